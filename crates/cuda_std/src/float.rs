@@ -1,0 +1,100 @@
+//! Arithmetic in `f32` that maps to single instructions.
+//!
+//! The `approx` functions are the GPU's special-function unit; their errors are NVIDIA's, from the PTX ISA's description
+//! of each instruction.
+
+#[cfg(target_arch = "nvptx64")]
+mod llvm {
+    unsafe extern "C" {
+        #[link_name = "llvm.fma.f32"]
+        pub fn fma(a: f32, b: f32, c: f32) -> f32;
+        #[link_name = "llvm.maxnum.f32"]
+        pub fn max(a: f32, b: f32) -> f32;
+        #[link_name = "llvm.fabs.f32"]
+        pub fn abs(a: f32) -> f32;
+    }
+}
+
+macro_rules! intrinsic {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident),*);)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name($($argument: f32),*) -> f32 {
+            #[cfg(target_arch = "nvptx64")]
+            // SAFETY: an LLVM intrinsic of arithmetic.
+            unsafe {
+                llvm::$name($($argument),*)
+            }
+            #[cfg(not(target_arch = "nvptx64"))]
+            {
+                $(let _ = $argument;)*
+                crate::device_only()
+            }
+        }
+    )*};
+}
+
+intrinsic! {
+    /// a * b + c, rounded once.
+    fma(a, b, c);
+    /// The larger value; the other one where one is NaN.
+    max(a, b);
+    /// The magnitude.
+    abs(a);
+}
+
+macro_rules! unary {
+    ($($(#[$doc:meta])* $name:ident => $instruction:literal;)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name(value: f32) -> f32 {
+            #[cfg(target_arch = "nvptx64")]
+            {
+                let result: f32;
+                // SAFETY: one arithmetic instruction on registers.
+                unsafe {
+                    core::arch::asm!(
+                        concat!($instruction, " {}, {};"),
+                        out(reg32) result, in(reg32) value,
+                        options(pure, nomem, nostack)
+                    );
+                }
+                result
+            }
+            #[cfg(not(target_arch = "nvptx64"))]
+            {
+                let _ = value;
+                crate::device_only()
+            }
+        }
+    )*};
+}
+
+unary! {
+    /// 2 to the power of `value`, within 2 ulp.
+    exp2_approx => "ex2.approx.f32";
+    /// sin(value), within 2^-20.5 for |value| ≤ π.
+    sin_approx => "sin.approx.f32";
+    /// cos(value), within 2^-20.5 for |value| ≤ π.
+    cos_approx => "cos.approx.f32";
+    /// 1 / √value, correctly rounded division and root.
+    sqrt => "sqrt.rn.f32";
+    /// 1 / value, correctly rounded.
+    reciprocal => "rcp.rn.f32";
+    /// The nearest integer, ties to even.
+    round => "cvt.rni.f32.f32";
+}
+
+/// e to the power of `value`: 2^(value · log2 e), within about 2 ulp + |value| · 2^-23 relative.
+#[inline(always)]
+pub fn exp(value: f32) -> f32 {
+    // The product's rounding error is caught by fma and put back, so that large arguments keep their precision.
+    const LOG2_E: f32 = core::f32::consts::LOG2_E;
+    const LOG2_E_LOW: f32 = 1.925_963e-8; // log2(e) - LOG2_E
+    let high = value * LOG2_E;
+    let low = fma(value, LOG2_E, -high) + value * LOG2_E_LOW;
+    let whole = round(high);
+    // 2^high = 2^whole * 2^(high - whole + low): the exponent's integer part is exact in ex2.approx's argument.
+    let fraction = exp2_approx((high - whole) + low);
+    fraction * exp2_approx(whole)
+}

@@ -1,0 +1,219 @@
+//! The host's view of a kernel: its name, its parameter types, and arguments that fit them.
+//!
+//! # A launch with other arguments does not compile
+//!
+//! ```
+//! # use cuda_std::Kernel;
+//! const SCALE: Kernel<(f32, u32)> = Kernel::new("scale", &["a", "n"]);
+//! SCALE.pack((2.0f32, 7u32));
+//! ```
+//! ```compile_fail,E0277
+//! # use cuda_std::Kernel;
+//! const SCALE: Kernel<(f32, u32)> = Kernel::new("scale", &["a", "n"]);
+//! SCALE.pack((7u32, 2.0f32)); // the types are the wrong way round
+//! ```
+//! ```compile_fail,E0277
+//! # use cuda_std::Kernel;
+//! const SCALE: Kernel<(f32, u32)> = Kernel::new("scale", &["a", "n"]);
+//! SCALE.pack((2.0f32,)); // one is missing
+//! ```
+
+use std::{ffi::c_void, marker::PhantomData};
+
+/// The most parameters a kernel takes.
+const MAX_PARAMETERS: usize = 16;
+
+/// A kernel's entry point: its name in the PTX and the types `P` (a tuple) of its parameters. Made by `#[kernel]`.
+pub struct Kernel<P> {
+    name: &'static str,
+    parameters: &'static [&'static str],
+    types: PhantomData<fn(P)>,
+}
+
+impl<P> Clone for Kernel<P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Kernel<P> {}
+
+impl<P> Kernel<P> {
+    /// Used by `#[kernel]`: the entry's name and its parameters' names, in order.
+    pub const fn new(name: &'static str, parameters: &'static [&'static str]) -> Self {
+        Kernel { name, parameters, types: PhantomData }
+    }
+
+    /// The entry's name in the PTX.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Lays the arguments out for a launch. That they have the parameters' types is checked by the compiler.
+    pub fn pack<A: Arguments<P>>(&self, arguments: A) -> Packed {
+        arguments.pack()
+    }
+}
+
+impl<P: Parameters> Kernel<P> {
+    /// The untyped description that build-time checks compare with the emitted PTX.
+    pub const fn info(&self) -> KernelInfo {
+        KernelInfo { name: self.name, parameters: self.parameters, sizes: P::SIZES }
+    }
+}
+
+/// A kernel's name, parameter names and parameter sizes, without its types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelInfo {
+    /// The entry's name in the PTX.
+    pub name: &'static str,
+    /// Its parameters' names in order.
+    pub parameters: &'static [&'static str],
+    /// Its parameters' sizes in bytes, in order.
+    pub sizes: &'static [usize],
+}
+
+/// Arguments laid out as `cuLaunchKernel` takes them: one 8-byte slot each, little-endian, read by the driver to the
+/// parameter's own size.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    slots: [u64; MAX_PARAMETERS],
+    count: usize,
+}
+
+impl Packed {
+    /// Pointers to each argument, valid while `self` is neither moved nor dropped.
+    pub fn pointers(&mut self) -> ([*mut c_void; MAX_PARAMETERS], usize) {
+        let mut pointers = [std::ptr::null_mut(); MAX_PARAMETERS];
+        for (pointer, slot) in pointers.iter_mut().zip(&mut self.slots[..self.count]) {
+            *pointer = std::ptr::from_mut(slot).cast();
+        }
+        (pointers, self.count)
+    }
+}
+
+/// A type that a kernel may have as a parameter.
+pub trait Parameter {
+    /// Its size in the PTX parameter space, in bytes.
+    const SIZE: usize;
+}
+
+/// A host value that may be passed for a kernel parameter of type `P`.
+pub trait Argument<P: Parameter> {
+    /// The argument's bits, zero-extended.
+    fn slot(self) -> u64;
+}
+
+macro_rules! scalar_parameter {
+    ($($scalar:ty => $bits:expr),* $(,)?) => {$(
+        impl Parameter for $scalar {
+            const SIZE: usize = size_of::<$scalar>();
+        }
+        impl Argument<$scalar> for $scalar {
+            fn slot(self) -> u64 {
+                let bits: fn($scalar) -> u64 = $bits;
+                bits(self)
+            }
+        }
+    )*};
+}
+
+scalar_parameter! {
+    u32 => u64::from,
+    i32 => |value| u64::from(value.cast_unsigned()),
+    u64 => |value| value,
+    f32 => |value| u64::from(value.to_bits()),
+}
+
+impl<T> Parameter for *const T {
+    const SIZE: usize = 8;
+}
+
+impl<T> Parameter for *mut T {
+    const SIZE: usize = 8;
+}
+
+// An optional pointer is null when absent.
+impl<T, A: Argument<*const T>> Argument<*const T> for Option<A> {
+    fn slot(self) -> u64 {
+        self.map_or(0, Argument::slot)
+    }
+}
+
+impl<T, A: Argument<*mut T>> Argument<*mut T> for Option<A> {
+    fn slot(self) -> u64 {
+        self.map_or(0, Argument::slot)
+    }
+}
+
+/// A tuple of parameter types.
+pub trait Parameters {
+    /// Their sizes in bytes, in order.
+    const SIZES: &'static [usize];
+}
+
+/// A tuple of host values that fits the parameter types `P`.
+pub trait Arguments<P> {
+    /// Lays them out for a launch.
+    fn pack(self) -> Packed;
+}
+
+macro_rules! tuples {
+    ($(($($parameter:ident $argument:ident),*))*) => {$(
+        impl<$($parameter: Parameter),*> Parameters for ($($parameter,)*) {
+            const SIZES: &'static [usize] = &[$($parameter::SIZE),*];
+        }
+        impl<$($parameter: Parameter, $argument: Argument<$parameter>),*> Arguments<($($parameter,)*)> for ($($argument,)*) {
+            #[allow(non_snake_case)]
+            fn pack(self) -> Packed {
+                let ($($argument,)*) = self;
+                let values = [$($argument.slot()),*];
+                let mut slots = [0; MAX_PARAMETERS];
+                slots[..values.len()].copy_from_slice(&values);
+                Packed { slots, count: values.len() }
+            }
+        }
+    )*};
+}
+
+tuples! {
+    ()
+    (P1 A1)
+    (P1 A1, P2 A2)
+    (P1 A1, P2 A2, P3 A3)
+    (P1 A1, P2 A2, P3 A3, P4 A4)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10, P11 A11)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10, P11 A11, P12 A12)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10, P11 A11, P12 A12, P13 A13)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10, P11 A11, P12 A12, P13 A13, P14 A14)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10, P11 A11, P12 A12, P13 A13, P14 A14, P15 A15)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10, P11 A11, P12 A12, P13 A13, P14 A14, P15 A15, P16 A16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_packed_in_order_by_their_bits() {
+        const KERNEL: Kernel<(u32, f32, i32, u64)> = Kernel::new("k", &["a", "b", "c", "d"]);
+        let packed = KERNEL.pack((7u32, 1.5f32, -1i32, u64::MAX));
+        assert_eq!(packed.slots[..packed.count], [7, 0x3fc0_0000, 0xffff_ffff, u64::MAX]);
+        assert_eq!(KERNEL.info().sizes, [4, 4, 4, 8]);
+    }
+
+    #[test]
+    fn pointers_lead_to_the_packed_values() {
+        let mut packed = Kernel::<(u32, u32)>::new("k", &["a", "b"]).pack((3u32, 4u32));
+        let (pointers, count) = packed.pointers();
+        // SAFETY: the first `count` pointers lead into `packed`, which is alive and not moved.
+        let read: Vec<u32> = pointers[..count].iter().map(|pointer| unsafe { *pointer.cast::<u32>() }).collect();
+        assert_eq!(read, [3, 4]);
+    }
+}

@@ -1,0 +1,63 @@
+//! The device API that ferrowarp's kernels are written against, under the names that Rust-CUDA's `cuda_std` uses, over
+//! the NVPTX backend that every `rustc` carries.
+//!
+//! On the device (`target_arch = "nvptx64"`) the modules [`thread`], [`warp`], [`shared`], [`memory`] and [`float`] wrap
+//! PTX instructions; all inline assembly of the project is here. On the host the same functions type-check but abort when
+//! called, and [`Kernel`] with its argument traits describes an entry point to whoever launches it.
+//!
+//! # A kernel
+//!
+//! ```
+//! use cuda_std::{kernel, thread};
+//!
+//! /// out[i] = a * x[i] for i < n. One thread per element.
+//! ///
+//! /// # Safety
+//! /// - `x` and `out` hold `n` elements.
+//! #[kernel]
+//! pub unsafe fn scale(x: *const f32, out: *mut f32, a: f32, n: u32) {
+//!     let i = thread::index_1d();
+//!     if i < n {
+//!         unsafe { *out.add(i as usize) = a * *x.add(i as usize) }
+//!     }
+//! }
+//! # fn main() { assert_eq!(scale.name(), "scale"); }
+//! ```
+
+#![cfg_attr(target_arch = "nvptx64", no_std)]
+#![cfg_attr(
+    target_arch = "nvptx64",
+    feature(asm_experimental_arch, stdarch_nvptx, f16, link_llvm_intrinsics),
+    allow(internal_features)
+)]
+
+pub mod float;
+pub mod memory;
+pub mod shared;
+pub mod thread;
+pub mod types;
+pub mod warp;
+
+#[cfg(not(target_arch = "nvptx64"))]
+mod host;
+
+#[cfg(not(target_arch = "nvptx64"))]
+pub use host::{Argument, Arguments, Kernel, KernelInfo, Packed, Parameter, Parameters};
+
+pub use cuda_std_macros::kernel;
+pub use types::{BF16, F16};
+
+/// What a device function does when host code calls it: nothing sensible is possible.
+#[cfg(not(target_arch = "nvptx64"))]
+#[cold]
+fn device_only() -> ! {
+    unreachable!("this function exists on the device only; on the host a kernel is launched, not called")
+}
+
+/// A kernel that panics (an index out of bounds, say) stops the launch with a trap, which the host sees as an error.
+#[cfg(target_arch = "nvptx64")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // SAFETY: trap ends the launch and has no operands.
+    unsafe { core::arch::asm!("trap;", options(noreturn, nostack)) }
+}

@@ -1,0 +1,70 @@
+//! Where a thread stands in its block and grid, and the block's barrier.
+
+macro_rules! position {
+    ($($(#[$doc:meta])* $name:ident => $intrinsic:ident;)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name() -> u32 {
+            #[cfg(target_arch = "nvptx64")]
+            // SAFETY: reads a special register.
+            unsafe {
+                core::arch::nvptx::$intrinsic() as u32
+            }
+            #[cfg(not(target_arch = "nvptx64"))]
+            crate::device_only()
+        }
+    )*};
+}
+
+position! {
+    /// The thread's index within its block, along x.
+    thread_idx_x => _thread_idx_x;
+    /// The thread's index within its block, along y.
+    thread_idx_y => _thread_idx_y;
+    /// Threads per block along x.
+    block_dim_x => _block_dim_x;
+    /// Threads per block along y.
+    block_dim_y => _block_dim_y;
+    /// The block's index within the grid, along x.
+    block_idx_x => _block_idx_x;
+    /// The block's index within the grid, along y.
+    block_idx_y => _block_idx_y;
+    /// The block's index within the grid, along z.
+    block_idx_z => _block_idx_z;
+    /// Blocks in the grid along x.
+    grid_dim_x => _grid_dim_x;
+    /// Blocks in the grid along y.
+    grid_dim_y => _grid_dim_y;
+}
+
+/// The thread's index within a one-dimensional grid.
+#[inline(always)]
+pub fn index_1d() -> u32 {
+    block_idx_x() * block_dim_x() + thread_idx_x()
+}
+
+/// The thread's lane within its warp, 0 to 31 (for blocks whose x dimension is a multiple of 32).
+#[inline(always)]
+pub fn lane() -> u32 {
+    thread_idx_x() % 32
+}
+
+/// The thread's warp within its one-dimensional block.
+#[inline(always)]
+pub fn warp() -> u32 {
+    thread_idx_x() / 32
+}
+
+/// Waits until every thread of the block is here; shared and global writes before it are seen after it.
+///
+/// All threads of the block must reach the same call.
+#[inline(always)]
+pub fn sync_threads() {
+    #[cfg(target_arch = "nvptx64")]
+    // SAFETY: `bar.sync 0` has no operands; being asm with a memory clobber, nothing is moved across it.
+    unsafe {
+        core::arch::asm!("bar.sync 0;", options(nostack));
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    crate::device_only()
+}

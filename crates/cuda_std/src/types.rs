@@ -1,0 +1,150 @@
+//! The 16-bit float formats of GGUF weights and caches.
+//!
+//! On the host these are the `half` crate's types. On the device they are plain bit patterns whose conversions are
+//! single PTX instructions (`half` converts in software there).
+
+#[cfg(not(target_arch = "nvptx64"))]
+pub use half::{bf16 as BF16, f16 as F16};
+
+/// IEEE 754 binary16.
+#[cfg(target_arch = "nvptx64")]
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct F16(u16);
+
+/// bfloat16: the upper half of an IEEE 754 binary32.
+#[cfg(target_arch = "nvptx64")]
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct BF16(u16);
+
+#[cfg(target_arch = "nvptx64")]
+impl F16 {
+    /// The value with these bits.
+    #[inline(always)]
+    pub fn from_bits(bits: u16) -> Self {
+        F16(bits)
+    }
+
+    /// The value's bits.
+    #[inline(always)]
+    pub fn to_bits(self) -> u16 {
+        self.0
+    }
+
+    /// Exact: every binary16 is a binary32.
+    #[inline(always)]
+    pub fn to_f32(self) -> f32 {
+        f16::from_bits(self.0) as f32
+    }
+
+    /// Rounds to nearest, ties to even; beyond the range gives an infinity.
+    #[inline(always)]
+    pub fn from_f32(value: f32) -> Self {
+        F16((value as f16).to_bits())
+    }
+}
+
+#[cfg(target_arch = "nvptx64")]
+impl BF16 {
+    /// The value with these bits.
+    #[inline(always)]
+    pub fn from_bits(bits: u16) -> Self {
+        BF16(bits)
+    }
+
+    /// Exact: every bfloat16 is a binary32.
+    #[inline(always)]
+    pub fn to_f32(self) -> f32 {
+        f32::from_bits((self.0 as u32) << 16)
+    }
+
+    /// Rounds to nearest, ties to even.
+    #[inline(always)]
+    pub fn from_f32(value: f32) -> Self {
+        let bits: u16;
+        // SAFETY: a register conversion.
+        unsafe {
+            core::arch::asm!("cvt.rn.bf16.f32 {}, {};", out(reg16) bits, in(reg32) value, options(pure, nomem, nostack));
+        }
+        BF16(bits)
+    }
+}
+
+/// Two values rounded to f16, the first in the lower half.
+#[inline(always)]
+pub fn pack_f16(low: f32, high: f32) -> u32 {
+    u32::from(F16::from_f32(low).to_bits()) | u32::from(F16::from_f32(high).to_bits()) << 16
+}
+
+/// A type that values are stored in and computed on as `f32`.
+pub trait Element: Copy {
+    /// How many of them a 16-byte load brings.
+    const PER_VECTOR: usize = 16 / size_of::<Self>();
+
+    /// The value as `f32`, exactly.
+    fn load(self) -> f32;
+
+    /// The nearest value of this type, ties to even.
+    fn store(value: f32) -> Self;
+
+    /// Element `index` of a 16-byte vector of them, as `f32`. The index must be a constant after unrolling.
+    fn of_vector(vector: [u32; 4], index: usize) -> f32;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn load(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn store(value: f32) -> Self {
+        value
+    }
+
+    #[inline(always)]
+    fn of_vector(vector: [u32; 4], index: usize) -> f32 {
+        f32::from_bits(vector[index])
+    }
+}
+
+/// The 16 bits at `index` of eight, little-endian within each word.
+#[inline(always)]
+fn half_of(vector: [u32; 4], index: usize) -> u16 {
+    (vector[index / 2] >> (16 * (index % 2))) as u16
+}
+
+impl Element for F16 {
+    #[inline(always)]
+    fn load(self) -> f32 {
+        self.to_f32()
+    }
+
+    #[inline(always)]
+    fn store(value: f32) -> Self {
+        F16::from_f32(value)
+    }
+
+    #[inline(always)]
+    fn of_vector(vector: [u32; 4], index: usize) -> f32 {
+        F16::from_bits(half_of(vector, index)).to_f32()
+    }
+}
+
+impl Element for BF16 {
+    #[inline(always)]
+    fn load(self) -> f32 {
+        self.to_f32()
+    }
+
+    #[inline(always)]
+    fn store(value: f32) -> Self {
+        BF16::from_f32(value)
+    }
+
+    #[inline(always)]
+    fn of_vector(vector: [u32; 4], index: usize) -> f32 {
+        BF16::from_bits(half_of(vector, index)).to_f32()
+    }
+}

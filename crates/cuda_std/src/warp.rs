@@ -1,0 +1,79 @@
+//! Communication within a warp of 32 lanes.
+//!
+//! Every function here is collective: all 32 lanes must call it together.
+
+/// The member mask of a whole warp.
+pub const FULL: u32 = 0xffff_ffff;
+
+/// The value that the lane whose number differs by `lane_mask` (exclusive or) holds.
+#[inline(always)]
+pub fn shuffle_xor(value: f32, lane_mask: u32) -> f32 {
+    f32::from_bits(shuffle_xor_bits(value.to_bits(), lane_mask))
+}
+
+/// [`shuffle_xor`] for 32 bits of anything.
+#[inline(always)]
+pub fn shuffle_xor_bits(bits: u32, lane_mask: u32) -> u32 {
+    #[cfg(target_arch = "nvptx64")]
+    {
+        let result: u32;
+        // SAFETY: shfl.sync with a full member mask; the caller is collective. Not `pure`, so that it is never moved
+        // into a branch that part of the warp takes.
+        unsafe {
+            core::arch::asm!(
+                "shfl.sync.bfly.b32 {}, {}, {}, 31, -1;",
+                out(reg32) result, in(reg32) bits, in(reg32) lane_mask,
+                options(nomem, nostack)
+            );
+        }
+        result
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    {
+        let _ = (bits, lane_mask);
+        crate::device_only()
+    }
+}
+
+/// Waits for all lanes of the warp; memory written before it is seen after it by the warp's other lanes.
+#[inline(always)]
+pub fn sync() {
+    #[cfg(target_arch = "nvptx64")]
+    // SAFETY: a warp barrier with a full member mask; the caller is collective.
+    unsafe {
+        core::arch::asm!("bar.warp.sync -1;", options(nostack));
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    crate::device_only()
+}
+
+/// Combines `value` over groups of `lanes` neighbouring lanes (a power of two up to 32), in the same order in every
+/// lane, so that all lanes of a group get the same result.
+#[inline(always)]
+fn reduce(value: f32, lanes: u32, combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut value = value;
+    let mut distance = lanes / 2;
+    while distance > 0 {
+        value = combine(value, shuffle_xor(value, distance));
+        distance /= 2;
+    }
+    value
+}
+
+/// The sum over each group of `lanes` neighbouring lanes, known to all of them.
+#[inline(always)]
+pub fn sum_over(value: f32, lanes: u32) -> f32 {
+    reduce(value, lanes, |a, b| a + b)
+}
+
+/// The sum over the warp, known to every lane.
+#[inline(always)]
+pub fn sum(value: f32) -> f32 {
+    sum_over(value, 32)
+}
+
+/// The largest value of the warp, known to every lane.
+#[inline(always)]
+pub fn max(value: f32) -> f32 {
+    reduce(value, 32, crate::float::max)
+}

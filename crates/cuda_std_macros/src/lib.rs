@@ -1,0 +1,71 @@
+//! The `#[kernel]` attribute of `cuda_std`.
+//!
+//! One function definition has two readings. Compiled for `nvptx64-nvidia-cuda` it is a PTX entry point. Compiled for
+//! the host it is a constant of type `cuda_std::Kernel<(P1, P2, …)>`: the entry's name and its parameter types, which
+//! is all that a launch needs and enough for the compiler to reject a launch with other arguments. The body is still
+//! type-checked on the host, so an editor and clippy see it, but no code is made from it.
+
+use proc_macro::TokenStream;
+use proc_macro2::TokenStream as Tokens;
+use quote::quote;
+use syn::{FnArg, ItemFn, Pat, ReturnType, parse_macro_input};
+
+/// Marks `pub unsafe fn name(parameters) { … }` as a GPU kernel.
+///
+/// Parameters are `u32`, `i32`, `u64`, `f32`, `*const T` and `*mut T`. A kernel returns nothing, has no generics (stamp
+/// variants out with `macro_rules!`) and is `unsafe`, because it trusts its launch contract; its `# Safety` section
+/// states that contract.
+#[proc_macro_attribute]
+pub fn kernel(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let function = parse_macro_input!(item as ItemFn);
+    let expanded = if attribute.is_empty() {
+        expand(&function)
+    } else {
+        Err(syn::Error::new_spanned(&function.sig, "#[kernel] takes no arguments"))
+    };
+    expanded.unwrap_or_else(|error| error.to_compile_error()).into()
+}
+
+fn expand(function: &ItemFn) -> syn::Result<Tokens> {
+    let signature = &function.sig;
+    let refuse = |message: &str| Err(syn::Error::new_spanned(signature, message));
+    if signature.unsafety.is_none() {
+        return refuse("a kernel trusts its launch: declare it `pub unsafe fn`");
+    }
+    if !signature.generics.params.is_empty() {
+        return refuse("a kernel is one PTX entry and cannot be generic: stamp variants out with macro_rules!");
+    }
+    if !matches!(signature.output, ReturnType::Default) {
+        return refuse("a kernel returns nothing: write results through a pointer");
+    }
+    let mut names = Vec::new();
+    let mut types = Vec::new();
+    for input in &signature.inputs {
+        let FnArg::Typed(typed) = input else {
+            return refuse("a kernel has no `self`");
+        };
+        let Pat::Ident(pattern) = &*typed.pat else {
+            return refuse("a kernel's parameters are plain names");
+        };
+        names.push(pattern.ident.to_string());
+        types.push(&typed.ty);
+    }
+    let (attributes, visibility, block) = (&function.attrs, &function.vis, &function.block);
+    let (name, inputs) = (&signature.ident, &signature.inputs);
+    let text = name.to_string();
+    Ok(quote! {
+        #[cfg(target_arch = "nvptx64")]
+        #(#attributes)*
+        #[unsafe(no_mangle)]
+        #visibility unsafe extern "ptx-kernel" fn #name(#inputs) #block
+
+        #[cfg(not(target_arch = "nvptx64"))]
+        #(#attributes)*
+        #[allow(non_upper_case_globals)]
+        #visibility const #name: ::cuda_std::Kernel<(#(#types,)*)> = {
+            #[allow(dead_code)]
+            unsafe fn body(#inputs) #block
+            ::cuda_std::Kernel::new(#text, &[#(#names),*])
+        };
+    })
+}
