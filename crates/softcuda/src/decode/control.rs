@@ -1,0 +1,176 @@
+//! Branches, calls, barriers and fences.
+
+use super::{Builder, Decoded, Opcode};
+use crate::counters::Class;
+use crate::exec::control as run;
+use crate::exec::lanes::plain;
+use crate::ptx::ast::{Operand, Type};
+
+pub(super) fn flow(b: &mut Builder, op: &mut Opcode) -> Decoded {
+    match op.name {
+        "bra" => {
+            op.take("uni");
+            b.count(op, 1..=1)?;
+            let Operand::Name(label) = &op.text.operands[0] else {
+                return Err(b.error("expected a label"));
+            };
+            b.emit_ops(plain(run::branch), Class::Control, &[]);
+            b.target(label);
+        }
+        "brx" => {
+            if !op.take("idx") {
+                return b.unsupported(op, "no `.idx`");
+            }
+            op.take("uni");
+            b.count(op, 2..=2)?;
+            let index = b.source(op, 0, Type::U32)?;
+            let Operand::Name(list) = &op.text.operands[1] else {
+                return Err(b.error("expected the name of a `.branchtargets` list"));
+            };
+            let list = b.target_list(list)?;
+            b.emit(plain(run::branch_indexed), Class::Control, [index; 8], list, 0);
+        }
+        "ret" => {
+            op.take("uni");
+            b.count(op, 0..=0)?;
+            match b.return_target() {
+                None => b.emit_ops(plain(run::exit), Class::Control, &[]),
+                Some((scope, label)) => {
+                    b.emit_ops(plain(run::branch), Class::Control, &[]);
+                    b.target_in(scope, &label);
+                }
+            }
+        }
+        "exit" => {
+            b.count(op, 0..=0)?;
+            b.emit_ops(plain(run::exit), Class::Control, &[]);
+        }
+        "trap" | "brkpt" => {
+            b.count(op, 0..=0)?;
+            b.emit_ops(plain(run::trap), Class::Control, &[]);
+        }
+        "nanosleep" => {
+            if op.take_type() != Some(Type::U32) {
+                return Err(b.error("expected `nanosleep.u32`"));
+            }
+            b.count(op, 1..=1)?;
+            b.source(op, 0, Type::U32)?;
+            b.emit_ops(plain(run::sleep), Class::Other, &[]);
+        }
+        "pmevent" => {
+            op.take("mask");
+            b.count(op, 1..=1)?;
+            b.emit_ops(plain(run::nothing), Class::Other, &[]);
+        }
+        "griddepcontrol" => {
+            if op.take_any(&["wait", "launch_dependents"]).is_none() {
+                return Err(b.error("expected `griddepcontrol.wait` or `.launch_dependents`"));
+            }
+            b.count(op, 0..=0)?;
+            b.emit_ops(plain(run::nothing), Class::Other, &[]);
+        }
+        _ => return call(b, op),
+    }
+    Ok(())
+}
+
+/// `call (result), name, (arguments)`, each list optional.
+fn call(b: &mut Builder, op: &mut Opcode) -> Decoded {
+    op.take("uni");
+    let mut results: &[Operand] = &[];
+    let mut arguments: &[Operand] = &[];
+    let mut rest = op.text.operands.as_slice();
+    if let [Operand::List(items), tail @ ..] = rest {
+        results = items;
+        rest = tail;
+    }
+    let [Operand::Name(name), tail @ ..] = rest else {
+        return Err(b.error("expected the name of a function"));
+    };
+    match tail {
+        [] => {}
+        [Operand::List(items)] => arguments = items,
+        _ => {
+            return Err(b.error("expected one list of arguments; indirect calls are not executed here"));
+        }
+    }
+    let skip = b.is_guarded().then(|| b.skip_unless_guard(plain(run::branch)));
+    b.emit_ops(plain(run::nothing), Class::Control, &[]);
+    b.expand(name, results, arguments)?;
+    if let Some(at) = skip {
+        b.skip_to_here(at);
+    }
+    Ok(())
+}
+
+/// `bar` and `barrier`, of the block or of the warp.
+pub(super) fn barrier(b: &mut Builder, op: &mut Opcode) -> Decoded {
+    if op.take("warp") {
+        if !op.take("sync") {
+            return Err(b.error("expected `bar.warp.sync`"));
+        }
+        b.count(op, 1..=1)?;
+        let members = b.source(op, 0, Type::B32)?;
+        b.emit_ops(plain(crate::exec::collective::warp_barrier), Class::Barrier, &[0, 0, 0, 0, members]);
+        return Ok(());
+    }
+    op.take("cta");
+    // `bar` always means that the warp arrives as one.
+    let aligned = op.take("aligned") || op.name == "bar";
+    let base = if aligned { run::BARRIER_ALIGNED } else { 0 };
+    match op.take_any(&["sync", "arrive", "red"]) {
+        Some("red") => {}
+        Some(which) => {
+            let arrives = which == "arrive";
+            b.count(op, if arrives { 2..=2 } else { 1..=2 })?;
+            let id = b.source(op, 0, Type::U32)?;
+            let counted = op.text.operands.len() == 2;
+            let count = if counted { b.source(op, 1, Type::U32)? } else { id };
+            let kind = if arrives { run::BARRIER_ARRIVE } else { run::BARRIER_SYNC };
+            let flags = base | kind | if counted { run::BARRIER_COUNTED } else { 0 };
+            b.emit(plain(run::barrier), Class::Barrier, [0, id, count, 0, 0, 0, 0, 0], 0, flags);
+            return Ok(());
+        }
+        None => return Err(b.error(format!("`{}` needs `.sync`, `.arrive` or `.red`", op.name))),
+    }
+    let kind = match op.take_any(&["popc", "and", "or"]) {
+        Some("popc") => run::BARRIER_POPC,
+        Some("and") => run::BARRIER_AND,
+        Some(_) => run::BARRIER_OR,
+        None => return Err(b.error("`bar.red` needs `.popc`, `.and` or `.or`")),
+    };
+    let t = b.type_of(op)?;
+    b.count(op, 3..=4)?;
+    let counted = op.text.operands.len() == 4;
+    let d = match (kind, t) {
+        (run::BARRIER_POPC, Type::U32) => b.dest(op, t)?,
+        (run::BARRIER_AND | run::BARRIER_OR, Type::Pred) => b.predicate_dest(op.text.operands.first())?,
+        _ => return b.unsupported(op, "this type"),
+    };
+    let id = b.source(op, 1, Type::U32)?;
+    let count = if counted { b.source(op, 2, Type::U32)? } else { id };
+    let (p, negated) = b.predicate(op.text.operands.last())?;
+    let flags =
+        base | kind | if counted { run::BARRIER_COUNTED } else { 0 } | if negated { run::BARRIER_NOT } else { 0 };
+    b.emit(plain(run::barrier), Class::Barrier, [d, id, count, p, 0, 0, 0, 0], 0, flags);
+    Ok(())
+}
+
+pub(super) fn fence(b: &mut Builder, op: &mut Opcode) -> Decoded {
+    if op.name == "membar" {
+        if op.take_any(&["cta", "gl", "sys"]).is_none() {
+            return Err(b.error("`membar` needs `.cta`, `.gl` or `.sys`"));
+        }
+    } else {
+        if op.has("proxy") || op.has("mbarrier_init") {
+            return b.unsupported(op, "a proxy");
+        }
+        op.take_any(&["sc", "acq_rel", "acquire", "release"]);
+        if op.take_any(&["cta", "cluster", "gpu", "sys"]).is_none() {
+            return Err(b.error("`fence` needs a scope such as `.gpu`"));
+        }
+    }
+    b.count(op, 0..=0)?;
+    b.emit_ops(plain(run::memory_fence), Class::Other, &[]);
+    Ok(())
+}

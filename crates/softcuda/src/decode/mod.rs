@@ -1,0 +1,111 @@
+//! From the syntax tree to code: names become registers, opcodes become handlers.
+//!
+//! One [`Builder`] makes one kernel. It walks the body once. Registers get their place in the register file when they are
+//! first named, literals and addresses become constant registers, labels are patched at the end. Each opcode has a
+//! function in one of the submodules, which takes the modifiers it knows from the [`Opcode`]; one that is left over is an
+//! error, so nothing is skipped silently.
+//!
+//! A call is expanded in place: the callee's body with registers and labels of its own, its `.param` variables bound to
+//! the caller's. Recursion and indirect calls are therefore errors.
+
+mod bits;
+mod builder;
+mod collective;
+mod control;
+mod convert;
+mod float;
+mod half;
+mod integer;
+mod memory;
+mod operands;
+mod tensor;
+
+pub(crate) use builder::{Builder, ModuleVariable, build, layout_variables};
+
+use crate::PtxError;
+use crate::ptx::ast::{InstructionText, Type};
+
+type Decoded<T = ()> = Result<T, PtxError>;
+
+/// An opcode's name and the modifiers that nobody has claimed yet.
+pub(crate) struct Opcode<'t> {
+    pub(crate) name: &'t str,
+    modifiers: Vec<Option<&'t str>>,
+    pub(crate) text: &'t InstructionText,
+}
+
+impl<'t> Opcode<'t> {
+    pub(crate) fn new(text: &'t InstructionText) -> Opcode<'t> {
+        let mut parts = text.opcode.split('.');
+        let name = parts.next().unwrap_or("");
+        Opcode { name, modifiers: parts.map(Some).collect(), text }
+    }
+
+    /// Claims a modifier if it is there.
+    pub(crate) fn take(&mut self, modifier: &str) -> bool {
+        self.take_any(&[modifier]).is_some()
+    }
+
+    /// Claims the first modifier that is one of these.
+    pub(crate) fn take_any(&mut self, choices: &[&str]) -> Option<&'t str> {
+        let slot = self.modifiers.iter_mut().find(|m| m.is_some_and(|m| choices.contains(&m)))?;
+        slot.take()
+    }
+
+    /// Claims the first modifier that starts so.
+    pub(crate) fn take_prefix(&mut self, prefix: &str) -> Option<&'t str> {
+        let slot = self.modifiers.iter_mut().find(|m| m.is_some_and(|m| m.starts_with(prefix)))?;
+        slot.take()
+    }
+
+    /// Claims the first modifier that is a type.
+    pub(crate) fn take_type(&mut self) -> Option<Type> {
+        let slot = self.modifiers.iter_mut().find(|m| m.is_some_and(|m| Type::parse(m).is_some()))?;
+        slot.take().and_then(Type::parse)
+    }
+
+    pub(crate) fn has(&self, modifier: &str) -> bool {
+        self.modifiers.contains(&Some(modifier))
+    }
+
+    /// The first modifier that nobody claimed.
+    pub(crate) fn rest(&self) -> Option<&'t str> {
+        self.modifiers.iter().flatten().next().copied()
+    }
+}
+
+/// Expands one of the decoders by opcode name.
+pub(crate) fn instruction(b: &mut Builder, op: &mut Opcode) -> Decoded {
+    match op.name {
+        "add" | "sub" | "mul" | "fma" | "mad" | "div" | "min" | "max" | "abs" | "neg" if is_float(op) => {
+            float::arithmetic(b, op)
+        }
+        "add" | "sub" | "mul" | "mad" | "div" | "rem" | "min" | "max" | "abs" | "neg" | "addc" | "subc" | "madc"
+        | "sad" | "mul24" | "mad24" => integer::arithmetic(b, op),
+        "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "lop3" => integer::logic(b, op),
+        "shf" | "bfe" | "bfi" | "brev" | "popc" | "clz" | "bfind" | "prmt" | "szext" | "bmsk" => bits::bits(b, op),
+        "dp4a" | "dp2a" => bits::dot_product(b, op),
+        "setp" | "set" | "selp" | "slct" | "testp" => integer::comparison(b, op),
+        "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "ex2" | "lg2" | "tanh" | "copysign" => float::function(b, op),
+        "cvt" => convert::cvt(b, op),
+        "mov" => memory::mov(b, op),
+        "cvta" | "isspacep" | "mapa" => memory::address(b, op),
+        "ld" | "ldu" => memory::load(b, op),
+        "st" => memory::store(b, op),
+        "atom" | "red" => memory::atomic(b, op),
+        "prefetch" | "prefetchu" | "discard" | "applypriority" => memory::hint(b, op),
+        "cp" => memory::async_copy(b, op),
+        "bra" | "brx" | "exit" | "ret" | "trap" | "brkpt" | "call" | "nanosleep" | "pmevent" | "griddepcontrol" => {
+            control::flow(b, op)
+        }
+        "bar" | "barrier" => control::barrier(b, op),
+        "membar" | "fence" => control::fence(b, op),
+        "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" => collective::collective(b, op),
+        "mma" | "ldmatrix" | "movmatrix" | "stmatrix" => tensor::tensor(b, op),
+        other => Err(b.error(format!("unknown opcode `{other}`; expected a PTX instruction that softcuda executes"))),
+    }
+}
+
+fn is_float(op: &Opcode) -> bool {
+    ["f16", "f16x2", "bf16", "bf16x2", "f32", "f64"].iter().any(|t| op.has(t))
+}

@@ -1,0 +1,278 @@
+//! The device: memory, settings, and the entry points of the host.
+
+use crate::counters::{Counters, LaunchRecord};
+use crate::exec::lanes::wide_is_supported;
+use crate::fault::{Fault, FaultKind};
+use crate::memory::Memory;
+use crate::module::{Kernel, LoadedModule, Module, place};
+use crate::ptx::ast::StateSpace;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// What a device is like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// Bytes of global memory. Host memory is only used for what is touched.
+    pub total_memory: usize,
+    /// Host threads that run the blocks of a launch.
+    pub threads: usize,
+    /// Multiprocessors that the device reports.
+    pub sm_count: u32,
+    /// Compute capability that the device reports.
+    pub compute_capability: (u32, u32),
+    /// Instructions after which a warp is taken to loop for ever ([`FaultKind::Timeout`]).
+    pub instruction_limit: u64,
+    /// Use AVX2 and FMA where the CPU has them. The results are the same without.
+    pub wide: bool,
+}
+
+impl Default for DeviceConfig {
+    /// 8 GiB, a thread per CPU, 16 multiprocessors, compute capability 8.0.
+    fn default() -> DeviceConfig {
+        DeviceConfig {
+            total_memory: 8 << 30,
+            threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            sm_count: 16,
+            compute_capability: (8, 0),
+            instruction_limit: 2_000_000_000,
+            wide: true,
+        }
+    }
+}
+
+/// The shape of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Blocks in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads per block in x, y, z.
+    pub block: [u32; 3],
+    /// Bytes of dynamic shared memory per block.
+    pub dynamic_shared: u32,
+    /// All blocks are resident at once and may wait for one another.
+    pub cooperative: bool,
+}
+
+/// A software CUDA device. All methods may be called from any thread; a launch returns when the kernel has ended.
+pub struct Device {
+    config: DeviceConfig,
+    memory: RwLock<Memory>,
+    sanitizer: AtomicBool,
+    recording: AtomicBool,
+    records: Mutex<Vec<LaunchRecord>>,
+}
+
+impl Device {
+    /// A device with empty memory.
+    pub fn new(config: DeviceConfig) -> Device {
+        Device {
+            memory: RwLock::new(Memory::new(config.total_memory)),
+            config,
+            sanitizer: AtomicBool::new(false),
+            recording: AtomicBool::new(false),
+            records: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// What the device was made with.
+    pub fn config(&self) -> &DeviceConfig {
+        &self.config
+    }
+
+    // A panic while a lock is held leaves the tables whole: each change is one step.
+    fn memory(&self) -> RwLockReadGuard<'_, Memory> {
+        self.memory.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn memory_mut(&self) -> RwLockWriteGuard<'_, Memory> {
+        self.memory.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn records_mut(&self) -> MutexGuard<'_, Vec<LaunchRecord>> {
+        self.records.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Allocates `bytes` bytes, at least 1, and returns their device address, a multiple of 256.
+    ///
+    /// The same calls give the same addresses on every run, and no address is given out twice.
+    ///
+    /// # Errors
+    /// [`FaultKind::InvalidValue`] for 0 bytes, [`FaultKind::OutOfMemory`] when the device has not that many.
+    pub fn alloc(&self, bytes: usize) -> Result<u64, Fault> {
+        self.memory_mut().alloc(bytes)
+    }
+
+    /// Frees what [`Device::alloc`] returned.
+    ///
+    /// # Errors
+    /// A double free is [`FaultKind::UseAfterFree`]; an address inside an allocation or elsewhere [`FaultKind::InvalidValue`].
+    pub fn free(&self, address: u64) -> Result<(), Fault> {
+        self.memory_mut().free(address)
+    }
+
+    /// Free and total bytes.
+    pub fn memory_info(&self) -> (usize, usize) {
+        self.memory().info()
+    }
+
+    /// The start and length of the allocation that holds an address.
+    ///
+    /// # Errors
+    /// A [`Fault`] when none does.
+    pub fn address_range(&self, address: u64) -> Result<(u64, usize), Fault> {
+        self.memory().range(address, 1).map(|a| (a.base, a.len))
+    }
+
+    /// Copies from the host to the device.
+    ///
+    /// # Errors
+    /// A [`Fault`] when the bytes do not lie in one live allocation, as in all the copies below.
+    pub fn write(&self, dst: u64, src: &[u8]) -> Result<(), Fault> {
+        self.memory().write(dst, src)
+    }
+
+    /// Copies from the device to the host.
+    ///
+    /// # Errors
+    /// As [`Device::write`].
+    pub fn read(&self, src: u64, dst: &mut [u8]) -> Result<(), Fault> {
+        self.memory().read(src, dst)
+    }
+
+    /// Copies inside the device, the initialised state included. The ranges may overlap.
+    ///
+    /// # Errors
+    /// As [`Device::write`].
+    pub fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), Fault> {
+        self.memory().copy(dst, src, bytes)
+    }
+
+    /// Writes `count` copies of a pattern of 1, 2 or 4 bytes.
+    ///
+    /// # Errors
+    /// As [`Device::write`]; [`FaultKind::Misaligned`] when `dst` is no multiple of the pattern's size.
+    pub fn fill<const N: usize>(&self, dst: u64, pattern: [u8; N], count: usize) -> Result<(), Fault> {
+        const { assert!(N == 1 || N == 2 || N == 4, "a pattern has 1, 2 or 4 bytes") };
+        self.memory().fill(dst, &pattern, count)
+    }
+
+    /// Where the bytes lie on the host, for library calls that work on device memory. Valid until the allocation is freed.
+    ///
+    /// # Errors
+    /// As [`Device::write`].
+    pub fn host_pointer(&self, address: u64, bytes: usize) -> Result<*mut u8, Fault> {
+        self.memory().range(address, bytes).map(|a| a.host(address))
+    }
+
+    /// Says that somebody outside wrote these bytes through [`Device::host_pointer`].
+    ///
+    /// # Errors
+    /// As [`Device::write`].
+    pub fn mark_initialised(&self, address: u64, bytes: usize) -> Result<(), Fault> {
+        self.memory().range(address, bytes).map(|a| a.mark(address, bytes))
+    }
+
+    /// Checks, when the sanitizer is on, that each of these bytes was written.
+    ///
+    /// # Errors
+    /// [`FaultKind::Uninitialised`] with the first byte that was not; as [`Device::write`].
+    pub fn check_initialised(&self, address: u64, bytes: usize) -> Result<(), Fault> {
+        let memory = self.memory();
+        let allocation = memory.range(address, bytes)?;
+        match allocation.first_unwritten(address, bytes) {
+            Some(hole) if self.sanitizer() => Err(Fault::new(
+                FaultKind::Uninitialised,
+                format!(
+                    "read of {bytes} bytes at {address:#x}: the byte at {hole:#x} of the {}-byte allocation at {:#x} was never written",
+                    allocation.len, allocation.base
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Switches the checks for uninitialised reads and for hazards, from the next launch on.
+    pub fn set_sanitizer(&self, on: bool) {
+        self.sanitizer.store(on, Relaxed);
+    }
+
+    /// Whether the sanitizer is on.
+    pub fn sanitizer(&self) -> bool {
+        self.sanitizer.load(Relaxed)
+    }
+
+    /// Places a module's variables in device memory and makes its kernels ready.
+    ///
+    /// # Errors
+    /// [`FaultKind::OutOfMemory`] when the variables do not fit.
+    pub fn load(&self, module: &Module) -> Result<LoadedModule, Fault> {
+        let mut addresses = vec![0; module.variables.len()];
+        let mut globals = BTreeMap::new();
+        for (i, known) in module.variables.iter().enumerate() {
+            let v = &known.variable;
+            if v.space != StateSpace::Shared {
+                addresses[i] = self.alloc(v.size)?;
+                globals.insert(v.name.clone(), (addresses[i], v.size));
+            }
+        }
+        for (i, known) in module.variables.iter().enumerate() {
+            if known.variable.space == StateSpace::Shared {
+                continue;
+            }
+            let mut bytes =
+                module.contents(known, &addresses).map_err(|message| Fault::new(FaultKind::InvalidValue, message))?;
+            // What the initialiser leaves out is zero, as in C.
+            bytes.resize(known.variable.size, 0);
+            self.write(addresses[i], &bytes)?;
+        }
+        let wide = self.config.wide && wide_is_supported();
+        let mut kernels = BTreeMap::new();
+        for program in &module.programs {
+            kernels.insert(program.name.clone(), place(program, &addresses, wide)?);
+        }
+        Ok(LoadedModule { kernels, globals })
+    }
+
+    /// Frees the variables that [`Device::load`] placed. The module's kernels are not to be launched afterwards: one that
+    /// touches a variable ends with [`FaultKind::UseAfterFree`].
+    ///
+    /// # Errors
+    /// As [`Device::free`], for a module that was unloaded before.
+    pub fn unload(&self, module: &LoadedModule) -> Result<(), Fault> {
+        module.globals.values().try_for_each(|&(address, _)| self.free(address))
+    }
+
+    /// Runs a kernel to its end. `params` is the packed parameter space, see [`Kernel::param_layout`].
+    ///
+    /// # Errors
+    /// The first [`Fault`] of the kernel, or [`FaultKind::InvalidLaunch`] for sizes that do not fit.
+    pub fn launch(&self, kernel: &Kernel, launch: &Launch, params: &[u8]) -> Result<Counters, Fault> {
+        let snapshot = self.memory().snapshot();
+        let counters = crate::launch::run(&self.config, &snapshot, self.sanitizer(), kernel, launch, params)?;
+        if self.recording.load(Relaxed) {
+            self.records_mut().push(LaunchRecord {
+                kernel: kernel.name().to_owned(),
+                grid: launch.grid,
+                block: launch.block,
+                counters,
+            });
+        }
+        Ok(counters)
+    }
+
+    /// Keeps a [`LaunchRecord`] of each launch that succeeds from now on, or stops keeping them.
+    pub fn set_recording(&self, on: bool) {
+        self.recording.store(on, Relaxed);
+    }
+
+    /// The launches recorded so far, in order.
+    pub fn records(&self) -> Vec<LaunchRecord> {
+        self.records_mut().clone()
+    }
+
+    /// Forgets the recorded launches.
+    pub fn clear_records(&self) {
+        self.records_mut().clear();
+    }
+}

@@ -1,0 +1,302 @@
+//! Loads and stores of up to four elements per lane, over the addresses that [`super::memory`] resolves.
+
+use super::lanes::{Lane, Operation, handlers};
+use super::memory::{Kind, Row, STRONG, Space, addresses, lanes_of, resolve, resolve_row};
+use super::{Context, FULL, Stop};
+use crate::fault::FaultKind;
+use crate::program::{Control, Handlers, Instruction};
+use std::marker::PhantomData;
+
+/// How a value of memory becomes a value of a register.
+pub(crate) trait Widen<R>: Copy {
+    fn widen(self) -> R;
+}
+
+/// How a value of a register becomes a value of memory.
+pub(crate) trait Narrow<M>: Copy {
+    fn narrow(self) -> M;
+}
+
+macro_rules! widen {
+    ($($m:ty => $($r:ty)*;)*) => { $($(
+        impl Widen<$r> for $m {
+            #[inline(always)]
+            fn widen(self) -> $r { self as $r }
+        }
+        impl Narrow<$m> for $r {
+            #[inline(always)]
+            fn narrow(self) -> $m { self as $m }
+        }
+    )*)* };
+}
+widen! {
+    u8 => u16 u32 u64;
+    i8 => u16 u32 u64;
+    u16 => u16 u32 u64;
+    i16 => u32 u64;
+    u32 => u32 u64;
+    i32 => u64;
+    u64 => u64;
+    u128 => u128;
+}
+
+struct Load<M, R, const V: usize>(PhantomData<(M, R)>);
+
+impl<M: Widen<R>, R: Lane, const V: usize> Operation for Load<M, R, V> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let bytes = (size_of::<M>() * V) as u64;
+        if mask == FULL
+            && ins.flags & STRONG == 0
+            && let Some(row) = resolve_row(ctx, ins, bytes, false)
+        {
+            // SAFETY: `resolve_row` found `bytes` readable bytes at each of the row's addresses.
+            unsafe { load_row::<M, R, V>(ctx, ins, row) };
+            return Control::Next;
+        }
+        let addresses = addresses(ctx, ins, mask);
+        let hosts = match resolve(ctx, ins, mask, &addresses, bytes, Kind::Load) {
+            Ok(hosts) => hosts,
+            Err(control) => return control,
+        };
+        let mut out = [[R::default(); 32]; V];
+        if hosts.contiguous {
+            let start = hosts.at[0] as *const M;
+            for l in 0..32 {
+                for k in 0..V {
+                    // SAFETY: `resolve` found `32 * bytes` readable bytes from the first lane's address.
+                    out[k][l] = unsafe { start.add(l * V + k).read_unaligned() }.widen();
+                }
+            }
+        } else {
+            for l in 0..32 {
+                for k in 0..V {
+                    // SAFETY: `resolve` found `bytes` readable bytes at each lane's address.
+                    out[k][l] = unsafe { (hosts.at[l] as *const M).add(k).read_unaligned() }.widen();
+                }
+            }
+        }
+        let strong = ins.flags & STRONG != 0;
+        let mut digest = 0u64;
+        for (k, row) in out.iter().enumerate() {
+            ctx.put(ins.ops[1 + k], row, mask);
+            if strong {
+                digest = digest.wrapping_mul(31).wrapping_add(bits_sum(row));
+            }
+        }
+        if strong { ctx.after_strong(digest) } else { Control::Next }
+    }
+}
+
+/// Loads in all lanes from addresses that go up by equal steps.
+///
+/// # Safety
+/// There must be `V * size_of::<M>()` readable bytes at each address of the row.
+#[inline(always)]
+unsafe fn load_row<M: Widen<R>, R: Lane, const V: usize>(ctx: &mut Context, ins: &Instruction, row: Row) {
+    let Row { first, stride } = row;
+    if stride == 0 {
+        // SAFETY: the caller's promise.
+        let values = unsafe { (first as *const [M; V]).read_unaligned() };
+        for (k, value) in values.into_iter().enumerate() {
+            *ctx.lanes_mut::<R>(ins.ops[1 + k]) = [value.widen(); 32];
+        }
+        return;
+    }
+    // Eight lanes at a time.
+    for start in (0..32).step_by(8) {
+        let mut part = [[R::default(); 8]; V];
+        if V == 1 && stride == size_of::<M>() as u64 {
+            let at = first as *const M;
+            // SAFETY: the caller's promise; the values lie one after another.
+            let values = unsafe { at.add(start).cast::<[M; 8]>().read_unaligned() };
+            for l in 0..8 {
+                part[0][l] = values[l].widen();
+            }
+        } else {
+            // SAFETY: the caller's promise.
+            part = unsafe { transposed::<M, R, V>(first + start as u64 * stride, stride) };
+        }
+        for (k, part) in part.iter().enumerate() {
+            ctx.lanes_mut::<R>(ins.ops[1 + k])[start..start + 8].copy_from_slice(part);
+        }
+    }
+}
+
+/// The elements of eight lanes' vectors, element by element.
+///
+/// # Safety
+/// There must be `V * size_of::<M>()` readable bytes at each of eight addresses, `stride` bytes apart.
+#[inline(always)]
+unsafe fn transposed<M: Widen<R>, R: Lane, const V: usize>(first: u64, stride: u64) -> [[R; 8]; V] {
+    let at = |l: usize| first + l as u64 * stride;
+    #[cfg(target_arch = "x86_64")]
+    if size_of::<M>() == 4 && size_of::<R>() == 4 && V == 4 {
+        use std::arch::x86_64::*;
+        let mut out = [[R::default(); 8]; V];
+        for half in 0..2 {
+            // SAFETY: 16 bytes can be read at each address, and `out` has room for eight values of 4 bytes in each of
+            // its four rows; SSE2 is part of x86-64.
+            unsafe {
+                let row = |l: usize| _mm_loadu_si128(at(4 * half + l) as *const __m128i);
+                let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+                let (ab, cd) = (_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d));
+                let (ab_high, cd_high) = (_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d));
+                let columns = [
+                    _mm_unpacklo_epi64(ab, cd),
+                    _mm_unpackhi_epi64(ab, cd),
+                    _mm_unpacklo_epi64(ab_high, cd_high),
+                    _mm_unpackhi_epi64(ab_high, cd_high),
+                ];
+                for k in 0..V {
+                    _mm_storeu_si128(out[k].as_mut_ptr().add(4 * half).cast(), columns[k]);
+                }
+            }
+        }
+        return out;
+    }
+    // SAFETY: the caller's promise.
+    let values: [[M; V]; 8] = std::array::from_fn(|l| unsafe { (at(l) as *const [M; V]).read_unaligned() });
+    std::array::from_fn(|k| std::array::from_fn(|l| values[l][k].widen()))
+}
+
+fn bits_sum<R: Lane>(row: &[R; 32]) -> u64 {
+    // SAFETY: a `Lane` has no padding, so its bytes can be read.
+    let bytes = unsafe { std::slice::from_raw_parts(row.as_ptr() as *const u8, size_of::<[R; 32]>()) };
+    bytes.iter().fold(0, |sum, &b| sum.wrapping_mul(131).wrapping_add(b as u64))
+}
+
+impl Context<'_> {
+    /// After a strong load or an atomic: gives other warps a turn when the warp seems to wait for one of them.
+    pub(crate) fn after_strong(&mut self, digest: u64) -> Control {
+        let seen = (self.warp.pc, digest);
+        if self.warp.last_strong != seen {
+            self.warp.last_strong = seen;
+            return Control::Next;
+        }
+        self.warp.last_strong = (u32::MAX, 0);
+        self.warp.pc += 1;
+        self.stop = Stop::Yield;
+        Control::Stop
+    }
+}
+
+struct Store<M, R, const V: usize>(PhantomData<(M, R)>);
+
+impl<M: Copy + 'static, R: Lane + Narrow<M>, const V: usize> Operation for Store<M, R, V> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let bytes = (size_of::<M>() * V) as u64;
+        if mask == FULL
+            && let Some(Row { first, stride }) = resolve_row(ctx, ins, bytes, true)
+        {
+            for k in 0..V {
+                let row = ctx.lanes::<R>(ins.ops[1 + k]);
+                if V == 1 && stride == bytes {
+                    // SAFETY: `resolve_row` found `32 * bytes` writable bytes from the first address.
+                    unsafe { (first as *mut [M; 32]).write_unaligned(row.map(Narrow::narrow)) };
+                    continue;
+                }
+                for l in 0..32 {
+                    let at = (first + l as u64 * stride) as *mut M;
+                    // SAFETY: `resolve_row` found `bytes` writable bytes at each lane's address.
+                    unsafe { at.add(k).write_unaligned(row[l].narrow()) };
+                }
+            }
+            return Control::Next;
+        }
+        let addresses = addresses(ctx, ins, mask);
+        if ctx.sanitizer.is_some() && !ascending(&addresses, mask) {
+            let (mut values, size) = ([[0u8; 16]; 32], size_of::<M>());
+            for k in 0..V.min(16 / size) {
+                for (l, &value) in ctx.lanes::<R>(ins.ops[1 + k]).iter().enumerate() {
+                    let value: M = value.narrow();
+                    // SAFETY: M is a plain integer of `size` bytes, and `(k + 1) * size` is at most 16.
+                    unsafe {
+                        std::ptr::copy_nonoverlapping(
+                            (&raw const value).cast(),
+                            values[l].as_mut_ptr().add(k * size),
+                            size,
+                        )
+                    };
+                }
+            }
+            if let Err(control) = same_byte_twice(ctx, ins, mask, &addresses, &values, bytes) {
+                return control;
+            }
+        }
+        let hosts = match resolve(ctx, ins, mask, &addresses, bytes, Kind::Store) {
+            Ok(hosts) => hosts,
+            Err(control) => return control,
+        };
+        if hosts.contiguous {
+            let start = hosts.at[0] as *mut M;
+            for k in 0..V {
+                let row = *ctx.lanes::<R>(ins.ops[1 + k]);
+                for l in 0..32 {
+                    // SAFETY: `resolve` found `32 * bytes` writable bytes from the first lane's address.
+                    unsafe { start.add(l * V + k).write_unaligned(row[l].narrow()) };
+                }
+            }
+        } else {
+            for k in 0..V {
+                let row = ctx.lanes::<R>(ins.ops[1 + k]);
+                for l in 0..32 {
+                    if mask >> l & 1 != 0 {
+                        // SAFETY: `resolve` found `bytes` writable bytes at each lane's address.
+                        unsafe { (hosts.at[l] as *mut M).add(k).write_unaligned(row[l].narrow()) };
+                    }
+                }
+            }
+        }
+        Control::Next
+    }
+}
+
+/// Whether each lane has a higher address than the one before.
+fn ascending(addresses: &[u64; 32], mask: u32) -> bool {
+    let mut last = None;
+    lanes_of(mask).all(|l| last.replace(addresses[l]).is_none_or(|last| last < addresses[l]))
+}
+
+/// Two lanes of one store that write different values to the same place.
+#[cold]
+#[inline(never)]
+fn same_byte_twice(
+    ctx: &mut Context,
+    ins: &Instruction,
+    mask: u32,
+    addresses: &[u64; 32],
+    values: &[[u8; 16]; 32],
+    bytes: u64,
+) -> Result<(), Control> {
+    if Space::of(ins.flags) == Space::Local {
+        return Ok(());
+    }
+    for l in lanes_of(mask) {
+        let earlier = lanes_of(mask & ((1 << l) - 1))
+            .find(|&m| addresses[m] == addresses[l] && values[m][..bytes as usize] != values[l][..bytes as usize]);
+        if let Some(m) = earlier {
+            if Space::of(ins.flags) == Space::Generic && Space::classify(addresses[l]).0 == Space::Local {
+                continue;
+            }
+            let other = ctx.location(ins.line, m as u32).thread;
+            let message = format!(
+                "this thread and thread ({},{},{}) store different values to {bytes} bytes at {:#x} in the same instruction",
+                other[0], other[1], other[2], addresses[l]
+            );
+            return Err(ctx.fail(ins, 1 << l, FaultKind::Race, message));
+        }
+    }
+    Ok(())
+}
+
+/// A load of `V` elements per lane; operands: address, then the destinations.
+pub(crate) fn load<M: Widen<R> + 'static, R: Lane, const V: usize>() -> Handlers {
+    handlers::<Load<M, R, V>>()
+}
+
+/// A store of `V` elements per lane; operands: address, then the values.
+pub(crate) fn store<M: Copy + 'static, R: Lane + Narrow<M>, const V: usize>() -> Handlers {
+    handlers::<Store<M, R, V>>()
+}

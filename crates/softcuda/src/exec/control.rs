@@ -1,0 +1,460 @@
+//! Branches, exits, barriers of the block, special registers, asynchronous copies.
+
+use super::memory::{Kind, addresses, lanes_of, resolve};
+use super::{Context, Parked, Stop, Wait};
+use crate::fault::FaultKind;
+use crate::program::{Control, Instruction};
+use std::sync::atomic::{Ordering, fence};
+
+/// `bra`: target in `imm`.
+pub(crate) fn branch(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    let target = ins.imm as u32;
+    let warp = &mut ctx.warp;
+    if mask == warp.active {
+        warp.pc = target;
+        return Control::Jump;
+    }
+    ctx.counters.divergent_branches += 1;
+    let (stay, next) = (warp.active & !mask, warp.pc + 1);
+    // The group that is further back runs first.
+    if target < next {
+        warp.insert(next, stay);
+        (warp.pc, warp.active) = (target, mask);
+    } else {
+        warp.insert(target, mask);
+        (warp.pc, warp.active) = (next, stay);
+    }
+    Control::Jump
+}
+
+/// `brx.idx`: the index register in `ops[0]`, the list of targets in `imm`.
+pub(crate) fn branch_indexed(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    let index = *ctx.lanes::<u32>(ins.ops[0]);
+    let program = ctx.program;
+    let targets = &program.lists[ins.imm as usize];
+    if let Some(lane) = lanes_of(mask).find(|&l| index[l] as usize >= targets.len()) {
+        let message = format!("branch index {}; expected less than the {} targets", index[lane], targets.len());
+        return ctx.fail(ins, 1 << lane, FaultKind::InvalidOperand, message);
+    }
+    let warp = &mut ctx.warp;
+    let (stay, next) = (warp.active & !mask, warp.pc + 1);
+    if stay != 0 {
+        warp.insert(next, stay);
+    }
+    let mut left = mask;
+    while left != 0 {
+        let value = index[left.trailing_zeros() as usize];
+        let together = lanes_of(left).filter(|&l| index[l] == value).fold(0, |m, l| m | 1 << l);
+        warp.insert(targets[value as usize], together);
+        left &= !together;
+    }
+    if warp.others.len() > 1 {
+        ctx.counters.divergent_branches += 1;
+    }
+    ctx.next_group(ins)
+}
+
+/// `exit`, and `ret` of a kernel.
+pub(crate) fn exit(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    let warp = &mut ctx.warp;
+    warp.exited |= mask;
+    warp.active &= !mask;
+    if warp.active != 0 {
+        return Control::Next;
+    }
+    ctx.next_group(ins)
+}
+
+pub(crate) fn trap(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    ctx.fail(ins, mask, FaultKind::Trap, format!("{} threads of the warp reached a trap", mask.count_ones()))
+}
+
+pub(crate) fn nothing(_: &mut Context, _: &Instruction, _: u32) -> Control {
+    Control::Next
+}
+
+/// `nanosleep`: others get a turn.
+pub(crate) fn sleep(ctx: &mut Context, _: &Instruction, _: u32) -> Control {
+    ctx.warp.pc += 1;
+    ctx.stop = Stop::Yield;
+    Control::Stop
+}
+
+/// `fence`, `membar`.
+pub(crate) fn memory_fence(ctx: &mut Context, _: &Instruction, mask: u32) -> Control {
+    fence(Ordering::SeqCst);
+    if let Some(mut sanitizer) = ctx.sanitizer.take() {
+        sanitizer.fence(ctx, mask);
+        ctx.sanitizer = Some(sanitizer);
+    }
+    Control::Next
+}
+
+/// What a barrier instruction does, in `Instruction::flags & BARRIER_KIND`.
+pub(crate) const BARRIER_SYNC: u8 = 0;
+pub(crate) const BARRIER_ARRIVE: u8 = 1;
+pub(crate) const BARRIER_POPC: u8 = 2;
+pub(crate) const BARRIER_AND: u8 = 3;
+pub(crate) const BARRIER_OR: u8 = 4;
+pub(crate) const BARRIER_KIND: u8 = 7;
+/// Flag: all threads of the warp must execute it together.
+pub(crate) const BARRIER_ALIGNED: u8 = 8;
+/// Flag: a thread count is given.
+pub(crate) const BARRIER_COUNTED: u8 = 16;
+/// Flag: the predicate is negated.
+pub(crate) const BARRIER_NOT: u8 = 32;
+
+/// `bar` and `barrier.cta`; operands: result, barrier, thread count, predicate.
+pub(crate) fn barrier(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    let lane = mask.trailing_zeros() as usize;
+    let id = ctx.lanes::<u32>(ins.ops[1])[lane];
+    let kind = ins.flags & BARRIER_KIND;
+    let counted = ins.flags & BARRIER_COUNTED != 0;
+    ctx.counters.barriers += 1;
+    if id > 15 {
+        return ctx.fail(ins, mask, FaultKind::InvalidOperand, format!("barrier {id}; a block has barriers 0 to 15"));
+    }
+    let expected = if counted { ctx.lanes::<u32>(ins.ops[2])[lane] } else { ctx.facts.threads };
+    if counted && (expected == 0 || !expected.is_multiple_of(32) || expected > 1024) {
+        let message = format!("barrier for {expected} threads; expected a multiple of 32 from 32 to 1024");
+        return ctx.fail(ins, mask, FaultKind::InvalidOperand, message);
+    }
+    let elsewhere = ctx.warp.alive() & !mask;
+    if ins.flags & BARRIER_ALIGNED != 0 && elsewhere != 0 {
+        let at = ctx.where_is(elsewhere.trailing_zeros());
+        let message = format!(
+            "{} of {} threads of the warp reach barrier {id}; {at}",
+            mask.count_ones(),
+            ctx.warp.present.count_ones()
+        );
+        return ctx.fail(ins, mask, FaultKind::PartialBarrier, message);
+    }
+    if !counted && ctx.warp.exited != 0 {
+        let at = ctx.where_is(ctx.warp.exited.trailing_zeros());
+        let message = format!("barrier {id} waits for all {expected} threads of the block, but {at}");
+        return ctx.fail(ins, mask, FaultKind::PartialBarrier, message);
+    }
+    let mut votes = 0;
+    if kind >= BARRIER_POPC {
+        let predicate = ctx.predicate(ins.ops[3]);
+        votes = mask & if ins.flags & BARRIER_NOT != 0 { !predicate } else { predicate };
+    }
+    // A partial last warp counts as 32 threads where a count is given, as on hardware.
+    let arrivals = if counted && mask == ctx.warp.present { 32 } else { mask.count_ones() };
+    let warp = ctx.warp.index;
+    let barrier = &mut ctx.block.barriers[id as usize];
+    if barrier.arrived == 0 {
+        *barrier = super::Barrier { expected, all: true, ..Default::default() };
+    }
+    let wrong = (barrier.expected != expected).then_some(barrier.expected);
+    barrier.arrived += arrivals;
+    barrier.count += votes.count_ones();
+    barrier.any |= votes != 0;
+    barrier.all &= votes == mask;
+    barrier.warps |= 1 << warp;
+    let over = barrier.arrived > barrier.expected;
+    if let Some(other) = wrong {
+        let message = format!("barrier {id} for {expected} threads, while others wait at it for {other}");
+        return ctx.fail(ins, mask, FaultKind::InvalidOperand, message);
+    }
+    if over {
+        let message = format!("more than {expected} threads arrive at barrier {id}");
+        return ctx.fail(ins, mask, FaultKind::InvalidOperand, message);
+    }
+    if kind == BARRIER_ARRIVE {
+        if let Some(mut sanitizer) = ctx.sanitizer.take() {
+            sanitizer.arrive(ctx, id as u8);
+            ctx.sanitizer = Some(sanitizer);
+        }
+        return Control::Next;
+    }
+    ctx.park(ins, mask, Wait::Barrier { id: id as u8 })
+}
+
+impl Context<'_> {
+    /// Sets lanes of the active group aside at the current instruction; the others go on.
+    pub(crate) fn park(&mut self, ins: &Instruction, mask: u32, wait: Wait) -> Control {
+        let warp = &mut self.warp;
+        warp.parked.push(Parked { pc: warp.pc, mask, wait });
+        warp.active &= !mask;
+        if warp.active != 0 { Control::Next } else { self.next_group(ins) }
+    }
+
+    /// What a lane of the current warp is doing, for a message.
+    pub(crate) fn where_is(&self, lane: u32) -> String {
+        let at = lane as usize & 31;
+        let warp = &self.warp;
+        let thread = format!("thread ({},{},{})", warp.tid[0][at], warp.tid[1][at], warp.tid[2][at]);
+        let bit = 1u32 << (lane & 31);
+        if warp.present & bit == 0 {
+            return format!("lane {lane} does not exist: the warp has {} threads", warp.present.count_ones());
+        }
+        if warp.exited & bit != 0 {
+            return format!("{thread} has exited");
+        }
+        let pc = if let Some(p) = warp.parked.iter().find(|p| p.mask & bit != 0) {
+            p.pc
+        } else if let Some(g) = warp.others.iter().find(|g| g.1 & bit != 0) {
+            g.0
+        } else {
+            warp.pc
+        };
+        let line = self.code[pc as usize].line;
+        format!("{thread} is at line {line} `{}`", self.program.source.line(line))
+    }
+}
+
+/// Special registers, by `Instruction::imm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Special {
+    TidX,
+    TidY,
+    TidZ,
+    NtidX,
+    NtidY,
+    NtidZ,
+    CtaidX,
+    CtaidY,
+    CtaidZ,
+    NctaidX,
+    NctaidY,
+    NctaidZ,
+    LaneId,
+    WarpId,
+    NwarpId,
+    SmId,
+    NsmId,
+    GridId,
+    Clock,
+    ClockHigh,
+    MaskEq,
+    MaskLt,
+    MaskLe,
+    MaskGt,
+    MaskGe,
+    DynamicShared,
+    TotalShared,
+    Zero,
+    One,
+}
+
+impl Special {
+    /// The special register of a name, `%` included, and its width in bits.
+    pub(crate) fn parse(name: &str) -> Option<(Special, u32)> {
+        use Special::*;
+        let special = match name {
+            "%tid.x" => TidX,
+            "%tid.y" => TidY,
+            "%tid.z" => TidZ,
+            "%ntid.x" => NtidX,
+            "%ntid.y" => NtidY,
+            "%ntid.z" => NtidZ,
+            "%ctaid.x" => CtaidX,
+            "%ctaid.y" => CtaidY,
+            "%ctaid.z" => CtaidZ,
+            "%nctaid.x" => NctaidX,
+            "%nctaid.y" => NctaidY,
+            "%nctaid.z" => NctaidZ,
+            "%laneid" => LaneId,
+            "%warpid" => WarpId,
+            "%nwarpid" => NwarpId,
+            "%smid" => SmId,
+            "%nsmid" => NsmId,
+            "%clock" | "%globaltimer_lo" => Clock,
+            "%clock_hi" | "%globaltimer_hi" => ClockHigh,
+            "%lanemask_eq" => MaskEq,
+            "%lanemask_lt" => MaskLt,
+            "%lanemask_le" => MaskLe,
+            "%lanemask_gt" => MaskGt,
+            "%lanemask_ge" => MaskGe,
+            "%dynamic_smem_size" => DynamicShared,
+            "%total_smem_size" => TotalShared,
+            "%clock64" | "%globaltimer" => return Some((Clock, 64)),
+            "%gridid" => return Some((GridId, 64)),
+            // Without clusters every block is a cluster of one.
+            "%clusterid.x" => CtaidX,
+            "%clusterid.y" => CtaidY,
+            "%clusterid.z" => CtaidZ,
+            "%nclusterid.x" => NctaidX,
+            "%nclusterid.y" => NctaidY,
+            "%nclusterid.z" => NctaidZ,
+            "%cluster_ctaid.x" | "%cluster_ctaid.y" | "%cluster_ctaid.z" | "%cluster_ctarank" => Zero,
+            "%cluster_nctaid.x" | "%cluster_nctaid.y" | "%cluster_nctaid.z" | "%cluster_nctarank" => One,
+            _ => return None,
+        };
+        Some((special, 32))
+    }
+}
+
+/// `mov` from a special register: `imm` says which, `flags` the register's bytes.
+pub(crate) fn special(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    let (block, grid, at) = (ctx.facts.block, ctx.facts.grid, ctx.block.index);
+    let lane_masks = |f: fn(u32) -> u32| std::array::from_fn::<u32, 32, _>(|l| f(l as u32));
+    let now = ctx.issued_now() - ctx.block_start;
+    const LIST: [Special; 29] = {
+        use Special::*;
+        [
+            TidX,
+            TidY,
+            TidZ,
+            NtidX,
+            NtidY,
+            NtidZ,
+            CtaidX,
+            CtaidY,
+            CtaidZ,
+            NctaidX,
+            NctaidY,
+            NctaidZ,
+            LaneId,
+            WarpId,
+            NwarpId,
+            SmId,
+            NsmId,
+            GridId,
+            Clock,
+            ClockHigh,
+            MaskEq,
+            MaskLt,
+            MaskLe,
+            MaskGt,
+            MaskGe,
+            DynamicShared,
+            TotalShared,
+            Zero,
+            One,
+        ]
+    };
+    let value: [u32; 32] = match LIST[ins.imm as usize] {
+        Special::TidX => ctx.warp.tid[0],
+        Special::TidY => ctx.warp.tid[1],
+        Special::TidZ => ctx.warp.tid[2],
+        Special::NtidX => [block[0]; 32],
+        Special::NtidY => [block[1]; 32],
+        Special::NtidZ => [block[2]; 32],
+        Special::CtaidX => [at[0]; 32],
+        Special::CtaidY => [at[1]; 32],
+        Special::CtaidZ => [at[2]; 32],
+        Special::NctaidX => [grid[0]; 32],
+        Special::NctaidY => [grid[1]; 32],
+        Special::NctaidZ => [grid[2]; 32],
+        Special::LaneId => lane_masks(|l| l),
+        Special::WarpId => [ctx.warp.index; 32],
+        Special::NwarpId => [ctx.facts.threads.div_ceil(32); 32],
+        Special::SmId => [(ctx.block.linear % ctx.facts.sm_count as u64) as u32; 32],
+        Special::NsmId => [ctx.facts.sm_count; 32],
+        Special::GridId | Special::Zero => [0; 32],
+        Special::One => [1; 32],
+        Special::Clock => {
+            if ins.flags == 8 {
+                ctx.put(ins.ops[0], &[now; 32], mask);
+                return Control::Next;
+            }
+            [now as u32; 32]
+        }
+        Special::ClockHigh => [(now >> 32) as u32; 32],
+        Special::MaskEq => lane_masks(|l| 1 << l),
+        Special::MaskLt => lane_masks(|l| (1 << l) - 1),
+        Special::MaskLe => lane_masks(|l| u32::MAX >> (31 - l)),
+        Special::MaskGt => lane_masks(|l| !(u32::MAX >> (31 - l))),
+        Special::MaskGe => lane_masks(|l| u32::MAX << l),
+        Special::DynamicShared => [ctx.facts.dynamic_shared; 32],
+        Special::TotalShared => [ctx.facts.shared_bytes; 32],
+    };
+    match ins.flags {
+        2 => ctx.put(ins.ops[0], &value.map(|v| v as u16), mask),
+        8 => ctx.put(ins.ops[0], &value.map(u64::from), mask),
+        _ => ctx.put(ins.ops[0], &value, mask),
+    }
+    Control::Next
+}
+
+/// A copy to shared memory that the kernel has not waited for yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AsyncCopy {
+    lane: u8,
+    /// How many groups its lane had committed when it was issued.
+    group: u32,
+    bytes: u8,
+    /// Offset in shared memory.
+    target: u32,
+    data: [u8; 16],
+}
+
+/// `cp.async`: the bytes are read now and appear in shared memory when the kernel waits for them, which is the latest
+/// moment hardware may choose, so that a missing wait shows. Operands: source address, target address, source size.
+/// `imm`: the source's offset in the low half, the target's in the high half. `flags`: as for a load of the source.
+pub(crate) fn async_copy<const BYTES: usize>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    let wanted = *ctx.lanes::<u32>(ins.ops[2]);
+    // A lane that reads nothing may pass any address.
+    let reading = lanes_of(mask).filter(|&l| wanted[l] != 0).fold(0u32, |m, l| m | 1 << l);
+    if let Some(lane) = lanes_of(mask).find(|&l| wanted[l] as usize > BYTES) {
+        let message =
+            format!("cp.async of {BYTES} bytes with a source size of {}; expected at most {BYTES}", wanted[lane]);
+        return ctx.fail(ins, 1 << lane, FaultKind::InvalidOperand, message);
+    }
+    let mut source = *ins;
+    source.imm = ins.imm as u32 as i32 as i64 as u64;
+    let mut data = [[0u8; 16]; 32];
+    if reading != 0 {
+        let from = addresses(ctx, &source, reading);
+        let hosts = match resolve(ctx, &source, reading, &from, BYTES as u64, Kind::Load) {
+            Ok(hosts) => hosts,
+            Err(control) => return control,
+        };
+        for l in lanes_of(reading) {
+            // SAFETY: `resolve` found BYTES readable bytes, and at most BYTES <= 16 are copied.
+            unsafe {
+                std::ptr::copy_nonoverlapping(hosts.at[l] as *const u8, data[l].as_mut_ptr(), wanted[l] as usize)
+            };
+        }
+    }
+    let mut target = *ins;
+    target.ops[0] = ins.ops[1];
+    target.imm = (ins.imm as i64 >> 32) as u64;
+    target.flags = ins.ops[3] as u8;
+    let to = addresses(ctx, &target, mask);
+    let hosts = match resolve(ctx, &target, mask, &to, BYTES as u64, Kind::Store) {
+        Ok(hosts) => hosts,
+        Err(control) => return control,
+    };
+    let base = ctx.block.shared.as_ptr() as u64;
+    for l in lanes_of(mask) {
+        let copy = AsyncCopy {
+            lane: l as u8,
+            group: ctx.warp.committed[l],
+            bytes: BYTES as u8,
+            target: (hosts.at[l] - base) as u32,
+            data: data[l],
+        };
+        ctx.warp.copies.push(copy);
+    }
+    Control::Next
+}
+
+/// `cp.async.commit_group`.
+pub(crate) fn async_commit(ctx: &mut Context, _: &Instruction, mask: u32) -> Control {
+    lanes_of(mask).for_each(|l| ctx.warp.committed[l] += 1);
+    Control::Next
+}
+
+/// `cp.async.wait_group N` (`imm`), or with `u64::MAX` `cp.async.wait_all`.
+pub(crate) fn async_wait(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    let copies = std::mem::take(&mut ctx.warp.copies);
+    let committed = ctx.warp.committed;
+    let (done, left): (Vec<_>, Vec<_>) = copies.into_iter().partition(|c| {
+        let lane = c.lane as usize;
+        let bound = if ins.imm == u64::MAX { u32::MAX } else { committed[lane].saturating_sub(ins.imm as u32) };
+        mask >> lane & 1 != 0 && (c.group < bound || ins.imm == u64::MAX)
+    });
+    let base = ctx.block.shared.as_mut_ptr() as *mut u8;
+    for copy in done {
+        // SAFETY: `async_copy` checked that the target lies in this block's shared memory.
+        unsafe {
+            std::ptr::copy_nonoverlapping(copy.data.as_ptr(), base.add(copy.target as usize), copy.bytes as usize)
+        };
+    }
+    ctx.warp.copies = left;
+    Control::Next
+}

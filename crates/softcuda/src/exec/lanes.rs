@@ -1,0 +1,381 @@
+//! Operations that act on each lane by itself.
+//!
+//! [`map1`], [`map2`] and [`map3`] turn a function of one lane's values into a pair of [`Handlers`]; [`compare`] does it
+//! for functions to a truth value. The function is compiled into a loop over the 32 lanes, once for the baseline CPU and
+//! once with AVX2, FMA, F16C and BMI2, so that for example `f32::mul_add` is one instruction there and a call into the
+//! maths library here, with the same result.
+//!
+//! All lanes are computed, whatever the mask, and the result is blended in; so these functions must be total.
+
+use super::{Context, FULL};
+use crate::program::{Control, Handlers, Instruction};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+/// A value of one lane.
+///
+/// # Safety
+/// Every bit pattern is a value, and there is no padding.
+pub(crate) unsafe trait Lane: Copy + Default + 'static {}
+
+macro_rules! lane {
+    ($($t:ty)*) => { $(
+        // SAFETY: a primitive number takes any bits and has no padding.
+        unsafe impl Lane for $t {}
+    )* };
+}
+lane!(u16 u32 u64 u128 i16 i32 i64 f32 f64);
+
+/// Work for the lanes of a warp. `run` must be `#[inline(always)]`, so that it is compiled with its caller's features.
+pub(crate) trait Operation {
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control;
+}
+
+fn portable<O: Operation>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    O::run(ctx, ins, mask)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+fn wide<O: Operation>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    O::run(ctx, ins, mask)
+}
+
+/// Whether this CPU can run the wide handlers.
+pub(crate) fn wide_is_supported() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("lzcnt")
+            && is_x86_feature_detected!("popcnt")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// Both versions of an operation.
+pub(crate) const fn handlers<O: Operation>() -> Handlers {
+    Handlers {
+        portable: portable::<O>,
+        #[cfg(target_arch = "x86_64")]
+        wide: wide::<O>,
+        #[cfg(not(target_arch = "x86_64"))]
+        wide: portable::<O>,
+    }
+}
+
+/// A handler that gains nothing from wide instructions.
+pub(crate) const fn plain(handler: for<'a> fn(&mut Context<'a>, &Instruction, u32) -> Control) -> Handlers {
+    Handlers { portable: handler, wide: handler }
+}
+
+/// Makes a value of a function type that has exactly one. Only for operations made by a function that was given one.
+#[inline(always)]
+pub(super) fn only<F: Copy>(_function: PhantomData<F>) -> F {
+    const { assert!(size_of::<F>() == 0, "a lane function captures nothing") };
+    // SAFETY: F has size 0, so the read touches no memory; F is Copy and the maker of the operation was given a value, so
+    // this is a copy of that.
+    unsafe { std::ptr::NonNull::<F>::dangling().as_ptr().read() }
+}
+
+/// Computes `$value`, of type `$d`, for each lane `$l` and puts it into the destination, the first operand. `$row` names
+/// the value of the operand numbered `$i` in lane `$l`. A macro, because a closure might not be inlined, and would then not
+/// be compiled with its caller's features.
+macro_rules! lanewise {
+    ($ctx:ident, $ins:ident, $mask:ident, $d:ty, [$($row:ident: $t:ty = $i:expr),*], |$l:ident| $value:expr) => {{
+        // Copies, so that the compiler need not ask whether the destination is one of the sources.
+        $(let $row: [$t; 32] = *$ctx.lanes::<$t>($ins.ops[$i]);)*
+        let mut spare = MaybeUninit::<[$d; 32]>::uninit();
+        let to: *mut [$d; 32] = match $mask {
+            FULL => $ctx.lanes_mut::<$d>($ins.ops[0]),
+            _ => spare.as_mut_ptr(),
+        };
+        let mut out = [<$d>::default(); 32];
+        for $l in 0..32 {
+            $(let $row = $row[$l];)*
+            out[$l] = $value;
+        }
+        // SAFETY: `to` is the register's row or `spare`.
+        unsafe { to.write(out) };
+        if $mask != FULL {
+            // SAFETY: it was written just now.
+            let out = unsafe { spare.assume_init() };
+            $ctx.put($ins.ops[0], &out, $mask);
+        }
+        Control::Next
+    }};
+}
+
+struct Copied<T>(PhantomData<T>);
+
+impl<T: Lane> Operation for Copied<T> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let value = *ctx.lanes::<T>(ins.ops[1]);
+        ctx.put(ins.ops[0], &value, mask);
+        Control::Next
+    }
+}
+
+/// `d = a`; operands: d, a.
+pub(crate) fn copied<T: Lane>() -> Handlers {
+    handlers::<Copied<T>>()
+}
+
+struct Map1<F, A, D>(PhantomData<(F, A, D)>);
+
+impl<F: Fn(A) -> D + Copy, A: Lane, D: Lane> Operation for Map1<F, A, D> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let f = only(PhantomData::<F>);
+        lanewise!(ctx, ins, mask, D, [a: A = 1], |l| f(a))
+    }
+}
+
+/// `d = f(a)`; operands: d, a.
+pub(crate) fn map1<F: Fn(A) -> D + Copy, A: Lane, D: Lane>(_f: F) -> Handlers {
+    handlers::<Map1<F, A, D>>()
+}
+
+struct Map2<F, A, B, D>(PhantomData<(F, A, B, D)>);
+
+impl<F: Fn(A, B) -> D + Copy, A: Lane, B: Lane, D: Lane> Operation for Map2<F, A, B, D> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let f = only(PhantomData::<F>);
+        lanewise!(ctx, ins, mask, D, [a: A = 1, b: B = 2], |l| f(a, b))
+    }
+}
+
+/// `d = f(a, b)`; operands: d, a, b.
+pub(crate) fn map2<F: Fn(A, B) -> D + Copy, A: Lane, B: Lane, D: Lane>(_f: F) -> Handlers {
+    handlers::<Map2<F, A, B, D>>()
+}
+
+struct Map3<F, A, B, C, D>(PhantomData<(F, A, B, C, D)>);
+
+impl<F: Fn(A, B, C) -> D + Copy, A: Lane, B: Lane, C: Lane, D: Lane> Operation for Map3<F, A, B, C, D> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let f = only(PhantomData::<F>);
+        lanewise!(ctx, ins, mask, D, [a: A = 1, b: B = 2, c: C = 3], |l| f(a, b, c))
+    }
+}
+
+/// `d = f(a, b, c)`; operands: d, a, b, c.
+pub(crate) fn map3<F: Fn(A, B, C) -> D + Copy, A: Lane, B: Lane, C: Lane, D: Lane>(_f: F) -> Handlers {
+    handlers::<Map3<F, A, B, C, D>>()
+}
+
+struct Map3Imm<F, A, D>(PhantomData<(F, A, D)>);
+
+impl<F: Fn(A, A, A, u32) -> D + Copy, A: Lane, D: Lane> Operation for Map3Imm<F, A, D> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let f = only(PhantomData::<F>);
+        let imm = ins.imm as u32;
+        lanewise!(ctx, ins, mask, D, [a: A = 1, b: A = 2, c: A = 3], |l| f(a, b, c, imm))
+    }
+}
+
+/// `d = f(a, b, c, imm)`; operands: d, a, b, c.
+pub(crate) fn map3_imm<F: Fn(A, A, A, u32) -> D + Copy, A: Lane, D: Lane>(_f: F) -> Handlers {
+    handlers::<Map3Imm<F, A, D>>()
+}
+
+struct Select<T>(PhantomData<T>);
+
+impl<T: Lane> Operation for Select<T> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let choose = ctx.predicate(ins.ops[3]);
+        let mut out = [T::default(); 32];
+        {
+            let (a, b) = (ctx.lanes::<T>(ins.ops[1]), ctx.lanes::<T>(ins.ops[2]));
+            for l in 0..32 {
+                out[l] = if choose >> l & 1 != 0 { a[l] } else { b[l] };
+            }
+        }
+        ctx.put(ins.ops[0], &out, mask);
+        Control::Next
+    }
+}
+
+/// `d = p ? a : b`; operands: d, a, b, p.
+pub(crate) fn select<T: Lane>() -> Handlers {
+    handlers::<Select<T>>()
+}
+
+/// How `setp` combines its comparison with a third predicate.
+pub(crate) const COMBINE_NONE: u8 = 0;
+pub(crate) const COMBINE_AND: u8 = 1;
+pub(crate) const COMBINE_OR: u8 = 2;
+pub(crate) const COMBINE_XOR: u8 = 3;
+/// Flag: the third predicate is negated.
+pub(crate) const COMBINE_NOT: u8 = 4;
+/// Flag: there is a second result, the negation of the comparison combined likewise.
+pub(crate) const SECOND_RESULT: u8 = 8;
+
+struct Compare<F, A>(PhantomData<(F, A)>);
+
+impl<F: Fn(A, A) -> bool + Copy, A: Lane> Operation for Compare<F, A> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let f = only(PhantomData::<F>);
+        let mut value = 0u32;
+        {
+            let a = ctx.lanes::<A>(ins.ops[1]);
+            let b = ctx.lanes::<A>(ins.ops[2]);
+            for l in 0..32 {
+                value |= (f(a[l], b[l]) as u32) << l;
+            }
+        }
+        if ins.flags == COMBINE_NONE {
+            ctx.set_predicate(ins.ops[0], value, mask);
+            return Control::Next;
+        }
+        let third = if ins.flags & 3 == COMBINE_NONE { 0 } else { ctx.predicate(ins.ops[3]) };
+        let third = if ins.flags & COMBINE_NOT != 0 { !third } else { third };
+        let combine = |v: u32| match ins.flags & 3 {
+            COMBINE_AND => v & third,
+            COMBINE_OR => v | third,
+            COMBINE_XOR => v ^ third,
+            _ => v,
+        };
+        ctx.set_predicate(ins.ops[0], combine(value), mask);
+        if ins.flags & SECOND_RESULT != 0 {
+            ctx.set_predicate(ins.ops[4], combine(!value), mask);
+        }
+        Control::Next
+    }
+}
+
+/// `p = f(a, b)`, perhaps combined with a third predicate; operands: p, a, b, third, second result.
+pub(crate) fn compare<F: Fn(A, A) -> bool + Copy, A: Lane>(_f: F) -> Handlers {
+    handlers::<Compare<F, A>>()
+}
+
+struct Test<F, A>(PhantomData<(F, A)>);
+
+impl<F: Fn(A) -> bool + Copy, A: Lane> Operation for Test<F, A> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let f = only(PhantomData::<F>);
+        let mut value = 0u32;
+        {
+            let a = ctx.lanes::<A>(ins.ops[1]);
+            for l in 0..32 {
+                value |= (f(a[l]) as u32) << l;
+            }
+        }
+        ctx.set_predicate(ins.ops[0], value, mask);
+        Control::Next
+    }
+}
+
+/// `p = f(a)`; operands: p, a.
+pub(crate) fn test<F: Fn(A) -> bool + Copy, A: Lane>(_f: F) -> Handlers {
+    handlers::<Test<F, A>>()
+}
+
+/// Operations on predicates: `d = f(a, b)` on whole masks; operands: d, a, b.
+pub(crate) fn predicate_map<F: Fn(u32, u32) -> u32 + Copy>(_f: F) -> Handlers {
+    struct Masks<F>(PhantomData<F>);
+    impl<F: Fn(u32, u32) -> u32 + Copy> Operation for Masks<F> {
+        #[inline(always)]
+        fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+            let value = only(PhantomData::<F>)(ctx.predicate(ins.ops[1]), ctx.predicate(ins.ops[2]));
+            ctx.set_predicate(ins.ops[0], value, mask);
+            Control::Next
+        }
+    }
+    handlers::<Masks<F>>()
+}
+
+struct MapCarry<F, A, D>(PhantomData<(F, A, D)>);
+
+impl<F: Fn(A, A, A, bool) -> (D, bool) + Copy, A: Lane, D: Lane> Operation for MapCarry<F, A, D> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let f = only(PhantomData::<F>);
+        let carry_in = ctx.predicate(ins.ops[4]);
+        let mut carry = 0u32;
+        let mut out = [D::default(); 32];
+        {
+            let (a, b, c) = (ctx.lanes::<A>(ins.ops[1]), ctx.lanes::<A>(ins.ops[2]), ctx.lanes::<A>(ins.ops[3]));
+            for l in 0..32 {
+                let (value, over) = f(a[l], b[l], c[l], carry_in >> l & 1 != 0);
+                out[l] = value;
+                carry |= (over as u32) << l;
+            }
+        }
+        ctx.put(ins.ops[0], &out, mask);
+        if ins.flags != 0 {
+            ctx.set_predicate(ins.ops[4], carry, mask);
+        }
+        Control::Next
+    }
+}
+
+/// Arithmetic with the carry flag, a hidden predicate; operands: d, a, b, c, carry. Flags: not 0 writes the carry.
+pub(crate) fn map_carry<F: Fn(A, A, A, bool) -> (D, bool) + Copy, A: Lane, D: Lane>(_f: F) -> Handlers {
+    handlers::<MapCarry<F, A, D>>()
+}
+
+/// Reads a register of 2, 4, 8 or 16 bytes per lane, zero-extended.
+pub(crate) fn read_any(ctx: &Context, reg: u32, bytes: usize) -> [u64; 32] {
+    match bytes {
+        2 => ctx.lanes::<u16>(reg).map(u64::from),
+        4 => ctx.lanes::<u32>(reg).map(u64::from),
+        _ => *ctx.lanes::<u64>(reg),
+    }
+}
+
+/// Writes a register of 2, 4 or 8 bytes per lane, truncating.
+pub(crate) fn write_any(ctx: &mut Context, reg: u32, bytes: usize, value: &[u64; 32], mask: u32) {
+    match bytes {
+        2 => ctx.put(reg, &value.map(|v| v as u16), mask),
+        4 => ctx.put(reg, &value.map(|v| v as u32), mask),
+        _ => ctx.put(reg, value, mask),
+    }
+}
+
+/// The integers that `bfi` works on.
+pub(crate) trait Field: Lane {
+    fn insert(self, into: Self, at: u32, n: u32) -> Self;
+}
+
+macro_rules! field {
+    ($($t:ty)*) => { $(
+        impl Field for $t {
+            #[inline(always)]
+            fn insert(self, into: $t, at: u32, n: u32) -> $t {
+                let (at, n) = (at & 0xff, n & 0xff);
+                let ones = if n >= <$t>::BITS { !0 } else { ((1 as $t) << n) - 1 };
+                let (mask, value) = if at >= <$t>::BITS { (0, 0) } else { (ones << at, self << at) };
+                into & !mask | value & mask
+            }
+        }
+    )* };
+}
+field!(u32 u64);
+
+struct InsertField<T>(PhantomData<T>);
+
+impl<T: Field> Operation for InsertField<T> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        lanewise!(ctx, ins, mask, T, [a: T = 1, b: T = 2, at: u32 = 3, n: u32 = 4], |l| a.insert(b, at, n))
+    }
+}
+
+/// `bfi`; operands: d, what, into, position, length.
+pub(crate) fn insert_field<T: Field>() -> Handlers {
+    handlers::<InsertField<T>>()
+}

@@ -1,0 +1,561 @@
+//! Loads and stores.
+//!
+//! An access first turns the 32 device addresses into host addresses, checking alignment and bounds on the way. The
+//! allocation that an instruction used last is remembered, so the usual access costs one subtraction and one comparison per lane,
+//! all in one vectorised loop; whatever that loop cannot prove right goes to [`slow`], lane by lane, which finds other
+//! allocations, splits generic addresses by window, and names the lane that is wrong.
+//!
+//! Lanes outside the mask take the address of the first lane inside it. So the loops above need no mask, and a load may
+//! read in every lane and throw the surplus away.
+//!
+//! Weak accesses are plain reads and writes through raw pointers: a racy kernel gets what the host's memory gives, as it
+//! would on a GPU. Handlers are called through pointers, so the compiler cannot move an access across an instruction.
+
+use super::{Context, FULL};
+use crate::fault::{Fault, FaultKind};
+use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
+use crate::program::{Control, Instruction};
+use crate::sanitizer::Touch;
+
+/// The state space of an access; `Instruction::flags & SPACE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Space {
+    Global = 0,
+    Shared = 1,
+    Local = 2,
+    Param = 3,
+    Generic = 4,
+}
+
+impl Space {
+    #[inline(always)]
+    pub(super) fn of(flags: u8) -> Space {
+        match flags & SPACE {
+            0 => Space::Global,
+            1 => Space::Shared,
+            2 => Space::Local,
+            3 => Space::Param,
+            _ => Space::Generic,
+        }
+    }
+
+    /// The window that a generic address lies in, with the address within it.
+    pub(crate) fn classify(address: u64) -> (Space, u64) {
+        match address {
+            a if a.wrapping_sub(SHARED_WINDOW) < WINDOW_BYTES => (Space::Shared, a - SHARED_WINDOW),
+            a if a.wrapping_sub(LOCAL_WINDOW) < WINDOW_BYTES => (Space::Local, a - LOCAL_WINDOW),
+            a if a.wrapping_sub(PARAM_WINDOW) < WINDOW_BYTES => (Space::Param, a - PARAM_WINDOW),
+            a => (Space::Global, a),
+        }
+    }
+}
+
+const SPACE: u8 = 7;
+/// The longest step of a [`Row`]: 32 steps stay far below 2^32.
+const LONGEST_STRIDE: u64 = 1 << 24;
+/// Flag: the address register has 32 bits.
+pub(crate) const NARROW_ADDRESS: u8 = 8;
+/// Flag: volatile, relaxed, acquire or release.
+pub(crate) const STRONG: u8 = 16;
+/// Flag: release or acq_rel.
+pub(crate) const RELEASE: u8 = 32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Load,
+    Store,
+    Atomic,
+}
+
+/// The allocation an instruction used last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cached {
+    base: u64,
+    len: u64,
+    /// Host address minus device address.
+    delta: u64,
+    /// Index in the snapshot.
+    index: usize,
+}
+
+impl Cached {
+    pub(crate) const NOTHING: Cached = Cached { base: u64::MAX, len: 0, delta: 0, index: usize::MAX };
+}
+
+/// Host addresses of an access, valid in every lane.
+pub(crate) struct Hosts {
+    pub(crate) at: [u64; 32],
+    /// All lanes are active and each continues where the one before ends.
+    pub(crate) contiguous: bool,
+}
+
+/// Host addresses of an access by all 32 lanes: lane l's is `first + l * stride`.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    pub(crate) first: u64,
+    /// 0 when every lane accesses the same place, the bytes of the access when each continues where the one before ends.
+    pub(crate) stride: u64,
+}
+
+/// Not 0 when the step from some lane to the next is another than `stride`.
+macro_rules! steps_apart {
+    ($name:ident, $t:ty) => {
+        #[inline(always)]
+        fn $name(base: &[$t; 32], stride: $t) -> $t {
+            let mut apart = 0;
+            for l in 0..28 {
+                apart |= base[l + 1].wrapping_sub(base[l]) ^ stride;
+            }
+            // The last whole vector overlaps the one before.
+            for l in 27..31 {
+                apart |= base[l + 1].wrapping_sub(base[l]) ^ stride;
+            }
+            apart
+        }
+    };
+}
+steps_apart!(steps_apart_32, u32);
+steps_apart!(steps_apart_64, u64);
+
+/// Checks and counts an access by all lanes whose addresses go up by equal steps, which is how most are, without a look
+/// at each lane. `None`: it is not such an access, or not one that is certainly right; [`resolve`] has it.
+#[inline(always)]
+pub(crate) fn resolve_row(ctx: &mut Context, ins: &Instruction, bytes: u64, stores: bool) -> Option<Row> {
+    let (first, stride) = if ins.flags & NARROW_ADDRESS != 0 {
+        let base = ctx.lanes::<u32>(ins.ops[0]);
+        let stride = base[1].wrapping_sub(base[0]);
+        let apart = steps_apart_32(base, stride);
+        let first = base[0].wrapping_add(ins.imm as u32) as u64;
+        if apart != 0 || stride > LONGEST_STRIDE as u32 {
+            return None;
+        }
+        (first, stride as u64)
+    } else {
+        let base = ctx.lanes::<u64>(ins.ops[0]);
+        let stride = base[1].wrapping_sub(base[0]);
+        if stride > LONGEST_STRIDE {
+            return None;
+        }
+        let apart = steps_apart_64(base, stride);
+        if apart != 0 {
+            return None;
+        }
+        (base[0].wrapping_add(ins.imm), stride)
+    };
+    if (first | stride) & (bytes - 1) != 0 || ctx.sanitizer.is_some() {
+        return None;
+    }
+    let span = 31 * stride + bytes;
+    let inside = |base: u64, len: u64| {
+        let offset = first.wrapping_sub(base);
+        offset <= len && span <= len - offset
+    };
+    let moved = 32 * bytes;
+    match Space::of(ins.flags) {
+        Space::Global | Space::Generic => {
+            // A generic address in a window lies in no allocation.
+            let cached = ctx.sites[ins.site as usize];
+            if !inside(cached.base, cached.len) {
+                return None;
+            }
+            let sectors = match stride {
+                0 => 1,
+                1..=32 => (first + span).div_ceil(32) - first / 32,
+                _ => 32,
+            };
+            if stores {
+                ctx.counters.global_store_sectors += sectors;
+                ctx.counters.global_store_bytes += moved;
+                let allocation = &ctx.memory.allocations[cached.index];
+                if !allocation.is_complete() {
+                    if stride > bytes {
+                        (0..32).for_each(|l| allocation.mark(first + l * stride, bytes as usize));
+                    } else {
+                        allocation.mark(first, span as usize);
+                    }
+                }
+            } else {
+                ctx.counters.global_load_sectors += sectors;
+                ctx.counters.global_load_bytes += moved;
+            }
+            Some(Row { first: first.wrapping_add(cached.delta), stride })
+        }
+        Space::Shared => {
+            if !inside(0, ctx.facts.shared_bytes as u64) {
+                return None;
+            }
+            if stores {
+                ctx.counters.shared_store_bytes += moved;
+            } else {
+                ctx.counters.shared_load_bytes += moved;
+            }
+            if stride != bytes && stride != 0 {
+                let addresses = std::array::from_fn(|l| first + l as u64 * stride);
+                ctx.counters.shared_conflicts += conflicts(&addresses, FULL, bytes);
+            }
+            Some(Row { first: (ctx.block.shared.as_mut_ptr() as u64).wrapping_add(first), stride })
+        }
+        Space::Param if !stores => {
+            if !inside(0, ctx.program.param_bytes as u64) {
+                return None;
+            }
+            Some(Row { first: (ctx.facts.params.as_ptr() as u64).wrapping_add(first), stride })
+        }
+        _ => None,
+    }
+}
+
+/// The device addresses of an instruction, `ops[0]` the address register and `imm` the offset, with the lanes outside
+/// the mask given the address of the first inside.
+#[inline(always)]
+pub(crate) fn addresses(ctx: &Context, ins: &Instruction, mask: u32) -> [u64; 32] {
+    let mut out = [0u64; 32];
+    if ins.flags & NARROW_ADDRESS != 0 {
+        let base = ctx.lanes::<u32>(ins.ops[0]);
+        for l in 0..32 {
+            out[l] = base[l].wrapping_add(ins.imm as u32) as u64;
+        }
+    } else {
+        let base = ctx.lanes::<u64>(ins.ops[0]);
+        for l in 0..32 {
+            out[l] = base[l].wrapping_add(ins.imm);
+        }
+    }
+    if mask != FULL {
+        let first = out[mask.trailing_zeros() as usize & 31];
+        for l in 0..32 {
+            out[l] = if mask >> l & 1 != 0 { out[l] } else { first };
+        }
+    }
+    out
+}
+
+/// Checks an access of `bytes` bytes per lane and finds the host memory.
+#[inline(always)]
+pub(crate) fn resolve(
+    ctx: &mut Context,
+    ins: &Instruction,
+    mask: u32,
+    addresses: &[u64; 32],
+    bytes: u64,
+    kind: Kind,
+) -> Result<Hosts, Control> {
+    let space = Space::of(ins.flags);
+    let first = addresses[mask.trailing_zeros() as usize & 31];
+    let (inner, window) = match space {
+        Space::Generic => {
+            let (inner, offset) = Space::classify(first);
+            (inner, first.wrapping_sub(offset))
+        }
+        other => (other, 0),
+    };
+    let (base, len, delta, stride) = match inner {
+        Space::Global => {
+            let c = ctx.sites[ins.site as usize];
+            (c.base, c.len, c.delta, 0)
+        }
+        Space::Shared => {
+            let host = ctx.block.shared.as_mut_ptr() as u64;
+            (window, ctx.facts.shared_bytes as u64, host.wrapping_sub(window), 0)
+        }
+        Space::Local => {
+            let len = ctx.program.local_bytes as u64;
+            (window, len, (ctx.warp.local.as_mut_ptr() as u64).wrapping_sub(window), len)
+        }
+        Space::Param => {
+            let host = ctx.facts.params.as_ptr() as u64;
+            (window, ctx.program.param_bytes as u64, host.wrapping_sub(window), 0)
+        }
+        Space::Generic => unreachable!("classified above"),
+    };
+    let limit = len.wrapping_sub(bytes);
+    let (mut wrong, mut apart) = (len < bytes, 0u64);
+    let mut low = 0u64;
+    let mut at = [0u64; 32];
+    let origin = addresses[0];
+    for l in 0..32 {
+        let address = addresses[l];
+        wrong |= address.wrapping_sub(base) > limit;
+        low |= address;
+        apart |= address ^ origin.wrapping_add(l as u64 * bytes);
+        at[l] = address.wrapping_add(delta).wrapping_add(stride * l as u64);
+    }
+    if wrong || low & (bytes - 1) != 0 || (kind != Kind::Load && inner == Space::Param) {
+        return slow(ctx, ins, mask, addresses, bytes, kind);
+    }
+    let contiguous = apart == 0 && mask == FULL;
+    account(ctx, ins, mask, addresses, bytes, kind, inner, window, contiguous)?;
+    Ok(Hosts { at, contiguous: contiguous && inner != Space::Local })
+}
+
+/// Counters, the sanitizer and the initialised bits, for an access that lies in one space.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "the facts of one access")]
+fn account(
+    ctx: &mut Context,
+    ins: &Instruction,
+    mask: u32,
+    addresses: &[u64; 32],
+    bytes: u64,
+    kind: Kind,
+    space: Space,
+    window: u64,
+    contiguous: bool,
+) -> Result<(), Control> {
+    let moved = mask.count_ones() as u64 * bytes;
+    match space {
+        Space::Global => {
+            let sectors = if contiguous {
+                (addresses[0] + 32 * bytes).div_ceil(32) - addresses[0] / 32
+            } else {
+                count_sectors(addresses)
+            };
+            match kind {
+                Kind::Load => {
+                    ctx.counters.global_load_sectors += sectors;
+                    ctx.counters.global_load_bytes += moved;
+                }
+                Kind::Store => {
+                    ctx.counters.global_store_sectors += sectors;
+                    ctx.counters.global_store_bytes += moved;
+                }
+                Kind::Atomic => ctx.counters.atomic_sectors += sectors,
+            }
+            if ctx.sanitizer.is_some() {
+                sanitize(ctx, ins, mask, addresses, bytes, kind, Space::Global)?;
+            }
+            if kind != Kind::Load {
+                let allocation = &ctx.memory.allocations[ctx.sites[ins.site as usize].index];
+                if !allocation.is_complete() {
+                    if contiguous {
+                        allocation.mark(addresses[0], 32 * bytes as usize);
+                    } else {
+                        lanes_of(mask).for_each(|l| allocation.mark(addresses[l], bytes as usize));
+                    }
+                }
+            }
+        }
+        Space::Shared => {
+            match kind {
+                Kind::Load => ctx.counters.shared_load_bytes += moved,
+                Kind::Store => ctx.counters.shared_store_bytes += moved,
+                Kind::Atomic => {}
+            }
+            if !contiguous {
+                ctx.counters.shared_conflicts += conflicts(addresses, mask, bytes);
+            }
+            if ctx.sanitizer.is_some() {
+                let offsets = addresses.map(|a| a.wrapping_sub(window));
+                sanitize(ctx, ins, mask, &offsets, bytes, kind, Space::Shared)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+#[cold]
+#[inline(never)]
+fn sanitize(
+    ctx: &mut Context,
+    ins: &Instruction,
+    mask: u32,
+    addresses: &[u64; 32],
+    bytes: u64,
+    kind: Kind,
+    space: Space,
+) -> Result<(), Control> {
+    let Some(mut sanitizer) = ctx.sanitizer.take() else {
+        return Ok(());
+    };
+    let strong = ins.flags & STRONG != 0 || kind == Kind::Atomic;
+    let touch = Touch {
+        space,
+        kind,
+        strong,
+        release: ins.flags & RELEASE != 0,
+        bytes,
+        allocation: ctx.sites[ins.site as usize].index,
+    };
+    let verdict = sanitizer.touch(ctx, mask, addresses, touch);
+    ctx.sanitizer = Some(sanitizer);
+    verdict.map_err(|(lane, fault)| ctx.fail_with(ins, 1 << lane, fault))
+}
+
+/// The access again, one lane at a time.
+#[cold]
+#[inline(never)]
+fn slow(
+    ctx: &mut Context,
+    ins: &Instruction,
+    mask: u32,
+    addresses: &[u64; 32],
+    bytes: u64,
+    kind: Kind,
+) -> Result<Hosts, Control> {
+    let mut at = [0u64; 32];
+    let space = Space::of(ins.flags);
+    // Lanes of each kind of memory are accounted together: global lanes by allocation.
+    let mut spaces = [(Space::Global, 0u64, usize::MAX); 32];
+    for l in lanes_of(mask) {
+        let address = addresses[l];
+        let (inner, offset) = match space {
+            Space::Generic => Space::classify(address),
+            other => (other, address),
+        };
+        let verb = match kind {
+            Kind::Load => "load",
+            Kind::Store => "store",
+            Kind::Atomic => "atomic access",
+        };
+        if !address.is_multiple_of(bytes) {
+            let message = format!("{verb} of {bytes} bytes at {address:#x}; expected a multiple of {bytes}");
+            return Err(ctx.fail(ins, 1 << l, FaultKind::Misaligned, message));
+        }
+        let inside = |len: u64| len >= bytes && offset <= len - bytes;
+        let (what, len, host) = match inner {
+            Space::Global => {
+                let found = ctx.memory.find(address).filter(|a| bytes <= a.end() - address).cloned();
+                let Some(allocation) = found else {
+                    let fault = ctx.memory.explain(address, bytes);
+                    let fault = Fault::new(fault.kind(), format!("{verb} of {}", fault.message()));
+                    return Err(ctx.fail_with(ins, 1 << l, fault));
+                };
+                let index = ctx.memory.allocations.partition_point(|a| a.base <= address) - 1;
+                ctx.sites[ins.site as usize] =
+                    Cached { base: allocation.base, len: allocation.len as u64, delta: allocation.delta(), index };
+                at[l] = address.wrapping_add(allocation.delta());
+                spaces[l] = (Space::Global, 0, index);
+                continue;
+            }
+            Space::Shared => {
+                ("shared memory of the block", ctx.facts.shared_bytes as u64, ctx.block.shared.as_mut_ptr() as u64)
+            }
+            Space::Local => {
+                let len = ctx.program.local_bytes as u64;
+                ("local memory of the thread", len, ctx.warp.local.as_mut_ptr() as u64 + len * l as u64)
+            }
+            Space::Param if kind != Kind::Load => {
+                let message = format!("{verb} to kernel parameters, which are read-only");
+                return Err(ctx.fail(ins, 1 << l, FaultKind::OutOfBounds, message));
+            }
+            Space::Param => {
+                ("parameters of the kernel", ctx.program.param_bytes as u64, ctx.facts.params.as_ptr() as u64)
+            }
+            Space::Generic => unreachable!("classified above"),
+        };
+        if !inside(len) {
+            let past = offset.saturating_add(bytes).saturating_sub(len);
+            let message = format!(
+                "{verb} of {bytes} bytes at offset {offset:#x} ends {past} bytes past the {len} bytes of the {what}"
+            );
+            return Err(ctx.fail(ins, 1 << l, FaultKind::OutOfBounds, message));
+        }
+        at[l] = host + offset;
+        spaces[l] = (inner, address - offset, 0);
+    }
+    let mut left = mask;
+    while left != 0 {
+        let key = spaces[left.trailing_zeros() as usize];
+        let together = lanes_of(left).filter(|&l| spaces[l] == key).fold(0, |m, l| m | 1 << l);
+        left &= !together;
+        if key.0 == Space::Global {
+            let allocation = &ctx.memory.allocations[key.2];
+            ctx.sites[ins.site as usize] =
+                Cached { base: allocation.base, len: allocation.len as u64, delta: allocation.delta(), index: key.2 };
+        }
+        let substitute = addresses[together.trailing_zeros() as usize];
+        let mut part = [substitute; 32];
+        lanes_of(together).for_each(|l| part[l] = addresses[l]);
+        account(ctx, ins, together, &part, bytes, kind, key.0, key.1, false)?;
+    }
+    // Every lane gets an address that can be read.
+    let first = at[mask.trailing_zeros() as usize];
+    (0..32).filter(|l| mask >> l & 1 == 0).for_each(|l| at[l] = first);
+    Ok(Hosts { at, contiguous: false })
+}
+
+pub(crate) fn lanes_of(mask: u32) -> impl Iterator<Item = usize> {
+    let mut left = mask;
+    std::iter::from_fn(move || {
+        let lane = left.trailing_zeros();
+        left &= left.wrapping_sub(1);
+        (lane < 32).then_some(lane as usize)
+    })
+}
+
+/// Distinct 32-byte sectors; an aligned access lies in one.
+fn count_sectors(addresses: &[u64; 32]) -> u64 {
+    let mut sectors = addresses.map(|a| a >> 5);
+    let (mut changes, mut descents) = (0, 0);
+    for l in 0..31 {
+        changes += (sectors[l + 1] != sectors[l]) as u64;
+        descents |= sectors[l + 1].wrapping_sub(sectors[l]);
+    }
+    // A difference of two sectors is negative or below 2^59.
+    if descents >> 63 == 0 {
+        return 1 + changes;
+    }
+    let (mut low, mut high) = (sectors[0], sectors[0]);
+    for sector in sectors {
+        (low, high) = (low.min(sector), high.max(sector));
+    }
+    if high - low < 256 {
+        let mut seen = [0u64; 4];
+        for sector in sectors {
+            let at = sector - low;
+            seen[(at >> 6) as usize & 3] |= 1 << (at & 63);
+        }
+        return seen.iter().map(|word| word.count_ones() as u64).sum();
+    }
+    sectors.sort_unstable();
+    1 + sectors.windows(2).filter(|pair| pair[0] != pair[1]).count() as u64
+}
+
+/// Wavefronts of shared memory beyond one per 128 bytes' worth of lanes.
+pub(crate) fn conflicts(addresses: &[u64; 32], mask: u32, bytes: u64) -> u64 {
+    let group = match bytes {
+        16 => 8,
+        8 => 16,
+        _ => 32,
+    };
+    let words = bytes.div_ceil(4);
+    let mut extra = 0;
+    for start in (0..32).step_by(group) {
+        let lanes = || (start..start + group).filter(|l| mask >> l & 1 != 0);
+        // Quick answer: each word in a bank of its own, or every lane at the same place.
+        let (mut banks, mut count) = (0u32, 0);
+        let mut same = true;
+        let mut first = None;
+        for l in lanes() {
+            let word = addresses[l] / 4;
+            same &= *first.get_or_insert(word) == word;
+            for k in 0..words {
+                banks |= 1 << ((word + k) & 31);
+            }
+            count += words as u32;
+        }
+        if same || banks.count_ones() == count {
+            continue;
+        }
+        let mut all = [u64::MAX; 32];
+        let mut used = 0;
+        for l in lanes() {
+            for k in 0..words {
+                all[used] = addresses[l] / 4 + k;
+                used += 1;
+            }
+        }
+        let all = &mut all[..used];
+        all.sort_unstable();
+        let mut per_bank = [0u64; 32];
+        for (i, &word) in all.iter().enumerate() {
+            if i == 0 || all[i - 1] != word {
+                per_bank[(word & 31) as usize] += 1;
+            }
+        }
+        extra += per_bank.iter().max().unwrap_or(&1) - 1;
+    }
+    extra
+}

@@ -1,0 +1,378 @@
+//! The executor: warps of 32 lanes running decoded instructions.
+//!
+//! # Divergence
+//!
+//! The lanes of a warp that share a program counter form a group. The group with the lowest program counter runs; the
+//! others wait in [`Warp::others`], ordered, and the lowest of their counters is kept in [`Warp::meet`], so that the
+//! converged path pays one comparison per instruction. When the running group reaches `meet` the two become one. PTX
+//! from a structured source puts the code after an `if` or a loop below it, so the lowest-first rule reconverges where
+//! hardware does.
+//!
+//! A group that executes a `.sync` collective naming lanes that are still elsewhere is parked until they arrive, as on
+//! hardware with independent thread scheduling; if no lane of the warp can run any more, that is a fault.
+//!
+//! # Blocks
+//!
+//! The warps of a block take turns: each runs until it waits at a barrier, ends, uses up its time slice, or looks
+//! like it is spinning (the same strong load giving the same value twice running).
+
+#![expect(clippy::needless_range_loop, reason = "a lane number indexes several rows and a mask at once")]
+
+pub(crate) mod access;
+pub(crate) mod atomic;
+pub(crate) mod collective;
+pub(crate) mod control;
+pub(crate) mod lanes;
+pub(crate) mod memory;
+pub(crate) mod scheduler;
+pub(crate) mod tensor;
+
+use crate::counters::Counters;
+use crate::fault::{Fault, FaultKind, Location};
+use crate::memory::Snapshot;
+use crate::program::{Control, Instruction, Line, Program, Reg, UNGUARDED};
+use crate::sanitizer::Sanitizer;
+
+/// All 32 lanes.
+pub(crate) const FULL: u32 = u32::MAX;
+/// No program counter.
+const NOWHERE: u32 = u32::MAX;
+
+/// Why lanes are parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// At a barrier of the block.
+    Barrier { id: u8 },
+    /// At a collective of the warp, for the lanes it names.
+    Lanes,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parked {
+    pub(crate) pc: u32,
+    pub(crate) mask: u32,
+    pub(crate) wait: Wait,
+}
+
+/// The state of one warp.
+pub(crate) struct Warp {
+    pub(crate) pc: u32,
+    pub(crate) active: u32,
+    /// The lowest program counter in `others`.
+    pub(crate) meet: u32,
+    /// Groups that could run, highest program counter first.
+    pub(crate) others: Vec<(u32, u32)>,
+    pub(crate) parked: Vec<Parked>,
+    /// Lanes that exist: a block's last warp may be partial.
+    pub(crate) present: u32,
+    pub(crate) exited: u32,
+    pub(crate) index: u32,
+    pub(crate) finished: bool,
+    registers: Box<[Line]>,
+    pub(crate) predicates: Vec<u32>,
+    pub(crate) tid: [[u32; 32]; 3],
+    /// Bytes of local memory, lane by lane.
+    pub(crate) local: Vec<u8>,
+    pub(crate) executed: u64,
+    /// Program counter and value sum of the last strong load, to notice spinning.
+    pub(crate) last_strong: (u32, u64),
+    /// Asynchronous copies issued but not waited for.
+    pub(crate) copies: Vec<control::AsyncCopy>,
+    /// Groups of asynchronous copies that each lane has committed.
+    pub(crate) committed: [u32; 32],
+}
+
+/// One arrival count of a block.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Barrier {
+    pub(crate) arrived: u32,
+    pub(crate) expected: u32,
+    pub(crate) any: bool,
+    pub(crate) all: bool,
+    pub(crate) count: u32,
+    /// Warps that arrived, for the sanitizer's ordering.
+    pub(crate) warps: u64,
+}
+
+/// The state of one block.
+pub(crate) struct Block {
+    /// Threads in x, y, z, and bytes of shared memory.
+    pub(crate) shape: ([u32; 3], u32),
+    pub(crate) index: [u32; 3],
+    pub(crate) linear: u64,
+    /// Boxed, so that a warp and the one that ran before it change places cheaply.
+    #[expect(clippy::vec_box, reason = "warps are swapped in and out of the context")]
+    pub(crate) warps: Vec<Box<Warp>>,
+    /// 16-byte units, so that the bytes are aligned.
+    pub(crate) shared: Vec<Line>,
+    pub(crate) barriers: [Barrier; 16],
+    pub(crate) finished: bool,
+}
+
+/// Why [`Context::run_warp`] returned.
+pub(crate) enum Stop {
+    /// Every lane exited.
+    Finished,
+    /// Every lane that is left waits at a barrier of the block.
+    Waiting,
+    /// The time slice is over, or the warp spins.
+    Yield,
+    Fault(Box<Fault>),
+}
+
+/// What never changes during a launch.
+pub(crate) struct LaunchFacts {
+    pub(crate) grid: [u32; 3],
+    pub(crate) block: [u32; 3],
+    pub(crate) threads: u32,
+    pub(crate) shared_bytes: u32,
+    pub(crate) dynamic_shared: u32,
+    pub(crate) sm_count: u32,
+    pub(crate) instruction_limit: u64,
+    /// Parameter memory, padded to whole lines.
+    pub(crate) params: Vec<Line>,
+}
+
+/// One host thread's view of a launch: the block and warp that it runs now.
+pub(crate) struct Context<'a> {
+    pub(crate) program: &'a Program,
+    pub(crate) code: &'a [Instruction],
+    pub(crate) memory: &'a Snapshot,
+    pub(crate) facts: &'a LaunchFacts,
+    pub(crate) counters: Counters,
+    pub(crate) warp: Box<Warp>,
+    pub(crate) block: Block,
+    /// How often each instruction was issued, as differences between neighbours: see [`Context::run_warp`].
+    pub(crate) visits: Vec<i64>,
+    /// Warp instructions issued, without those since `segment`.
+    pub(crate) issued: u64,
+    /// Where the instructions being issued now, one after another, began.
+    pub(crate) segment: u32,
+    /// The allocation that each memory instruction used last, by `Instruction::site`.
+    pub(crate) sites: Box<[memory::Cached; 256]>,
+    pub(crate) sanitizer: Option<Box<Sanitizer>>,
+    pub(crate) stop: Stop,
+    /// What `issued` was when the block began, for `%clock`.
+    pub(crate) block_start: u64,
+}
+
+impl<'a> Context<'a> {
+    /// A register's 32 values.
+    #[inline(always)]
+    pub(crate) fn lanes<T: lanes::Lane>(&self, reg: Reg) -> &[T; 32] {
+        debug_assert!(reg as usize * 64 + size_of::<T>() * 32 <= self.warp.registers.len() * 64);
+        // SAFETY: the decoder gives out registers inside the file (`Program::register_lines`), whose class has exactly
+        // `size_of::<T>()` bytes per lane; `Lane` types take any bits, and a line is aligned to 64 bytes.
+        unsafe { &*(self.warp.registers.as_ptr().add(reg as usize) as *const [T; 32]) }
+    }
+
+    /// A register's 32 values, to be changed.
+    #[inline(always)]
+    pub(crate) fn lanes_mut<T: lanes::Lane>(&mut self, reg: Reg) -> &mut [T; 32] {
+        debug_assert!(reg as usize * 64 + size_of::<T>() * 32 <= self.warp.registers.len() * 64);
+        // SAFETY: as in `lanes`, and `self` is borrowed mutably.
+        unsafe { &mut *(self.warp.registers.as_mut_ptr().add(reg as usize) as *mut [T; 32]) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn predicate(&self, index: u32) -> u32 {
+        debug_assert!((index as usize) < self.warp.predicates.len());
+        // SAFETY: the decoder gives out predicates below `Program::predicates`, the length of the file.
+        unsafe { *self.warp.predicates.get_unchecked(index as usize) }
+    }
+
+    /// Sets a predicate in the lanes of `mask`.
+    #[inline(always)]
+    pub(crate) fn set_predicate(&mut self, index: u32, value: u32, mask: u32) {
+        debug_assert!((index as usize) < self.warp.predicates.len());
+        // SAFETY: as in `predicate`.
+        let slot = unsafe { self.warp.predicates.get_unchecked_mut(index as usize) };
+        *slot = *slot & !mask | value & mask;
+    }
+
+    /// Writes `value` in the lanes of `mask`.
+    #[inline(always)]
+    pub(crate) fn put<T: lanes::Lane>(&mut self, reg: Reg, value: &[T; 32], mask: u32) {
+        let out = self.lanes_mut::<T>(reg);
+        if mask == FULL {
+            *out = *value;
+        } else {
+            for l in 0..32 {
+                out[l] = if mask >> l & 1 != 0 { value[l] } else { out[l] };
+            }
+        }
+    }
+
+    /// Where a lane of the current warp is, for a message.
+    pub(crate) fn location(&self, line: u32, lane: u32) -> Location {
+        let lane = lane.min(31) as usize;
+        Location {
+            kernel: self.program.name.clone(),
+            line,
+            text: self.program.source.line(line).to_owned(),
+            block: self.block.index,
+            thread: [self.warp.tid[0][lane], self.warp.tid[1][lane], self.warp.tid[2][lane]],
+        }
+    }
+
+    /// Stops the launch with a fault of the first lane of `lanes`.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn fail(&mut self, ins: &Instruction, lanes: u32, kind: FaultKind, message: String) -> Control {
+        self.fail_with(ins, lanes, Fault::new(kind, message))
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn fail_with(&mut self, ins: &Instruction, lanes: u32, fault: Fault) -> Control {
+        let location = self.location(ins.line, lanes.trailing_zeros());
+        self.stop = Stop::Fault(Box::new(fault.at(location)));
+        Control::Stop
+    }
+
+    /// Runs the current warp until it stops; the reason is in `self.stop`.
+    ///
+    /// Instructions are counted by segments: a run of instructions one after another adds 1 to `visits` where it starts
+    /// and takes 1 away after its end, so that the running sum of `visits` is how often each instruction was issued.
+    pub(crate) fn run_warp(&mut self, slice: u64) {
+        let limit = self.facts.instruction_limit;
+        let budget = slice.min(limit.saturating_sub(self.warp.executed) + 1);
+        let mut left = budget;
+        let code = self.code;
+        loop {
+            if self.warp.pc >= self.warp.meet {
+                self.regroup();
+            }
+            let start = self.warp.pc;
+            self.segment = start;
+            let end = (self.warp.meet as u64).min(start as u64 + left).min(code.len() as u64);
+            let mut pc = start;
+            let mut control = Control::Next;
+            for ins in &code[start as usize..end as usize] {
+                self.warp.pc = pc;
+                pc += 1;
+                let mut mask = self.warp.active;
+                if ins.guard != UNGUARDED {
+                    mask &= self.predicate(ins.guard) ^ ins.guard_flip;
+                }
+                if mask != 0 {
+                    // SAFETY: the code was decoded for this program, and the device picked handlers this CPU can run.
+                    control = unsafe { (ins.handler)(self, ins, mask) };
+                    if control != Control::Next {
+                        break;
+                    }
+                }
+            }
+            if control == Control::Next {
+                self.warp.pc = pc;
+            }
+            self.visits[start as usize] += 1;
+            self.visits[pc as usize] -= 1;
+            self.issued += (pc - start) as u64;
+            left -= (pc - start) as u64;
+            if control == Control::Stop {
+                self.warp.executed += budget - left;
+                return;
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        self.warp.executed += budget;
+        self.stop = Stop::Yield;
+        if self.warp.executed > limit {
+            let ins = code[self.warp.pc as usize];
+            self.fail(
+                &ins,
+                self.warp.active,
+                FaultKind::Timeout,
+                format!("the warp executed more than {limit} instructions; an endless loop, or a wait for something that never comes"),
+            );
+        }
+    }
+
+    /// The current instruction was not carried out and will be issued again: it does not count.
+    pub(crate) fn uncount(&mut self) {
+        let pc = self.warp.pc as usize;
+        self.visits[pc] -= 1;
+        self.visits[pc + 1] += 1;
+        self.issued -= 1;
+    }
+
+    /// Warp instructions issued up to and with the current one.
+    pub(crate) fn issued_now(&self) -> u64 {
+        self.issued + (self.warp.pc + 1 - self.segment) as u64
+    }
+
+    /// The counters with the warp instructions by class; starts the count of instructions anew.
+    pub(crate) fn take_counters(&mut self) -> Counters {
+        let mut counters = std::mem::take(&mut self.counters);
+        let mut issued = 0;
+        for (ins, visits) in self.code.iter().zip(&self.visits) {
+            issued += visits;
+            counters.by_class[ins.class as usize] += issued as u64;
+        }
+        self.visits.fill(0);
+        self.issued = 0;
+        counters
+    }
+
+    /// Joins the group that waits at the current program counter, or gives way to one that is further back.
+    #[cold]
+    #[inline(never)]
+    fn regroup(&mut self) {
+        let warp = &mut self.warp;
+        while let Some(&(pc, mask)) = warp.others.last() {
+            if pc > warp.pc {
+                break;
+            }
+            warp.others.pop();
+            if pc == warp.pc {
+                warp.active |= mask;
+            } else {
+                let current = (warp.pc, warp.active);
+                (warp.pc, warp.active) = (pc, mask);
+                warp.insert(current.0, current.1);
+            }
+        }
+        warp.meet = warp.others.last().map_or(NOWHERE, |g| g.0);
+    }
+
+    /// The active group is gone (exited or parked): runs the next one, or stops.
+    pub(crate) fn next_group(&mut self, ins: &Instruction) -> Control {
+        let warp = &mut self.warp;
+        if let Some((pc, mask)) = warp.others.pop() {
+            (warp.pc, warp.active) = (pc, mask);
+            warp.meet = warp.others.last().map_or(NOWHERE, |g| g.0);
+            return Control::Jump;
+        }
+        warp.active = 0;
+        if warp.parked.is_empty() {
+            warp.finished = true;
+            self.stop = Stop::Finished;
+            return Control::Stop;
+        }
+        if let Some(stuck) = warp.parked.iter().find(|p| p.wait == Wait::Lanes).copied() {
+            return self.stuck_collective(ins, stuck);
+        }
+        self.stop = Stop::Waiting;
+        Control::Stop
+    }
+}
+
+impl Warp {
+    /// Adds a group that could run.
+    pub(crate) fn insert(&mut self, pc: u32, mask: u32) {
+        let at = self.others.partition_point(|g| g.0 > pc);
+        match self.others.get_mut(at) {
+            Some(group) if group.0 == pc => group.1 |= mask,
+            _ => self.others.insert(at, (pc, mask)),
+        }
+        self.meet = self.others.last().map_or(NOWHERE, |g| g.0);
+    }
+
+    /// Lanes that exist and have not exited.
+    pub(crate) fn alive(&self) -> u32 {
+        self.present & !self.exited
+    }
+}

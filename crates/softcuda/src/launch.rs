@@ -1,0 +1,281 @@
+//! A launch: checks, host threads, and the order of blocks.
+
+use crate::counters::Counters;
+
+use crate::exec::memory::Cached;
+use crate::exec::scheduler::Round;
+use crate::exec::{Block, Context, LaunchFacts, Stop, Warp};
+use crate::fault::{Fault, FaultKind, Location};
+use crate::memory::Snapshot;
+use crate::module::Kernel;
+use crate::program::Line;
+use crate::sanitizer::Sanitizer;
+use crate::{DeviceConfig, Launch};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The most shared memory of a block, as on compute capability 9.0.
+const MOST_SHARED: u32 = 227 * 1024;
+/// The most blocks that a cooperative launch may keep resident.
+const MOST_RESIDENT: u64 = 1 << 14;
+
+/// Host memory that a kernel keeps for blocks of launches to come, in bytes.
+const MOST_POOLED: usize = 64 << 20;
+/// Warp instructions worth giving to another host thread: about 100 microseconds.
+const WORTH_A_THREAD: u64 = 8192;
+
+/// Blocks that ended launches left behind: their register files serve the next launch of the same shape. And what a
+/// block of the kernel took, on average of the last launch.
+#[derive(Default)]
+pub(crate) struct BlockPool {
+    blocks: Mutex<Vec<Block>>,
+    instructions_per_block: AtomicU64,
+}
+
+impl BlockPool {
+    fn blocks(&self) -> std::sync::MutexGuard<'_, Vec<Block>> {
+        self.blocks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// A block to be set up by [`Block::begin`]. Registers hold what the last launch left, as on hardware.
+    fn take(&self, kernel: &Kernel, facts: &LaunchFacts) -> Block {
+        let shape = (facts.block, facts.shared_bytes);
+        let mut blocks = self.blocks();
+        if blocks.last().is_some_and(|block| block.shape != shape) {
+            blocks.clear();
+        }
+        let known = blocks.pop();
+        drop(blocks);
+        known.unwrap_or_else(|| Block::new(&kernel.inner.program, facts.block, facts.shared_bytes))
+    }
+
+    fn give(&self, block: Block) {
+        let mut blocks = self.blocks();
+        if (blocks.len() + 1) * block.bytes() <= MOST_POOLED {
+            blocks.push(block);
+        }
+    }
+}
+
+fn invalid(kernel: &Kernel, message: String) -> Fault {
+    let location =
+        Location { kernel: kernel.name().to_owned(), line: 0, text: String::new(), block: [0; 3], thread: [0; 3] };
+    Fault::new(FaultKind::InvalidLaunch, message).at(location)
+}
+
+/// Runs a launch to its end.
+pub(crate) fn run(
+    config: &DeviceConfig,
+    memory: &Snapshot,
+    sanitize: bool,
+    kernel: &Kernel,
+    launch: &Launch,
+    params: &[u8],
+) -> Result<Counters, Fault> {
+    let facts = check(config, kernel, launch, params)?;
+    let blocks = launch.grid.iter().map(|&n| n as u64).product::<u64>();
+    if launch.cooperative {
+        return cooperative(memory, sanitize, kernel, &facts, blocks);
+    }
+    if sanitize {
+        // One host thread and one shadow, so that every pair of blocks is seen.
+        return ordinary(memory, Some(Box::default()), kernel, &facts, &AtomicU64::new(0), blocks, &|| false);
+    }
+    // A launch that was short the last time runs on this thread: waking others would take longer.
+    let pool = &kernel.inner.pool;
+    let expected = pool.instructions_per_block.load(Relaxed).saturating_mul(blocks);
+    let worth = match expected {
+        0 => usize::MAX,
+        n => (n / WORTH_A_THREAD) as usize,
+    };
+    let workers = config.threads.min(worth).min(blocks as usize).max(1);
+    let next = AtomicU64::new(0);
+    let note = |counters: &Counters| {
+        let each = (counters.warp_instructions() / blocks).max(1);
+        pool.instructions_per_block.store(each, Relaxed);
+    };
+    if workers == 1 {
+        let counters = ordinary(memory, None, kernel, &facts, &next, blocks, &|| false)?;
+        note(&counters);
+        return Ok(counters);
+    }
+    // The fault of the lowest block wins, so that the report does not depend on timing.
+    let total = Mutex::new((Counters::default(), None::<(u64, Fault)>));
+    let stop = AtomicU64::new(0);
+    let work = || {
+        let result = ordinary(memory, None, kernel, &facts, &next, blocks, &|| stop.load(Relaxed) != 0);
+        let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match result {
+            Ok(counters) => total.0.add(&counters),
+            Err(fault) => {
+                stop.store(1, Relaxed);
+                let block = fault.location().map_or(0, |at| {
+                    let [x, y, z] = at.block.map(u64::from);
+                    (z * launch.grid[1] as u64 + y) * launch.grid[0] as u64 + x
+                });
+                if total.1.as_ref().is_none_or(|known| block < known.0) {
+                    total.1 = Some((block, fault));
+                }
+            }
+        }
+    };
+    rayon::in_place_scope(|scope| {
+        for _ in 1..workers {
+            scope.spawn(|_| work());
+        }
+        work();
+    });
+    let (counters, fault) = total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    match fault {
+        Some((_, fault)) => Err(fault),
+        None => {
+            note(&counters);
+            Ok(counters)
+        }
+    }
+}
+
+fn check(config: &DeviceConfig, kernel: &Kernel, launch: &Launch, params: &[u8]) -> Result<LaunchFacts, Fault> {
+    let program = &kernel.inner.program;
+    let [gx, gy, gz] = launch.grid;
+    let [bx, by, bz] = launch.block;
+    let fail = |message: String| Err(invalid(kernel, message));
+    if gx == 0 || gy == 0 || gz == 0 || gx > i32::MAX as u32 || gy > 65535 || gz > 65535 {
+        return fail(format!("grid ({gx},{gy},{gz}); expected 1 to 2147483647 by 65535 by 65535"));
+    }
+    let threads = bx as u64 * by as u64 * bz as u64;
+    if threads == 0 || threads > 1024 || bx > 1024 || by > 1024 || bz > 64 {
+        return fail(format!("block ({bx},{by},{bz}); expected 1 to 1024 threads, at most 1024 by 1024 by 64"));
+    }
+    if threads > kernel.max_threads() as u64 {
+        return fail(format!("{threads} threads per block; the kernel's `.maxntid` allows {}", kernel.max_threads()));
+    }
+    if let Some(required) = program.required_block
+        && required != launch.block
+    {
+        return fail(format!("block ({bx},{by},{bz}); the kernel's `.reqntid` is {required:?}"));
+    }
+    let shared = (program.dynamic_shared_offset as u64) + launch.dynamic_shared as u64;
+    let used = if launch.dynamic_shared == 0 { program.static_shared as u64 } else { shared };
+    if used > MOST_SHARED as u64 {
+        return fail(format!(
+            "{} bytes of static and {} of dynamic shared memory; a block has {MOST_SHARED}",
+            program.static_shared, launch.dynamic_shared
+        ));
+    }
+    if params.len() != program.param_bytes {
+        return fail(format!("{} bytes of parameters; the kernel takes {}", params.len(), program.param_bytes));
+    }
+    let mut lines = vec![Line([0; 64]); params.len().div_ceil(64)];
+    for (line, chunk) in lines.iter_mut().zip(params.chunks(64)) {
+        line.0[..chunk.len()].copy_from_slice(chunk);
+    }
+    Ok(LaunchFacts {
+        grid: launch.grid,
+        block: launch.block,
+        threads: threads as u32,
+        shared_bytes: used as u32,
+        dynamic_shared: launch.dynamic_shared,
+        sm_count: config.sm_count.max(1),
+        instruction_limit: config.instruction_limit,
+        params: lines,
+    })
+}
+
+fn context<'a>(
+    memory: &'a Snapshot,
+    sanitizer: Option<Box<Sanitizer>>,
+    kernel: &'a Kernel,
+    facts: &'a LaunchFacts,
+) -> Context<'a> {
+    let program = &kernel.inner.program;
+    Context {
+        program,
+        code: &kernel.inner.code,
+        memory,
+        facts,
+        counters: Counters::default(),
+        warp: Box::new(Warp::placeholder()),
+        block: kernel.inner.pool.take(kernel, facts),
+        visits: vec![0; kernel.inner.code.len() + 1],
+        issued: 0,
+        segment: 0,
+        sites: Box::new([Cached::NOTHING; 256]),
+        sanitizer,
+        stop: Stop::Yield,
+        block_start: 0,
+    }
+}
+
+/// Blocks one after another, taken in order from `next`: a block that waits for an earlier one gets what it waits for.
+fn ordinary(
+    memory: &Snapshot,
+    sanitizer: Option<Box<Sanitizer>>,
+    kernel: &Kernel,
+    facts: &LaunchFacts,
+    next: &AtomicU64,
+    blocks: u64,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Counters, Fault> {
+    let mut linear = next.fetch_add(1, Relaxed);
+    if linear >= blocks {
+        return Ok(Counters::default());
+    }
+    let mut ctx = context(memory, sanitizer, kernel, facts);
+    while linear < blocks && !stopped() {
+        ctx.block.begin(linear, facts.grid);
+        if let Err(fault) = ctx.run_block() {
+            kernel.inner.pool.give(ctx.block);
+            return Err(*fault);
+        }
+        if let Some(sanitizer) = &mut ctx.sanitizer {
+            sanitizer.end_block(linear);
+        }
+        linear = next.fetch_add(1, Relaxed);
+    }
+    let counters = ctx.take_counters();
+    kernel.inner.pool.give(ctx.block);
+    Ok(counters)
+}
+
+/// All blocks at once, taking turns on one host thread, so that a wait for another block ends and the counts repeat.
+fn cooperative(
+    memory: &Snapshot,
+    sanitize: bool,
+    kernel: &Kernel,
+    facts: &LaunchFacts,
+    blocks: u64,
+) -> Result<Counters, Fault> {
+    if blocks > MOST_RESIDENT {
+        return Err(invalid(
+            kernel,
+            format!("{blocks} blocks of a cooperative launch; at most {MOST_RESIDENT} are resident"),
+        ));
+    }
+    let mut ctx = context(memory, sanitize.then(Box::default), kernel, facts);
+    let mut resident: Vec<Block> = (0..blocks).map(|_| kernel.inner.pool.take(kernel, facts)).collect();
+    for (linear, block) in resident.iter_mut().enumerate() {
+        block.begin(linear as u64, facts.grid);
+    }
+    let result = take_turns(&mut ctx, &mut resident);
+    let counters = ctx.take_counters();
+    for block in resident.into_iter().chain([ctx.block]) {
+        kernel.inner.pool.give(block);
+    }
+    result.map(|()| counters).map_err(|fault| *fault)
+}
+
+/// Runs resident blocks round by round until all have finished.
+fn take_turns(ctx: &mut Context, resident: &mut [Block]) -> Result<(), Box<Fault>> {
+    let mut left = resident.len();
+    while left > 0 {
+        for block in resident.iter_mut().filter(|b| !b.finished) {
+            std::mem::swap(&mut ctx.block, block);
+            let round = ctx.round();
+            std::mem::swap(&mut ctx.block, block);
+            let Round { finished } = round?;
+            left -= finished as usize;
+        }
+    }
+    Ok(())
+}

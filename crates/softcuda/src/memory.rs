@@ -1,0 +1,357 @@
+//! Device memory.
+//!
+//! An address is a number in a 64-bit space of the device's own; it never equals a host address. Allocations are placed
+//! one after another from [`GLOBAL_BASE`], 256-byte aligned, a guard gap between them, and an address is never used
+//! twice: the same calls give the same addresses on every run, an access past an allocation lands in a gap, and an access
+//! to freed memory is told apart from one to memory that never was. Shared, local and parameter memory have windows of
+//! their own in the generic address space, far below.
+//!
+//! Each allocation carries one bit per byte saying whether anybody wrote it. The bits are kept always, sanitizer or not,
+//! so that switching the sanitizer on late gives the truth.
+
+use crate::{Fault, FaultKind};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// The address of the first allocation.
+pub(crate) const GLOBAL_BASE: u64 = 0x7000_0000_0000;
+/// Generic addresses of shared memory start here.
+pub(crate) const SHARED_WINDOW: u64 = 0x0100_0000_0000;
+/// Generic addresses of a thread's local memory start here.
+pub(crate) const LOCAL_WINDOW: u64 = 0x0200_0000_0000;
+/// Generic addresses of kernel parameters start here.
+pub(crate) const PARAM_WINDOW: u64 = 0x0300_0000_0000;
+/// The size of each of the three windows.
+pub(crate) const WINDOW_BYTES: u64 = 1 << 32;
+
+const ALIGN: u64 = 256;
+const GUARD: u64 = 4096;
+
+/// Zeroed memory straight from the system, so that pages nobody touches cost nothing.
+struct Zeroed {
+    start: *mut u8,
+    layout: Layout,
+}
+
+// SAFETY: `Zeroed` owns its bytes; sharing is governed by whoever hands out pointers into them.
+unsafe impl Send for Zeroed {}
+// SAFETY: as above; the type itself has no interior state.
+unsafe impl Sync for Zeroed {}
+
+impl Zeroed {
+    fn new(bytes: usize) -> Option<Zeroed> {
+        let layout = Layout::from_size_align(bytes.max(16), 16).ok()?;
+        // SAFETY: the layout has a size of at least 16 bytes.
+        let start = unsafe { alloc_zeroed(layout) };
+        (!start.is_null()).then_some(Zeroed { start, layout })
+    }
+}
+
+impl Drop for Zeroed {
+    fn drop(&mut self) {
+        // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed once.
+        unsafe { dealloc(self.start, self.layout) }
+    }
+}
+
+pub(crate) struct Allocation {
+    pub(crate) base: u64,
+    pub(crate) len: usize,
+    /// The host bytes, 256-byte aligned inside `_storage`.
+    host: *mut u8,
+    _storage: Zeroed,
+    bits: Zeroed,
+    /// Every byte is written: `bits` need not be looked at.
+    complete: AtomicBool,
+}
+
+// SAFETY: the bytes behind `host` are device memory: plain data that any thread may read and write at any time, as on
+// hardware; every access goes through raw pointers, none through references that outlive the copy.
+unsafe impl Send for Allocation {}
+// SAFETY: as above; the initialised bits are only accessed as atomics.
+unsafe impl Sync for Allocation {}
+
+impl Allocation {
+    fn new(base: u64, len: usize) -> Option<Allocation> {
+        let storage = Zeroed::new(len.checked_add(ALIGN as usize)?)?;
+        let bits = Zeroed::new(len.div_ceil(64).checked_mul(8)?)?;
+        let skip = storage.start.align_offset(ALIGN as usize);
+        // SAFETY: the storage has ALIGN bytes to spare.
+        let host = unsafe { storage.start.add(skip) };
+        Some(Allocation { base, len, host, _storage: storage, bits, complete: AtomicBool::new(false) })
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.base + self.len as u64
+    }
+
+    /// What to add to a device address to get the host address.
+    pub(crate) fn delta(&self) -> u64 {
+        (self.host as u64).wrapping_sub(self.base)
+    }
+
+    pub(crate) fn host(&self, address: u64) -> *mut u8 {
+        // SAFETY: callers pass addresses inside the allocation.
+        unsafe { self.host.add((address - self.base) as usize) }
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        debug_assert!(index < self.len.div_ceil(64));
+        // SAFETY: `bits` holds one zeroed, 16-byte aligned u64 for each 64 bytes of the allocation.
+        unsafe { &*(self.bits.start as *const AtomicU64).add(index) }
+    }
+
+    #[inline]
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete.load(Relaxed)
+    }
+
+    pub(crate) fn mark(&self, address: u64, bytes: usize) {
+        if bytes == self.len {
+            self.complete.store(true, Relaxed);
+        }
+        if self.is_complete() {
+            return;
+        }
+        for (index, mask) in words(address - self.base, bytes) {
+            let word = self.word(index);
+            if word.load(Relaxed) & mask != mask {
+                word.fetch_or(mask, Relaxed);
+            }
+        }
+    }
+
+    fn unmark(&self, address: u64, bytes: usize) {
+        if self.complete.swap(false, Relaxed) {
+            for (index, mask) in words(0, self.len) {
+                self.word(index).fetch_or(mask, Relaxed);
+            }
+        }
+        for (index, mask) in words(address - self.base, bytes) {
+            self.word(index).fetch_and(!mask, Relaxed);
+        }
+    }
+
+    /// The first byte of the range that nobody wrote.
+    pub(crate) fn first_unwritten(&self, address: u64, bytes: usize) -> Option<u64> {
+        if self.is_complete() {
+            return None;
+        }
+        words(address - self.base, bytes).find_map(|(index, mask)| {
+            let missing = mask & !self.word(index).load(Relaxed);
+            (missing != 0).then(|| self.base + index as u64 * 64 + missing.trailing_zeros() as u64)
+        })
+    }
+
+    fn is_written(&self, address: u64) -> bool {
+        self.first_unwritten(address, 1).is_none()
+    }
+}
+
+/// The 64-bit words, with the bits in each, that cover `bytes` bytes from `offset`.
+fn words(offset: u64, bytes: usize) -> impl Iterator<Item = (usize, u64)> {
+    let (start, end) = (offset as usize, offset as usize + bytes);
+    (start / 64..end.div_ceil(64)).map(move |index| {
+        let low = start.saturating_sub(index * 64);
+        let high = (end - index * 64).min(64);
+        (index, (u64::MAX >> (64 - (high - low))) << low)
+    })
+}
+
+/// The allocations of a device at one moment, in address order.
+#[derive(Clone, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) allocations: Vec<Arc<Allocation>>,
+    freed: Arc<BTreeMap<u64, usize>>,
+}
+
+impl Snapshot {
+    pub(crate) fn find(&self, address: u64) -> Option<&Arc<Allocation>> {
+        let index = self.allocations.partition_point(|a| a.base <= address).checked_sub(1)?;
+        let allocation = &self.allocations[index];
+        (address < allocation.end()).then_some(allocation)
+    }
+
+    /// Why `bytes` bytes at `address` cannot be accessed.
+    pub(crate) fn explain(&self, address: u64, bytes: u64) -> Fault {
+        let below = self.allocations.partition_point(|a| a.base <= address).checked_sub(1);
+        let below = below.map(|i| &self.allocations[i]);
+        let above = self.allocations.iter().find(|a| a.base > address);
+        if let Some((&base, &len)) = self.freed.range(..=address).next_back()
+            && address < base + len as u64
+        {
+            return Fault::new(
+                FaultKind::UseAfterFree,
+                format!(
+                    "{bytes} bytes at {address:#x} are {} bytes into the {len}-byte allocation at {base:#x}, which was freed",
+                    address - base
+                ),
+            );
+        }
+        let distance = |a: &Allocation| {
+            let end = a.end();
+            if address >= end {
+                format!("{} bytes past the end of the {}-byte allocation at {:#x}", address - end, a.len, a.base)
+            } else {
+                format!(
+                    "ending {} bytes past the end of the {}-byte allocation at {:#x}",
+                    address.wrapping_add(bytes).wrapping_sub(end),
+                    a.len,
+                    a.base
+                )
+            }
+        };
+        let facts = match (below, above) {
+            (Some(a), Some(b)) if address >= a.end() && b.base - address < address - a.end() => {
+                format!("{} bytes before the {}-byte allocation at {:#x}", b.base - address, b.len, b.base)
+            }
+            (Some(a), _) => distance(a),
+            (None, Some(b)) if address >= GLOBAL_BASE => {
+                format!("{} bytes before the {}-byte allocation at {:#x}", b.base - address, b.len, b.base)
+            }
+            (None, _) if address < 4096 => "a null pointer".to_owned(),
+            _ => "no address of this device".to_owned(),
+        };
+        Fault::new(FaultKind::OutOfBounds, format!("{bytes} bytes at {address:#x}: {facts}"))
+    }
+}
+
+/// The table of allocations; [`crate::Device`] keeps it behind a lock.
+pub(crate) struct Memory {
+    total: usize,
+    used: usize,
+    next: u64,
+    live: Snapshot,
+}
+
+impl Memory {
+    pub(crate) fn new(total: usize) -> Memory {
+        Memory { total, used: 0, next: GLOBAL_BASE, live: Snapshot::default() }
+    }
+
+    pub(crate) fn info(&self) -> (usize, usize) {
+        (self.total - self.used, self.total)
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.live.clone()
+    }
+
+    pub(crate) fn alloc(&mut self, bytes: usize) -> Result<u64, Fault> {
+        if bytes == 0 {
+            return Err(Fault::new(FaultKind::InvalidValue, "an allocation of 0 bytes; expected at least 1"));
+        }
+        let free = self.total - self.used;
+        let refuse =
+            || Fault::new(FaultKind::OutOfMemory, format!("{bytes} bytes asked for, {free} of {} free", self.total));
+        if bytes > free {
+            return Err(refuse());
+        }
+        let allocation = Allocation::new(self.next, bytes).ok_or_else(refuse)?;
+        let address = self.next;
+        self.next = (allocation.end() + GUARD).next_multiple_of(ALIGN);
+        self.used += bytes;
+        self.live.allocations.push(Arc::new(allocation));
+        Ok(address)
+    }
+
+    pub(crate) fn free(&mut self, address: u64) -> Result<(), Fault> {
+        let found = self.live.allocations.binary_search_by_key(&address, |a| a.base);
+        let Ok(index) = found else {
+            let fault = self.live.explain(address, 1);
+            let facts = match self.live.find(address) {
+                Some(a) => format!("inside the {}-byte allocation at {:#x}, not its start", a.len, a.base),
+                None => fault.message().to_owned(),
+            };
+            let kind = match fault.kind() {
+                FaultKind::UseAfterFree => FaultKind::UseAfterFree,
+                _ => FaultKind::InvalidValue,
+            };
+            return Err(Fault::new(kind, format!("free of {address:#x}, which is no allocation: {facts}")));
+        };
+        let allocation = self.live.allocations.remove(index);
+        self.used -= allocation.len;
+        Arc::make_mut(&mut self.live.freed).insert(address, allocation.len);
+        Ok(())
+    }
+
+    /// The allocation that holds all of `bytes` bytes at `address`.
+    pub(crate) fn range(&self, address: u64, bytes: usize) -> Result<&Arc<Allocation>, Fault> {
+        match self.live.find(address) {
+            Some(a) if bytes as u64 <= a.end() - address => Ok(a),
+            _ => Err(self.live.explain(address, bytes as u64)),
+        }
+    }
+
+    pub(crate) fn write(&self, dst: u64, src: &[u8]) -> Result<(), Fault> {
+        if src.is_empty() {
+            return Ok(());
+        }
+        let target = self.range(dst, src.len())?;
+        // SAFETY: `range` checked the destination; the source is a host slice and cannot overlap device memory that is
+        // only reachable through raw pointers.
+        unsafe { std::ptr::copy(src.as_ptr(), target.host(dst), src.len()) };
+        target.mark(dst, src.len());
+        Ok(())
+    }
+
+    pub(crate) fn read(&self, src: u64, dst: &mut [u8]) -> Result<(), Fault> {
+        if dst.is_empty() {
+            return Ok(());
+        }
+        let from = self.range(src, dst.len())?;
+        // SAFETY: as in `write`, the other way.
+        unsafe { std::ptr::copy(from.host(src), dst.as_mut_ptr(), dst.len()) };
+        Ok(())
+    }
+
+    pub(crate) fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), Fault> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let (from, to) = (self.range(src, bytes)?, self.range(dst, bytes)?);
+        // SAFETY: both ranges were checked; `copy` allows overlap.
+        unsafe { std::ptr::copy(from.host(src), to.host(dst), bytes) };
+        if from.first_unwritten(src, bytes).is_none() {
+            to.mark(dst, bytes);
+        } else {
+            let states: Vec<bool> = (0..bytes as u64).map(|i| from.is_written(src + i)).collect();
+            for (i, written) in states.into_iter().enumerate() {
+                match written {
+                    true => to.mark(dst + i as u64, 1),
+                    false => to.unmark(dst + i as u64, 1),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn fill(&self, dst: u64, pattern: &[u8], count: usize) -> Result<(), Fault> {
+        let bytes = count
+            .checked_mul(pattern.len())
+            .ok_or_else(|| Fault::new(FaultKind::InvalidValue, format!("a fill of {count} elements is too long")))?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let target = self.range(dst, bytes)?;
+        let host = target.host(dst);
+        if !dst.is_multiple_of(pattern.len() as u64) {
+            return Err(Fault::new(
+                FaultKind::Misaligned,
+                format!(
+                    "a fill of {}-byte elements at {dst:#x}; expected a multiple of {}",
+                    pattern.len(),
+                    pattern.len()
+                ),
+            ));
+        }
+        for i in 0..count {
+            // SAFETY: `range` checked all `count * pattern.len()` bytes.
+            unsafe { std::ptr::copy_nonoverlapping(pattern.as_ptr(), host.add(i * pattern.len()), pattern.len()) };
+        }
+        target.mark(dst, bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+//! Modules: PTX that was read, and PTX that was placed on a device.
+
+use crate::decode::{ModuleVariable, build, layout_variables};
+use crate::launch::BlockPool;
+use crate::program::{Handler, Instruction, Param, Program, RegisterCounts};
+use crate::ptx::ast::{Function, Initialiser, Literal, ModuleText, Source, StateSpace, Type};
+use crate::{Fault, PtxError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// A PTX module, read and decoded but not yet on a device.
+pub struct Module {
+    pub(crate) programs: Vec<Arc<Program>>,
+    pub(crate) variables: Vec<ModuleVariable>,
+    pub(crate) index: HashMap<String, usize>,
+}
+
+impl Module {
+    /// Reads PTX text. Every function is decoded, called or not, so an instruction that cannot be executed is an error here.
+    ///
+    /// # Errors
+    /// [`PtxError`] with the first line that is wrong.
+    pub fn from_ptx(text: &str) -> Result<Module, PtxError> {
+        let (tree, source) = crate::ptx::parser::parse(text)?;
+        let (variables, index) = layout_variables(&tree, &source)?;
+        let functions = functions(&tree, &source)?;
+        let mut programs = Vec::new();
+        for function in &tree.functions {
+            if function.body.is_none() {
+                continue;
+            }
+            let program = build(&tree, &functions, &index, &source, function)?;
+            if function.is_entry {
+                programs.push(Arc::new(program));
+            }
+        }
+        let module = Module { programs, variables, index };
+        module.check_initialisers(&source)?;
+        Ok(module)
+    }
+
+    /// The names of the kernels, in the order of the text.
+    pub fn kernels(&self) -> impl Iterator<Item = &str> {
+        self.programs.iter().map(|p| p.name.as_str())
+    }
+
+    fn check_initialisers(&self, source: &Source) -> Result<(), PtxError> {
+        let zeros = vec![0; self.variables.len()];
+        for known in &self.variables {
+            self.contents(known, &zeros).map_err(|m| source.error(known.variable.line, m))?;
+        }
+        Ok(())
+    }
+
+    /// The first bytes of a variable; `addresses` are those of all variables.
+    pub(crate) fn contents(&self, known: &ModuleVariable, addresses: &[u64]) -> Result<Vec<u8>, String> {
+        let v = &known.variable;
+        let mut out = Vec::new();
+        if let Some(initialiser) = &v.initialiser {
+            if v.space == StateSpace::Shared {
+                return Err(format!("shared variable `{}` cannot be initialised", v.name));
+            }
+            self.flatten(initialiser, v.element, addresses, &mut out)?;
+        }
+        if out.len() > v.size {
+            return Err(format!("`{}` has {} bytes and an initialiser of {}", v.name, v.size, out.len()));
+        }
+        Ok(out)
+    }
+
+    fn flatten(&self, item: &Initialiser, element: Type, addresses: &[u64], out: &mut Vec<u8>) -> Result<(), String> {
+        let bits = match item {
+            Initialiser::List(items) => {
+                return items.iter().try_for_each(|i| self.flatten(i, element, addresses, out));
+            }
+            Initialiser::Symbol(name, offset) => {
+                let &index = self.index.get(name).ok_or_else(|| format!("`{name}` is no variable of this module"))?;
+                if element.bytes() != 8 {
+                    return Err(format!("the address of `{name}` needs 8 bytes"));
+                }
+                addresses[index].wrapping_add_signed(*offset)
+            }
+            Initialiser::Literal(Literal::Integer(v)) => *v,
+            Initialiser::Literal(Literal::Single(v)) if element.bytes() == 8 => (f32::from_bits(*v) as f64).to_bits(),
+            Initialiser::Literal(Literal::Single(v)) => *v as u64,
+            Initialiser::Literal(Literal::Double(v)) if element == Type::F32 => {
+                (f64::from_bits(*v) as f32).to_bits() as u64
+            }
+            Initialiser::Literal(Literal::Double(v)) => *v,
+        };
+        let bytes = (bits as u128).to_le_bytes();
+        out.extend_from_slice(&bytes[..element.bytes()]);
+        Ok(())
+    }
+}
+
+fn functions<'t>(tree: &'t ModuleText, source: &Source) -> Result<HashMap<&'t str, &'t Function>, PtxError> {
+    let mut out: HashMap<&str, &Function> = HashMap::new();
+    for function in &tree.functions {
+        match out.get(function.name.as_str()) {
+            Some(known) if known.body.is_some() && function.body.is_some() => {
+                return Err(source.error(function.line, format!("`{}` is defined twice", function.name)));
+            }
+            Some(known) if known.body.is_some() => {}
+            _ => {
+                out.insert(&function.name, function);
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// A module whose variables have places on a device.
+#[derive(Clone)]
+pub struct LoadedModule {
+    pub(crate) kernels: BTreeMap<String, Kernel>,
+    pub(crate) globals: BTreeMap<String, (u64, usize)>,
+}
+
+impl LoadedModule {
+    /// The kernel of that name.
+    pub fn kernel(&self, name: &str) -> Option<Kernel> {
+        self.kernels.get(name).cloned()
+    }
+
+    /// The device address and size in bytes of a `.global` or `.const` variable.
+    pub fn global(&self, name: &str) -> Option<(u64, usize)> {
+        self.globals.get(name).copied()
+    }
+}
+
+/// A kernel that can be launched on the device that loaded it. Cloning is cheap.
+#[derive(Clone)]
+pub struct Kernel {
+    pub(crate) inner: Arc<KernelInner>,
+}
+
+pub(crate) struct KernelInner {
+    /// With addresses of variables filled in.
+    pub(crate) program: Program,
+    pub(crate) code: Vec<Instruction>,
+    pub(crate) pool: BlockPool,
+}
+
+impl Kernel {
+    /// The kernel's name in the PTX.
+    pub fn name(&self) -> &str {
+        &self.inner.program.name
+    }
+
+    /// Where each parameter lies in the packed parameter space.
+    pub fn param_layout(&self) -> &[Param] {
+        &self.inner.program.params
+    }
+
+    /// Bytes of the packed parameter space.
+    pub fn param_bytes(&self) -> usize {
+        self.inner.program.param_bytes
+    }
+
+    /// Bytes of shared memory that the kernel declares, without the dynamic part.
+    pub fn static_shared_bytes(&self) -> u32 {
+        self.inner.program.static_shared
+    }
+
+    /// Bytes of local memory per thread.
+    pub fn local_bytes(&self) -> u32 {
+        self.inner.program.local_bytes
+    }
+
+    /// The most threads a block may have: `.maxntid` where given, at most 1024.
+    pub fn max_threads(&self) -> u32 {
+        self.inner.program.max_threads.unwrap_or(1024).min(1024)
+    }
+
+    /// PTX registers that the kernel uses, by class.
+    pub fn registers(&self) -> RegisterCounts {
+        self.inner.program.registers
+    }
+}
+
+/// Places a program: the handlers for this CPU, the addresses of variables.
+pub(crate) fn place(program: &Program, addresses: &[u64], wide: bool) -> Result<Kernel, Fault> {
+    let pick = |h: &crate::program::Handlers| -> Handler { if wide { h.wide } else { h.portable } };
+    let code =
+        program.code.iter().zip(&program.handlers).map(|(ins, h)| Instruction { handler: pick(h), ..*ins }).collect();
+    let mut placed = program.without_code();
+    for constant in &mut placed.constants {
+        if let Some(variable) = constant.variable {
+            constant.value = (constant.value as u64).wrapping_add(addresses[variable]) as u128;
+        }
+    }
+    Ok(Kernel { inner: Arc::new(KernelInner { program: placed, code, pool: BlockPool::default() }) })
+}

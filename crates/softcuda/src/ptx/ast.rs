@@ -1,0 +1,242 @@
+//! The syntax tree of a PTX module.
+
+use std::sync::Arc;
+
+/// The module's text, kept for messages.
+#[derive(Debug)]
+pub(crate) struct Source {
+    lines: Vec<String>,
+}
+
+impl Source {
+    pub(crate) fn new(text: &str) -> Arc<Source> {
+        Arc::new(Source { lines: text.lines().map(|l| l.trim().to_owned()).collect() })
+    }
+
+    /// The trimmed text of a line counted from 1.
+    pub(crate) fn line(&self, line: u32) -> &str {
+        (line as usize).checked_sub(1).and_then(|i| self.lines.get(i)).map_or("", |s| s.as_str())
+    }
+
+    pub(crate) fn error(&self, line: u32, message: impl Into<String>) -> crate::PtxError {
+        crate::PtxError { line, text: self.line(line).to_owned(), message: message.into() }
+    }
+}
+
+/// The scalar types of PTX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Type {
+    B8,
+    B16,
+    B32,
+    B64,
+    B128,
+    U8,
+    U16,
+    U32,
+    U64,
+    S8,
+    S16,
+    S32,
+    S64,
+    F16,
+    F16x2,
+    Bf16,
+    Bf16x2,
+    Tf32,
+    F32,
+    F64,
+    Pred,
+}
+
+impl Type {
+    pub(crate) fn parse(word: &str) -> Option<Type> {
+        Some(match word {
+            "b8" => Type::B8,
+            "b16" => Type::B16,
+            "b32" => Type::B32,
+            "b64" => Type::B64,
+            "b128" => Type::B128,
+            "u8" => Type::U8,
+            "u16" => Type::U16,
+            "u32" => Type::U32,
+            "u64" => Type::U64,
+            "s8" => Type::S8,
+            "s16" => Type::S16,
+            "s32" => Type::S32,
+            "s64" => Type::S64,
+            "f16" => Type::F16,
+            "f16x2" => Type::F16x2,
+            "bf16" => Type::Bf16,
+            "bf16x2" => Type::Bf16x2,
+            "tf32" => Type::Tf32,
+            "f32" => Type::F32,
+            "f64" => Type::F64,
+            "pred" => Type::Pred,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    /// Bytes in memory; a predicate has none.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Type::B8 | Type::U8 | Type::S8 => 1,
+            Type::B16 | Type::U16 | Type::S16 | Type::F16 | Type::Bf16 => 2,
+            Type::B32 | Type::U32 | Type::S32 | Type::F32 | Type::F16x2 | Type::Bf16x2 | Type::Tf32 => 4,
+            Type::B64 | Type::U64 | Type::S64 | Type::F64 => 8,
+            Type::B128 => 16,
+            Type::Pred => 0,
+        }
+    }
+
+    pub(crate) fn bits(self) -> u32 {
+        self.bytes() as u32 * 8
+    }
+
+    pub(crate) fn is_signed(self) -> bool {
+        matches!(self, Type::S8 | Type::S16 | Type::S32 | Type::S64)
+    }
+
+    pub(crate) fn is_integer(self) -> bool {
+        matches!(self, Type::U8 | Type::U16 | Type::U32 | Type::U64) || self.is_signed()
+    }
+
+    pub(crate) fn is_float(self) -> bool {
+        matches!(self, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2 | Type::Tf32 | Type::F32 | Type::F64)
+    }
+}
+
+/// A literal: integers keep their two's complement, floats the bits they were written with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Literal {
+    Integer(u64),
+    /// `0fXXXXXXXX`.
+    Single(u32),
+    /// `0dXXXXXXXXXXXXXXXX` or a decimal fraction.
+    Double(u64),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Operand {
+    /// A register, a special register, a variable, a label or a function.
+    Name(String),
+    /// `!%p`.
+    Not(String),
+    /// `name+offset` outside brackets.
+    Offset(String, i64),
+    Literal(Literal),
+    /// `[base+offset]`; no base means an absolute address.
+    Address {
+        base: Option<String>,
+        offset: i64,
+    },
+    /// `{a, b}`.
+    Vector(Vec<Operand>),
+    /// `%p|%q`: two results.
+    Pair(Box<Operand>, Box<Operand>),
+    /// `(a, b)` of a call.
+    List(Vec<Operand>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Guard {
+    pub(crate) predicate: String,
+    pub(crate) negated: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct InstructionText {
+    pub(crate) line: u32,
+    pub(crate) guard: Option<Guard>,
+    /// The opcode with its modifiers, as written: `ld.global.v4.b32`.
+    pub(crate) opcode: String,
+    pub(crate) operands: Vec<Operand>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StateSpace {
+    Global,
+    Const,
+    Shared,
+    Local,
+    Param,
+}
+
+/// The contents of an initialised variable.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Initialiser {
+    Literal(Literal),
+    /// The address of another variable (`generic(name)` or the plain name) plus an offset.
+    Symbol(String, i64),
+    List(Vec<Initialiser>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Variable {
+    pub(crate) line: u32,
+    pub(crate) space: StateSpace,
+    pub(crate) name: String,
+    pub(crate) element: Type,
+    pub(crate) align: usize,
+    /// Bytes; 0 for an array without a size (`dyn[]`).
+    pub(crate) size: usize,
+    pub(crate) external: bool,
+    pub(crate) initialiser: Option<Initialiser>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RegisterDeclaration {
+    pub(crate) line: u32,
+    pub(crate) kind: Type,
+    /// The name, or the prefix when `count` is given (`%r<9>`).
+    pub(crate) name: String,
+    pub(crate) count: Option<u32>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Statement {
+    Open,
+    Close,
+    Label { line: u32, name: String },
+    Register(RegisterDeclaration),
+    Variable(Variable),
+    BranchTargets { line: u32, name: String, labels: Vec<String> },
+    Instruction(InstructionText),
+}
+
+/// A parameter of a function, in parameter memory or in a register.
+#[derive(Clone, Debug)]
+pub(crate) enum Parameter {
+    Memory(Variable),
+    Register(RegisterDeclaration),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Limits {
+    /// `.maxntid` or `.reqntid`, the product of its dimensions.
+    pub(crate) max_threads: Option<u32>,
+    /// `.reqntid` as written.
+    pub(crate) required: Option<[u32; 3]>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Function {
+    pub(crate) line: u32,
+    pub(crate) name: String,
+    pub(crate) is_entry: bool,
+    pub(crate) results: Vec<Parameter>,
+    pub(crate) parameters: Vec<Parameter>,
+    pub(crate) limits: Limits,
+    /// None for a prototype.
+    pub(crate) body: Option<Vec<Statement>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ModuleText {
+    pub(crate) variables: Vec<Variable>,
+    pub(crate) functions: Vec<Function>,
+}

@@ -1,0 +1,145 @@
+//! Words, numbers and punctuation of PTX.
+//!
+//! A word runs over dots and double colons, so that an opcode with its modifiers (`ld.global.L1::no_allocate.b32`), a
+//! directive (`.reg`) and a special register (`%tid.x`) are one token each.
+
+use super::ast::{Literal, Source};
+use crate::PtxError;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Token {
+    Word(String),
+    Number(Literal),
+    Text,
+    Punct(char),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Lexeme {
+    pub(crate) token: Token,
+    pub(crate) line: u32,
+}
+
+pub(crate) fn tokenise(text: &str, source: &Source) -> Result<Vec<Lexeme>, PtxError> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len() / 4);
+    let (mut at, mut line) = (0, 1u32);
+    while at < bytes.len() {
+        let c = bytes[at];
+        match c {
+            b'\n' => {
+                line += 1;
+                at += 1;
+            }
+            b' ' | b'\t' | b'\r' | 0x0c => at += 1,
+            b'/' if bytes.get(at + 1) == Some(&b'/') => {
+                while at < bytes.len() && bytes[at] != b'\n' {
+                    at += 1;
+                }
+            }
+            b'/' if bytes.get(at + 1) == Some(&b'*') => {
+                let start = line;
+                at += 2;
+                loop {
+                    match bytes.get(at) {
+                        None => {
+                            return Err(source.error(start, "comment without an end, expected `*/`"));
+                        }
+                        Some(b'*') if bytes.get(at + 1) == Some(&b'/') => break,
+                        Some(b'\n') => line += 1,
+                        Some(_) => {}
+                    }
+                    at += 1;
+                }
+                at += 2;
+            }
+            b'"' => {
+                let start = at + 1;
+                at = start;
+                while at < bytes.len() && bytes[at] != b'"' && bytes[at] != b'\n' {
+                    at += 1;
+                }
+                if bytes.get(at) != Some(&b'"') {
+                    return Err(source.error(line, "string without an end, expected `\"`"));
+                }
+                at += 1;
+                out.push(Lexeme { token: Token::Text, line });
+            }
+            b'0'..=b'9' => {
+                let start = at;
+                while at < bytes.len()
+                    && (bytes[at].is_ascii_alphanumeric()
+                        || bytes[at] == b'.'
+                        || (matches!(bytes[at], b'+' | b'-')
+                            && matches!(bytes[at - 1], b'e' | b'E')
+                            && !bytes[start..at].starts_with(b"0x")
+                            && !bytes[start..at].starts_with(b"0f")
+                            && !bytes[start..at].starts_with(b"0d")))
+                {
+                    at += 1;
+                }
+                let word = &text[start..at];
+                let literal = number(word)
+                    .ok_or_else(|| source.error(line, format!("`{word}` is no number, expected a PTX literal")))?;
+                out.push(Lexeme { token: Token::Number(literal), line });
+            }
+            _ if starts_word(c) || (c == b'.' && bytes.get(at + 1).is_some_and(|&n| starts_word(n))) => {
+                let start = at;
+                at += 1;
+                while at < bytes.len() {
+                    let inside = |i: usize| bytes.get(i).is_some_and(|&n| in_word(n));
+                    if inside(at) || (bytes[at] == b'.' && inside(at + 1)) {
+                        at += 1;
+                    } else if bytes[at] == b':' && bytes.get(at + 1) == Some(&b':') && inside(at + 2) {
+                        at += 2;
+                    } else {
+                        break;
+                    }
+                }
+                out.push(Lexeme { token: Token::Word(text[start..at].to_owned()), line });
+            }
+            b'{' | b'}' | b'(' | b')' | b'[' | b']' | b'<' | b'>' | b',' | b';' | b':' | b'+' | b'-' | b'|' | b'!'
+            | b'@' | b'=' | b'~' | b'*' => {
+                out.push(Lexeme { token: Token::Punct(c as char), line });
+                at += 1;
+            }
+            _ => {
+                let found = text[at..].chars().next().unwrap_or('?');
+                return Err(source.error(line, format!("unexpected character {found:?}")));
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn starts_word(c: u8) -> bool {
+    c.is_ascii_alphabetic() || matches!(c, b'_' | b'$' | b'%')
+}
+
+fn in_word(c: u8) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, b'_' | b'$' | b'%')
+}
+
+fn number(word: &str) -> Option<Literal> {
+    let lower = word.to_ascii_lowercase();
+    if let Some(hex) = lower.strip_prefix("0f") {
+        return (hex.len() == 8).then(|| u32::from_str_radix(hex, 16).ok().map(Literal::Single))?;
+    }
+    if let Some(hex) = lower.strip_prefix("0d") {
+        return (hex.len() == 16).then(|| u64::from_str_radix(hex, 16).ok().map(Literal::Double))?;
+    }
+    if lower.contains('.') || (lower.contains('e') && !lower.starts_with("0x")) {
+        return lower.parse::<f64>().ok().map(|v| Literal::Double(v.to_bits()));
+    }
+    let digits = lower.strip_suffix('u').unwrap_or(&lower);
+    let value = if let Some(hex) = digits.strip_prefix("0x") {
+        u64::from_str_radix(hex, 16)
+    } else if let Some(binary) = digits.strip_prefix("0b") {
+        u64::from_str_radix(binary, 2)
+    } else if digits.len() > 1 && digits.starts_with('0') {
+        u64::from_str_radix(digits, 8)
+    } else {
+        digits.parse()
+    };
+    value.ok().map(Literal::Integer)
+}
