@@ -1,0 +1,149 @@
+//! Kernel launches.
+//!
+//! The caller gives one pointer per parameter. The kernel's PTX says how long each parameter is and where it lies in the
+//! parameter space, so the values are copied from behind the pointers into a packed buffer, which is what softcuda takes.
+
+use std::ffi::{c_uint, c_void};
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+use softcuda::{Kernel, Launch};
+
+use super::{Failure, Outcome, initialised_device, module, occupancy, properties, stream};
+use crate::sys::*;
+
+pub(crate) unsafe fn kernel(
+    function: CUfunction,
+    grid_x: c_uint,
+    grid_y: c_uint,
+    grid_z: c_uint,
+    block_x: c_uint,
+    block_y: c_uint,
+    block_z: c_uint,
+    shared_bytes: c_uint,
+    stream: CUstream,
+    parameters: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> Outcome {
+    if !extra.is_null() {
+        return Err(Failure::new(
+            CUDA_ERROR_NOT_SUPPORTED,
+            "softcuda takes kernel parameters one by one, not as a buffer in `extra`",
+        ));
+    }
+    let launch = Launch {
+        grid: [grid_x, grid_y, grid_z],
+        block: [block_x, block_y, block_z],
+        dynamic_shared: shared_bytes,
+        cooperative: false,
+    };
+    // SAFETY: the caller promises a pointer to a value for each parameter.
+    unsafe { run(function, launch, stream, parameters) }
+}
+
+pub(crate) unsafe fn cooperative_kernel(
+    function: CUfunction,
+    grid_x: c_uint,
+    grid_y: c_uint,
+    grid_z: c_uint,
+    block_x: c_uint,
+    block_y: c_uint,
+    block_z: c_uint,
+    shared_bytes: c_uint,
+    stream: CUstream,
+    parameters: *mut *mut c_void,
+) -> Outcome {
+    let launch = Launch {
+        grid: [grid_x, grid_y, grid_z],
+        block: [block_x, block_y, block_z],
+        dynamic_shared: shared_bytes,
+        cooperative: true,
+    };
+    // SAFETY: the caller promises a pointer to a value for each parameter.
+    unsafe { run(function, launch, stream, parameters) }
+}
+
+/// # Safety
+/// - `parameters` holds, for each parameter of the kernel, a pointer to a value of the parameter's size.
+unsafe fn run(function: CUfunction, launch: Launch, stream: CUstream, parameters: *mut *mut c_void) -> Outcome {
+    stream::check(stream)?;
+    let device = initialised_device()?;
+    let function = module::function(function)?;
+    let kernel = &function.kernel;
+
+    let limit = function.max_dynamic_shared.load(Ordering::Relaxed);
+    check_sizes(kernel, &launch, limit)?;
+    if launch.cooperative {
+        let threads = launch.block.iter().product();
+        let resident = occupancy::blocks_on_device(device, kernel, threads, launch.dynamic_shared as usize);
+        let blocks = launch.grid.iter().map(|&extent| u64::from(extent)).product::<u64>();
+        if blocks > resident {
+            return Err(Failure::new(
+                CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE,
+                format!("kernel {}: {blocks} blocks, of which {resident} fit on the device at once", kernel.name()),
+            ));
+        }
+    }
+    // SAFETY: the caller's promise.
+    let packed = unsafe { pack(kernel, parameters) }?;
+    device.launch(kernel, &launch, &packed)?;
+    Ok(())
+}
+
+/// The limits that a GPU checks before it runs anything.
+fn check_sizes(kernel: &Kernel, launch: &Launch, dynamic_limit: u32) -> Outcome {
+    let refuse = |what: String| Err(Failure::invalid_value(format!("kernel {}: {what}", kernel.name())));
+    let axes = ["x", "y", "z"];
+    for (axis, name) in axes.iter().enumerate() {
+        let (grid, most) = (launch.grid[axis], properties::GRID[axis]);
+        if grid == 0 || grid > most {
+            return refuse(format!("grid {name} is {grid}; expected 1 to {most}"));
+        }
+        let (block, most) = (launch.block[axis], properties::BLOCK[axis]);
+        if block == 0 || block > most {
+            return refuse(format!("block {name} is {block}; expected 1 to {most}"));
+        }
+    }
+    let threads: u32 = launch.block.iter().product();
+    let most = kernel.max_threads();
+    if threads > most {
+        return refuse(format!("a block of {threads} threads; expected at most {most}"));
+    }
+    if launch.dynamic_shared > dynamic_limit {
+        return refuse(format!(
+            "{} bytes of dynamic shared memory; expected at most {dynamic_limit} (cuFuncSetAttribute raises it)",
+            launch.dynamic_shared
+        ));
+    }
+    Ok(())
+}
+
+/// The parameters in the kernel's layout.
+///
+/// # Safety
+/// - As for `run`.
+unsafe fn pack(kernel: &Kernel, parameters: *mut *mut c_void) -> Result<Vec<u8>, Failure> {
+    let layout = kernel.param_layout();
+    if parameters.is_null() && !layout.is_empty() {
+        return Err(Failure::invalid_value(format!(
+            "kernel {} takes {} parameters; the array of them is null",
+            kernel.name(),
+            layout.len()
+        )));
+    }
+    let mut packed = vec![0u8; kernel.param_bytes()];
+    for (index, parameter) in layout.iter().enumerate() {
+        // SAFETY: the caller promises a pointer for each parameter.
+        let from: *const u8 = unsafe { *parameters.add(index) }.cast();
+        if from.is_null() {
+            return Err(Failure::invalid_value(format!(
+                "kernel {}: the pointer to parameter {index} is null",
+                kernel.name()
+            )));
+        }
+        let to = &mut packed[parameter.offset..parameter.offset + parameter.size];
+        // SAFETY: not null; the caller promises a value of the parameter's size behind it.
+        unsafe { ptr::copy_nonoverlapping(from, to.as_mut_ptr(), parameter.size) };
+    }
+    Ok(packed)
+}

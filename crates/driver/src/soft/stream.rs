@@ -1,0 +1,189 @@
+//! Streams and events.
+//!
+//! An operation is done when its call returns, so a stream has no queue: it is a handle with flags. Order within and
+//! between streams is the order of the calls, which is one that a GPU could have chosen. An event remembers when it was
+//! recorded, on a monotonic clock; since the work before it was done by then, times between events are the times that
+//! the work took.
+
+use std::ffi::{c_int, c_uint, c_void};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::context::{self, Owner};
+use super::registry::Registry;
+use super::{Failure, Outcome, give};
+use crate::sys::*;
+
+struct Stream {
+    owner: Owner,
+    flags: c_uint,
+}
+
+struct Event {
+    owner: Owner,
+    timing: bool,
+    recorded: Mutex<Option<Instant>>,
+}
+
+static STREAMS: Registry<Stream> = Registry::new("stream");
+static EVENTS: Registry<Event> = Registry::new("event");
+
+/// Ends the streams and events of a context.
+pub(crate) fn release(owner: Owner) {
+    STREAMS.retain(|stream| stream.owner != owner);
+    EVENTS.retain(|event| event.owner != owner);
+}
+
+/// Whether the handle is one of the default streams, which are always there: null, `CU_STREAM_LEGACY` (1),
+/// `CU_STREAM_PER_THREAD` (2).
+fn is_default(stream: CUstream) -> bool {
+    stream.addr() <= 2
+}
+
+/// Accepts a default stream or a live one, with a context current.
+pub(crate) fn check(stream: CUstream) -> Outcome {
+    context::current()?;
+    if !is_default(stream) {
+        STREAMS.get(stream)?;
+    }
+    Ok(())
+}
+
+pub(crate) unsafe fn create(stream: *mut CUstream, flags: c_uint) -> Outcome {
+    let owner = context::current()?;
+    if flags > 1 {
+        return Err(Failure::invalid_value(format!("stream flags {flags:#x}; expected 0 or 1 (non-blocking)")));
+    }
+    if stream.is_null() {
+        return Err(Failure::invalid_value("the pointer for the handle is null"));
+    }
+    // SAFETY: the caller's pointer for the handle.
+    unsafe { give(stream, STREAMS.insert(Stream { owner, flags })) }
+}
+
+/// Any priority is taken: the device has one, 0, to which a value outside the range is brought.
+pub(crate) unsafe fn create_with_priority(stream: *mut CUstream, flags: c_uint, _priority: c_int) -> Outcome {
+    // SAFETY: the caller's pointer for the handle.
+    unsafe { create(stream, flags) }
+}
+
+pub(crate) fn destroy(stream: CUstream) -> Outcome {
+    context::current()?;
+    STREAMS.remove(stream).map(drop)
+}
+
+pub(crate) unsafe fn get_flags(stream: CUstream, flags: *mut c_uint) -> Outcome {
+    check(stream)?;
+    let of_stream = if is_default(stream) { 0 } else { STREAMS.get(stream)?.flags };
+    // SAFETY: the caller's pointer for the flags.
+    unsafe { give(flags, of_stream) }
+}
+
+pub(crate) unsafe fn get_priority(stream: CUstream, priority: *mut c_int) -> Outcome {
+    check(stream)?;
+    // SAFETY: the caller's pointer for the priority.
+    unsafe { give(priority, 0) }
+}
+
+/// There is nothing to wait for.
+pub(crate) fn synchronize(stream: CUstream) -> Outcome {
+    check(stream)
+}
+
+/// The answer is always "done".
+pub(crate) fn query(stream: CUstream) -> Outcome {
+    check(stream)
+}
+
+/// The work before the event is done already.
+pub(crate) fn wait_event(stream: CUstream, event: CUevent, flags: c_uint) -> Outcome {
+    check(stream)?;
+    EVENTS.get(event)?;
+    match flags {
+        0 | 1 => Ok(()),
+        _ => Err(Failure::invalid_value(format!("wait flags {flags:#x}; expected 0 or 1"))),
+    }
+}
+
+/// The work before the function is done: its turn is now.
+pub(crate) unsafe fn launch_host_function(stream: CUstream, function: CUhostFn, user_data: *mut c_void) -> Outcome {
+    check(stream)?;
+    let function = function.ok_or_else(|| Failure::invalid_value("the host function is null"))?;
+    // SAFETY: the caller gives a function that may be called once with its data.
+    unsafe { function(user_data) };
+    Ok(())
+}
+
+pub(crate) unsafe fn add_callback(
+    stream: CUstream,
+    callback: CUstreamCallback,
+    user_data: *mut c_void,
+    flags: c_uint,
+) -> Outcome {
+    check(stream)?;
+    if flags != 0 {
+        return Err(Failure::invalid_value(format!("callback flags {flags:#x}; expected 0")));
+    }
+    let callback = callback.ok_or_else(|| Failure::invalid_value("the callback is null"))?;
+    // SAFETY: the caller gives a function that may be called once with its data.
+    unsafe { callback(stream, CUDA_SUCCESS, user_data) };
+    Ok(())
+}
+
+pub(crate) unsafe fn event_create(event: *mut CUevent, flags: c_uint) -> Outcome {
+    const DISABLE_TIMING: c_uint = 2;
+    const INTERPROCESS: c_uint = 4;
+    let owner = context::current()?;
+    if flags > 7 || (flags & INTERPROCESS != 0 && flags & DISABLE_TIMING == 0) {
+        return Err(Failure::invalid_value(format!("event flags {flags:#x} are not a valid combination")));
+    }
+    if flags & INTERPROCESS != 0 {
+        return Err(Failure::new(CUDA_ERROR_NOT_SUPPORTED, "softcuda shares no events between processes"));
+    }
+    if event.is_null() {
+        return Err(Failure::invalid_value("the pointer for the handle is null"));
+    }
+    let created = EVENTS.insert(Event { owner, timing: flags & DISABLE_TIMING == 0, recorded: Mutex::new(None) });
+    // SAFETY: the caller's pointer for the handle.
+    unsafe { give(event, created) }
+}
+
+pub(crate) fn event_destroy(event: CUevent) -> Outcome {
+    context::current()?;
+    EVENTS.remove(event).map(drop)
+}
+
+pub(crate) fn event_record(event: CUevent, stream: CUstream) -> Outcome {
+    check(stream)?;
+    *EVENTS.get(event)?.recorded.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    Ok(())
+}
+
+/// "Done", also for an event that was never recorded.
+pub(crate) fn event_query(event: CUevent) -> Outcome {
+    context::current()?;
+    EVENTS.get(event).map(drop)
+}
+
+pub(crate) fn event_synchronize(event: CUevent) -> Outcome {
+    event_query(event)
+}
+
+pub(crate) unsafe fn event_elapsed(milliseconds: *mut f32, start: CUevent, end: CUevent) -> Outcome {
+    context::current()?;
+    let recorded = |which: &str, event: CUevent| {
+        let event = EVENTS.get(event)?;
+        if !event.timing {
+            return Err(Failure::new(CUDA_ERROR_INVALID_HANDLE, format!("the {which} event was made without timing")));
+        }
+        let recorded = *event.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.ok_or_else(|| Failure::new(CUDA_ERROR_INVALID_HANDLE, format!("the {which} event was never recorded")))
+    };
+    let (start, end) = (recorded("start", start)?, recorded("end", end)?);
+    let elapsed = match end.checked_duration_since(start) {
+        Some(later) => later.as_secs_f64(),
+        None => -start.duration_since(end).as_secs_f64(),
+    };
+    // SAFETY: the caller's pointer for the time.
+    unsafe { give(milliseconds, (elapsed * 1e3) as f32) }
+}
