@@ -1,0 +1,227 @@
+//! The KV cache's layout, and writing keys and values into it.
+//!
+//! A layer's cache is `[n_kv_heads][n_context][head_dim]`: one head's keys are contiguous over positions, which is how
+//! attention reads them. In Q8_0 (8-bit integers with an f16 scale for each 32 of a row) the integers have that layout and
+//! the scales follow after all of them, `[n_kv_heads][n_context][head_dim / 32]`, so that both are aligned.
+//!
+//! Q8_0 has steps of 1/127 of a block's largest value, and keys have a few very large ones (the bias of Qwen2's keys reaches
+//! 34): the others of their block would be lost in them. So each block of 32 is first turned by a Walsh–Hadamard transform,
+//! which spreads every value over the block. The transform is orthogonal and its own inverse: turning the query alike keeps
+//! the scores, and turning the output once more takes it off the values.
+
+use cuda_std::{BF16, F16, float, kernel, memory::Vector16, thread, types::Element, warp};
+
+/// The block's number of threads.
+pub const BLOCK: u32 = 128;
+
+/// Elements of a row that a thread reads at a time.
+pub const GROUP: usize = 8;
+
+/// Values of a Q8_0 row that share a scale.
+const Q8_BLOCK: usize = 32;
+
+/// A place in a layer's cache.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// `kv_head · n_context + position`.
+    pub row: usize,
+    /// The element within the row.
+    pub element: usize,
+    /// `n_kv_heads · n_context`.
+    pub n_rows: usize,
+    /// Elements of a row.
+    pub head_dim: usize,
+}
+
+/// A type that keys and values are kept in.
+pub trait CacheElement: Copy {
+    /// Eight elements from a multiple of eight.
+    ///
+    /// # Safety
+    /// - The place is within the cache and written; the cache is 16-byte aligned.
+    unsafe fn load_eight(cache: *const Self, place: Place) -> [f32; GROUP];
+
+    /// Turns eight neighbouring elements as those in the cache are turned; the same again turns them back. In Q8_0
+    /// collective over four neighbouring lanes, which have the 32 elements of a scale.
+    fn turn(values: [f32; GROUP]) -> [f32; GROUP];
+
+    /// Writes an element. In Q8_0 collective over the warp, whose lanes have the 32 elements of a scale.
+    ///
+    /// # Safety
+    /// - The place is within the cache.
+    unsafe fn store(cache: *mut Self, place: Place, value: f32);
+}
+
+macro_rules! floats {
+    ($($element:ty)*) => {$(
+        impl CacheElement for $element {
+            #[inline(always)]
+            unsafe fn load_eight(cache: *const Self, place: Place) -> [f32; GROUP] {
+                unsafe { load_eight(cache.add(place.row * place.head_dim + place.element)) }
+            }
+
+            #[inline(always)]
+            fn turn(values: [f32; GROUP]) -> [f32; GROUP] {
+                values
+            }
+
+            #[inline(always)]
+            unsafe fn store(cache: *mut Self, place: Place, value: f32) {
+                unsafe { *cache.add(place.row * place.head_dim + place.element) = <$element as Element>::store(value) }
+            }
+        }
+    )*};
+}
+
+floats!(f32 F16 BF16);
+
+/// Eight elements from a 16-byte aligned address.
+///
+/// # Safety
+/// - `address` leads to eight elements, 16-byte aligned.
+#[inline(always)]
+pub unsafe fn load_eight<T: Element>(address: *const T) -> [f32; GROUP] {
+    let mut values = [0.0; GROUP];
+    let mut first = 0;
+    while first < GROUP {
+        let Vector16(vector) = unsafe { *address.add(first).cast::<Vector16>() };
+        let mut index = 0;
+        while index < T::PER_VECTOR {
+            values[first + index] = T::of_vector(vector, index);
+            index += 1;
+        }
+        first += T::PER_VECTOR;
+    }
+    values
+}
+
+/// Where the scale of a Q8_0 place is.
+#[inline(always)]
+fn scale_of(cache: *const i8, place: Place) -> *const F16 {
+    let scales = cache.wrapping_add(place.n_rows * place.head_dim).cast::<F16>();
+    scales.wrapping_add(place.row * (place.head_dim / Q8_BLOCK) + place.element / Q8_BLOCK)
+}
+
+/// 1 / √32 makes the transform of 32 values orthogonal.
+const HADAMARD_SCALE: f32 = 0.176_776_7;
+
+/// One step of the transform: the sum with the lane at `distance`, or the difference in the upper lane of the two.
+#[inline(always)]
+fn across_lanes(value: f32, distance: u32) -> f32 {
+    let other = warp::shuffle_xor(value, distance);
+    if thread::lane() & distance == 0 { other + value } else { other - value }
+}
+
+impl CacheElement for i8 {
+    #[inline(always)]
+    unsafe fn load_eight(cache: *const Self, place: Place) -> [f32; GROUP] {
+        let scale = unsafe { (*scale_of(cache, place)).to_f32() };
+        let word = unsafe { *cache.add(place.row * place.head_dim + place.element).cast::<u64>() };
+        let mut values = [0.0; GROUP];
+        let mut index = 0;
+        while index < GROUP {
+            values[index] = scale * f32::from((word >> (8 * index)) as i8);
+            index += 1;
+        }
+        values
+    }
+
+    #[inline(always)]
+    fn turn(values: [f32; GROUP]) -> [f32; GROUP] {
+        let mut values = values;
+        // The element's number has five bits: the lower three within the thread, the upper two across lanes.
+        let mut distance = 1;
+        while distance < GROUP {
+            let mut index = 0;
+            while index < GROUP {
+                if index & distance == 0 {
+                    let (a, b) = (values[index], values[index + distance]);
+                    values[index] = a + b;
+                    values[index + distance] = a - b;
+                }
+                index += 1;
+            }
+            distance *= 2;
+        }
+        let mut index = 0;
+        while index < GROUP {
+            values[index] = across_lanes(across_lanes(values[index], 1), 2) * HADAMARD_SCALE;
+            index += 1;
+        }
+        values
+    }
+
+    #[inline(always)]
+    unsafe fn store(cache: *mut Self, place: Place, value: f32) {
+        let mut value = value;
+        let mut distance = 1;
+        while distance < Q8_BLOCK as u32 {
+            value = across_lanes(value, distance);
+            distance *= 2;
+        }
+        value *= HADAMARD_SCALE;
+        // The integers are made with the scale that they will be read with.
+        let scale = F16::from_f32(warp::max(float::abs(value)) / 127.0);
+        let divisor = scale.to_f32();
+        let inverse = if divisor == 0.0 { 0.0 } else { 1.0 / divisor };
+        unsafe {
+            *cache.add(place.row * place.head_dim + place.element) = float::round(value * inverse) as i8;
+            if place.element.is_multiple_of(Q8_BLOCK) {
+                *scale_of(cache, place).cast_mut() = scale;
+            }
+        }
+    }
+}
+
+/// One block a head (grid.x) and token (grid.y).
+#[inline(always)]
+unsafe fn store<T: CacheElement>(
+    x: *const f32,
+    positions: *const u32,
+    cache: *mut T,
+    factor: f32,
+    head_dim: u32,
+    n_context: u32,
+) {
+    let (head, token) = (thread::block_idx_x() as usize, thread::block_idx_y() as usize);
+    let n_kv_heads = thread::grid_dim_x() as usize;
+    let (head_dim, n_context) = (head_dim as usize, n_context as usize);
+    let position = unsafe { *positions.add(token) } as usize;
+    let source = unsafe { x.add((token * n_kv_heads + head) * head_dim) };
+    let (row, n_rows) = (head * n_context + position, n_kv_heads * n_context);
+    let mut element = thread::thread_idx_x() as usize;
+    while element < head_dim {
+        unsafe { T::store(cache, Place { row, element, n_rows, head_dim }, *source.add(element) * factor) }
+        element += BLOCK as usize;
+    }
+}
+
+macro_rules! cache_store {
+    ($($name:ident: $element:ty;)*) => {$(
+        /// cache[head][positions[token]][..] = factor · x[token][head][..], rounded to nearest.
+        ///
+        /// Launch: grid (n_kv_heads, n_tokens), block ([`BLOCK`]).
+        ///
+        /// # Safety
+        /// - `x` is `[n_tokens][n_kv_heads][head_dim]`, `positions` is `[n_tokens]`, all different and below `n_context`,
+        ///   `cache` is a layer's cache of this type; in Q8_0, `head_dim` is a multiple of 32.
+        #[kernel]
+        pub unsafe fn $name(
+            x: *const f32,
+            positions: *const u32,
+            cache: *mut $element,
+            factor: f32,
+            head_dim: u32,
+            n_context: u32,
+        ) {
+            unsafe { store(x, positions, cache, factor, head_dim, n_context) }
+        }
+    )*};
+}
+
+cache_store! {
+    cache_store_f32: f32;
+    cache_store_f16: F16;
+    cache_store_bf16: BF16;
+    cache_store_q8_0: i8;
+}

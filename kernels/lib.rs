@@ -1,0 +1,74 @@
+//! ferrowarp's device code: one file for each kernel family.
+//!
+//! Matrices are row-major, tokens are rows: `[n_tokens][n]` means that token `t`'s values are the `n` contiguous ones at
+//! `t * n`. Activations are `f32`. A weight matrix is GGUF's: `[n_out][n_in]`, one output's weights contiguous.
+
+#![cfg_attr(target_arch = "nvptx64", no_std)]
+// Every access in a kernel rests on the same thing, the kernel's launch contract, which its `# Safety` section states once.
+#![allow(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)]
+// A kernel takes what it needs by name: a struct of parameters would hide the launch from the reader and the checker.
+#![allow(clippy::too_many_arguments)]
+#![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
+
+pub mod argmax;
+pub mod attention;
+pub mod blocks;
+pub mod cache;
+pub mod embedding;
+pub mod experts;
+pub mod gemv;
+pub mod matmul;
+pub mod reduce;
+pub mod rmsnorm;
+pub mod rope;
+pub mod swiglu;
+
+/// Every kernel, for the build to check against the PTX and for tests to count.
+#[cfg(not(target_arch = "nvptx64"))]
+pub fn all() -> impl Iterator<Item = cuda_std::KernelInfo> {
+    KERNELS.iter().chain(blocks::KERNELS).copied()
+}
+
+/// The kernels that are listed one by one.
+#[cfg(not(target_arch = "nvptx64"))]
+const KERNELS: &[cuda_std::KernelInfo] = &[
+    argmax::argmax.info(),
+    attention::attention_f32_64.info(),
+    attention::attention_f32_80.info(),
+    attention::attention_f32_96.info(),
+    attention::attention_f32_128.info(),
+    attention::attention_f32_256.info(),
+    attention::attention_f16_64.info(),
+    attention::attention_f16_80.info(),
+    attention::attention_f16_96.info(),
+    attention::attention_f16_128.info(),
+    attention::attention_f16_256.info(),
+    attention::attention_bf16_64.info(),
+    attention::attention_bf16_80.info(),
+    attention::attention_bf16_96.info(),
+    attention::attention_bf16_128.info(),
+    attention::attention_bf16_256.info(),
+    attention::attention_q8_0_64.info(),
+    attention::attention_q8_0_96.info(),
+    attention::attention_q8_0_128.info(),
+    attention::attention_q8_0_256.info(),
+    cache::cache_store_f32.info(),
+    cache::cache_store_f16.info(),
+    cache::cache_store_bf16.info(),
+    cache::cache_store_q8_0.info(),
+    embedding::embedding_f32.info(),
+    embedding::embedding_f16.info(),
+    embedding::embedding_bf16.info(),
+    experts::experts_route.info(),
+    experts::experts_combine.info(),
+    gemv::gemv_f32.info(),
+    gemv::gemv_f16.info(),
+    gemv::gemv_bf16.info(),
+    matmul::matmul_input_f16.info(),
+    matmul::matmul_input_bf16.info(),
+    matmul::matmul_epilogue.info(),
+    rmsnorm::rmsnorm.info(),
+    rope::rope_halves.info(),
+    rope::rope_neighbours.info(),
+    swiglu::swiglu.info(),
+];
