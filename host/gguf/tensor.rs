@@ -1,0 +1,162 @@
+//! Tensor types and descriptions.
+
+use std::fmt;
+
+/// What the file says about one tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name, such as `blk.0.attn_q.weight`.
+    pub name: String,
+    /// Its dimensions in the file's order: `dims[0]` is contiguous. A matrix of `out` rows of `in` values is `[in, out]`.
+    pub dims: Vec<u64>,
+    /// How its values are stored.
+    pub tensor_type: TensorType,
+    /// Where its data begins, in bytes from the beginning of its file.
+    pub offset: u64,
+    /// How many bytes its data takes.
+    pub bytes: u64,
+    /// Which file of a split model holds it, from 0.
+    pub part: usize,
+}
+
+impl TensorInfo {
+    /// How many values the tensor holds.
+    pub fn elements(&self) -> u64 {
+        self.dims.iter().product()
+    }
+}
+
+macro_rules! tensor_types {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $id:literal, $elements:literal, $bytes:literal;)+) => {
+        /// How a tensor's values are stored. A row is a whole number of blocks, each of [`TensorType::block_elements`] values in
+        /// [`TensorType::block_bytes`] bytes. The numbers are those of `ggml_type` in ggml.h.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(non_camel_case_types)] // The names everyone knows them by.
+        #[repr(u32)]
+        pub enum TensorType {
+            $($(#[doc = $doc])+ $variant = $id,)+
+        }
+
+        impl TensorType {
+            /// Every type that this program reads.
+            pub const ALL: &[TensorType] = &[$(TensorType::$variant),+];
+
+            /// The type's name, as llama.cpp prints it in capitals.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(TensorType::$variant => stringify!($variant),)+
+                }
+            }
+
+            /// How many values one block holds.
+            pub const fn block_elements(self) -> u64 {
+                match self {
+                    $(TensorType::$variant => $elements,)+
+                }
+            }
+
+            /// How many bytes one block takes.
+            pub const fn block_bytes(self) -> u64 {
+                match self {
+                    $(TensorType::$variant => $bytes,)+
+                }
+            }
+        }
+    };
+}
+
+// name = number in the file, values per block, bytes per block
+tensor_types! {
+    /// IEEE single precision.
+    F32 = 0, 1, 4;
+    /// IEEE half precision.
+    F16 = 1, 1, 2;
+    /// 4-bit values with a scale.
+    Q4_0 = 2, 32, 18;
+    /// 4-bit values with a scale and a minimum.
+    Q4_1 = 3, 32, 20;
+    /// 5-bit values with a scale.
+    Q5_0 = 6, 32, 22;
+    /// 5-bit values with a scale and a minimum.
+    Q5_1 = 7, 32, 24;
+    /// 8-bit values with a scale.
+    Q8_0 = 8, 32, 34;
+    /// 2-bit values; 4-bit scales and minima for each 16 of them.
+    Q2_K = 10, 256, 84;
+    /// 3-bit values; 6-bit scales for each 16 of them.
+    Q3_K = 11, 256, 110;
+    /// 4-bit values; 6-bit scales and minima for each 32 of them.
+    Q4_K = 12, 256, 144;
+    /// 5-bit values; 6-bit scales and minima for each 32 of them.
+    Q5_K = 13, 256, 176;
+    /// 6-bit values; 8-bit scales for each 16 of them.
+    Q6_K = 14, 256, 210;
+    /// 4-bit indices into a table of 16 values, with a scale.
+    IQ4_NL = 20, 32, 18;
+    /// 4-bit indices into the same table; 6-bit scales for each 32 of them.
+    IQ4_XS = 23, 256, 136;
+    /// The upper half of a single-precision number.
+    BF16 = 30, 1, 2;
+    /// 4-bit floats (E2M1) with a power-of-two scale.
+    MXFP4 = 39, 32, 17;
+}
+
+impl TensorType {
+    /// The number that stands for the type in a file.
+    pub const fn id(self) -> u32 {
+        self as u32
+    }
+
+    /// The type that `id` stands for, if this program reads it.
+    pub fn from_id(id: u32) -> Option<TensorType> {
+        TensorType::ALL.iter().copied().find(|t| t.id() == id)
+    }
+
+    /// How many bytes a row of `elements` values takes, when that is a whole number of blocks and fits in 64 bits.
+    pub fn row_bytes(self, elements: u64) -> Option<u64> {
+        if !elements.is_multiple_of(self.block_elements()) {
+            return None;
+        }
+        (elements / self.block_elements()).checked_mul(self.block_bytes())
+    }
+
+    /// Whether the type packs several values into a block with shared scales.
+    pub fn is_quantised(self) -> bool {
+        self.block_elements() > 1
+    }
+
+    /// The names of all types, for messages.
+    pub(super) fn list() -> String {
+        TensorType::ALL.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The name of a type that exists in ggml but that this program does not read, so that a message can say it.
+pub(super) fn foreign_name(id: u32) -> Option<&'static str> {
+    Some(match id {
+        9 => "Q8_1",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        40 => "NVFP4",
+        _ => return None,
+    })
+}

@@ -1,0 +1,7 @@
+//! Text generation from GGUF language models on an NVIDIA GPU, with every kernel written in Rust.
+
+pub mod gguf;
+pub mod model;
+pub mod quant;
+pub mod reference;
+pub mod trace;

@@ -1,0 +1,3 @@
+//! The `ferrowarp` command.
+
+fn main() {}

@@ -1,0 +1,50 @@
+//! The inputs that fuzzing found interesting, run as an ordinary test.
+
+#[path = "../fuzz/checks.rs"]
+mod checks;
+#[path = "../fuzz/mutated.rs"]
+mod mutated;
+mod support;
+use support::tiny;
+
+use std::path::Path;
+
+fn run(corpus: &str, least: usize, check: impl Fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(corpus);
+    let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|f| f.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() >= least, "{} inputs in {}", paths.len(), folder.display());
+    for path in paths {
+        let input = std::fs::read(&path).unwrap();
+        println!("{}", path.display());
+        check(&input);
+    }
+}
+
+#[test]
+fn bytes() {
+    run("gguf_bytes", 100, checks::bytes);
+}
+
+#[test]
+fn mutated_models() {
+    run("gguf_mutated", 100, |input| checks::bytes(&mutated::model(input)));
+}
+
+/// Every change of every field with numbers at the edges: what the fuzzer starts from, in a grid.
+#[test]
+fn mutated_models_at_the_edges() {
+    const NUMBERS: [u64; 8] = [0, 1, 3, 255, 0x7FC0_0000, 0xFFFF_FFFF, 1 << 63, u64::MAX];
+    for model in 0..5 {
+        for change in 0..16 {
+            for field in 0..40 {
+                for number in NUMBERS {
+                    let text: &[u8] = if field % 2 == 0 { b"\x06" } else { b"expert_count" };
+                    let head = [model, change, field];
+                    let input = [head.as_slice(), &number.to_le_bytes(), text].concat();
+                    checks::bytes(&mutated::model(&input));
+                }
+            }
+        }
+    }
+}

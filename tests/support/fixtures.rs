@@ -1,0 +1,110 @@
+//! Models with the numbers that llama.cpp gives for them.
+//!
+//! A fixture folder holds `models/NAME.gguf`, `golden/NAME.json` and `golden/NAME.safetensors`. `FERROWARP_FIXTURES` names one;
+//! without it, it is the project's own `tests/fixtures`, and the larger set beside the checkout where there is one.
+
+use std::path::{Path, PathBuf};
+
+use ferrowarp::trace::{Trace, TraceTensor};
+use serde_json::Value;
+
+/// One model and its golden numbers.
+pub struct Golden {
+    pub name: String,
+    pub model: PathBuf,
+    pub prompts: Vec<Prompt>,
+    /// llama.cpp's intermediate tensors for the prompt `short`, by llama.cpp's names. Empty for most models.
+    pub trace: Vec<TraceTensor>,
+}
+
+/// One prompt and what follows it.
+pub struct Prompt {
+    pub name: String,
+    pub ids: Vec<u32>,
+    /// The most probable token after the prompt, after that one, and so on.
+    pub greedy: Vec<u32>,
+    /// How far the first logit is above the second at each of those steps.
+    pub margins: Vec<f64>,
+    /// Logits of the last rows of the prompt: `[rows, vocab]`.
+    pub logits: Option<TraceTensor>,
+}
+
+impl Prompt {
+    /// How many greedy steps count: up to the first whose margin is under `margin`, where a near tie may fall either way.
+    pub fn certain_steps(&self, margin: f64) -> usize {
+        self.margins.iter().position(|m| *m < margin).unwrap_or(self.margins.len())
+    }
+}
+
+/// The folders to look in.
+pub fn folders() -> Vec<PathBuf> {
+    if let Some(folder) = std::env::var_os("FERROWARP_FIXTURES") {
+        return vec![PathBuf::from(folder)];
+    }
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let beside = checkout.join("../shared/fixtures");
+    let mut folders = vec![checkout.join("tests/fixtures")];
+    folders.extend(beside.is_dir().then_some(beside));
+    folders
+}
+
+/// Every model with golden numbers, each name once.
+///
+/// # Panics
+/// If there is none: a test over nothing proves nothing.
+pub fn goldens() -> Vec<Golden> {
+    let mut goldens: Vec<Golden> = Vec::new();
+    for folder in folders() {
+        let golden = folder.join("golden");
+        let files = std::fs::read_dir(&golden).unwrap_or_else(|e| panic!("{}: {e}", golden.display()));
+        let mut paths: Vec<PathBuf> = files.map(|f| f.unwrap().path()).collect();
+        paths.sort();
+        for json in paths.iter().filter(|p| p.extension().is_some_and(|e| e == "json")) {
+            let name = json.file_stem().unwrap().to_str().unwrap().to_string();
+            if goldens.iter().all(|g| g.name != name) {
+                goldens.push(read(&folder, name));
+            }
+        }
+    }
+    assert!(!goldens.is_empty(), "no golden files in {:?}", folders());
+    goldens
+}
+
+/// A model of the project's own fixtures.
+pub fn own(name: &str) -> Golden {
+    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"), name.to_string())
+}
+
+fn read(folder: &Path, name: String) -> Golden {
+    let golden = folder.join("golden");
+    let text = std::fs::read_to_string(golden.join(format!("{name}.json"))).unwrap();
+    let json: Value = serde_json::from_str(&text).unwrap();
+    let tensors_path = golden.join(format!("{name}.safetensors"));
+    let tensors = if tensors_path.exists() { Trace::load(&tensors_path).unwrap() } else { Trace::new() };
+
+    let prompt = |prompt_name: String, json: &Value| Prompt {
+        ids: numbers(json, "ids", |v| v.as_u64().map(|v| v as u32)),
+        greedy: numbers(json, "greedy", |v| v.as_u64().map(|v| v as u32)),
+        margins: numbers(json, "margins", Value::as_f64),
+        logits: tensors.get(&format!("{prompt_name}.logits")).cloned(),
+        name: prompt_name,
+    };
+    let prompts: Vec<Prompt> = match &json["prompts"] {
+        Value::Object(prompts) => prompts.iter().map(|(name, json)| prompt(name.clone(), json)).collect(),
+        Value::Array(prompts) => prompts.iter().enumerate().map(|(i, json)| prompt(i.to_string(), json)).collect(),
+        other => panic!("{name}: prompts: {other}"),
+    };
+    assert!(!prompts.is_empty(), "{name} has no prompts");
+
+    const PREFIX: &str = "short.trace.";
+    let traced = tensors.tensors().iter().filter_map(|t| {
+        let name = t.name.strip_prefix(PREFIX)?.to_string();
+        Some(TraceTensor { name, ..t.clone() })
+    });
+    Golden { model: folder.join(format!("models/{name}.gguf")), prompts, trace: traced.collect(), name }
+}
+
+fn numbers<T>(json: &Value, key: &str, convert: impl Fn(&Value) -> Option<T>) -> Vec<T> {
+    let values = json[key].as_array().unwrap_or_else(|| panic!("{key}: {json}"));
+    values.iter().map(|v| convert(v).unwrap_or_else(|| panic!("{key}: {v}"))).collect()
+}
