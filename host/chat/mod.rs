@@ -1,0 +1,376 @@
+//! Chat templates: from messages to the prompt that a model was trained on.
+//!
+//! A model file carries its own template (`tokenizer.chat_template`), a program in the Jinja language. It runs here
+//! under `minijinja` with the settings Hugging Face's `transformers` uses: blocks take their line break along,
+//! unknown variables print as nothing, loops know `break` and `continue`, and there are `raise_exception`,
+//! `strftime_now` and a `tojson` that escapes nothing for HTML. Values print as Python would print them.
+//!
+//! A template comes with a model from anywhere, so it runs on a budget of instructions ([`FUEL`] and
+//! [`FUEL_PER_MESSAGE`]), and it cannot read files or load other templates. The budget bounds time, not memory: a
+//! template that means harm can still join strings until memory runs out.
+//!
+//! The result is the prompt in pieces that say who wrote what (module `provenance`), so that control tokens are
+//! only read in the template's own words. Joined, the pieces are what Jinja2 gives, byte for byte.
+
+mod provenance;
+mod python;
+mod source;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::ValueKind;
+use minijinja::{Environment, ErrorKind, Value, escape_formatter};
+use serde_json::Map;
+
+use crate::gguf::{Gguf, MetadataError};
+use crate::tokenizer::{Piece, Tokenizer};
+use provenance::{Marks, Selection, Twins};
+use source::Segment;
+
+pub use python::DateTime;
+
+/// Instructions a template may run whatever it is given.
+pub const FUEL: u64 = 100_000;
+
+/// Instructions it may run besides for each message and each tool. Published templates take some 200.
+pub const FUEL_PER_MESSAGE: u64 = 5_000;
+
+/// The ChatML template, for vocabularies that have its tokens and files that bring no template.
+pub const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+/// Why a prompt could not be made from messages.
+#[derive(Debug, thiserror::Error)]
+pub enum ChatError {
+    /// The template's key has the wrong type.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// There is no template.
+    #[error(
+        "{file}: tokenizer.chat_template: missing, and the vocabulary has no <|im_start|> for a default; give a template with --chat-template, or the prompt as it is with --raw"
+    )]
+    NoTemplate {
+        /// The file.
+        file: String,
+    },
+    /// The template is not valid Jinja.
+    #[error("{name}, line {line}: {message}; give another template with --chat-template")]
+    Syntax {
+        /// Where the template comes from.
+        name: String,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// The template failed on these messages.
+    #[error("{name}, line {line}: {message}")]
+    Render {
+        /// Where the template comes from.
+        name: String,
+        /// Line, from 1.
+        line: usize,
+        /// What went wrong; the template's own words where it called `raise_exception`.
+        message: String,
+    },
+    /// The template ran too long.
+    #[error(
+        "{name}: the template ran for more than {fuel} instructions, so it may never end; give another one with --chat-template"
+    )]
+    Endless {
+        /// Where the template comes from.
+        name: String,
+        /// The instructions it was given.
+        fuel: u64,
+    },
+    /// The messages use up the characters needed to tell them from the template.
+    #[error(
+        "the messages hold private-use characters (U+F0000 to U+10EFFF) in such number that none are free; remove some"
+    )]
+    PrivateUse,
+    /// A message is no JSON object, or has no role.
+    #[error("message: found {found}, expected a JSON object with a string \"role\"")]
+    Message {
+        /// What was given.
+        found: String,
+    },
+}
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    fields: Map<String, serde_json::Value>,
+}
+
+impl Message {
+    /// What `role` (`system`, `user`, `assistant`, `tool`, …) said.
+    pub fn new(role: &str, content: &str) -> Message {
+        let mut fields = Map::new();
+        fields.insert("role".to_owned(), role.into());
+        fields.insert("content".to_owned(), content.into());
+        Message { fields }
+    }
+
+    /// A message with any fields a template may look at, such as `tool_calls` or `reasoning_content`.
+    ///
+    /// # Errors
+    /// [`ChatError::Message`] when `value` is no object with a string `role`.
+    pub fn from_json(value: serde_json::Value) -> Result<Message, ChatError> {
+        match value {
+            serde_json::Value::Object(fields) if fields.get("role").is_some_and(serde_json::Value::is_string) => {
+                Ok(Message { fields })
+            }
+            other => Err(ChatError::Message { found: other.to_string() }),
+        }
+    }
+
+    /// Who speaks.
+    pub fn role(&self) -> &str {
+        let role = self.fields.get("role").and_then(serde_json::Value::as_str);
+        role.unwrap_or_default()
+    }
+
+    /// What was said, when it is a plain string.
+    pub fn content(&self) -> Option<&str> {
+        self.fields.get("content")?.as_str()
+    }
+}
+
+/// What a template is told beside the messages.
+#[derive(Clone, Debug)]
+pub struct RenderOptions {
+    /// Whether the prompt ends with the start of an assistant's turn.
+    pub add_generation_prompt: bool,
+    /// Descriptions of tools, a JSON array.
+    pub tools: Option<serde_json::Value>,
+    /// What `strftime_now` takes for now.
+    pub now: DateTime,
+    /// Further variables, such as `enable_thinking` or `date_string`.
+    pub variables: Map<String, serde_json::Value>,
+}
+
+impl Default for RenderOptions {
+    /// A generation prompt, no tools, the present moment in UTC.
+    fn default() -> RenderOptions {
+        RenderOptions { add_generation_prompt: true, tools: None, now: DateTime::utc_now(), variables: Map::new() }
+    }
+}
+
+/// A chat template, compiled for one vocabulary.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    name: String,
+    segments: Vec<Segment>,
+    source: String,
+    marks: Marks,
+    bos_token: String,
+    eos_token: String,
+}
+
+impl ChatTemplate {
+    /// The template `source`, which messages call `name`, for the tokens of `tokenizer`.
+    ///
+    /// # Errors
+    /// [`ChatError::Syntax`].
+    pub fn new(name: &str, source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, ChatError> {
+        let text = |id: Option<u32>| {
+            let bytes = id.and_then(|id| tokenizer.token_bytes(id).ok());
+            bytes.map_or(String::new(), |bytes| String::from_utf8_lossy(bytes).into_owned())
+        };
+        let control: Vec<String> = tokenizer.control_texts().map(str::to_owned).collect();
+        ChatTemplate::with_tokens(name, source, &text(tokenizer.bos()), &text(tokenizer.eos()), &control)
+    }
+
+    /// The template `source`, with the values of `bos_token` and `eos_token`, and the texts of all control tokens.
+    ///
+    /// # Errors
+    /// [`ChatError::Syntax`].
+    pub fn with_tokens(
+        name: &str,
+        source: &str,
+        bos_token: &str,
+        eos_token: &str,
+        control_texts: &[String],
+    ) -> Result<ChatTemplate, ChatError> {
+        let segments = source::segments(source);
+        let template = ChatTemplate {
+            name: name.to_owned(),
+            source: segments.iter().map(Segment::source).collect(),
+            marks: Marks::find(&segments, control_texts),
+            segments,
+            bos_token: bos_token.to_owned(),
+            eos_token: eos_token.to_owned(),
+        };
+        match environment(DateTime::from_unix(0), FUEL).template_from_str(&template.source) {
+            Ok(_) => Ok(template),
+            Err(error) => Err(ChatError::Syntax {
+                name: template.name,
+                line: error.line().unwrap_or(1),
+                message: error.detail().unwrap_or("not valid Jinja").to_owned(),
+            }),
+        }
+    }
+
+    /// The file's own template, or ChatML where the file has none and the vocabulary has its tokens.
+    ///
+    /// # Errors
+    /// [`ChatError`]: no template, or one that is not valid.
+    pub fn from_gguf(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<ChatTemplate, ChatError> {
+        if let Some(source) = gguf.metadata().opt_str("tokenizer.chat_template")? {
+            let name = format!("{}: tokenizer.chat_template", gguf.name());
+            return ChatTemplate::new(&name, source, tokenizer);
+        }
+        if tokenizer.control_texts().any(|text| text == "<|im_start|>") {
+            return ChatTemplate::new("the default template, ChatML", CHATML, tokenizer);
+        }
+        Err(ChatError::NoTemplate { file: gguf.name().to_owned() })
+    }
+
+    /// The prompt for `messages`, in pieces that say which text the template wrote itself.
+    ///
+    /// # Errors
+    /// [`ChatError::Render`], [`ChatError::Endless`] or [`ChatError::PrivateUse`].
+    pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<Piece>, ChatError> {
+        let prompt = self.run(&self.source, [&self.bos_token, &self.eos_token], messages, options)?;
+        let inputs = inputs(messages, options);
+        let twins = self.marks.twins([inputs.as_str(), &prompt, &self.source]).ok_or(ChatError::PrivateUse)?;
+        let all = self.marks.all();
+        let marked = match self.run_marked(&all, &twins, messages, options) {
+            Some(marked) if twins.unmark(&marked) == prompt => marked,
+            _ => {
+                let unchanged = |selection: &Selection| {
+                    self.run_marked(selection, &twins, messages, options)
+                        .is_some_and(|marked| twins.unmark(&marked) == prompt)
+                };
+                let selection = self.marks.narrowed(unchanged);
+                self.run_marked(&selection, &twins, messages, options)
+                    .filter(|marked| twins.unmark(marked) == prompt)
+                    .unwrap_or(prompt)
+            }
+        };
+        let roles: Vec<&str> = messages.iter().map(Message::role).collect();
+        Ok(twins.pieces(&marked, &roles))
+    }
+
+    /// The rendering with the selected places marked; `None` when the marks make the template fail.
+    fn run_marked(
+        &self,
+        selection: &Selection,
+        twins: &Twins,
+        messages: &[Message],
+        options: &RenderOptions,
+    ) -> Option<String> {
+        let source = self.marks.marked_source(&self.segments, selection, twins);
+        let ends =
+            [&self.bos_token, &self.eos_token].map(|text| if selection.ends { twins.mark(text) } else { text.clone() });
+        self.run(&source, [&ends[0], &ends[1]], messages, options).ok()
+    }
+
+    fn run(
+        &self,
+        source: &str,
+        [bos_token, eos_token]: [&str; 2],
+        messages: &[Message],
+        options: &RenderOptions,
+    ) -> Result<String, ChatError> {
+        let n_tools = options.tools.as_ref().and_then(serde_json::Value::as_array).map_or(0, Vec::len);
+        let fuel = FUEL + FUEL_PER_MESSAGE * (messages.len() + n_tools) as u64;
+        let messages: Vec<Value> = messages.iter().map(|message| object(&message.fields)).collect();
+        let tools = options.tools.as_ref().map_or(Value::from(()), value);
+        let given = [
+            ("messages", Value::from(messages)),
+            ("tools", tools),
+            ("documents", Value::from(())),
+            ("add_generation_prompt", Value::from(options.add_generation_prompt)),
+            ("bos_token", Value::from(bos_token)),
+            ("eos_token", Value::from(eos_token)),
+        ];
+        let further = options.variables.iter().map(|(name, json)| (name.as_str(), value(json)));
+        let context = Value::from_pairs(given.into_iter().chain(further));
+        let environment = environment(options.now, fuel);
+        let rendered = environment.template_from_str(source).and_then(|template| template.render(context));
+        rendered.map_err(|error| match error.kind() {
+            ErrorKind::OutOfFuel => ChatError::Endless { name: self.name.clone(), fuel },
+            kind => ChatError::Render {
+                name: self.name.clone(),
+                line: error.line().unwrap_or(1),
+                message: match error.detail() {
+                    Some(detail) if kind == ErrorKind::InvalidOperation => detail.to_owned(),
+                    Some(detail) => format!("{kind}: {detail}"),
+                    None => kind.to_string(),
+                },
+            },
+        })
+    }
+}
+
+/// The engine with the settings of `transformers`.
+fn environment<'a>(now: DateTime, fuel: u64) -> Environment<'a> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().unwrap_or_default());
+    environment.set_fuel(Some(fuel));
+    environment.set_unknown_method_callback(python::method);
+    environment.set_formatter(|out, state, value| match value.kind() {
+        ValueKind::Seq | ValueKind::Map | ValueKind::Number => {
+            out.write_str(&python::python_str(value)?).map_err(minijinja::Error::from)
+        }
+        _ => escape_formatter(out, state, value),
+    });
+    environment.add_filter("tojson", |value: Value, options| python::tojson(&value, options));
+    environment.add_filter("string", |value: Value| python::python_str(&value));
+    environment.add_test("sequence", |value: &Value| {
+        matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
+    });
+    environment.add_function("raise_exception", |message: String| {
+        Err::<Value, _>(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+    });
+    environment.add_function("strftime_now", move |format: &str| now.strftime(format));
+    environment
+}
+
+/// Everything a caller said, as one text: no twin may occur in it.
+fn inputs(messages: &[Message], options: &RenderOptions) -> String {
+    let mut text = String::new();
+    for message in messages {
+        collect_strings(message.fields.iter(), &mut text);
+    }
+    collect_strings(options.variables.iter(), &mut text);
+    if let Some(tools) = &options.tools {
+        collect_string(tools, &mut text);
+    }
+    text
+}
+
+fn collect_strings<'a>(fields: impl Iterator<Item = (&'a String, &'a serde_json::Value)>, text: &mut String) {
+    for (key, value) in fields {
+        text.push_str(key);
+        collect_string(value, text);
+    }
+}
+
+fn collect_string(value: &serde_json::Value, text: &mut String) {
+    match value {
+        serde_json::Value::String(string) => text.push_str(string),
+        serde_json::Value::Array(items) => items.iter().for_each(|item| collect_string(item, text)),
+        serde_json::Value::Object(fields) => collect_strings(fields.iter(), text),
+        _ => {}
+    }
+}
+
+/// A JSON value as the engine's. Objects keep the order of their keys.
+fn value(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value::from(()),
+        serde_json::Value::Bool(truth) => Value::from(*truth),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(integer), _) => Value::from(integer),
+            (None, Some(integer)) => Value::from(integer),
+            (None, None) => Value::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(text) => Value::from(text.as_str()),
+        serde_json::Value::Array(items) => Value::from(items.iter().map(value).collect::<Vec<_>>()),
+        serde_json::Value::Object(fields) => object(fields),
+    }
+}
+
+fn object(fields: &Map<String, serde_json::Value>) -> Value {
+    Value::from_pairs(fields.iter().map(|(key, json)| (key.as_str(), value(json))))
+}
