@@ -5,5 +5,6 @@ pub mod gguf;
 pub mod model;
 pub mod quant;
 pub mod reference;
+pub mod sample;
 pub mod tokenizer;
 pub mod trace;

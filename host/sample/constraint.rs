@@ -1,0 +1,260 @@
+//! Output that must parse: a JSON schema or a grammar turns into a mask of allowed tokens before each draw.
+//!
+//! The engine is the `llguidance` crate: an Earley parser over the grammar, run down a trie of all tokens' bytes, so
+//! that a token is allowed exactly when its bytes can continue the text so far. The end-of-generation tokens are allowed
+//! exactly when the text is complete; a text that ends with one of them parses. A text cut off by a length limit does
+//! not.
+//!
+//! ```text
+//! loop { mask = constraint.mask()?;  id = sampler.sample_allowed(logits, &mask)?;
+//!        constraint.accept(id)?;  if constraint.is_finished() { break } }
+//! ```
+//!
+//! Unlike llama.cpp, which draws first and masks only when the draw does not fit, the mask always comes first, so one
+//! step takes the same random numbers with and without a constraint.
+
+use std::sync::Arc;
+
+use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
+use llguidance::earley::SlicedBiasComputer;
+use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Logger, Matcher, ParserFactory};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::gbnf;
+use super::mask::TokenMask;
+
+/// The whitespace allowed between the parts of a JSON text, a regular expression: nothing, one blank, or one or two line
+/// ends with up to twenty blanks or tabs. It is what llama.cpp's own JSON grammars allow; without a bound, a model that
+/// likes blanks never comes to the point.
+const JSON_WHITESPACE: &str = r"[ ]|\n{1,2}[ \t]{0,20}";
+/// A token that starts with this byte is a command to the engine. The byte occurs in no UTF-8 text.
+const ENGINE_MARKER: u8 = 0xff;
+
+/// Why a constraint cannot be made or followed.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ConstraintError {
+    /// The vocabulary lacks what a constraint needs.
+    #[error("the vocabulary cannot be used with a grammar: {0}")]
+    Vocabulary(String),
+    /// The schema or grammar is not one.
+    #[error("{file}: not a usable {kind}: {reason}")]
+    Source {
+        /// Where it came from, as the person named it.
+        file: String,
+        /// `JSON schema`, `GBNF grammar` or `Lark grammar`.
+        kind: &'static str,
+        /// What is wrong, and where if that is known.
+        reason: String,
+    },
+    /// The engine gave up while it followed the text: the grammar is too ambiguous, or no token can continue.
+    #[error("{file}: the {kind} cannot be followed any further: {reason}")]
+    Step {
+        /// Where the grammar came from.
+        file: String,
+        /// `JSON schema`, `GBNF grammar` or `Lark grammar`.
+        kind: &'static str,
+        /// What the engine says.
+        reason: String,
+    },
+}
+
+/// A vocabulary made ready for constraints: the trie of its tokens. Made once per model; clones share it.
+#[derive(Clone)]
+pub struct ConstraintVocabulary {
+    factory: Arc<ParserFactory>,
+    n_vocab: usize,
+}
+
+impl ConstraintVocabulary {
+    /// Prepares a vocabulary. `token_bytes[id]` is what token `id` adds to the text; a token with no bytes (a control
+    /// token) is never allowed. `end_of_generation` are the ids that may end the text; their bytes are ignored.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Vocabulary`] when there is no end-of-generation token, or one has no entry in `token_bytes`.
+    pub fn new(token_bytes: &[Vec<u8>], end_of_generation: &[u32]) -> Result<Self, ConstraintError> {
+        let n_vocab = token_bytes.len();
+        let &[first_end, ..] = end_of_generation else {
+            return Err(ConstraintError::Vocabulary("it has no end-of-generation token".into()));
+        };
+        if let Some(id) = end_of_generation.iter().find(|&&id| id as usize >= n_vocab) {
+            let reason = format!("end-of-generation token {id} is not among its {n_vocab} tokens");
+            return Err(ConstraintError::Vocabulary(reason));
+        }
+        let mut words = token_bytes.to_vec();
+        for &id in end_of_generation {
+            words[id as usize].clear();
+        }
+        for word in &mut words {
+            if word.first() == Some(&ENGINE_MARKER) {
+                word.clear();
+            }
+        }
+        let trie = TokTrie::from(&TokRxInfo::new(n_vocab as u32, first_end), &words).with_eos_tokens(end_of_generation);
+        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let slices = SlicedBiasComputer::general_slices();
+        let mut factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices)
+            .map_err(|error| ConstraintError::Vocabulary(error.to_string()))?;
+        factory.quiet();
+        // A recursive GBNF grammar is parsed character by character: inside free text, a mask over 150 000 tokens takes
+        // some hundred thousand items.
+        *factory.limits_mut() =
+            ParserLimits { verbose_errors: false, step_max_items: 5_000_000, ..ParserLimits::default() };
+        Ok(Self { factory: Arc::new(factory), n_vocab })
+    }
+}
+
+/// A grammar, and how far the text has followed it.
+pub struct Constraint {
+    file: String,
+    kind: &'static str,
+    /// Before the first token.
+    start: Matcher,
+    /// After the tokens accepted.
+    now: Matcher,
+    n_vocab: usize,
+    finished: bool,
+}
+
+impl Constraint {
+    /// The JSON texts that match a schema (JSON Schema draft 2020-12, as far as `llguidance` implements it; a keyword
+    /// that it does not is an error, not ignored). A number without bounds can be any that JSON can write, which may be more
+    /// than a double can hold. Whitespace is bounded, unless the schema sets it itself under `x-guidance`. `file` names the source in errors.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Source`] when `text` is not JSON, not a schema, or asks for what no text can match.
+    pub fn from_json_schema(
+        file: &str,
+        text: &str,
+        vocabulary: &ConstraintVocabulary,
+    ) -> Result<Self, ConstraintError> {
+        let kind = "JSON schema";
+        let wrong = |reason: String| ConstraintError::Source { file: file.to_owned(), kind, reason };
+        let mut schema: Value = serde_json::from_str(text).map_err(|error| wrong(format!("not JSON: {error}")))?;
+        match &mut schema {
+            Value::Object(fields) => {
+                fields.entry("x-guidance").or_insert_with(|| json!({ "whitespace_pattern": JSON_WHITESPACE }));
+            }
+            Value::Bool(_) => {}
+            other => {
+                let reason = format!("a schema is a JSON object, true or false; this is {}", kind_of_json(other));
+                return Err(wrong(reason));
+            }
+        }
+        Self::new(file, kind, TopLevelGrammar::from_json_schema(schema), vocabulary)
+    }
+
+    /// The texts of a grammar: GBNF where `text` defines rules with `::=`, else Lark in `llguidance`'s dialect. `file`
+    /// names the source in errors.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Source`] when `text` is neither.
+    pub fn from_grammar(file: &str, text: &str, vocabulary: &ConstraintVocabulary) -> Result<Self, ConstraintError> {
+        if gbnf::is_gbnf(text) {
+            let kind = "GBNF grammar";
+            let lark = gbnf::to_lark(text).map_err(|reason| ConstraintError::Source {
+                file: file.to_owned(),
+                kind,
+                reason,
+            })?;
+            Self::new(file, kind, TopLevelGrammar::from_lark(lark), vocabulary)
+        } else {
+            Self::new(file, "Lark grammar", TopLevelGrammar::from_lark(text.to_owned()), vocabulary)
+        }
+    }
+
+    fn new(
+        file: &str,
+        kind: &'static str,
+        grammar: TopLevelGrammar,
+        vocabulary: &ConstraintVocabulary,
+    ) -> Result<Self, ConstraintError> {
+        let factory = &vocabulary.factory;
+        // The engine catches its own panics once there is a parser; making one from a strange grammar may panic too.
+        let parser = llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let limits = factory.limits().clone();
+            let init = GrammarInit::Serialized(grammar);
+            factory.create_parser_from_init_ext(init, Logger::new(0, 0), InferenceCapabilities::default(), limits)
+        }));
+        let start = Matcher::new(parser);
+        if let Some(error) = start.get_error() {
+            return Err(ConstraintError::Source { file: file.to_owned(), kind, reason: one_line(&error) });
+        }
+        let now = start.deep_clone();
+        Ok(Self { file: file.to_owned(), kind, start, now, n_vocab: vocabulary.n_vocab, finished: false })
+    }
+
+    /// The tokens that can come next; the end-of-generation tokens among them when the text is complete as it is.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Step`] when the engine gives up.
+    pub fn mask(&mut self) -> Result<TokenMask, ConstraintError> {
+        let allowed = self.now.compute_mask_or_eos();
+        let allowed = allowed.map_err(|error| self.step_error(&error.to_string()))?;
+        Ok(TokenMask::from_words(allowed.as_slice(), self.n_vocab))
+    }
+
+    /// Follows the text by one token, which the last mask must have allowed.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Step`] for a token that the grammar does not allow here.
+    pub fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
+        let ends = self.now.tok_env().is_ok_and(|environment| environment.tok_trie().eos_tokens().contains(&token));
+        if ends {
+            if !self.can_end()? {
+                return Err(self.step_error(&format!("token {token} ends a text that is not complete")));
+            }
+            self.finished = true;
+            return Ok(());
+        }
+        self.now.consume_token(token).map_err(|error| self.step_error(&error.to_string()))
+    }
+
+    /// Whether the text is complete as it is.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Step`] when the engine has given up before.
+    pub fn can_end(&mut self) -> Result<bool, ConstraintError> {
+        if self.now.is_stopped() && !self.now.is_error() {
+            return Ok(true);
+        }
+        self.now.is_accepting().map_err(|error| self.step_error(&error.to_string()))
+    }
+
+    /// Whether an end-of-generation token has been accepted.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Back to before the first token.
+    pub fn reset(&mut self) {
+        self.now = self.start.deep_clone();
+        self.finished = false;
+    }
+
+    fn step_error(&self, reason: &str) -> ConstraintError {
+        ConstraintError::Step { file: self.file.clone(), kind: self.kind, reason: one_line(reason) }
+    }
+}
+
+fn kind_of_json(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The engine's message without the excerpts in it: its first line, and after a colon the line that says the error.
+fn one_line(message: &str) -> String {
+    let mut lines = message.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default();
+    match lines.find_map(|line| line.strip_prefix("error: ")) {
+        Some(error) if first.ends_with(':') => format!("{first} {error}"),
+        _ => first.to_owned(),
+    }
+}
