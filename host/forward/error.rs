@@ -1,0 +1,47 @@
+//! Why a model cannot run here, or a step cannot be taken.
+
+use crate::{
+    gpu::{GpuError, kernels::CacheType},
+    model::ModelError,
+};
+
+use super::plan::Size;
+
+/// What went wrong in loading or running a model.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each variant's text is its documentation
+pub enum EngineError {
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(
+        "{file}: attention head size: found {found}, expected one of {expected:?}, which have kernels for a \
+         {cache_type} cache: choose another --cache-type or another model"
+    )]
+    HeadDim { file: String, found: usize, cache_type: CacheType, expected: Vec<usize> },
+    #[error(
+        "{file}: context length: found a request for {asked} positions, expected 1 to {available}, \
+         which the model was made for: choose another -c"
+    )]
+    Context { file: String, asked: usize, available: usize },
+    #[error(
+        "{file}: device memory: found {free} free, expected at least {needed} ({uses}), {missing} are missing: {advice}"
+    )]
+    Memory {
+        file: String,
+        free: Size,
+        needed: Size,
+        missing: Size,
+        /// What how much of it is for.
+        uses: String,
+        advice: String,
+    },
+    #[error(
+        "the context is full: {n_past} tokens seen and {n_new} more do not fit its {n_context} positions: \
+         shorten the prompt or raise -c"
+    )]
+    ContextFull { n_past: usize, n_new: usize, n_context: usize },
+    #[error("token id {found}: expected one below the vocabulary's size, {vocab_size}")]
+    Token { found: u32, vocab_size: usize },
+}

@@ -1,0 +1,508 @@
+//! The forward pass on the device.
+//!
+//! [`Engine::forward`] takes the next tokens of the sequence, one in decoding or a chunk of a prompt, and leaves logits on
+//! the device. It reads from top to bottom like the model's figure; each buffer has its shape beside it. Everything is
+//! allocated when the engine is made: a step only copies tokens in and launches.
+//!
+//! Activations are `f32` throughout, the residual stream above all: some models' residuals pass the range of f16. Weights
+//! and cache keep their own types.
+
+mod cache;
+mod error;
+mod plan;
+mod state;
+mod trace;
+mod weights;
+
+use std::ops::Range;
+
+use crate::{
+    gguf::Gguf,
+    gpu::{
+        Buffer, Gpu, GpuError, Matmul, Pinned, Slice, Weights,
+        kernels::{AttentionShape, CacheType, RopeShape},
+    },
+    model::{Config, Experts, ModelWeights},
+    trace::Recorder,
+};
+
+use cache::KvCache;
+pub use error::EngineError;
+pub use plan::{MemoryPlan, ScratchPlan, Size};
+use trace::{probabilities, record};
+pub use weights::{DeviceLayer, DeviceWeights, turns};
+
+/// How an engine is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Positions to have room for; the model's own context length, or 4096 where that is less, if not given.
+    pub n_context: Option<usize>,
+    /// The type of the KV cache.
+    pub cache_type: CacheType,
+    /// The most tokens that go through the layers together.
+    pub n_batch: usize,
+    /// Whether logits of every token may be asked for, not only of the last: memory for `n_batch` rows of them.
+    pub all_logits: bool,
+    /// Bytes of device memory to take at most, where that is less than what is free.
+    pub memory_limit: Option<u64>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            n_context: None,
+            cache_type: CacheType::F16,
+            n_batch: 512,
+            all_logits: false,
+            memory_limit: None,
+        }
+    }
+}
+
+/// Which tokens' logits a forward pass computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// None: more of the prompt follows.
+    None,
+    /// The last token's, as row 0.
+    Last,
+    /// Every token's.
+    All,
+}
+
+/// Activations, allocated once for `n_batch` tokens.
+struct Scratch {
+    tokens: Buffer<u32>,    // [n_batch]
+    positions: Buffer<u32>, // [n_batch]
+    x: Buffer<f32>,         // [n_batch][n_embd], the residual stream
+    ffn_inp: Buffer<f32>,   // [n_batch][n_embd], the residual stream after attention
+    normed: Buffer<f32>,    // [n_batch][n_embd]
+    q: Buffer<f32>,         // [n_batch][n_heads][head_dim]
+    k: Buffer<f32>,         // [n_batch][n_kv_heads][head_dim]
+    v: Buffer<f32>,         // [n_batch][n_kv_heads][head_dim]
+    attended: Buffer<f32>,  // [n_batch][n_heads][head_dim]
+    gate: Buffer<f32>,      // [n_batch][n_used][n_ff], n_used being 1 without experts
+    up: Buffer<f32>,        // [n_batch][n_used][n_ff]
+    mixture: Option<Mixture>,
+    logits: Buffer<f32>, // [1 or n_batch][vocab_size]
+    best: Buffer<u32>,   // [1]
+    matmul: Matmul,
+    staged: Pinned<u32>, // [2][n_batch]: tokens, then positions
+}
+
+/// What a mixture of experts needs besides.
+struct Mixture {
+    logits: Buffer<f32>,  // [n_batch][n_experts]
+    experts: Buffer<u32>, // [n_batch][n_used]
+    weights: Buffer<f32>, // [n_batch][n_used]
+    parts: Buffer<f32>,   // [n_batch][n_used][n_embd]
+}
+
+impl Mixture {
+    fn new(gpu: &Gpu, shape: Experts, n_embd: usize, n_batch: usize) -> Result<Mixture, GpuError> {
+        let n_pairs = n_batch * shape.n_used;
+        Ok(Mixture {
+            logits: gpu.alloc("router logits", n_batch * shape.n_experts)?,
+            experts: gpu.alloc("chosen experts", n_pairs)?,
+            weights: gpu.alloc("expert weights", n_pairs)?,
+            parts: gpu.alloc("expert outputs", n_pairs * n_embd)?,
+        })
+    }
+}
+
+impl Scratch {
+    fn new(
+        gpu: &Gpu,
+        config: &Config,
+        n_batch: usize,
+        logit_rows: usize,
+        max_quantised: usize,
+    ) -> Result<Scratch, GpuError> {
+        let heads = config.n_heads * config.head_dim;
+        let kv_heads = config.n_kv_heads * config.head_dim;
+        let n_used = config.experts.map_or(1, |experts| experts.n_used);
+        let activations = |len| gpu.alloc("activations", n_batch * len);
+        Ok(Scratch {
+            tokens: gpu.alloc("tokens", n_batch)?,
+            positions: gpu.alloc("positions", n_batch)?,
+            x: activations(config.n_embd)?,
+            ffn_inp: activations(config.n_embd)?,
+            normed: activations(config.n_embd)?,
+            q: activations(heads)?,
+            k: activations(kv_heads)?,
+            v: activations(kv_heads)?,
+            attended: activations(heads)?,
+            gate: activations(n_used * config.n_ff)?,
+            up: activations(n_used * config.n_ff)?,
+            mixture: match config.experts {
+                Some(shape) => Some(Mixture::new(gpu, shape, config.n_embd, n_batch)?),
+                None => None,
+            },
+            logits: gpu.alloc("logits", logit_rows * config.vocab_size)?,
+            best: gpu.alloc("the chosen token", 1)?,
+            matmul: Matmul::new(gpu, n_batch, config.n_embd.max(heads).max(config.n_ff), max_quantised)?,
+            staged: gpu.alloc_pinned("tokens", 2 * n_batch)?,
+        })
+    }
+}
+
+/// A model on the device with one sequence in its cache.
+pub struct Engine {
+    config: Config,
+    plan: MemoryPlan,
+    weights: DeviceWeights,
+    cache: KvCache,
+    scratch: Scratch,
+    /// Tokens in the cache: the next token's position.
+    n_past: usize,
+    /// Whether a copy from `scratch.staged` may still be under way.
+    staging: bool,
+    // Last, so that everything on the device is freed before it.
+    gpu: Gpu,
+}
+
+impl Engine {
+    /// Uploads the model and allocates all that generation needs. `progress` is told bytes done and bytes in all.
+    pub fn load(
+        gpu: Gpu,
+        gguf: &Gguf,
+        options: EngineOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Engine, EngineError> {
+        let config = Config::from_gguf(gguf)?;
+        let views = ModelWeights::new(gguf, &config)?;
+        let mut plan = MemoryPlan::new(gguf, &config, &options)?;
+        let (free, _) = gpu.memory()?;
+        plan.expect_room(gguf, &config, &options, gpu.backend(), free as u64)?;
+        Ok(Engine {
+            cache: KvCache::new(&gpu, &config, plan.n_context, options.cache_type)?,
+            scratch: Scratch::new(&gpu, &config, plan.n_batch, plan.logit_rows, plan.largest_quantised)?,
+            weights: DeviceWeights::upload(&gpu, &config, &views, progress)?,
+            config,
+            plan,
+            n_past: 0,
+            staging: false,
+            gpu,
+        })
+    }
+
+    /// What the model takes of the device's memory, and for what.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    /// The model's hyperparameters.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The weights.
+    pub fn weights(&self) -> &DeviceWeights {
+        &self.weights
+    }
+
+    /// Positions there is room for.
+    pub fn n_context(&self) -> usize {
+        self.cache.n_context
+    }
+
+    /// The most tokens of one forward pass.
+    pub fn n_batch(&self) -> usize {
+        self.plan.n_batch
+    }
+
+    /// Tokens seen so far.
+    pub fn n_past(&self) -> usize {
+        self.n_past
+    }
+
+    /// Forgets the sequence. The cache's old content is never read: attention looks no further than its token's position.
+    pub fn reset(&mut self) {
+        self.n_past = 0;
+    }
+
+    /// Runs a prompt through the model in chunks of `n_batch` tokens; the last token's logits are left on the device.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<(), EngineError> {
+        self.expect_room(tokens)?;
+        let n_chunks = tokens.len().div_ceil(self.plan.n_batch);
+        for (index, chunk) in tokens.chunks(self.plan.n_batch).enumerate() {
+            let logits = if index + 1 == n_chunks { Logits::Last } else { Logits::None };
+            self.forward(chunk, logits, &mut Recorder::off())?;
+        }
+        Ok(())
+    }
+
+    /// Runs one token through the model; its logits are left on the device.
+    pub fn decode(&mut self, token: u32) -> Result<(), EngineError> {
+        self.forward(&[token], Logits::Last, &mut Recorder::off())
+    }
+
+    /// The last token's logits, `[vocab_size]`.
+    pub fn logits(&mut self) -> Result<Vec<f32>, EngineError> {
+        self.logit_rows(1)
+    }
+
+    /// The first `rows` rows of logits that the last forward pass left, `[rows][vocab_size]`.
+    pub fn logit_rows(&mut self, rows: usize) -> Result<Vec<f32>, EngineError> {
+        let logits = self.gpu.read(&self.scratch.logits.slice(0..rows * self.config.vocab_size))?;
+        self.staging = false;
+        Ok(logits)
+    }
+
+    /// The last token's logits into memory of the caller's: its first `logits.len()` entries.
+    pub fn logits_into(&mut self, logits: &mut [f32]) -> Result<(), EngineError> {
+        self.gpu.read_into(&self.scratch.logits.slice(0..logits.len()), logits)?;
+        self.staging = false;
+        Ok(())
+    }
+
+    /// The token with the largest logit among the first `n_tokens` of the vocabulary, chosen on the device. A file may
+    /// pad its vocabulary past the tokenizer's last token; the padding is never chosen.
+    pub fn greedy(&mut self, n_tokens: usize) -> Result<u32, EngineError> {
+        let stride = self.config.vocab_size;
+        self.gpu.argmax(&self.scratch.logits, &self.scratch.best, 1, n_tokens.min(stride), stride)?;
+        let mut best = [0];
+        self.gpu.read_into(&self.scratch.best, &mut best)?;
+        self.staging = false;
+        Ok(best[0])
+    }
+
+    /// Fails where the tokens are none of the model's or more than the cache has room for.
+    fn expect_room(&self, tokens: &[u32]) -> Result<(), EngineError> {
+        let (n_past, n_context) = (self.n_past, self.cache.n_context);
+        if n_past + tokens.len() > n_context {
+            return Err(EngineError::ContextFull { n_past, n_new: tokens.len(), n_context });
+        }
+        match tokens.iter().find(|token| **token as usize >= self.config.vocab_size) {
+            Some(token) => Err(EngineError::Token { found: *token, vocab_size: self.config.vocab_size }),
+            None => Ok(()),
+        }
+    }
+
+    /// Copies tokens and their positions to the device.
+    fn stage(&mut self, tokens: &[u32]) -> Result<(), GpuError> {
+        if self.staging {
+            self.gpu.synchronise()?;
+        }
+        let n = tokens.len();
+        let Scratch { staged, tokens: device_tokens, positions, .. } = &mut self.scratch;
+        staged[..n].copy_from_slice(tokens);
+        for (index, position) in staged[n..2 * n].iter_mut().enumerate() {
+            *position = (self.n_past + index) as u32;
+        }
+        self.staging = true;
+        // SAFETY: the pinned memory lives as long as the engine, and is not written before the next synchronisation.
+        unsafe {
+            self.gpu.enqueue_write(device_tokens, &staged[..n])?;
+            self.gpu.enqueue_write(positions, &staged[n..2 * n])
+        }
+    }
+
+    /// One pass of up to `n_batch` tokens through the model, which become part of the sequence.
+    pub fn forward(&mut self, tokens: &[u32], logits: Logits, trace: &mut Recorder) -> Result<(), EngineError> {
+        let n = tokens.len();
+        self.expect_room(tokens)?;
+        assert!(0 < n && n <= self.plan.n_batch, "a forward pass over {n} tokens, of at most {}", self.plan.n_batch);
+        self.stage(tokens)?;
+        self.layers(n, trace)?;
+        match logits {
+            Logits::None => {}
+            Logits::Last => self.head(n - 1..n, trace)?,
+            Logits::All => self.head(0..n, trace)?,
+        }
+        self.n_past += n;
+        Ok(())
+    }
+
+    /// From the `n` staged tokens to the residual stream `x` after the last layer.
+    fn layers(&self, n: usize, trace: &mut Recorder) -> Result<(), EngineError> {
+        let Engine { gpu, config, weights, scratch: s, .. } = self;
+        let (n_embd, epsilon) = (config.n_embd, config.rms_epsilon);
+        gpu.embedding(&weights.token_embd, &s.tokens, &s.x, n)?;
+        record(trace, gpu, "inp_embd", None, &s.x, &[n, n_embd])?;
+
+        for (il, layer) in weights.layers.iter().enumerate() {
+            // x → ffn_inp
+            gpu.rmsnorm(&s.x, &layer.attn_norm, &s.normed, n, epsilon)?;
+            record(trace, gpu, "attn_norm", Some(il), &s.normed, &[n, n_embd])?;
+            self.attention(il, n, trace)?;
+
+            // ffn_inp → x
+            gpu.rmsnorm(&s.ffn_inp, &layer.ffn_norm, &s.normed, n, epsilon)?;
+            record(trace, gpu, "ffn_norm", Some(il), &s.normed, &[n, n_embd])?;
+            match (&layer.ffn_gate_inp, config.experts) {
+                (Some(router), Some(shape)) => self.mixture(il, router, shape, n, trace)?,
+                _ => self.feed_forward(il, n, trace)?,
+            }
+            record(trace, gpu, "l_out", Some(il), &s.x, &[n, n_embd])?;
+        }
+        Ok(())
+    }
+
+    /// From the residual stream of these tokens to their logits.
+    fn head(&self, tokens: Range<usize>, trace: &mut Recorder) -> Result<(), EngineError> {
+        let Engine { gpu, config, weights, scratch: s, .. } = self;
+        let (n, n_embd) = (tokens.len(), config.n_embd);
+        assert!(n <= self.plan.logit_rows, "logits of {n} tokens, room for {}", self.plan.logit_rows);
+        let x = s.x.slice(tokens.start * n_embd..tokens.end * n_embd);
+        gpu.rmsnorm(&x, &weights.output_norm, &s.normed, n, config.rms_epsilon)?;
+        record(trace, gpu, "result_norm", None, &s.normed, &[n, n_embd])?;
+        gpu.matmul(&s.matmul, &weights.output, &s.normed, None, None, &s.logits, n)?;
+        record(trace, gpu, "result_output", None, &s.logits, &[n, config.vocab_size])?;
+        Ok(())
+    }
+
+    /// The feed-forward network of a layer: from `normed` and the residual stream `ffn_inp` to `x`.
+    fn feed_forward(&self, il: usize, n: usize, trace: &mut Recorder) -> Result<(), EngineError> {
+        let Engine { gpu, config, weights, scratch: s, .. } = self;
+        let (layer, n_embd, n_ff) = (&weights.layers[il], config.n_embd, config.n_ff);
+        gpu.matmul(&s.matmul, &layer.ffn_up, &s.normed, None, None, &s.up, n)?;
+        record(trace, gpu, "ffn_up", Some(il), &s.up, &[n, n_ff])?;
+        gpu.matmul(&s.matmul, &layer.ffn_gate, &s.normed, None, None, &s.gate, n)?;
+        record(trace, gpu, "ffn_gate", Some(il), &s.gate, &[n, n_ff])?;
+        gpu.swiglu(&s.gate, &s.up, &s.gate, n * n_ff)?;
+        record(trace, gpu, "ffn_swiglu", Some(il), &s.gate, &[n, n_ff])?;
+        if trace.is_on() {
+            gpu.matmul(&s.matmul, &layer.ffn_down, &s.gate, None, None, &s.x, n)?;
+            record(trace, gpu, "ffn_out", Some(il), &s.x, &[n, n_embd])?;
+        }
+        Ok(gpu.matmul(&s.matmul, &layer.ffn_down, &s.gate, None, Some(&s.ffn_inp), &s.x, n)?)
+    }
+
+    /// A mixture of feed-forward networks in place of one: each token's row goes through the experts that the router
+    /// chooses for it. One vector at a time, whatever the number of tokens: neighbours rarely share their experts.
+    fn mixture(
+        &self,
+        il: usize,
+        router: &Weights,
+        shape: Experts,
+        n: usize,
+        trace: &mut Recorder,
+    ) -> Result<(), EngineError> {
+        let Engine { gpu, config, weights, scratch: s, .. } = self;
+        let layer = &weights.layers[il];
+        let m = s.mixture.as_ref().expect("allocated for a model with experts");
+        let (n_embd, n_used) = (config.n_embd, shape.n_used);
+        let n_pairs = n * n_used;
+        gpu.matmul(&s.matmul, router, &s.normed, None, None, &m.logits, n)?;
+        record(trace, gpu, "ffn_moe_logits", Some(il), &m.logits, &[n, shape.n_experts])?;
+        gpu.experts_route(shape, &m.logits, &m.experts, &m.weights, n)?;
+        record(trace, gpu, "ffn_moe_weights", Some(il), &m.weights, &[n, n_used])?;
+        gpu.expert_gemv(&layer.ffn_up, &m.experts, &s.normed, &s.up, n_pairs, n_used)?;
+        gpu.expert_gemv(&layer.ffn_gate, &m.experts, &s.normed, &s.gate, n_pairs, n_used)?;
+        gpu.swiglu(&s.gate, &s.up, &s.gate, n_pairs * config.n_ff)?;
+        gpu.expert_gemv(&layer.ffn_down, &m.experts, &s.gate, &m.parts, n_pairs, 1)?;
+        if trace.is_on() {
+            gpu.experts_combine(&m.parts, &m.weights, None, &s.x, n, n_embd, n_used)?;
+            record(trace, gpu, "ffn_moe_out", Some(il), &s.x, &[n, n_embd])?;
+        }
+        Ok(gpu.experts_combine(&m.parts, &m.weights, Some(&s.ffn_inp), &s.x, n, n_embd, n_used)?)
+    }
+
+    /// The attention half of a layer: from `normed` and the residual stream `x` to `ffn_inp`.
+    fn attention(&self, il: usize, n: usize, trace: &mut Recorder) -> Result<(), EngineError> {
+        let Engine { gpu, config, weights, cache, scratch: s, .. } = self;
+        let layer = &weights.layers[il];
+        let (n_heads, n_kv_heads, head_dim) = (config.n_heads, config.n_kv_heads, config.head_dim);
+        let shape = AttentionShape {
+            n_tokens: n,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            n_context: cache.n_context,
+            window: config.sliding_window,
+        };
+
+        self.query_key("Qcur", il, n, n_heads, trace)?;
+        self.query_key("Kcur", il, n, n_kv_heads, trace)?;
+        let value = (&layer.attn_v, layer.attn_v_bias.as_ref());
+        self.project("Vcur", il, value, &s.v, n, trace)?;
+        record(trace, gpu, "Vcur", Some(il), &s.v, &[n, n_kv_heads, head_dim])?;
+
+        let (keys, values) = (cache.keys(il), cache.values(il));
+        // RoPE's magnitude (YaRN's attention factor) belongs to the scores: keys are kept without it.
+        let magnitude = weights.rope_magnitude;
+        let cache_type = cache.cache_type;
+        gpu.cache_store(shape, &s.k, &s.positions, &keys, cache_type, magnitude.recip())?;
+        gpu.cache_store(shape, &s.v, &s.positions, &values, cache_type, 1.0)?;
+        let probabilities = probabilities(trace, gpu, n_heads, n, self.n_past + n)?;
+        gpu.attention(
+            shape,
+            &s.q,
+            &keys,
+            &values,
+            cache.cache_type,
+            &s.positions,
+            &s.attended,
+            probabilities.as_ref().map(|(buffer, stride)| (&**buffer, *stride)),
+            config.attention_scale * magnitude,
+        )?;
+        if let Some((buffer, stride)) = &probabilities {
+            record(trace, gpu, "kq_soft_max", Some(il), buffer, &[n_heads, n, *stride])?;
+        }
+        record(trace, gpu, "kqv_out", Some(il), &s.attended, &[n, n_heads * head_dim])?;
+
+        let bias = layer.attn_output_bias.as_deref();
+        if trace.is_on() {
+            gpu.matmul(&s.matmul, &layer.attn_output, &s.attended, bias, None, &s.ffn_inp, n)?;
+            record(trace, gpu, "attn_out", Some(il), &s.ffn_inp, &[n, config.n_embd])?;
+        }
+        gpu.matmul(&s.matmul, &layer.attn_output, &s.attended, bias, Some(&s.x), &s.ffn_inp, n)?;
+        record(trace, gpu, "ffn_inp", Some(il), &s.ffn_inp, &[n, config.n_embd])?;
+        Ok(())
+    }
+
+    /// Queries or keys of a layer: projection, bias, the norm over each head where the family has one, and RoPE.
+    fn query_key(
+        &self,
+        name: &str,
+        il: usize,
+        n: usize,
+        n_heads: usize,
+        trace: &mut Recorder,
+    ) -> Result<(), EngineError> {
+        let Engine { gpu, config, weights, scratch: s, .. } = self;
+        let layer = &weights.layers[il];
+        let head_dim = config.head_dim;
+        let (projection, norm, out) = match name {
+            "Qcur" => ((&layer.attn_q, layer.attn_q_bias.as_ref()), &layer.attn_q_norm, &s.q),
+            _ => ((&layer.attn_k, layer.attn_k_bias.as_ref()), &layer.attn_k_norm, &s.k),
+        };
+        self.project(name, il, projection, out, n, trace)?;
+        record(trace, gpu, name, Some(il), out, &[n, n_heads, head_dim])?;
+        if let Some(norm) = norm {
+            gpu.rmsnorm(out, norm, out, n * n_heads, config.rms_epsilon)?;
+            record(trace, gpu, &format!("{name}_normed"), Some(il), out, &[n, n_heads, head_dim])?;
+        }
+        let shape =
+            RopeShape { n_tokens: n, n_heads, head_dim, n_rot: config.rope.n_rot, pairing: config.rope.pairing };
+        gpu.rope(shape, out, &s.positions, &weights.rope_frequencies, weights.rope_magnitude)?;
+        record(trace, gpu, name, Some(il), out, &[n, n_heads, head_dim])?;
+        Ok(())
+    }
+
+    /// out = weights · normed + bias. When tracing, the product is recorded before the bias too.
+    fn project(
+        &self,
+        name: &str,
+        il: usize,
+        (weights, bias): (&Weights, Option<&Buffer<f32>>),
+        out: &Slice<f32>,
+        n: usize,
+        trace: &mut Recorder,
+    ) -> Result<(), EngineError> {
+        let Engine { gpu, scratch: s, .. } = self;
+        if trace.is_on() && bias.is_some() {
+            gpu.matmul(&s.matmul, weights, &s.normed, None, None, out, n)?;
+            record(trace, gpu, name, Some(il), out, &[n, weights.n_out])?;
+        }
+        gpu.matmul(&s.matmul, weights, &s.normed, bias.map(|bias| &**bias), None, out, n)?;
+        record(trace, gpu, name, Some(il), out, &[n, weights.n_out])?;
+        Ok(())
+    }
+}

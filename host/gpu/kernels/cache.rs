@@ -1,0 +1,102 @@
+//! Launches the kernels in `kernels/cache.rs`.
+
+use std::{fmt, str::FromStr};
+
+use half::{bf16, f16};
+use kernels::cache::{BLOCK, cache_store_bf16, cache_store_f16, cache_store_f32, cache_store_q8_0};
+
+use super::{AttentionShape, HEAD_DIMS, count, expect_len};
+use crate::gpu::{Gpu, GpuError, Slice};
+
+/// The type that keys and values are kept in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheType {
+    /// 16-bit floats: half the memory and half the reading of F32.
+    #[default]
+    F16,
+    /// bfloat16: F32's range in 16 bits, with less precision than F16.
+    BF16,
+    /// 32-bit floats.
+    F32,
+    /// 8-bit integers with an f16 scale for each 32: about half of F16.
+    Q8_0,
+}
+
+impl CacheType {
+    /// Every type.
+    pub const ALL: [CacheType; 4] = [CacheType::F16, CacheType::BF16, CacheType::F32, CacheType::Q8_0];
+
+    /// Bytes of `n_rows` rows of `head_dim` values.
+    pub fn bytes(self, n_rows: usize, head_dim: usize) -> usize {
+        let values = n_rows * head_dim;
+        match self {
+            CacheType::F16 | CacheType::BF16 => 2 * values,
+            CacheType::F32 => 4 * values,
+            CacheType::Q8_0 => values + 2 * (values / 32),
+        }
+    }
+
+    /// The head sizes that there are kernels for.
+    pub fn head_dims(self) -> impl Iterator<Item = usize> {
+        HEAD_DIMS.into_iter().filter(move |head_dim| self != CacheType::Q8_0 || head_dim.is_multiple_of(32))
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            CacheType::F16 => "f16",
+            CacheType::BF16 => "bf16",
+            CacheType::F32 => "f32",
+            CacheType::Q8_0 => "q8_0",
+        }
+    }
+}
+
+impl fmt::Display for CacheType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for CacheType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = CacheType::ALL.into_iter().find(|cache_type| cache_type.name() == text);
+        found.ok_or_else(|| format!("unknown cache type `{text}`: expected f16, bf16, f32 or q8_0"))
+    }
+}
+
+impl Gpu {
+    /// cache[head][positions[token]] = factor · x[token][head], for keys or values `x` of `[n_tokens][n_kv_heads][head_dim]`.
+    /// The positions are all different and below `n_context`.
+    pub fn cache_store(
+        &self,
+        shape: AttentionShape,
+        x: &Slice<f32>,
+        positions: &Slice<u32>,
+        cache: &Slice<u8>,
+        cache_type: CacheType,
+        factor: f32,
+    ) -> Result<(), GpuError> {
+        let AttentionShape { n_tokens, n_kv_heads, head_dim, n_context, .. } = shape;
+        assert!(cache_type.head_dims().any(|dim| dim == head_dim), "no {cache_type} cache of {head_dim} values");
+        expect_len("x", x, n_tokens * n_kv_heads * head_dim);
+        expect_len("positions", positions, n_tokens);
+        expect_len("cache", cache, cache_type.bytes(n_kv_heads * n_context, head_dim));
+        let grid = [count(n_kv_heads), count(n_tokens), 1];
+        let (head_dim, n_context) = (count(head_dim), count(n_context));
+        macro_rules! launch {
+            ($kernel:ident, $element:ty) => {{
+                let arguments = (x, positions, &*cache.cast::<$element>(), factor, head_dim, n_context);
+                // SAFETY: the slices hold what the contract asks for; the positions are the caller's promise.
+                unsafe { self.launch($kernel, grid, BLOCK, arguments) }
+            }};
+        }
+        match cache_type {
+            CacheType::F16 => launch!(cache_store_f16, f16),
+            CacheType::BF16 => launch!(cache_store_bf16, bf16),
+            CacheType::F32 => launch!(cache_store_f32, f32),
+            CacheType::Q8_0 => launch!(cache_store_q8_0, i8),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The kernels' launchers: one file a kernel file, of the same name.
+//!
+//! A launcher takes shapes and slices, checks that each slice holds what the kernel will touch, chooses grid and block,
+//! and is safe to call. A shape that does not fit is a bug in the caller and panics with both numbers.
+
+mod argmax;
+mod attention;
+mod blocks;
+mod cache;
+mod embedding;
+mod experts;
+mod gemv;
+mod matmul;
+mod rmsnorm;
+mod rope;
+mod swiglu;
+
+pub use attention::{AttentionShape, HEAD_DIMS};
+pub use cache::CacheType;
+pub use rope::RopeShape;
+
+use super::{Element, Slice};
+
+/// A number of elements, rows or blocks as the kernels take it.
+///
+/// # Panics
+/// Beyond 2^32 − 1.
+fn count(value: usize) -> u32 {
+    u32::try_from(value).expect("a kernel's sizes are 32-bit")
+}
+
+/// Checks that a slice holds at least `needed` elements.
+fn expect_len<T: Element>(name: &str, slice: &Slice<T>, needed: usize) {
+    assert!(slice.len() >= needed, "{name}: {} elements, the kernel touches {needed}", slice.len());
+}

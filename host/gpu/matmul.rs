@@ -1,0 +1,115 @@
+//! Weights on the device, and the product of tokens with them.
+//!
+//! One token is a matrix–vector product in a kernel of ours, bound by the reading of the weights, which stay packed. Several
+//! tokens go to cuBLAS, in the weights' own type if that is a float, else in f16: the matrix is unpacked into one scratch
+//! buffer just before, so that no second copy of the model is kept. `kernels/matmul.rs` says what is done to the
+//! activations so that 16 bits do not cost range (f16) or precision (bf16, which takes two products).
+
+use driver::cublas::{Element, Matrix};
+use half::{bf16, f16};
+
+use super::{Buffer, Gpu, GpuError, Slice};
+use crate::gguf::TensorType;
+
+/// A weight matrix on the device, as the file has it: `[n_out][n_in]`, one output's weights contiguous; or a stack of such.
+pub struct Weights {
+    /// The file's bytes.
+    pub data: Buffer<u8>,
+    /// How they hold the values.
+    pub tensor_type: TensorType,
+    /// Matrices in the stack: 1, or the number of experts.
+    pub n_matrices: usize,
+    /// Rows of a matrix.
+    pub n_out: usize,
+    /// Columns.
+    pub n_in: usize,
+}
+
+/// Memory for what cuBLAS needs in 16 bits, used by one product after another.
+pub struct Matmul {
+    input: Buffer<u16>,
+    inverse_scales: Buffer<f32>,
+    unpacked: Buffer<f16>,
+}
+
+impl Matmul {
+    /// Room for products of up to `max_tokens` tokens with matrices of up to `max_in` columns, of which those of
+    /// quantised types have at most `max_quantised` elements.
+    pub fn new(gpu: &Gpu, max_tokens: usize, max_in: usize, max_quantised: usize) -> Result<Matmul, GpuError> {
+        Ok(Matmul {
+            // Two for bf16, whose inputs go in as a sum.
+            input: gpu.alloc("matmul inputs", 2 * max_tokens * max_in)?,
+            inverse_scales: gpu.alloc("matmul input scales", max_tokens)?,
+            unpacked: gpu.alloc("an unpacked matrix", max_quantised)?,
+        })
+    }
+}
+
+impl Gpu {
+    /// out[token] = weights · x[token] (+ bias) (+ residual[token]), `x` of `[n_tokens][n_in]`, `out` and `residual` of
+    /// `[n_tokens][n_out]`. `residual` must not be `out`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn matmul(
+        &self,
+        scratch: &Matmul,
+        weights: &Weights,
+        x: &Slice<f32>,
+        bias: Option<&Slice<f32>>,
+        residual: Option<&Slice<f32>>,
+        out: &Slice<f32>,
+        n_tokens: usize,
+    ) -> Result<(), GpuError> {
+        assert_eq!(weights.n_matrices, 1, "a product with a stack of matrices needs to know the experts");
+        if n_tokens == 1 {
+            return self.gemv(weights, x, bias, residual, out);
+        }
+        let (n_in, n_out) = (weights.n_in, weights.n_out);
+        let (matrix, element) = match weights.tensor_type {
+            TensorType::F32 => (weights.data.address(), Element::F32),
+            TensorType::F16 => (weights.data.address(), Element::F16),
+            TensorType::BF16 => (weights.data.address(), Element::Bf16),
+            _ => {
+                self.dequantise(weights, &scratch.unpacked)?;
+                (scratch.unpacked.address(), Element::F16)
+            }
+        };
+        let n = n_tokens * n_in;
+        let (inputs, inverse_scales) = match element {
+            Element::F32 => (vec![x.address()], None),
+            Element::F16 => {
+                let input = scratch.input.cast::<f16>();
+                self.matmul_input_f16(x, &input, &scratch.inverse_scales, n_tokens, n_in)?;
+                (vec![input.address()], Some(&*scratch.inverse_scales))
+            }
+            Element::Bf16 => {
+                let input = scratch.input.cast::<bf16>();
+                let (high, low) = (input.slice(0..n), input.slice(n..2 * n));
+                self.matmul_input_bf16(x, &high, &low, n)?;
+                (vec![high.address(), low.address()], None)
+            }
+        };
+        let (needed, found) = (n_tokens * n_out, out.len());
+        assert!(found >= needed, "a matmul's output holds {found} of {needed}");
+        assert!(
+            residual.is_none_or(|residual| residual.address() != out.address()),
+            "a matmul overwrites its residual before it is added"
+        );
+        let operand = |address, element, rows, columns| Matrix { address, element, rows, columns };
+        for (index, input) in inputs.into_iter().enumerate() {
+            // SAFETY: the three matrices lie in live allocations of at least their sizes (checked by the conversions
+            // above and the assertion); the handle works on this stream.
+            unsafe {
+                self.cublas.matmul(
+                    operand(matrix, element, n_out, n_in),
+                    operand(input, element, n_tokens, n_in),
+                    operand(out.address(), Element::F32, n_tokens, n_out),
+                    if index == 0 { 0.0 } else { 1.0 },
+                )?;
+            }
+        }
+        if inverse_scales.is_none() && bias.is_none() && residual.is_none() {
+            return Ok(());
+        }
+        self.matmul_epilogue(out, inverse_scales, bias, residual, out, n_tokens, n_out)
+    }
+}

@@ -1,0 +1,188 @@
+//! The device: memory, the kernels' launchers and cuBLAS, on one stream.
+//!
+//! Everything here goes through `cust` to the `cu*` entry points, which [`driver`] serves from the NVIDIA driver or from
+//! softcuda; nothing in this module knows which.
+//!
+//! Device memory is not Rust memory. A [`Slice`] names a range of it and is shared freely: kernels and copies are
+//! enqueued on one stream and run in that order, so a launch that writes through a `&Slice` races with nothing.
+
+mod buffer;
+pub mod kernels;
+mod matmul;
+mod upload;
+
+use std::{collections::HashMap, ffi::c_void};
+
+use cust::{
+    context::Context,
+    device::{Device, DeviceAttribute},
+    error::CudaError,
+    module::Module,
+    stream::{Stream, StreamFlags},
+    sys::{CUfunction, CUresult, cudaError_enum},
+};
+use driver::{Backend, DeviceChoice, cublas};
+
+pub use buffer::{Buffer, Element, Pinned, Slice, SubSlice};
+pub use matmul::{Matmul, Weights};
+pub use upload::Transfer;
+
+/// The kernels' PTX, as the build made it.
+pub const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
+
+/// What went wrong on the device.
+#[derive(Debug, thiserror::Error)]
+pub enum GpuError {
+    /// No device as asked for.
+    #[error(transparent)]
+    Select(#[from] driver::SelectError),
+    /// A driver call failed.
+    #[error("{action}: {detail}")]
+    Driver {
+        /// What was being done.
+        action: String,
+        /// The driver's code, or what is known beyond it: a softcuda fault, for one.
+        detail: String,
+    },
+    /// Not enough device memory.
+    #[error(
+        "{what} needs {needed} bytes of device memory and {free} of {total} are free: choose a smaller model or context (-c)"
+    )]
+    OutOfMemory {
+        /// What the memory was for.
+        what: String,
+        /// Bytes asked for.
+        needed: usize,
+        /// Bytes free.
+        free: usize,
+        /// Bytes the device has.
+        total: usize,
+    },
+    /// cuBLAS is missing or failed.
+    #[error(transparent)]
+    Cublas(#[from] cublas::CublasError),
+}
+
+/// Turns a result of `cust`'s into one that says what was being done.
+fn driver_call<T>(action: impl FnOnce() -> String, result: Result<T, CudaError>) -> Result<T, GpuError> {
+    result.map_err(|error| driver_error(action(), &error))
+}
+
+/// The same for a driver function called directly.
+fn check(action: impl FnOnce() -> String, result: CUresult) -> Result<(), GpuError> {
+    match result {
+        cudaError_enum::CUDA_SUCCESS => Ok(()),
+        error => Err(driver_error(action(), &error)),
+    }
+}
+
+fn driver_error(action: String, error: &dyn std::fmt::Debug) -> GpuError {
+    let detail = driver::last_error().unwrap_or_else(|| format!("{error:?}"));
+    GpuError::Driver { action, detail }
+}
+
+/// One device with its context, stream, loaded kernels and cuBLAS handle. Belongs to the thread that opened it.
+pub struct Gpu {
+    // In the order in which they must be dropped: each needs those after it.
+    cublas: cublas::Handle,
+    functions: HashMap<&'static str, CUfunction>,
+    _module: Module,
+    stream: Stream,
+    device: Device,
+    backend: Backend,
+    _context: Context,
+}
+
+impl Gpu {
+    /// Opens the chosen device and loads the kernels.
+    pub fn open(choice: DeviceChoice) -> Result<Gpu, GpuError> {
+        let backend = driver::select(choice)?;
+        driver_call(|| "starting CUDA".into(), cust::init(cust::CudaFlags::empty()))?;
+        let device = driver_call(|| "opening device 0".into(), Device::get_device(0))?;
+        let context = driver_call(|| "creating a context".into(), Context::new(device))?;
+        let stream = driver_call(|| "creating a stream".into(), Stream::new(StreamFlags::NON_BLOCKING, None))?;
+        let module = driver_call(|| "loading the kernels".into(), Module::from_ptx(PTX, &[]))?;
+        let mut functions = HashMap::new();
+        for kernel in ::kernels::all() {
+            let function = module.get_function(kernel.name);
+            let function = driver_call(|| format!("finding the kernel `{}`", kernel.name), function)?;
+            functions.insert(kernel.name, function.to_raw());
+        }
+        let cublas = cublas::Handle::new()?;
+        // SAFETY: the stream belongs to the current context and outlives the handle, which is dropped before it.
+        unsafe { cublas.set_stream(stream.as_inner().cast())? };
+        Ok(Gpu { cublas, functions, _module: module, stream, device, backend, _context: context })
+    }
+
+    /// Whether this is the NVIDIA driver's device or softcuda's.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// The device's name, as `generate --format json` and `-v` show it.
+    pub fn name(&self) -> Result<String, GpuError> {
+        driver_call(|| "reading the device's name".into(), self.device.name())
+    }
+
+    /// The number of multiprocessors.
+    pub fn n_multiprocessors(&self) -> Result<u32, GpuError> {
+        let count = self.device.get_attribute(DeviceAttribute::MultiprocessorCount);
+        Ok(driver_call(|| "reading the number of multiprocessors".into(), count)?.unsigned_abs())
+    }
+
+    /// Free bytes of the chosen device's memory, for who wants no more of it than that.
+    pub fn free_memory(choice: DeviceChoice) -> Result<(Backend, usize), GpuError> {
+        let backend = driver::select(choice)?;
+        driver_call(|| "starting CUDA".into(), cust::init(cust::CudaFlags::empty()))?;
+        let device = driver_call(|| "opening device 0".into(), Device::get_device(0))?;
+        let _context = driver_call(|| "creating a context".into(), Context::new(device))?;
+        let (free, _) = driver_call(|| "reading the free memory".into(), cust::memory::mem_get_info())?;
+        Ok((backend, free))
+    }
+
+    /// Free and total device memory in bytes.
+    pub fn memory(&self) -> Result<(usize, usize), GpuError> {
+        driver_call(|| "reading the free memory".into(), cust::memory::mem_get_info())
+    }
+
+    /// Waits until all that was enqueued has run.
+    pub fn synchronise(&self) -> Result<(), GpuError> {
+        driver_call(|| "running the kernels".into(), self.stream.synchronize())
+    }
+
+    /// Enqueues a kernel.
+    ///
+    /// # Safety
+    /// - The launch contract in the kernel's documentation holds for this grid, block and these arguments: every
+    ///   pointer leads to as much memory as the kernel touches.
+    unsafe fn launch<P, A: cuda_std::Arguments<P>>(
+        &self,
+        kernel: cuda_std::Kernel<P>,
+        grid: [u32; 3],
+        block: u32,
+        arguments: A,
+    ) -> Result<(), GpuError> {
+        let function = self.functions[kernel.name()];
+        let mut packed = kernel.pack(arguments);
+        let (mut pointers, _) = packed.pointers();
+        let [x, y, z] = grid;
+        // SAFETY: the function belongs to the loaded module; `pointers` leads to as many arguments as the kernel has
+        // parameters, of their types, alive during the call; the rest is the caller's contract.
+        let result = unsafe {
+            cust::sys::cuLaunchKernel(
+                function,
+                x,
+                y,
+                z,
+                block,
+                1,
+                1,
+                0,
+                self.stream.as_inner(),
+                pointers.as_mut_ptr().cast::<*mut c_void>(),
+                std::ptr::null_mut(),
+            )
+        };
+        check(|| format!("launching the kernel `{}`", kernel.name()), result)
+    }
+}

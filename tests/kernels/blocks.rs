@@ -1,0 +1,133 @@
+//! Every quantised type: rows, conversions and products against the host's dequantiser, whose bits are ggml's.
+
+use ferrowarp::{
+    gguf::TensorType,
+    gpu::{Gpu, Matmul, Weights},
+    quant::dequantise,
+};
+use half::f16;
+
+use crate::support::*;
+
+fn quantised() -> impl Iterator<Item = TensorType> {
+    TensorType::ALL.iter().copied().filter(|tensor_type| tensor_type.is_quantised())
+}
+
+/// Blocks of random bits on the device, and their values. The scales are made ordinary numbers (random bits would hold
+/// infinities and NaN); everything else of a block is as random as it can be.
+fn blocks(gpu: &Gpu, random: &mut Random, tensor_type: TensorType, n_out: usize, n_in: usize) -> (Weights, Vec<f32>) {
+    let block_bytes = tensor_type.block_bytes() as usize;
+    let n_blocks = n_out * n_in / tensor_type.block_elements() as usize;
+    let mut bytes: Vec<u8> = (0..n_blocks * block_bytes).map(|_| random.bits() as u8).collect();
+    for block in bytes.chunks_mut(block_bytes) {
+        if tensor_type == TensorType::MXFP4 {
+            block[0] = 120 + random.below(8) as u8;
+            continue;
+        }
+        for offset in scales(tensor_type) {
+            let scale = f16::from_f32(0.01 + 0.01 * random.value());
+            block[*offset..offset + 2].copy_from_slice(&scale.to_le_bytes());
+        }
+    }
+    let mut values = vec![0.0; n_out * n_in];
+    dequantise(tensor_type, &bytes, &mut values);
+    let data = gpu.upload("blocks", &bytes).unwrap();
+    (Weights { data, tensor_type, n_matrices: 1, n_out, n_in }, values)
+}
+
+/// Where a block's half-precision scales are.
+fn scales(tensor_type: TensorType) -> &'static [usize] {
+    match tensor_type {
+        TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 | TensorType::IQ4_NL | TensorType::IQ4_XS => &[0],
+        TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => &[0, 2],
+        TensorType::Q2_K => &[80, 82],
+        TensorType::Q3_K => &[108],
+        TensorType::Q6_K => &[208],
+        other => panic!("where are the scales of {other}?"),
+    }
+}
+
+#[test]
+fn every_quantised_type_has_its_kernels_and_no_others_have() {
+    let mut with_kernels: Vec<&str> = kernels::blocks::FORMATS.iter().map(|format| format.name).collect();
+    let mut types: Vec<&str> = quantised().map(TensorType::name).collect();
+    with_kernels.sort_unstable();
+    types.sort_unstable();
+    assert_eq!(with_kernels, types);
+}
+
+#[test]
+fn embedding_rows_of_blocks_have_ggmls_bits() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for tensor_type in quantised() {
+        let (n_vocab, n_embd) = (5, 3 * tensor_type.block_elements() as usize);
+        let (table, values) = blocks(&gpu, &mut random, tensor_type, n_vocab, n_embd);
+        let tokens = [4, 0, 2];
+        let out = Output::<f32>::new(&gpu, tokens.len() * n_embd);
+        gpu.embedding(&table, &gpu.upload("tokens", &tokens).unwrap(), &out, tokens.len()).unwrap();
+        let want = tokens.iter().flat_map(|token| &values[*token as usize * n_embd..][..n_embd]);
+        for (index, (got, want)) in out.read(&gpu).iter().zip(want).enumerate() {
+            assert_eq!(got.to_bits(), want.to_bits(), "{tensor_type} value {index}: got {got}, want {want}");
+        }
+    }
+}
+
+#[test]
+fn blocks_are_unpacked_to_the_nearest_f16() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for tensor_type in quantised() {
+        // Enough for a second thread block, which is then not full.
+        let (n_out, n_in) =
+            (5, tensor_type.block_elements() as usize * if tensor_type.block_elements() > 32 { 1 } else { 9 });
+        let (weights, values) = blocks(&gpu, &mut random, tensor_type, n_out, n_in);
+        let out = Output::<f16>::new(&gpu, n_out * n_in);
+        gpu.dequantise(&weights, &out).unwrap();
+        for (index, (got, want)) in out.read(&gpu).iter().zip(&values).enumerate() {
+            assert_eq!(
+                got.to_bits(),
+                f16::from_f32(*want).to_bits(),
+                "{tensor_type} value {index}: got {got}, want {want}"
+            );
+        }
+    }
+}
+
+#[test]
+fn products_with_blocks_agree_with_their_definition() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for tensor_type in quantised() {
+        let elements = tensor_type.block_elements() as usize;
+        for (n_out, n_in) in [(5, elements), (6, 896usize.next_multiple_of(elements)), (9, 7 * elements)] {
+            let (matrix, values) = blocks(&gpu, &mut random, tensor_type, n_out, n_in);
+            let n_tokens = 3;
+            let x = random.values(n_tokens * n_in, 2.0);
+            let (bias, residual) = (random.values(n_out, 30.0), random.values(n_tokens * n_out, 100.0));
+            let device_x = gpu.upload("x", &x).unwrap();
+            let device_bias = gpu.upload("bias", &bias).unwrap();
+            let device_residual = gpu.upload("residual", &residual).unwrap();
+            let scratch = Matmul::new(&gpu, n_tokens, n_in, n_out * n_in).unwrap();
+            for n_tokens in [1, n_tokens] {
+                let out = Output::new(&gpu, n_tokens * n_out);
+                gpu.matmul(&scratch, &matrix, &device_x, Some(&device_bias), Some(&device_residual), &out, n_tokens)
+                    .unwrap();
+                // One token: f32 throughout. Several: weights and activations rounded to 11 bits each.
+                let precision = if n_tokens == 1 { 2f64.powi(-19) } else { 2f64.powi(-10) };
+                for (index, got) in out.read(&gpu).iter().enumerate() {
+                    let (token, row) = (index / n_out, index % n_out);
+                    let products =
+                        (0..n_in).map(|i| f64::from(values[row * n_in + i]) * f64::from(x[token * n_in + i]));
+                    let (sum, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
+                    let want = sum + f64::from(bias[row]) + f64::from(residual[index]);
+                    let error = (f64::from(*got) - want).abs();
+                    assert!(
+                        error <= precision * size + 3e-5,
+                        "{tensor_type} {n_tokens}×{n_out}×{n_in} [{token}][{row}]: got {got}, want {want}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! y = x / √(mean(x²) + ε) · weight.
+
+use crate::support::*;
+
+fn reference(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f64> {
+    let n = weight.len();
+    let row = |row: &[f32]| {
+        let mean = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / n as f64;
+        let scale = 1.0 / (mean + f64::from(epsilon)).sqrt();
+        row.iter().zip(weight).map(|(x, w)| f64::from(*x) * scale * f64::from(*w)).collect::<Vec<_>>()
+    };
+    x.chunks(n).flat_map(row).collect()
+}
+
+#[test]
+fn rmsnorm_agrees_with_its_definition() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for (rows, n) in [(2, 1), (3, 31), (2, 256), (5, 257), (2, 896), (3, 2000)] {
+        // 1e-4 lets ε matter; 1e4 is a residual stream far beyond f16's comfort.
+        for scale in [1e-4, 1.0, 1e4] {
+            let (x, weight) = (random.values(rows * n, scale), random.values(n, 2.0));
+            let out = Output::new(&gpu, rows * n);
+            let device_x = gpu.upload("x", &x).unwrap();
+            let device_weight = gpu.upload("weight", &weight).unwrap();
+            gpu.rmsnorm(&device_x, &device_weight, &out, rows, 1e-6).unwrap();
+            // The mean's error is a few roundings (sums of ≤ 8 a thread, then trees), halved by the root.
+            let want = reference(&x, &weight, 1e-6);
+            assert_close(&format!("{rows}×{n} scale {scale}"), &out.read(&gpu), &want, 0.0, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn rmsnorm_works_in_place_and_leaves_zero_alone() {
+    let gpu = gpu();
+    let x = gpu.upload("x", &[0.0f32; 6]).unwrap();
+    let weight = gpu.upload("weight", &[3.0f32; 3]).unwrap();
+    gpu.rmsnorm(&x, &weight, &x, 2, 1e-6).unwrap();
+    assert_eq!(gpu.read(&x).unwrap(), [0.0; 6]);
+}

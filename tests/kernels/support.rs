@@ -1,0 +1,167 @@
+//! What the kernel tests share: the device, random values, poisoned outputs and comparison.
+
+use driver::{Backend, DeviceChoice};
+use ferrowarp::{
+    gguf::TensorType,
+    gpu::{Buffer, Element, Gpu, Weights},
+};
+use half::{bf16, f16};
+
+/// Elements behind an output that no kernel may touch.
+const MARGIN: usize = 64;
+
+/// The byte that outputs are filled with: as `f32` it is a NaN.
+const POISON: u8 = 0xff;
+
+/// Opens the device that `FERROWARP_DEVICE` names, on softcuda with the sanitizer on.
+pub fn gpu() -> Gpu {
+    let choice = std::env::var("FERROWARP_DEVICE").unwrap_or_else(|_| "auto".into());
+    let choice: DeviceChoice = choice.parse().expect("FERROWARP_DEVICE");
+    let gpu = Gpu::open(choice).expect("the device asked for");
+    if gpu.backend() == Backend::Soft {
+        driver::soft::device().expect("softcuda").set_sanitizer(true);
+    }
+    gpu
+}
+
+/// A repeatable source of random values (SplitMix64; Steele, Lea and Flood, 2014).
+pub struct Random(u64);
+
+impl Random {
+    /// Seeded by `FERROWARP_SEED`, else by the time; prints the seed, which the test runner shows on failure.
+    pub fn new() -> Random {
+        let seed = match std::env::var("FERROWARP_SEED") {
+            Ok(seed) => seed.parse().expect("FERROWARP_SEED is a number"),
+            Err(_) => std::time::UNIX_EPOCH.elapsed().expect("a clock past 1970").as_nanos() as u64,
+        };
+        println!("FERROWARP_SEED={seed}");
+        Random(seed)
+    }
+
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform over [-1, 1).
+    pub fn value(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.bits() % end as u64) as usize
+    }
+
+    pub fn values(&mut self, len: usize, scale: f32) -> Vec<f32> {
+        (0..len).map(|_| self.value() * scale).collect()
+    }
+
+    pub fn tokens(&mut self, len: usize, end: usize) -> Vec<u32> {
+        (0..len).map(|_| self.below(end) as u32).collect()
+    }
+}
+
+/// An output buffer that holds nothing but poison.
+pub struct Output<T: Element> {
+    buffer: Buffer<T>,
+    len: usize,
+}
+
+impl<T: Element> std::ops::Deref for Output<T> {
+    type Target = Buffer<T>;
+
+    fn deref(&self) -> &Buffer<T> {
+        &self.buffer
+    }
+}
+
+impl<T: Element> Output<T> {
+    pub fn new(gpu: &Gpu, len: usize) -> Output<T> {
+        let buffer = gpu.alloc("a test's output", len + MARGIN).unwrap();
+        gpu.fill(&buffer, POISON).unwrap();
+        Output { buffer, len }
+    }
+
+    /// The output, after a check that the margin is as it was.
+    pub fn read(&self, gpu: &Gpu) -> Vec<T> {
+        let mut values = gpu.read(&self.buffer).unwrap();
+        let margin = values.split_off(self.len);
+        assert!(
+            bytemuck::cast_slice::<T, u8>(&margin).iter().all(|byte| *byte == POISON),
+            "the kernel wrote past its output of {} elements",
+            self.len
+        );
+        values
+    }
+}
+
+/// Fails where |got − want| > absolute + relative · |want| for some element, and names the worst.
+#[track_caller]
+pub fn assert_close(what: &str, got: &[f32], want: &[f64], absolute: f64, relative: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: length");
+    let excess = |(got, want): (&f32, &f64)| {
+        let error = (f64::from(*got) - want).abs();
+        if error.is_nan() { f64::INFINITY } else { error - (absolute + relative * want.abs()) }
+    };
+    let worst = got.iter().zip(want).map(excess).enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+    if let Some((index, excess)) = worst
+        && excess > 0.0
+    {
+        let failed = got.iter().zip(want).filter(|pair| excess_of(*pair, absolute, relative)).count();
+        panic!(
+            "{what}: element {index} of {}: got {}, want {} (tolerance {absolute:e} + {relative:e}·|want|); {failed} fail",
+            got.len(),
+            got[index],
+            want[index]
+        );
+    }
+}
+
+fn excess_of((got, want): (&f32, &f64), absolute: f64, relative: f64) -> bool {
+    let error = (f64::from(*got) - want).abs();
+    error.is_nan() || error > absolute + relative * want.abs()
+}
+
+pub const FLOATS: [TensorType; 3] = [TensorType::F32, TensorType::F16, TensorType::BF16];
+
+/// A random weight matrix of floats on the device, and its values as the type holds them.
+pub fn weights(
+    gpu: &Gpu,
+    random: &mut Random,
+    tensor_type: TensorType,
+    n_out: usize,
+    n_in: usize,
+) -> (Weights, Vec<f64>) {
+    let values = random.values(n_out * n_in, 1.0);
+    let (bytes, exact): (Vec<u8>, Vec<f64>) = match tensor_type {
+        TensorType::F32 => (bytemuck::cast_slice(&values).to_vec(), values.iter().map(|v| f64::from(*v)).collect()),
+        TensorType::F16 => {
+            let halves: Vec<f16> = values.iter().map(|value| f16::from_f32(*value)).collect();
+            (bytemuck::cast_slice(&halves).to_vec(), halves.iter().map(|half| half.to_f64()).collect())
+        }
+        TensorType::BF16 => {
+            let halves: Vec<bf16> = values.iter().map(|value| bf16::from_f32(*value)).collect();
+            (bytemuck::cast_slice(&halves).to_vec(), halves.iter().map(|half| half.to_f64()).collect())
+        }
+        packed => panic!("{packed} is no float"),
+    };
+    let data = gpu.upload("weights", &bytes).unwrap();
+    (Weights { data, tensor_type, n_matrices: 1, n_out, n_in }, exact)
+}
+
+/// The orthogonal Walsh–Hadamard transform of 32 values, which is its own inverse: out[i] = Σ_j ±x[j] / √32, the sign being
+/// that of the number of bits that `i` and `j` have in common.
+pub fn hadamard(block: &[f64]) -> Vec<f64> {
+    assert_eq!(block.len(), 32);
+    let sign = |i: usize, j: usize| {
+        if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 }
+    };
+    let value = |i: usize| block.iter().enumerate().map(|(j, x)| sign(i, j) * x).sum::<f64>() / 32f64.sqrt();
+    (0..32).map(value).collect()
+}
+
+pub fn as_f64(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|value| f64::from(*value)).collect()
+}

@@ -1,0 +1,86 @@
+//! What the kernels' PTX must and must not hold. (`./x lint-ptx` has NVIDIA's assembler judge it too.)
+
+use std::collections::BTreeMap;
+
+use ferrowarp::gpu::PTX;
+
+/// Each entry's name and the lines of its body.
+fn entries() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let entries: BTreeMap<_, _> = PTX
+        .split(".entry ")
+        .skip(1)
+        .map(|text| {
+            let name = text.split('(').next().unwrap().trim();
+            let body = text.split_once("\n{").expect("a body").1.split("\n}").next().unwrap();
+            (name, body.lines().map(str::trim).collect())
+        })
+        .collect();
+    assert_eq!(entries.len(), kernels::all().count(), "the PTX has every kernel");
+    entries
+}
+
+fn count(body: &[&str], needle: &str) -> usize {
+    body.iter().filter(|line| line.contains(needle)).count()
+}
+
+/// Inline assembly comes as one line; what follows a predicate or a brace is an instruction too.
+fn instructions<'a>(body: &[&'a str]) -> Vec<&'a str> {
+    let pieces = body.iter().flat_map(|line| line.split(';')).map(|piece| piece.trim_start_matches(['{', ' ', '\t']));
+    pieces
+        .map(
+            |piece| {
+                if piece.starts_with('@') { piece.split_once(char::is_whitespace).map_or("", |p| p.1) } else { piece }
+            },
+        )
+        .map(str::trim)
+        .filter(|piece| !piece.is_empty())
+        .collect()
+}
+
+#[test]
+fn no_kernel_uses_local_memory_or_calls_a_function() {
+    // Local memory is device memory: an array that was not kept in registers, or a spill.
+    for (name, body) in entries() {
+        for needle in [".local", "ld.local", "st.local", "call"] {
+            assert_eq!(count(&body, needle), 0, "{name}: `{needle}` in its PTX");
+        }
+    }
+}
+
+#[test]
+fn no_kernel_accesses_memory_generically() {
+    // A generic access is resolved by the hardware each time. Shared memory is reached by ld.shared and st.shared only.
+    for (name, body) in entries() {
+        for instruction in instructions(&body) {
+            let opcode = instruction.split_whitespace().next().unwrap_or_default();
+            let Some((operation, rest)) = opcode.split_once('.') else {
+                continue;
+            };
+            if !["ld", "st", "atom", "red"].contains(&operation) {
+                continue;
+            }
+            let space = rest.split('.').find(|part| ["global", "shared", "param", "const"].contains(part));
+            assert!(space.is_some(), "{name}: generic access `{instruction}`");
+        }
+    }
+}
+
+#[test]
+fn weights_and_caches_are_read_sixteen_bytes_at_a_time() {
+    for (name, body) in entries() {
+        if name.starts_with("gemv_f") || name.starts_with("gemv_bf") {
+            // Four loads of weights in flight in the main loop, one in the loop that ends the row.
+            assert_eq!(count(&body, "ld.global.nc.L1::no_allocate.v4.b32"), 5, "{name}");
+        }
+        if name.starts_with("gemv_") {
+            assert!(count(&body, "ld.global.v4.b32") >= 2, "{name}: activations");
+        }
+        if name.starts_with("attention_") {
+            // The query, keys (twice: once more where probabilities are asked for) and values.
+            assert!(count(&body, "ld.global.v4.b32") >= 4, "{name}");
+        }
+        if name.starts_with("dequantise_") {
+            assert_eq!(count(&body, "st.global.v4.b32"), 1, "{name}");
+        }
+    }
+}
