@@ -1,12 +1,19 @@
 //! Text generation from GGUF language models on an NVIDIA GPU, with every kernel written in Rust.
 
+pub mod atomic_file;
 pub mod chat;
+pub mod cli;
 pub mod forward;
+pub mod generate;
 pub mod gguf;
 pub mod gpu;
 pub mod model;
+pub mod perplexity;
+pub mod prompt_cache;
 pub mod quant;
 pub mod reference;
 pub mod sample;
+pub mod session;
+pub mod synth;
 pub mod tokenizer;
 pub mod trace;

@@ -1,3 +1,7 @@
 //! The `ferrowarp` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ferrowarp::cli::run()
+}

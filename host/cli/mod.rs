@@ -1,0 +1,162 @@
+//! The command line: text on standard output, everything else on standard error.
+//!
+//! Each command is a file with its arguments and what it does; what several share are groups of arguments in files of their
+//! own (`model`, `prompt`, `chat_template`, `sampling`, `generation`). Exit codes: 0, 1 for every error, 130 when interrupted.
+
+mod chat;
+mod chat_template;
+mod completions;
+mod devices;
+mod diff;
+mod generate;
+mod generation;
+mod inspect;
+mod interrupt;
+mod man;
+mod model;
+mod perplexity;
+mod prompt;
+mod report;
+mod sampling;
+mod synth;
+mod template;
+mod tokenize;
+mod trace;
+mod usage;
+mod verify;
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::{FromArgMatches, Parser, Subcommand};
+
+/// Text generation from GGUF models on an NVIDIA GPU, with every kernel written in Rust.
+#[derive(Parser)]
+#[command(
+    name = "ferrowarp",
+    version,
+    arg_required_else_help = true,
+    after_help = "Example:\n  ferrowarp generate -p 'Write a haiku about the sea that includes the word \"blue\"'\n\n\
+                  Without a GPU everything runs on softcuda, a software CUDA device (--device soft).\n\
+                  Every option can be set by an environment variable too: FERROWARP_ and its name, as FERROWARP_TOP_K=20."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Continue a prompt.
+    Generate(Box<generate::Arguments>),
+    /// Talk with a model.
+    Chat(Box<chat::Arguments>),
+    /// Show the tokens of a text.
+    Tokenize(tokenize::Arguments),
+    /// Show what a model sees of a prompt: the chat template's output.
+    Template(template::Arguments),
+    /// Measure how well a model predicts a text.
+    Perplexity(perplexity::Arguments),
+    /// Write every intermediate tensor of a forward pass to a file.
+    Trace(trace::Arguments),
+    /// Find the first tensor in which two traces differ.
+    Diff(diff::Arguments),
+    /// Compare the device's forward pass with the CPU reference's, tensor by tensor.
+    Verify(verify::Arguments),
+    /// Show what a model file holds.
+    Inspect(inspect::Arguments),
+    /// Write a model file of a published shape, with random weights.
+    Synth(synth::Arguments),
+    /// List the devices found, and where they were looked for.
+    Devices,
+    /// Print a shell's completion script.
+    Completions(completions::Arguments),
+    /// Print the manual page.
+    Man(man::Arguments),
+}
+
+/// What a command that went through says to the shell.
+enum Outcome {
+    /// All is well.
+    Done,
+    /// The command did its work and the answer is no: traces differ, for one.
+    Negative,
+    /// A person stopped it.
+    Interrupted,
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let matches = match usage::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return usage::report(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return usage::report(&error),
+    };
+    let result = match cli.command {
+        Command::Generate(arguments) => arguments.run(),
+        Command::Chat(arguments) => arguments.run(),
+        Command::Tokenize(arguments) => arguments.run(),
+        Command::Template(arguments) => arguments.run(),
+        Command::Perplexity(arguments) => arguments.run(),
+        Command::Trace(arguments) => arguments.run(),
+        Command::Diff(arguments) => arguments.run(),
+        Command::Verify(arguments) => arguments.run(),
+        Command::Inspect(arguments) => arguments.run(),
+        Command::Synth(arguments) => arguments.run(),
+        Command::Devices => devices::run(),
+        Command::Completions(arguments) => arguments.run(),
+        Command::Man(arguments) => arguments.run(),
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Negative) => ExitCode::FAILURE,
+        Ok(Outcome::Interrupted) => ExitCode::from(interrupt::EXIT_CODE),
+        // Whoever reads our output has read enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error(&one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// The error and its causes in one line; a cause that the error's own text already holds is not said twice.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.contains(&cause) {
+            continue;
+        }
+        if !line.is_empty() {
+            line += ": ";
+        }
+        line += &cause;
+    }
+    line.replace(['\n', '\r'], " ")
+}
+
+/// One line on standard error; the word `error` in red where a person sees it and wants colours.
+fn print_error(line: &str) {
+    if shows_progress() && wants_colour() {
+        eprintln!("\x1b[1;31merror:\x1b[0m {line}");
+    } else {
+        eprintln!("error: {line}");
+    }
+}
+
+/// Whether a person sees standard error.
+fn shows_progress() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// <https://no-color.org>: any value but the empty one asks for none.
+fn wants_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

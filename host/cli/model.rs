@@ -1,0 +1,119 @@
+//! The arguments that choose a model and a device, and loading it.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use driver::DeviceChoice;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::shows_progress;
+use crate::{
+    forward::{Engine, EngineOptions},
+    gguf::Gguf,
+    gpu::{Gpu, kernels::CacheType},
+};
+
+/// The model in the program itself, so that it does something without a download.
+const EMBEDDED: &[u8] = include_bytes!("../../models/haiku/haiku.gguf");
+
+/// The name that the embedded model goes by in messages.
+pub const EMBEDDED_NAME: &str = "the embedded haiku model";
+
+/// Which model to read.
+#[derive(Args)]
+pub struct ModelArgument {
+    /// The GGUF file; a small model that writes haiku is embedded and used without it.
+    #[arg(short, long, value_name = "FILE", env = "FERROWARP_MODEL")]
+    pub model: Option<PathBuf>,
+}
+
+impl ModelArgument {
+    /// Opens the file, or the embedded model.
+    pub fn open(&self) -> Result<Gguf> {
+        Ok(match &self.model {
+            Some(path) => Gguf::open(path)?,
+            None => Gguf::from_static(EMBEDDED, EMBEDDED_NAME)?,
+        })
+    }
+}
+
+/// Where to run.
+#[derive(Args)]
+pub struct DeviceArgument {
+    /// auto (the GPU where there is one), cuda or soft.
+    #[arg(long, default_value = "auto", env = "FERROWARP_DEVICE")]
+    pub device: DeviceChoice,
+}
+
+/// The arguments of every command that runs a model.
+#[derive(Args)]
+pub struct EngineArguments {
+    #[command(flatten)]
+    pub model: ModelArgument,
+    #[command(flatten)]
+    pub device: DeviceArgument,
+    #[command(flatten)]
+    pub memory: MemoryArguments,
+}
+
+/// What decides how much device memory a model takes.
+#[derive(Args)]
+pub struct MemoryArguments {
+    /// Type of the KV cache: f16, bf16, f32 or q8_0.
+    #[arg(long, default_value = "f16", env = "FERROWARP_CACHE_TYPE")]
+    pub cache_type: CacheType,
+    /// Positions to have room for [default: the model's context, at most 4096].
+    #[arg(short, long, value_name = "N", env = "FERROWARP_CONTEXT")]
+    pub context: Option<usize>,
+    /// Device memory to take at most, as in 800M or 6G [default: what is free].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, env = "FERROWARP_MEMORY_LIMIT")]
+    pub memory_limit: Option<u64>,
+}
+
+impl MemoryArguments {
+    /// As the engine takes them.
+    pub fn options(&self) -> EngineOptions {
+        EngineOptions {
+            n_context: self.context,
+            cache_type: self.cache_type,
+            memory_limit: self.memory_limit,
+            ..EngineOptions::default()
+        }
+    }
+}
+
+/// Bytes, or K, M, G: times 1024, 1024², 1024³.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (number, shift) = match text.char_indices().next_back() {
+        Some((end, 'K' | 'k')) => (&text[..end], 10),
+        Some((end, 'M' | 'm')) => (&text[..end], 20),
+        Some((end, 'G' | 'g')) => (&text[..end], 30),
+        _ => (text, 0),
+    };
+    let bytes = number.parse::<u64>().ok();
+    bytes
+        .and_then(|n| n.checked_mul(1 << shift))
+        .ok_or_else(|| format!("found {text:?}, expected a number of bytes such as 800M or 6G"))
+}
+
+impl EngineArguments {
+    /// Loads the model onto the device, with a progress bar where a person watches; gives the time it took.
+    pub fn load(&self, gguf: &Gguf, all_logits: bool) -> Result<(Engine, Duration)> {
+        let start = Instant::now();
+        let gpu = Gpu::open(self.device.device)?;
+        let bar = if shows_progress() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("loading {bar:40} {bytes}/{total_bytes} {bytes_per_sec}");
+        bar.set_style(style.context("the progress bar's template")?);
+        let options = EngineOptions { all_logits, ..self.memory.options() };
+        let engine = Engine::load(gpu, gguf, options, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        });
+        bar.finish_and_clear();
+        Ok((engine?, start.elapsed()))
+    }
+}

@@ -1,0 +1,187 @@
+//! Model files of published shapes with random weights.
+//!
+//! Speed and memory depend on a model's shape and its weights' types, not on what the weights say. So a file with the
+//! hyperparameters, tensors and mix of types of a published model is all that a benchmark or a test needs, and nobody has
+//! to fetch it. What such a model writes is noise.
+//!
+//! The data section is a sequence of pieces: up to a mebibyte of one tensor, or the padding after one. Each piece comes
+//! from a random stream of its own, so that threads fill pieces in any order and the file only depends on shape, mix and
+//! seed. While one batch of pieces is written, the next is filled: two batches is all the memory there is.
+
+mod file;
+mod mix;
+mod random;
+mod shape;
+mod vocabulary;
+
+use std::io::{self, Write};
+
+use rayon::prelude::*;
+
+use crate::gguf::{TensorType, Value, Writer};
+pub use file::{SynthError, create};
+pub use mix::{FileType, ModelFacts};
+use random::{Random, fill_matrix, fill_vector};
+pub use shape::{SHAPES, Shape, ShapeExperts};
+
+/// Blocks of a piece at most: a piece is never part of a block.
+const PIECE_BLOCKS: u64 = 4096;
+/// Bytes of pieces that are filled together, and held together.
+const BATCH_BYTES: usize = 16 << 20;
+
+/// A file that could be written.
+pub struct Synth {
+    shape: &'static Shape,
+    seed: u64,
+    header: Vec<u8>,
+    tensors: Vec<Tensor>,
+}
+
+struct Tensor {
+    name: String,
+    /// The contiguous dimension.
+    columns: u64,
+    tensor_type: TensorType,
+    bytes: u64,
+    /// Bytes after it, up to the next tensor.
+    padding: u64,
+}
+
+/// A part of the data section.
+struct Piece<'a> {
+    content: Content<'a>,
+    bytes: usize,
+}
+
+enum Content<'a> {
+    Padding,
+    /// Bytes of a tensor from `start`, by their own random stream.
+    Part {
+        tensor: &'a Tensor,
+        start: u64,
+        stream: u64,
+    },
+}
+
+impl Synth {
+    /// Lays the file out.
+    pub fn new(shape: &'static Shape, file_type: FileType, seed: u64) -> Synth {
+        let facts = ModelFacts {
+            n_layers: shape.n_layers,
+            n_experts: shape.experts.map_or(0, |experts| experts.n_experts),
+            heads_per_kv_head: shape.n_heads / shape.n_kv_heads,
+            tied_output: shape.tied_output,
+        };
+        let mut writer = Writer::default();
+        let text = |text: &str| Value::String(text.to_owned());
+        writer.metadata("general.architecture", &text(shape.architecture));
+        writer.metadata("general.type", &text("model"));
+        let name = format!("{} {}, random weights", shape.name, file_type.name());
+        writer.metadata("general.name", &text(&name));
+        writer.metadata("general.file_type", &Value::U32(file_type.number()));
+        writer.metadata("general.quantization_version", &Value::U32(2));
+        let vocabulary = vocabulary::metadata(shape.architecture, shape.vocab_size);
+        for (key, value) in shape.metadata().into_iter().chain(vocabulary) {
+            writer.metadata(&key, &value);
+        }
+        let tensors = shape.tensors().into_iter().map(|(name, dims)| {
+            let tensor_type = file_type.tensor_type(facts, &name, &dims);
+            let start = writer.tensor(&name, &dims, tensor_type);
+            let row = tensor_type.row_bytes(dims[0]).expect("the mix fits the rows");
+            let bytes = row * dims[1..].iter().product::<u64>();
+            Tensor { name, columns: dims[0], tensor_type, bytes, padding: writer.data_bytes() - start - bytes }
+        });
+        let tensors = tensors.collect();
+        Synth { shape, seed, header: writer.header(), tensors }
+    }
+
+    /// The size of the file.
+    pub fn bytes(&self) -> u64 {
+        let data = self.tensors.iter().map(|tensor| tensor.bytes + tensor.padding);
+        self.header.len() as u64 + data.sum::<u64>()
+    }
+
+    /// How many values the tensors hold.
+    pub fn parameters(&self) -> u64 {
+        let of = |tensor: &Tensor| {
+            let t = tensor.tensor_type;
+            tensor.bytes / t.block_bytes() * t.block_elements()
+        };
+        self.tensors.iter().map(of).sum()
+    }
+
+    /// Writes the file, front to back. `progress` is told the bytes written so far.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write(&self, out: &mut (impl Write + Send), progress: &mut dyn FnMut(u64)) -> io::Result<()> {
+        out.write_all(&self.header)?;
+        let mut done = self.header.len() as u64;
+        let mut pieces = self.pieces().peekable();
+        let (mut full, mut empty) = (Vec::new(), Vec::new());
+        while pieces.peek().is_some() || !full.is_empty() {
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            while bytes < BATCH_BYTES
+                && let Some(piece) = pieces.next()
+            {
+                bytes += piece.bytes;
+                batch.push(piece);
+            }
+            empty.resize(bytes, 0);
+            let (written, ()) = rayon::join(|| out.write_all(&full), || self.fill(&batch, &mut empty));
+            written?;
+            done += full.len() as u64;
+            progress(done);
+            std::mem::swap(&mut full, &mut empty);
+        }
+        Ok(())
+    }
+
+    /// The data section.
+    fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        let mut streams = 0..;
+        let mut next_stream = move || streams.next().unwrap_or(u64::MAX);
+        self.tensors.iter().flat_map(move |tensor| {
+            let piece_bytes = PIECE_BLOCKS * tensor.tensor_type.block_bytes();
+            let mut pieces = Vec::new();
+            for start in (0..tensor.bytes).step_by(piece_bytes as usize) {
+                pieces.push(Piece {
+                    content: Content::Part { tensor, start, stream: next_stream() },
+                    bytes: piece_bytes.min(tensor.bytes - start) as usize,
+                });
+            }
+            pieces.push(Piece { content: Content::Padding, bytes: tensor.padding as usize });
+            pieces
+        })
+    }
+
+    fn fill(&self, batch: &[Piece], mut bytes: &mut [u8]) {
+        let mut parts = Vec::new();
+        for piece in batch {
+            let (part, rest) = bytes.split_at_mut(piece.bytes);
+            parts.push((piece, part));
+            bytes = rest;
+        }
+        parts.into_par_iter().for_each(|(piece, bytes)| self.fill_piece(piece, bytes));
+    }
+
+    fn fill_piece(&self, piece: &Piece, bytes: &mut [u8]) {
+        let Content::Part { tensor, start, stream } = piece.content else {
+            bytes.fill(0);
+            return;
+        };
+        let mut random = Random::new(self.seed, stream);
+        match tensor.name.as_str() {
+            "rope_freqs.weight" => {
+                let factors = self.shape.rope_factors();
+                let factors: &[u8] = bytemuck::cast_slice(&factors);
+                bytes.copy_from_slice(&factors[start as usize..][..bytes.len()]);
+            }
+            name if name.ends_with("norm.weight") => fill_vector(1.0, 0.2, &mut random, bytes),
+            name if name.ends_with(".bias") => fill_vector(0.0, 0.2, &mut random, bytes),
+            // A product with such a matrix keeps the size of its input.
+            _ => fill_matrix(tensor.tensor_type, 1.0 / (tensor.columns as f64).sqrt(), &mut random, bytes),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! `generate`: what it prints, and what each option does.
+
+use std::{
+    io::Read,
+    process::{Command, Stdio},
+};
+
+use ferrowarp::{
+    gguf::Gguf,
+    tokenizer::{ControlText, Tokenizer},
+};
+use serde_json::Value;
+
+use crate::run::{EMBEDDED, Folder, HAIKU, ferrowarp, fixture, ids, json, list, output, stdout};
+
+const GREEDY: [&str; 5] = ["generate", "--temp", "0", "-p", HAIKU];
+
+fn greedy(more: &[&str]) -> Value {
+    json(&[&GREEDY, more].concat())
+}
+
+#[test]
+fn streamed_text_is_the_json_text_and_the_object_says_what_happened() {
+    let object = greedy(&[]);
+    let text = object["text"].as_str().unwrap();
+    assert_eq!(stdout(&GREEDY), format!("{text}\n"));
+    assert_eq!(object["stop"], "eos");
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(object["device"].as_str().is_some_and(|name| !name.is_empty()));
+    let timings = &object["timings"];
+    for key in ["load_s", "vocab_s", "prompt_s", "eval_s"] {
+        assert!(timings[key].as_f64().unwrap() >= 0.0, "{key}: {object}");
+    }
+    assert_eq!(timings["prompt_n"], ids(&object["prompt_ids"]).len());
+    assert_eq!(timings["eval_n"], ids(&object["ids"]).len() - 1);
+
+    // The end token is among the ids and not in the text.
+    let gguf = Gguf::open(EMBEDDED.as_ref()).unwrap();
+    let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
+    let ids = ids(&object["ids"]);
+    let (end, before) = ids.split_last().unwrap();
+    assert!(tokenizer.is_end_of_generation(*end));
+    assert_eq!(tokenizer.decode(before, ControlText::Hide).unwrap(), text);
+}
+
+#[test]
+fn a_prompt_comes_from_the_line_a_file_standard_input_or_ids() {
+    let folder = Folder::new();
+    let file = folder.file("prompt.txt", HAIKU);
+    let want = greedy(&["-n", "3"]);
+    let same = ["generate", "--temp", "0", "-n", "3", "--format", "json"];
+    let from_file = json(&["generate", "--temp", "0", "-n", "3", "-f", &file]);
+    let from_stdin: Value = serde_json::from_str(&output(&same, HAIKU).0).unwrap();
+    let from_ids = json(&["generate", "--temp", "0", "-n", "3", "--prompt-ids", &list(&ids(&want["prompt_ids"]))]);
+    for other in [from_file, from_stdin, from_ids] {
+        for key in ["prompt_ids", "ids", "text", "stop"] {
+            assert_eq!(other[key], want[key], "{key}");
+        }
+    }
+    assert_eq!(want["stop"], "length");
+    assert_eq!(ids(&want["ids"]).len(), 3);
+}
+
+#[test]
+fn a_seed_repeats_the_text_and_another_changes_it() {
+    let run = |seed: &str| {
+        let arguments = [
+            "generate", "--temp", "2", "--min-p", "0", "--top-k", "0", "--top-p", "1", "-n", "10", "-p", HAIKU,
+            "--seed", seed,
+        ];
+        let object = json(&arguments);
+        assert_eq!(object["seed"].to_string(), seed);
+        ids(&object["ids"])
+    };
+    assert_eq!(run("11"), run("11"));
+    assert_ne!(run("11"), run("12"));
+    // Without a seed, one is drawn and shown: it repeats the text too.
+    let free = json(&["generate", "--temp", "1.5", "-n", "6", "-p", HAIKU]);
+    let again = json(&["generate", "--temp", "1.5", "-n", "6", "-p", HAIKU, "--seed", &free["seed"].to_string()]);
+    assert_eq!(free["ids"], again["ids"]);
+}
+
+#[test]
+fn variables_set_options_and_the_line_overrides_them() {
+    let run = |arguments: &[&str]| -> Value {
+        let output = ferrowarp(&[&["generate", "-p", HAIKU], arguments].concat())
+            .env("FERROWARP_TEMP", "0")
+            .env("FERROWARP_N_PREDICT", "4")
+            .env("FERROWARP_FORMAT", "json")
+            .env("FERROWARP_IGNORE_EOS", "yes")
+            .output()
+            .unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    };
+    assert_eq!(run(&[])["ids"], greedy(&["-n", "4"])["ids"]);
+    assert_eq!(ids(&run(&["-n", "2"])["ids"]).len(), 2);
+}
+
+#[test]
+fn a_stop_string_ends_the_text_wherever_tokens_cut_it() {
+    let whole = greedy(&[])["text"].as_str().unwrap().to_owned();
+    let lines: Vec<&str> = whole.lines().collect();
+    // Within a word, over several, over a line end, and two of which the second comes first.
+    let second = lines[1];
+    let cases = [
+        vec![&second[1..4]],
+        vec![second],
+        vec![&whole[lines[0].len() - 3..lines[0].len() + 4]],
+        vec![lines[2], &lines[0][2..9]],
+    ];
+    for stops in &cases {
+        let mut arguments = GREEDY.to_vec();
+        stops.iter().for_each(|stop| arguments.extend(["-r", *stop]));
+        let object = json(&arguments);
+        let (at, stop) = stops.iter().filter_map(|stop| Some((whole.find(stop)?, *stop))).min().unwrap();
+        assert_eq!(object["text"], whole[..at], "{stops:?}");
+        assert_eq!((&object["stop"], &object["stop_string"]), (&"stop".into(), &stop.into()));
+        assert_eq!(stdout(&arguments), format!("{}\n", &whole[..at]));
+    }
+    // One that never comes holds nothing back for good.
+    assert_eq!(greedy(&["-r", &format!("{}!", second)])["text"], whole);
+}
+
+#[test]
+fn the_end_of_the_turn_can_be_passed_and_no_tokens_asked_for() {
+    let ended = ids(&greedy(&["-n", "-1"])["ids"]);
+    let n = (ended.len() + 2).to_string();
+    let passed = greedy(&["--ignore-eos", "-n", &n]);
+    assert_eq!(ids(&passed["ids"]).len(), ended.len() + 2);
+    assert_eq!(ids(&passed["ids"])[..ended.len()], ended);
+    assert_eq!(passed["stop"], "length");
+    let none = greedy(&["-n", "0"]);
+    assert_eq!((&none["text"], &none["stop"]), (&"".into(), &"length".into()));
+}
+
+#[test]
+fn the_template_wraps_the_prompt_and_raw_does_not() {
+    let system = ["--system", "Be brief."];
+    let object = greedy(&[&["-n", "1"], &system[..]].concat());
+    let seen = json(&["template", "-p", HAIKU, "--system", "Be brief."]);
+    assert_eq!(object["prompt_ids"], seen["ids"]);
+    let raw = greedy(&["-n", "1", "--raw"]);
+    assert_eq!(raw["prompt_ids"], json(&["tokenize", "-p", HAIKU])["ids"]);
+}
+
+#[test]
+fn a_full_context_stops_with_a_reason() {
+    let model = fixture("models/qwen2-tiny-f16.gguf");
+    let arguments = ["generate", "-m", &model, "--prompt-ids", "5,6,7,8", "-c", "9"];
+    let arguments = [&arguments[..], &["--ignore-eos", "--format", "json"]].concat();
+    let (out, error) = output(&arguments, "");
+    let object: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(object["stop"], "length");
+    // Each token but the last has its position.
+    assert_eq!(ids(&object["ids"]).len(), 9 - 4 + 1);
+    assert!(error.contains("the context of 9 positions is full"), "{error}");
+}
+
+#[test]
+fn a_context_shift_goes_on_as_from_the_text_that_is_kept() {
+    let model = fixture("models/qwen2-tiny-f32.gguf");
+    let run = |prompt: &[u32], n: &str| {
+        let prompt = list(prompt);
+        let arguments = ["generate", "-m", &model, "--cache-type", "f32", "-c", "24", "--temp", "0", "--ignore-eos"];
+        let more = ["--context-shift", "--keep", "4", "--prompt-ids", &prompt, "-n", n];
+        ids(&json(&[&arguments[..], &more].concat())["ids"])
+    };
+    let prompt: Vec<u32> = (40..50).collect();
+    let long = run(&prompt, "60");
+    assert_eq!(long.len(), 60);
+    // The context is full with the prompt and 14 tokens; of the 20 after the first four, the older ten go.
+    let seen = [&prompt[..], &long[..14]].concat();
+    let kept = [&seen[..4], &seen[14..], &long[14..15]].concat();
+    assert_eq!(run(&kept, "8"), long[15..23]);
+}
+
+#[test]
+fn log_probabilities_come_with_each_token() {
+    let object = greedy(&["-n", "3", "--logprobs", "1000000"]);
+    let tokens = object["logprobs"].as_array().unwrap();
+    assert_eq!(tokens.len(), 3);
+    for (token, id) in tokens.iter().zip(ids(&object["ids"])) {
+        assert_eq!(token["id"], id);
+        let top = token["top"].as_array().unwrap();
+        assert_eq!((&top[0]["id"], &top[0]["logprob"]), (&token["id"], &token["logprob"]));
+        let sum: f64 = top.iter().filter_map(|t| t["logprob"].as_f64()).map(f64::exp).sum();
+        assert!((sum - 1.0).abs() < 1e-4, "{sum}");
+    }
+    let (_, error) = output(&[&GREEDY[..], &["-n", "3", "--logprobs", "2"]].concat(), "");
+    assert_eq!(error.lines().count(), 3, "{error}");
+}
+
+#[test]
+fn a_bias_bans_a_token_or_forces_it() {
+    let first = ids(&greedy(&["-n", "1"])["ids"])[0];
+    let banned = ids(&greedy(&["-n", "1", "-l", &format!("{first}-inf")])["ids"])[0];
+    assert_ne!(banned, first);
+    assert_eq!(ids(&greedy(&["-n", "2", "-l", "17+1000"])["ids"]), [17, 17]);
+}
+
+#[test]
+fn text_under_a_schema_or_grammar_always_parses() {
+    let folder = Folder::new();
+    let schema = r#"{"type": "object", "properties": {"wet": {"type": "boolean"}, "sky": {"enum": ["grey", "blue"]}},
+                     "required": ["wet", "sky"], "additionalProperties": false}"#;
+    let schema = folder.file("weather.json", schema);
+    for seed in ["1", "2", "3"] {
+        let object = json(&["generate", "-p", HAIKU, "--temp", "2", "--seed", seed, "--json-schema", &schema]);
+        assert_eq!(object["stop"], "eos", "{object}");
+        let value: Value = serde_json::from_str(object["text"].as_str().unwrap()).unwrap();
+        assert!(value["wet"].is_boolean() && ["grey", "blue"].contains(&value["sky"].as_str().unwrap()), "{value}");
+        assert_eq!(value.as_object().unwrap().len(), 2);
+    }
+    let grammar = folder.file("answer.gbnf", "root ::= \"yes\" | \"no\"");
+    let text = greedy(&["--grammar", &grammar])["text"].as_str().unwrap().to_owned();
+    assert!(["yes", "no"].contains(&text.as_str()), "{text}");
+    // Cut short, it says so.
+    let cut = [&GREEDY[..], &["--json-schema", &schema, "-n", "1"]].concat();
+    assert!(output(&cut, "").1.contains("before the text was complete"));
+}
+
+#[test]
+fn v_shows_the_device_the_seed_and_times() {
+    let (_, error) = output(&[&GREEDY[..], &["-n", "2", "-v", "--seed", "99"]].concat(), "");
+    for name in ["device", "seed    99", "vocab", "load", "prompt", "eval", "tokens/s"] {
+        assert!(error.contains(name), "{name}: {error}");
+    }
+    assert!(!error.contains('\x1b'), "colours without a terminal: {error:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_it_with_130_after_a_whole_line() {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin("ferrowarp"));
+    command.env_remove("FERROWARP_SEED").stdout(Stdio::piped()).stdin(Stdio::null());
+    if std::env::var_os("FERROWARP_DEVICE").is_none() {
+        command.env("FERROWARP_DEVICE", "soft");
+    }
+    let mut child = command.args(GREEDY).args(["--ignore-eos", "--context-shift"]).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    // The first bytes show that it is generating.
+    let mut first = [0; 4];
+    out.read_exact(&mut first).unwrap();
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(rest.ends_with('\n'), "{rest}");
+}

@@ -1,0 +1,9 @@
+//! The command line, as a person or a script sees it: what each command prints, and what it says to bad input.
+
+mod bad_input;
+mod chat;
+mod generate;
+mod perplexity;
+mod prompt_cache;
+mod run;
+mod text;
