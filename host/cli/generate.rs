@@ -122,6 +122,7 @@ impl Arguments {
         }
         if self.generation.verbose {
             report.write_timings(&mut stderr)?;
+            write!(stderr, "device memory\n{}", session.engine().plan())?;
         }
         if let Some(path) = &self.prompt_cache {
             prompt_cache::save(path, &gguf, &mut session)?;

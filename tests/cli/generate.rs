@@ -222,7 +222,7 @@ fn text_under_a_schema_or_grammar_always_parses() {
 #[test]
 fn v_shows_the_device_the_seed_and_times() {
     let (_, error) = output(&[&GREEDY[..], &["-n", "2", "-v", "--seed", "99"]].concat(), "");
-    for name in ["device", "seed    99", "vocab", "load", "prompt", "eval", "tokens/s"] {
+    for name in ["device", "seed    99", "vocab", "load", "prompt", "eval", "tokens/s", "KV cache"] {
         assert!(error.contains(name), "{name}: {error}");
     }
     assert!(!error.contains('\x1b'), "colours without a terminal: {error:?}");
