@@ -218,7 +218,7 @@ fn a_token_step_allocates_and_frees_nothing() {
     let golden = own("qwen2-tiny-f32");
     let gguf = Gguf::open(&golden.model).unwrap();
     let mut engine = engine(&gguf, CacheType::F16);
-    engine.prefill(&prompt(&golden, "short").ids).unwrap();
+    engine.forward(&prompt(&golden, "short").ids, Logits::Last, &mut Recorder::off()).unwrap();
     // As generation does: the prompt's last logits give the first token, and reading it waits for the prompt.
     engine.greedy(512).unwrap();
     for step in 0..20 {
@@ -243,7 +243,7 @@ fn a_hundred_generations_leave_the_memory_as_it_was() {
     let mut first = None;
     for generation in 0..100 {
         engine.reset();
-        engine.prefill(&prompt(&golden, "one").ids).unwrap();
+        engine.forward(&prompt(&golden, "one").ids, Logits::Last, &mut Recorder::off()).unwrap();
         let mut ids = vec![engine.greedy(512).unwrap()];
         for _ in 0..3 {
             engine.decode(ids[ids.len() - 1]).unwrap();

@@ -139,7 +139,8 @@ fn one_line(error: &anyhow::Error) -> String {
         }
         line += &cause;
     }
-    line.replace(['\n', '\r'], " ")
+    // A list indented below its sentence joins it.
+    line.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// One line on standard error; the word `error` in red where a person sees it and wants colours.

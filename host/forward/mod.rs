@@ -226,17 +226,6 @@ impl Engine {
         self.n_past = 0;
     }
 
-    /// Runs a prompt through the model in chunks of `n_batch` tokens; the last token's logits are left on the device.
-    pub fn prefill(&mut self, tokens: &[u32]) -> Result<(), EngineError> {
-        self.expect_room(tokens)?;
-        let n_chunks = tokens.len().div_ceil(self.plan.n_batch);
-        for (index, chunk) in tokens.chunks(self.plan.n_batch).enumerate() {
-            let logits = if index + 1 == n_chunks { Logits::Last } else { Logits::None };
-            self.forward(chunk, logits, &mut Recorder::off())?;
-        }
-        Ok(())
-    }
-
     /// Runs one token through the model; its logits are left on the device.
     pub fn decode(&mut self, token: u32) -> Result<(), EngineError> {
         self.forward(&[token], Logits::Last, &mut Recorder::off())
