@@ -2,11 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use ferrowarp::gpu::PTX;
+use ferrowarp::gpu::image::{Code, IMAGES};
+
+/// Each PTX image's target, and the kernels in it.
+fn images() -> Vec<(&'static str, BTreeMap<&'static str, Vec<&'static str>>)> {
+    let images: Vec<_> = IMAGES
+        .iter()
+        .map(|image| match image.code {
+            Code::Ptx(text) => (image.target, kernels_of(text)),
+        })
+        .collect();
+    assert_eq!(images.len(), 2);
+    images
+}
+
+/// Every kernel of every image: the target and the name, and the lines of the body.
+fn entries() -> impl Iterator<Item = (&'static str, String, Vec<&'static str>)> {
+    let images = images().into_iter();
+    images.flat_map(|(target, kernels)| {
+        kernels.into_iter().map(move |(name, body)| (name, format!("{name} for {target}"), body))
+    })
+}
 
 /// Each entry's name and the lines of its body.
-fn entries() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let entries: BTreeMap<_, _> = PTX
+fn kernels_of(ptx: &'static str) -> BTreeMap<&'static str, Vec<&'static str>> {
+    let entries: BTreeMap<_, _> = ptx
         .split(".entry ")
         .skip(1)
         .map(|text| {
@@ -40,7 +60,7 @@ fn instructions<'a>(body: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn no_kernel_uses_local_memory_or_calls_a_function() {
     // Local memory is device memory: an array that was not kept in registers, or a spill.
-    for (name, body) in entries() {
+    for (_, name, body) in entries() {
         for needle in [".local", "ld.local", "st.local", "call"] {
             assert_eq!(count(&body, needle), 0, "{name}: `{needle}` in its PTX");
         }
@@ -50,7 +70,7 @@ fn no_kernel_uses_local_memory_or_calls_a_function() {
 #[test]
 fn no_kernel_accesses_memory_generically() {
     // A generic access is resolved by the hardware each time. Shared memory is reached by ld.shared and st.shared only.
-    for (name, body) in entries() {
+    for (_, name, body) in entries() {
         for instruction in instructions(&body) {
             let opcode = instruction.split_whitespace().next().unwrap_or_default();
             let Some((operation, rest)) = opcode.split_once('.') else {
@@ -67,23 +87,23 @@ fn no_kernel_accesses_memory_generically() {
 
 #[test]
 fn weights_and_caches_are_read_wide() {
-    for (name, body) in entries() {
-        if name.starts_with("gemv_f") || name.starts_with("gemv_bf") {
+    for (kernel, name, body) in entries() {
+        if kernel.starts_with("gemv_f") || kernel.starts_with("gemv_bf") {
             // Four loads of weights in flight in the main loop, one in the loop that ends the row.
             assert_eq!(count(&body, "ld.global.nc.L1::no_allocate.v4.b32"), 5, "{name}");
         }
-        if name.starts_with("gemv_") {
+        if kernel.starts_with("gemv_") {
             assert!(count(&body, "ld.global.v4.b32") >= 2, "{name}: activations");
         }
-        if name.starts_with("attention_q8_0") {
+        if kernel.starts_with("attention_q8_0") {
             // A lane's eight integers are eight bytes: keys (twice, as below) and values. The query is f32.
             assert_eq!(count(&body, "ld.global.b64"), 3, "{name}");
             assert_eq!(count(&body, "ld.global.v4.b32"), 2, "{name}: the query");
-        } else if name.starts_with("attention_") {
+        } else if kernel.starts_with("attention_") {
             // The query, keys (twice: once more where probabilities are asked for) and values.
             assert!(count(&body, "ld.global.v4.b32") >= 4, "{name}");
         }
-        if name.starts_with("dequantise_") {
+        if kernel.starts_with("dequantise_") {
             assert_eq!(count(&body, "st.global.v4.b32"), 1, "{name}");
         }
     }

@@ -7,6 +7,7 @@
 //! enqueued on one stream and run in that order, so a launch that writes through a `&Slice` races with nothing.
 
 mod buffer;
+pub mod image;
 pub mod kernels;
 mod matmul;
 mod upload;
@@ -24,11 +25,9 @@ use cust::{
 use driver::{Backend, DeviceChoice, cublas};
 
 pub use buffer::{Buffer, Element, Pinned, Slice, SubSlice};
+pub use image::Image;
 pub use matmul::{Matmul, Weights};
 pub use upload::Transfer;
-
-/// The kernels' PTX, as the build made it.
-pub const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
 
 /// What went wrong on the device.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +57,9 @@ pub enum GpuError {
         /// Bytes the device has.
         total: usize,
     },
+    /// The device runs none of the kernels' images, or not the one asked for.
+    #[error(transparent)]
+    Image(#[from] image::ImageError),
     /// cuBLAS is missing or failed.
     #[error(transparent)]
     Cublas(#[from] cublas::CublasError),
@@ -81,12 +83,22 @@ fn driver_error(action: String, error: &dyn std::fmt::Debug) -> GpuError {
     GpuError::Driver { action, detail }
 }
 
+/// The device's compute capability: generation and revision.
+fn capability(device: &Device) -> Result<(u32, u32), GpuError> {
+    let part = |attribute| {
+        let value = device.get_attribute(attribute);
+        Ok::<_, GpuError>(driver_call(|| "reading the compute capability".into(), value)?.unsigned_abs())
+    };
+    Ok((part(DeviceAttribute::ComputeCapabilityMajor)?, part(DeviceAttribute::ComputeCapabilityMinor)?))
+}
+
 /// One device with its context, stream, loaded kernels and cuBLAS handle. Belongs to the thread that opened it.
 pub struct Gpu {
     // In the order in which they must be dropped: each needs those after it.
     cublas: cublas::Handle,
     functions: HashMap<&'static str, CUfunction>,
     _module: Module,
+    image: &'static Image,
     stream: Stream,
     device: Device,
     backend: Backend,
@@ -101,7 +113,9 @@ impl Gpu {
         let device = driver_call(|| "opening device 0".into(), Device::get_device(0))?;
         let context = driver_call(|| "creating a context".into(), Context::new(device))?;
         let stream = driver_call(|| "creating a stream".into(), Stream::new(StreamFlags::NON_BLOCKING, None))?;
-        let module = driver_call(|| "loading the kernels".into(), Module::from_ptx(PTX, &[]))?;
+        let image = image::choose(capability(&device)?)?;
+        let image::Code::Ptx(ptx) = image.code;
+        let module = driver_call(|| format!("loading the kernels for {}", image.target), Module::from_ptx(ptx, &[]))?;
         let mut functions = HashMap::new();
         for kernel in ::kernels::all() {
             let function = module.get_function(kernel.name);
@@ -111,7 +125,7 @@ impl Gpu {
         let cublas = cublas::Handle::new()?;
         // SAFETY: the stream belongs to the current context and outlives the handle, which is dropped before it.
         unsafe { cublas.set_stream(stream.as_inner().cast())? };
-        Ok(Gpu { cublas, functions, _module: module, stream, device, backend, _context: context })
+        Ok(Gpu { cublas, functions, _module: module, image, stream, device, backend, _context: context })
     }
 
     /// Whether this is the NVIDIA driver's device or softcuda's.
@@ -122,6 +136,11 @@ impl Gpu {
     /// The device's name, as `generate --format json` and `-v` show it.
     pub fn name(&self) -> Result<String, GpuError> {
         driver_call(|| "reading the device's name".into(), self.device.name())
+    }
+
+    /// The form of the kernels that was loaded.
+    pub fn image(&self) -> &'static Image {
+        self.image
     }
 
     /// The number of multiprocessors.

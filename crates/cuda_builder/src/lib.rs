@@ -47,7 +47,10 @@ pub enum BuildError {
     Entry { path: PathBuf, kernel: String, problem: String },
 }
 
-/// The oldest GPU generation that an image runs on. A PTX image also runs on every newer one.
+/// The oldest GPU generation that an image runs on. A PTX image also runs on every newer one, unless its target's name
+/// ends in `a`: that one runs on its own generation only.
+///
+/// Device code can ask with `cfg(cuda_arch_at_least = "89")` and `"90"` what its image may assume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NvvmArch {
     /// Ampere (A100): `sm_80`.
@@ -65,6 +68,15 @@ impl NvvmArch {
             NvvmArch::Compute80 => "sm_80",
             NvvmArch::Compute89 => "sm_89",
             NvvmArch::Compute90a => "sm_90a",
+        }
+    }
+
+    /// `--cfg` flags for device code: the generations after `sm_80` that the image may assume.
+    fn cfgs(self) -> &'static str {
+        match self {
+            NvvmArch::Compute80 => "",
+            NvvmArch::Compute89 => r#" --cfg=cuda_arch_at_least="89""#,
+            NvvmArch::Compute90a => r#" --cfg=cuda_arch_at_least="89" --cfg=cuda_arch_at_least="90""#,
         }
     }
 
@@ -161,9 +173,10 @@ impl CudaBuilder {
             .env(
                 "CARGO_TARGET_NVPTX64_NVIDIA_CUDA_RUSTFLAGS",
                 format!(
-                    "-Ctarget-cpu={} -Ctarget-feature={} -Clinker=true",
+                    "-Ctarget-cpu={} -Ctarget-feature={} -Clinker=true{}",
                     self.arch.target_cpu(),
-                    self.arch.ptx_feature()
+                    self.arch.ptx_feature(),
+                    self.arch.cfgs()
                 ),
             )
             .env("CARGO_PROFILE_RELEASE_LTO", "fat")

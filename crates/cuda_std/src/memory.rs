@@ -1,4 +1,4 @@
-//! Wide loads from global memory.
+//! Wide loads from global memory, and fetching ahead of them.
 
 /// Loads 16 bytes that nothing writes while the kernel runs (`ld.global.nc`), without keeping them in the L1 cache:
 /// for weights, which each thread reads once.
@@ -20,6 +20,28 @@ pub unsafe fn load_streaming_16<T>(address: *const T) -> [u32; 4] {
             );
         }
         [a, b, c, d]
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    {
+        let _ = address;
+        crate::device_only()
+    }
+}
+
+/// Starts to bring the cache line at `address` into the L2 cache, and does not wait for it.
+///
+/// # Safety
+/// - `address` is in global memory. (Hardware ignores another address; softcuda reports it.)
+#[inline(always)]
+pub unsafe fn prefetch_l2<T>(address: *const T) {
+    #[cfg(target_arch = "nvptx64")]
+    // SAFETY: reads nothing that the program sees. Not `pure`, so that it stays, and stays in place among other asm.
+    unsafe {
+        core::arch::asm!(
+            "{{ .reg .u64 global; cvta.to.global.u64 global, {}; prefetch.global.L2 [global]; }}",
+            in(reg64) address,
+            options(nomem, nostack)
+        );
     }
     #[cfg(not(target_arch = "nvptx64"))]
     {

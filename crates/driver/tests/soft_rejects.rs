@@ -164,8 +164,8 @@ fn launches_that_no_device_would_take() {
     let result = launch(ptr::null_mut(), [1; 3], [32, 1, 1], 0, parameters);
     refused(result, CUDA_ERROR_INVALID_HANDLE, &["live function"]);
     // SAFETY: the handle is live.
-    let result = unsafe { cuFuncSetAttribute(write_at, 8, 200 << 10) };
-    refused(result, CUDA_ERROR_INVALID_VALUE, &["expected 0 to 166912"]);
+    let result = unsafe { cuFuncSetAttribute(write_at, 8, 228 << 10) };
+    refused(result, CUDA_ERROR_INVALID_VALUE, &["expected 0 to 232448"]);
 }
 
 #[test]

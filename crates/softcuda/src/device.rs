@@ -28,13 +28,13 @@ pub struct DeviceConfig {
 }
 
 impl Default for DeviceConfig {
-    /// 8 GiB, a thread per CPU, 16 multiprocessors, compute capability 8.0.
+    /// 8 GiB, a thread per CPU, 16 multiprocessors, compute capability 9.0 (Hopper).
     fn default() -> DeviceConfig {
         DeviceConfig {
             total_memory: 8 << 30,
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             sm_count: 16,
-            compute_capability: (8, 0),
+            compute_capability: (9, 0),
             instruction_limit: 2_000_000_000,
             wide: true,
         }

@@ -501,3 +501,32 @@ fn counters_do_not_depend_on_threads() {
     assert!(results.iter().all(|r| *r == results[0]));
     assert!(results[0].0.divergent_branches > 0);
 }
+
+#[test]
+fn a_prefetch_moves_nothing_and_must_lead_somewhere() {
+    let body = |offset: i32| {
+        index(&format!(
+            "prefetch.global.L2 [%d4+{offset}]; prefetch.global.L2::evict_last [%d5]; prefetch.L1 [%d4]; prefetchu.L1 [%d4];
+             cvt.u64.u32 %d11, %r5; cvta.shared.u64 %d11, %d11; prefetch.L2 [%d11];"
+        ))
+    };
+    let buffers = [numbers(64), vec![0; 64]];
+    let (_, counters) = run(&body(0), launch(1, 64), &buffers, true).unwrap();
+    assert_eq!((counters.global_load_sectors, counters.global_load_bytes), (0, 0));
+    assert_eq!(counters.class(Class::Other), 2 * 5);
+
+    // Of the second warp's lanes the last one's address lies past the end.
+    let fault = run(&body(4), launch(1, 64), &buffers, false).unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::OutOfBounds);
+    assert!(fault.message().starts_with("prefetch of 1 bytes"), "{fault}");
+    assert_eq!(fault.location().unwrap().thread, [63, 0, 0]);
+}
+
+#[test]
+fn grid_dependencies_are_no_operations_and_any_target_is_read() {
+    let body = "griddepcontrol.wait; griddepcontrol.launch_dependents; st.global.u32 [%d5], %r4;";
+    let ptx = index(body).replace(".target sm_80", ".target sm_90a");
+    let (out, counters) = run(&ptx, launch(2, 32), &[vec![0], vec![0; 64]], true).unwrap();
+    assert_eq!(out[1], (0..64).collect::<Vec<u32>>());
+    assert_eq!(counters.class(Class::Other), 2 * 2);
+}

@@ -1,6 +1,6 @@
 //! The device as the host sees it: its limits, its name, and the texts of error codes.
 //!
-//! The limits are those of compute capability 8.0, the architecture that the kernels are compiled for; the number of
+//! The limits are those of compute capability 9.0, the best that the kernels are compiled for; the number of
 //! multiprocessors is the device's own. Neither depends on the machine: a launch that a host derives from them is the same
 //! launch everywhere.
 
@@ -29,9 +29,9 @@ pub(crate) const BLOCKS_PER_MULTIPROCESSOR: u32 = 32;
 /// Shared memory of a block, in bytes, where the kernel does not ask for more.
 pub(crate) const SHARED_PER_BLOCK: u32 = 48 << 10;
 /// Shared memory of a block, in bytes, where the kernel asks for more (`cuFuncSetAttribute`).
-pub(crate) const SHARED_PER_BLOCK_OPT_IN: u32 = 163 << 10;
+pub(crate) const SHARED_PER_BLOCK_OPT_IN: u32 = 227 << 10;
 /// Shared memory of a multiprocessor, in bytes.
-pub(crate) const SHARED_PER_MULTIPROCESSOR: u32 = 164 << 10;
+pub(crate) const SHARED_PER_MULTIPROCESSOR: u32 = 228 << 10;
 /// Shared memory, in bytes, that each resident block costs beyond its own.
 pub(crate) const SHARED_RESERVED_PER_BLOCK: u32 = 1 << 10;
 

@@ -460,7 +460,7 @@ impl<'m> Builder<'m> {
     /// Adds an instruction.
     pub(crate) fn emit(&mut self, handlers: Handlers, class: Class, ops: [u32; 8], imm: u64, flags: u8) {
         let site = self.sites;
-        if matches!(class, Class::GlobalLoad | Class::GlobalStore | Class::Atomic | Class::AsyncCopy) {
+        if matches!(class, Class::GlobalLoad | Class::GlobalStore | Class::Atomic | Class::AsyncCopy | Class::Other) {
             self.sites = self.sites.wrapping_add(1);
         }
         self.handlers.push(handlers);

@@ -5,9 +5,9 @@ use super::{Builder, Decoded, Opcode, half};
 use crate::counters::Class;
 use crate::exec::access::{load as loads, store as stores};
 use crate::exec::atomic::atomic as rmw;
-use crate::exec::control::{Special, async_commit, async_copy as copy, async_wait, nothing, special};
+use crate::exec::control::{Special, async_commit, async_copy as copy, async_wait, special};
 use crate::exec::lanes::{copied, map1, map2, plain, predicate_map, test};
-use crate::exec::memory::{NARROW_ADDRESS, RELEASE, STRONG, Space};
+use crate::exec::memory::{NARROW_ADDRESS, RELEASE, STRONG, Space, prefetch};
 use crate::memory::{GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 use crate::program::{Handlers, Reg};
 use crate::ptx::ast::{Operand, Type};
@@ -462,14 +462,14 @@ pub(super) fn atomic(b: &mut Builder, op: &mut Opcode) -> Decoded {
     Ok(())
 }
 
-/// `prefetch`, `discard`, `applypriority`: no effect on values.
+/// `prefetch`, `discard`, `applypriority`: no effect on values, but the address must be one that could be loaded from.
 pub(super) fn hint(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let space = space(op);
     op.take_any(&["L1", "L2", "L2::evict_last", "L2::evict_normal"]);
     op.take("tensormap");
     b.count(op, 1..=2)?;
-    locate(b, op.text.operands.first(), space)?;
-    b.emit_ops(plain(nothing), Class::Other, &[]);
+    let (base, offset, flags) = locate(b, op.text.operands.first(), space)?;
+    b.emit(plain(prefetch), Class::Other, [base, 0, 0, 0, 0, 0, 0, 0], offset as u64, flags);
     Ok(())
 }
 
