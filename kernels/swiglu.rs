@@ -5,6 +5,13 @@ use cuda_std::{float, kernel, thread};
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
 
+/// gate / (1 + e^-gate).
+#[inline(always)]
+pub fn silu(gate: f32) -> f32 {
+    // e^-g overflows to infinity for g below -88, and the quotient is then the limit, zero.
+    gate / (1.0 + float::exp(-gate))
+}
+
 /// out[i] = silu(gate[i]) · up[i]. `out` may be `gate` or `up`.
 ///
 /// One thread an element. Launch: grid (⌈n ÷ BLOCK⌉), block ([`BLOCK`]).
@@ -18,9 +25,6 @@ pub unsafe fn swiglu(gate: *const f32, up: *const f32, out: *mut f32, n: u32) {
         return;
     }
     unsafe {
-        let gate = *gate.add(index as usize);
-        // e^-g overflows to infinity for g below -88, and the quotient is then the limit, zero.
-        let silu = gate / (1.0 + float::exp(-gate));
-        *out.add(index as usize) = silu * *up.add(index as usize);
+        *out.add(index as usize) = silu(*gate.add(index as usize)) * *up.add(index as usize);
     }
 }

@@ -7,7 +7,7 @@ use driver::DeviceChoice;
 use ferrowarp::{
     forward::{Engine, EngineOptions, Logits},
     gguf::{Gguf, Value},
-    gpu::{Gpu, kernels::CacheType},
+    gpu::{Activations, Gpu, kernels::CacheType},
     model::{Config, ModelWeights},
     reference::Reference,
     trace::{Recorder, Trace},
@@ -32,8 +32,13 @@ fn open(model: &TinyModel) -> Gguf {
 
 /// Every tensor of a pass over `ids` on the device, `step` tokens at a time.
 fn device_trace(model: &TinyModel, ids: &[u32], step: usize) -> Trace {
-    let options =
-        EngineOptions { cache_type: CacheType::F32, n_batch: step, all_logits: true, ..EngineOptions::default() };
+    let options = EngineOptions {
+        cache_type: CacheType::F32,
+        activations: Activations::F32,
+        n_batch: step,
+        all_logits: true,
+        ..EngineOptions::default()
+    };
     let device = std::env::var("FERROWARP_DEVICE")
         .map_or(DeviceChoice::Auto, |choice| choice.parse().expect("FERROWARP_DEVICE"));
     let gpu = Gpu::open(device).unwrap();

@@ -8,10 +8,10 @@ mod support;
 
 use driver::{DeviceChoice, calls};
 use ferrowarp::{
-    forward::{Engine, EngineOptions, Logits},
+    forward::{Engine, EngineOptions, FeedForward, Logits},
     gguf::{Gguf, TensorType},
-    gpu::{Gpu, kernels::CacheType},
-    model::{Config, ModelWeights},
+    gpu::{Activations, Gpu, Weights, arrange, kernels::CacheType},
+    model::{Config, ModelWeights, WeightView},
     reference::Reference,
     trace::{Recorder, Trace, relative_error},
 };
@@ -23,7 +23,13 @@ fn device() -> DeviceChoice {
 }
 
 fn engine(gguf: &Gguf, cache_type: CacheType) -> Engine {
-    let options = EngineOptions { cache_type, n_batch: 64, all_logits: true, ..EngineOptions::default() };
+    let options = EngineOptions {
+        cache_type,
+        activations: Activations::F32,
+        n_batch: 64,
+        all_logits: true,
+        ..EngineOptions::default()
+    };
     let gpu = Gpu::open(device()).expect("the device asked for");
     Engine::load(gpu, gguf, options, &mut |_, _| {}).unwrap()
 }
@@ -149,6 +155,25 @@ fn an_embedding_row_is_the_files_row() {
     }
 }
 
+/// The bytes of each part of a stack on the device.
+fn on_device(engine: &Engine, weights: &Weights) -> Vec<Vec<u8>> {
+    weights.rows_of_parts().map(|rows| engine.gpu().read(&rows.part()).unwrap()).collect()
+}
+
+/// The same from the file: matrices one above the other, neighbours of one type together, their fields apart.
+fn of_file(weights: &Weights, views: &[&WeightView]) -> Vec<Vec<u8>> {
+    assert_eq!(weights.n_out, views.iter().map(|view| view.rows).sum::<usize>());
+    let mut parts: Vec<(TensorType, Vec<u8>)> = Vec::new();
+    for view in views {
+        assert_eq!(weights.n_in, view.cols, "{}", view.name);
+        match parts.last_mut() {
+            Some((tensor_type, bytes)) if *tensor_type == view.tensor_type => bytes.extend_from_slice(view.data),
+            _ => parts.push((view.tensor_type, view.data.to_vec())),
+        }
+    }
+    parts.iter().map(|(tensor_type, bytes)| arrange(*tensor_type, bytes)).collect()
+}
+
 #[test]
 fn weights_on_the_device_are_the_files_bytes() {
     for golden in goldens() {
@@ -157,23 +182,28 @@ fn weights_on_the_device_are_the_files_bytes() {
         let engine = engine(&gguf, CacheType::F16);
         let views = ModelWeights::new(&gguf, &config).unwrap();
         for (layer, view) in engine.weights().layers.iter().zip(&views.layers) {
-            let matrices = [
-                (&layer.attn_q, &view.attn_q),
-                (&layer.attn_k, &view.attn_k),
-                (&layer.attn_v, &view.attn_v),
-                (&layer.attn_output, &view.attn_output),
-                (&layer.ffn_gate, &view.ffn_gate),
-                (&layer.ffn_up, &view.ffn_up),
-                (&layer.ffn_down, &view.ffn_down),
+            let mut stacks = vec![
+                (&layer.attn_qkv, vec![&view.attn_q, &view.attn_k, &view.attn_v]),
+                (&layer.attn_output, vec![&view.attn_output]),
             ];
-            for (device, file) in matrices {
-                assert_eq!((device.n_out, device.n_in), (file.rows, file.cols), "{}", file.name);
-                assert_eq!(engine.gpu().read(&device.data).unwrap(), file.data, "{} {}", golden.name, file.name);
+            stacks.extend(match &layer.ffn {
+                FeedForward::Dense { gate_up, down } => {
+                    vec![(gate_up, vec![&view.ffn_gate, &view.ffn_up]), (down, vec![&view.ffn_down])]
+                }
+                FeedForward::Mixture { router, gate, up, down } => vec![
+                    (router, vec![view.ffn_gate_inp.as_ref().expect("a router")]),
+                    (gate, vec![&view.ffn_gate]),
+                    (up, vec![&view.ffn_up]),
+                    (down, vec![&view.ffn_down]),
+                ],
+            });
+            for (device, views) in stacks {
+                assert_eq!(on_device(&engine, device), of_file(device, &views), "{} {}", golden.name, views[0].name);
             }
         }
         // Tied or not, the head is what the file says it is.
         let head = &engine.weights().output;
-        assert_eq!(engine.gpu().read(&head.data).unwrap(), views.output.data, "{}", golden.name);
+        assert_eq!(on_device(&engine, head), of_file(head, &[&views.output]), "{}", golden.name);
     }
 }
 

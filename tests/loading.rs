@@ -7,10 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use driver::DeviceChoice;
 use ferrowarp::{
-    forward::{Engine, EngineOptions},
+    forward::{Engine, EngineOptions, FeedForward},
     gguf::{Gguf, TensorInfo, Value, Writer},
-    gpu::{Gpu, kernels::CacheType},
-    model::{Config, ModelWeights},
+    gpu::{Gpu, arrange, kernels::CacheType},
+    model::{Config, ModelWeights, WeightView},
     synth::{FileType, Shape, Synth, create},
 };
 use support::fixtures::own;
@@ -78,12 +78,14 @@ fn loading_a_large_file_takes_little_of_the_host() {
     let views = ModelWeights::new(&gguf, &config).unwrap();
     let weights = engine.weights();
     let read = |buffer| engine.gpu().read(buffer).unwrap();
+    let arranged = |view: &WeightView| arrange(view.tensor_type, view.data);
     assert!(views.token_embd.data.len() > 64 << 20);
-    assert!(read(&weights.token_embd.data) == views.token_embd.data);
+    assert!(read(&weights.token_embd.data) == arranged(&views.token_embd));
     for (device, view) in weights.layers.iter().zip(&views.layers) {
-        assert!(read(&device.ffn_down.data) == view.ffn_down.data);
-        assert!(read(&device.attn_k.data) == view.attn_k.data);
-        let bias = engine.gpu().read(device.attn_k_bias.as_ref().unwrap()).unwrap();
+        let FeedForward::Dense { down, .. } = &device.ffn else { panic!("a mixture") };
+        assert!(read(&down.data) == arranged(&view.ffn_down));
+        let heads = view.attn_q.rows..view.attn_q.rows + view.attn_k.rows;
+        let bias = engine.gpu().read(&device.attn_qkv_bias.as_ref().unwrap().slice(heads)).unwrap();
         assert_eq!(bytemuck::cast_slice::<f32, u8>(&bias), view.attn_k_bias.unwrap().data);
     }
 }

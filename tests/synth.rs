@@ -9,7 +9,7 @@ use driver::DeviceChoice;
 use ferrowarp::{
     forward::{Engine, EngineOptions, Logits},
     gguf::{Gguf, TensorType},
-    gpu::{Gpu, kernels::CacheType},
+    gpu::{Activations, Gpu, kernels::CacheType},
     model::{Config, ModelWeights},
     reference::Reference,
     synth::{FileType, ModelFacts, SHAPES, Shape, Synth, SynthError, create},
@@ -39,8 +39,13 @@ fn check(gguf: &Gguf) {
     let tokenizer = Tokenizer::from_gguf(gguf).unwrap_or_else(|error| panic!("{error}"));
     let mut ids = tokenizer.encode("<|im_start|>é 1", Special::Parse, Ends::AsFileSays).unwrap();
     assert_eq!(ids.len(), 5, "a token, and a byte each");
-    let options =
-        EngineOptions { cache_type: CacheType::F32, n_batch: 16, all_logits: true, ..EngineOptions::default() };
+    let options = EngineOptions {
+        cache_type: CacheType::F32,
+        activations: Activations::F32,
+        n_batch: 16,
+        all_logits: true,
+        ..EngineOptions::default()
+    };
     let gpu = Gpu::open(DeviceChoice::Soft).unwrap();
     let mut engine = Engine::load(gpu, gguf, options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{error}"));
 

@@ -14,7 +14,7 @@ use super::shows_progress;
 use crate::{
     forward::{Engine, EngineOptions},
     gguf::Gguf,
-    gpu::{Gpu, kernels::CacheType},
+    gpu::{Activations, Gpu, kernels::CacheType},
 };
 
 /// The model in the program itself, so that it does something without a download.
@@ -60,12 +60,16 @@ pub struct EngineArguments {
     pub memory: MemoryArguments,
 }
 
-/// What decides how much device memory a model takes.
+/// How a model lies in device memory, and how exactly it is computed.
 #[derive(Args)]
 pub struct MemoryArguments {
     /// Type of the KV cache: f16, bf16, f32 or q8_0.
     #[arg(long, default_value = "f16", env = "FERROWARP_CACHE_TYPE")]
     pub cache_type: CacheType,
+    /// What quantised weights are multiplied with when a token goes through the model alone: q8 (8-bit integers) or f32 (exact,
+    /// slower).
+    #[arg(long, default_value = "q8", env = "FERROWARP_ACTIVATIONS")]
+    pub activations: Activations,
     /// Positions to have room for [default: the model's context, at most 4096].
     #[arg(short, long, value_name = "N", env = "FERROWARP_CONTEXT")]
     pub context: Option<usize>,
@@ -80,6 +84,7 @@ impl MemoryArguments {
         EngineOptions {
             n_context: self.context,
             cache_type: self.cache_type,
+            activations: self.activations,
             memory_limit: self.memory_limit,
             ..EngineOptions::default()
         }

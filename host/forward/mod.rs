@@ -19,8 +19,8 @@ use std::ops::Range;
 use crate::{
     gguf::Gguf,
     gpu::{
-        Buffer, Gpu, GpuError, Matmul, Pinned, Slice, Weights,
-        kernels::{AttentionShape, CacheType, RopeShape},
+        Activations, Buffer, Gpu, GpuError, Matmul, Pinned, Slice, Weights,
+        kernels::{AttentionShape, CacheType, Experts as Chosen, Gemv, RopeShape},
     },
     model::{Config, Experts, ModelWeights},
     trace::Recorder,
@@ -30,7 +30,7 @@ use cache::KvCache;
 pub use error::EngineError;
 pub use plan::{MemoryPlan, ScratchPlan, Size};
 use trace::{probabilities, record};
-pub use weights::{DeviceLayer, DeviceWeights, turns};
+pub use weights::{DeviceLayer, DeviceWeights, FeedForward, turns};
 
 /// How an engine is set up.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,8 @@ pub struct EngineOptions {
     pub n_context: Option<usize>,
     /// The type of the KV cache.
     pub cache_type: CacheType,
+    /// What quantised weights are multiplied with where a token goes through the layers alone.
+    pub activations: Activations,
     /// The most tokens that go through the layers together.
     pub n_batch: usize,
     /// Whether logits of every token may be asked for, not only of the last: memory for `n_batch` rows of them.
@@ -52,6 +54,7 @@ impl Default for EngineOptions {
         EngineOptions {
             n_context: None,
             cache_type: CacheType::F16,
+            activations: Activations::default(),
             n_batch: 512,
             all_logits: false,
             memory_limit: None,
@@ -117,30 +120,31 @@ impl Scratch {
         n_batch: usize,
         logit_rows: usize,
         max_quantised: usize,
+        activations: Activations,
     ) -> Result<Scratch, GpuError> {
         let heads = config.n_heads * config.head_dim;
         let kv_heads = config.n_kv_heads * config.head_dim;
         let n_used = config.experts.map_or(1, |experts| experts.n_used);
-        let activations = |len| gpu.alloc("activations", n_batch * len);
+        let alloc = |len| gpu.alloc("activations", n_batch * len);
         Ok(Scratch {
             tokens: gpu.alloc("tokens", n_batch)?,
             positions: gpu.alloc("positions", n_batch)?,
-            x: activations(config.n_embd)?,
-            ffn_inp: activations(config.n_embd)?,
-            normed: activations(config.n_embd)?,
-            q: activations(heads)?,
-            k: activations(kv_heads)?,
-            v: activations(kv_heads)?,
-            attended: activations(heads)?,
-            gate: activations(n_used * config.n_ff)?,
-            up: activations(n_used * config.n_ff)?,
+            x: alloc(config.n_embd)?,
+            ffn_inp: alloc(config.n_embd)?,
+            normed: alloc(config.n_embd)?,
+            q: alloc(heads)?,
+            k: alloc(kv_heads)?,
+            v: alloc(kv_heads)?,
+            attended: alloc(heads)?,
+            gate: alloc(n_used * config.n_ff)?,
+            up: alloc(n_used * config.n_ff)?,
             mixture: match config.experts {
                 Some(shape) => Some(Mixture::new(gpu, shape, config.n_embd, n_batch)?),
                 None => None,
             },
             logits: gpu.alloc("logits", logit_rows * config.vocab_size)?,
             best: gpu.alloc("the chosen token", 1)?,
-            matmul: Matmul::new(gpu, n_batch, config.n_embd.max(heads).max(config.n_ff), max_quantised)?,
+            matmul: Matmul::new(gpu, n_batch, config.n_embd.max(heads).max(config.n_ff), max_quantised, activations)?,
             staged: gpu.alloc_pinned("tokens", 2 * n_batch)?,
         })
     }
@@ -174,10 +178,19 @@ impl Engine {
         let mut plan = MemoryPlan::new(gguf, &config, &options)?;
         let (free, _) = gpu.memory()?;
         plan.expect_room(gguf, &config, &options, gpu.backend(), free as u64)?;
+        // The weights first: loading them takes a buffer that the rest then has the place of.
+        let weights = DeviceWeights::upload(&gpu, &config, &views, progress)?;
         Ok(Engine {
             cache: KvCache::new(&gpu, &config, plan.n_context, options.cache_type)?,
-            scratch: Scratch::new(&gpu, &config, plan.n_batch, plan.logit_rows, plan.largest_quantised)?,
-            weights: DeviceWeights::upload(&gpu, &config, &views, progress)?,
+            scratch: Scratch::new(
+                &gpu,
+                &config,
+                plan.n_batch,
+                plan.logit_rows,
+                plan.largest_quantised,
+                options.activations,
+            )?,
+            weights,
             config,
             plan,
             n_past: 0,
@@ -312,7 +325,7 @@ impl Engine {
     fn layers(&self, n: usize, trace: &mut Recorder) -> Result<(), EngineError> {
         let Engine { gpu, config, weights, scratch: s, .. } = self;
         let (n_embd, epsilon) = (config.n_embd, config.rms_epsilon);
-        gpu.embedding(&weights.token_embd, &s.tokens, &s.x, n)?;
+        gpu.embedding(weights.token_embd.all(), &s.tokens, &s.x, n)?;
         record(trace, gpu, "inp_embd", None, &s.x, &[n, n_embd])?;
 
         for (il, layer) in weights.layers.iter().enumerate() {
@@ -324,8 +337,8 @@ impl Engine {
             // ffn_inp → x
             gpu.rmsnorm(&s.ffn_inp, &layer.ffn_norm, &s.normed, n, epsilon)?;
             record(trace, gpu, "ffn_norm", Some(il), &s.normed, &[n, n_embd])?;
-            match (&layer.ffn_gate_inp, config.experts) {
-                (Some(router), Some(shape)) => self.mixture(il, router, shape, n, trace)?,
+            match (&layer.ffn, config.experts) {
+                (FeedForward::Mixture { .. }, Some(shape)) => self.mixture(il, shape, n, trace)?,
                 _ => self.feed_forward(il, n, trace)?,
             }
             record(trace, gpu, "l_out", Some(il), &s.x, &[n, n_embd])?;
@@ -341,7 +354,7 @@ impl Engine {
         let x = s.x.slice(tokens.start * n_embd..tokens.end * n_embd);
         gpu.rmsnorm(&x, &weights.output_norm, &s.normed, n, config.rms_epsilon)?;
         record(trace, gpu, "result_norm", None, &s.normed, &[n, n_embd])?;
-        gpu.matmul(&s.matmul, &weights.output, &s.normed, None, None, &s.logits, n)?;
+        gpu.matmul(&s.matmul, weights.output.all(), &s.normed, None, None, &s.logits, n)?;
         record(trace, gpu, "result_output", None, &s.logits, &[n, config.vocab_size])?;
         Ok(())
     }
@@ -349,43 +362,47 @@ impl Engine {
     /// The feed-forward network of a layer: from `normed` and the residual stream `ffn_inp` to `x`.
     fn feed_forward(&self, il: usize, n: usize, trace: &mut Recorder) -> Result<(), EngineError> {
         let Engine { gpu, config, weights, scratch: s, .. } = self;
-        let (layer, n_embd, n_ff) = (&weights.layers[il], config.n_embd, config.n_ff);
-        gpu.matmul(&s.matmul, &layer.ffn_up, &s.normed, None, None, &s.up, n)?;
+        let (n_embd, n_ff) = (config.n_embd, config.n_ff);
+        let FeedForward::Dense { gate_up, down } = &weights.layers[il].ffn else {
+            panic!("layer {il} is a mixture of experts")
+        };
+        let (gate, up, down) = (gate_up.rows(0..n_ff), gate_up.rows(n_ff..2 * n_ff), down.all());
+        gpu.matmul(&s.matmul, up, &s.normed, None, None, &s.up, n)?;
         record(trace, gpu, "ffn_up", Some(il), &s.up, &[n, n_ff])?;
-        gpu.matmul(&s.matmul, &layer.ffn_gate, &s.normed, None, None, &s.gate, n)?;
+        gpu.matmul(&s.matmul, gate, &s.normed, None, None, &s.gate, n)?;
         record(trace, gpu, "ffn_gate", Some(il), &s.gate, &[n, n_ff])?;
         gpu.swiglu(&s.gate, &s.up, &s.gate, n * n_ff)?;
         record(trace, gpu, "ffn_swiglu", Some(il), &s.gate, &[n, n_ff])?;
         if trace.is_on() {
-            gpu.matmul(&s.matmul, &layer.ffn_down, &s.gate, None, None, &s.x, n)?;
+            gpu.matmul(&s.matmul, down, &s.gate, None, None, &s.x, n)?;
             record(trace, gpu, "ffn_out", Some(il), &s.x, &[n, n_embd])?;
         }
-        Ok(gpu.matmul(&s.matmul, &layer.ffn_down, &s.gate, None, Some(&s.ffn_inp), &s.x, n)?)
+        Ok(gpu.matmul(&s.matmul, down, &s.gate, None, Some(&s.ffn_inp), &s.x, n)?)
     }
 
     /// A mixture of feed-forward networks in place of one: each token's row goes through the experts that the router
     /// chooses for it. One vector at a time, whatever the number of tokens: neighbours rarely share their experts.
-    fn mixture(
-        &self,
-        il: usize,
-        router: &Weights,
-        shape: Experts,
-        n: usize,
-        trace: &mut Recorder,
-    ) -> Result<(), EngineError> {
+    fn mixture(&self, il: usize, shape: Experts, n: usize, trace: &mut Recorder) -> Result<(), EngineError> {
         let Engine { gpu, config, weights, scratch: s, .. } = self;
-        let layer = &weights.layers[il];
+        let FeedForward::Mixture { router, gate, up, down } = &weights.layers[il].ffn else {
+            panic!("layer {il} has no experts")
+        };
         let m = s.mixture.as_ref().expect("allocated for a model with experts");
         let (n_embd, n_used) = (config.n_embd, shape.n_used);
         let n_pairs = n * n_used;
-        gpu.matmul(&s.matmul, router, &s.normed, None, None, &m.logits, n)?;
+        gpu.matmul(&s.matmul, router.all(), &s.normed, None, None, &m.logits, n)?;
         record(trace, gpu, "ffn_moe_logits", Some(il), &m.logits, &[n, shape.n_experts])?;
         gpu.experts_route(shape, &m.logits, &m.experts, &m.weights, n)?;
         record(trace, gpu, "ffn_moe_weights", Some(il), &m.weights, &[n, n_used])?;
-        gpu.expert_gemv(&layer.ffn_up, &m.experts, &s.normed, &s.up, n_pairs, n_used)?;
-        gpu.expert_gemv(&layer.ffn_gate, &m.experts, &s.normed, &s.gate, n_pairs, n_used)?;
+        let product = |stack: &Weights, x, out, share| {
+            let experts = Some(Chosen { chosen: &m.experts, n_vectors: n_pairs, share });
+            let gemv = Gemv::new(stack.all(), x, out).activations(s.matmul.activations());
+            gpu.gemv(&Gemv { experts, ..gemv })
+        };
+        product(up, &s.normed, &s.up, n_used)?;
+        product(gate, &s.normed, &s.gate, n_used)?;
         gpu.swiglu(&s.gate, &s.up, &s.gate, n_pairs * config.n_ff)?;
-        gpu.expert_gemv(&layer.ffn_down, &m.experts, &s.gate, &m.parts, n_pairs, 1)?;
+        product(down, &s.gate, &m.parts, 1)?;
         if trace.is_on() {
             gpu.experts_combine(&m.parts, &m.weights, None, &s.x, n, n_embd, n_used)?;
             record(trace, gpu, "ffn_moe_out", Some(il), &s.x, &[n, n_embd])?;
@@ -409,8 +426,8 @@ impl Engine {
 
         self.query_key("Qcur", il, n, n_heads, trace)?;
         self.query_key("Kcur", il, n, n_kv_heads, trace)?;
-        let value = (&layer.attn_v, layer.attn_v_bias.as_ref());
-        self.project("Vcur", il, value, &s.v, n, trace)?;
+        let heads = n_heads + n_kv_heads;
+        self.project("Vcur", il, heads..heads + n_kv_heads, &s.v, n, trace)?;
         record(trace, gpu, "Vcur", Some(il), &s.v, &[n, n_kv_heads, head_dim])?;
 
         let (keys, values) = (cache.keys(il), cache.values(il));
@@ -438,10 +455,10 @@ impl Engine {
 
         let bias = layer.attn_output_bias.as_deref();
         if trace.is_on() {
-            gpu.matmul(&s.matmul, &layer.attn_output, &s.attended, bias, None, &s.ffn_inp, n)?;
+            gpu.matmul(&s.matmul, layer.attn_output.all(), &s.attended, bias, None, &s.ffn_inp, n)?;
             record(trace, gpu, "attn_out", Some(il), &s.ffn_inp, &[n, config.n_embd])?;
         }
-        gpu.matmul(&s.matmul, &layer.attn_output, &s.attended, bias, Some(&s.x), &s.ffn_inp, n)?;
+        gpu.matmul(&s.matmul, layer.attn_output.all(), &s.attended, bias, Some(&s.x), &s.ffn_inp, n)?;
         record(trace, gpu, "ffn_inp", Some(il), &s.ffn_inp, &[n, config.n_embd])?;
         Ok(())
     }
@@ -458,11 +475,11 @@ impl Engine {
         let Engine { gpu, config, weights, scratch: s, .. } = self;
         let layer = &weights.layers[il];
         let head_dim = config.head_dim;
-        let (projection, norm, out) = match name {
-            "Qcur" => ((&layer.attn_q, layer.attn_q_bias.as_ref()), &layer.attn_q_norm, &s.q),
-            _ => ((&layer.attn_k, layer.attn_k_bias.as_ref()), &layer.attn_k_norm, &s.k),
+        let (heads, norm, out) = match name {
+            "Qcur" => (0..n_heads, &layer.attn_q_norm, &s.q),
+            _ => (config.n_heads..config.n_heads + n_heads, &layer.attn_k_norm, &s.k),
         };
-        self.project(name, il, projection, out, n, trace)?;
+        self.project(name, il, heads, out, n, trace)?;
         record(trace, gpu, name, Some(il), out, &[n, n_heads, head_dim])?;
         if let Some(norm) = norm {
             gpu.rmsnorm(out, norm, out, n * n_heads, config.rms_epsilon)?;
@@ -475,22 +492,26 @@ impl Engine {
         Ok(())
     }
 
-    /// out = weights · normed + bias. When tracing, the product is recorded before the bias too.
+    /// out = weights · normed + bias, for some of the heads of [queries, keys, values]. When tracing, the product is recorded before the bias too.
     fn project(
         &self,
         name: &str,
         il: usize,
-        (weights, bias): (&Weights, Option<&Buffer<f32>>),
+        heads: Range<usize>,
         out: &Slice<f32>,
         n: usize,
         trace: &mut Recorder,
     ) -> Result<(), EngineError> {
-        let Engine { gpu, scratch: s, .. } = self;
+        let Engine { gpu, config, weights, scratch: s, .. } = self;
+        let layer = &weights.layers[il];
+        let rows = heads.start * config.head_dim..heads.end * config.head_dim;
+        let weights = layer.attn_qkv.rows(rows.clone());
+        let bias = layer.attn_qkv_bias.as_ref().map(|bias| bias.slice(rows));
         if trace.is_on() && bias.is_some() {
             gpu.matmul(&s.matmul, weights, &s.normed, None, None, out, n)?;
             record(trace, gpu, name, Some(il), out, &[n, weights.n_out])?;
         }
-        gpu.matmul(&s.matmul, weights, &s.normed, bias.map(|bias| &**bias), None, out, n)?;
+        gpu.matmul(&s.matmul, weights, &s.normed, bias.as_deref(), None, out, n)?;
         record(trace, gpu, name, Some(il), out, &[n, weights.n_out])?;
         Ok(())
     }

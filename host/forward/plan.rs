@@ -10,7 +10,11 @@ use std::fmt;
 use driver::Backend;
 use serde::Serialize;
 
-use super::{EngineError, EngineOptions, cache::KvCache, weights::largest_quantised};
+use super::{
+    EngineError, EngineOptions,
+    cache::KvCache,
+    weights::{self, largest_quantised},
+};
 use crate::{
     gguf::Gguf,
     gpu::kernels::CacheType,
@@ -123,10 +127,7 @@ impl MemoryPlan {
         let largest_quantised = largest_quantised(&views, n_batch, logit_rows);
         let mut allocations = Allocations::default();
 
-        // RoPE's divisors go into its frequencies, two numbers for each pair.
-        let tensors = gguf.tensors().filter(|tensor| tensor.name != "rope_freqs.weight");
-        let tensors: Vec<usize> = tensors.map(|tensor| tensor.bytes as usize).collect();
-        let weights = allocations.add(1, &tensors) + allocations.add(size_of::<f32>(), &[config.rope.n_rot]);
+        let weights = allocations.add(1, &weights::allocations(config, &views));
 
         let layer_bytes = KvCache::layer_bytes(config, n_context, cache_type);
         let cache = allocations.add(1, &[config.n_layers * layer_bytes; 2]);

@@ -53,6 +53,11 @@ impl<T: Element> Slice<T> {
         SubSlice { slice: Slice { address, len: range.len(), element: PhantomData }, owner: PhantomData }
     }
 
+    /// The same range, unborrowed, for who answers for its being allocated.
+    pub(super) fn copy(&self) -> Slice<T> {
+        Slice { address: self.address, len: self.len, element: PhantomData }
+    }
+
     /// The same bytes as elements of another type.
     ///
     /// # Panics

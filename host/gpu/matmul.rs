@@ -1,28 +1,47 @@
-//! Weights on the device, and the product of tokens with them.
+//! The product of tokens with weights.
 //!
 //! One token is a matrix–vector product in a kernel of ours, bound by the reading of the weights, which stay packed. Several
 //! tokens go to cuBLAS, in the weights' own type if that is a float, else in f16: the matrix is unpacked into one scratch
 //! buffer just before, so that no second copy of the model is kept. `kernels/matmul.rs` says what is done to the
 //! activations so that 16 bits do not cost range (f16) or precision (bf16, which takes two products).
 
+use std::{fmt, str::FromStr};
+
 use driver::cublas::{Element, Matrix};
 use half::{bf16, f16};
 
-use super::{Buffer, Gpu, GpuError, Slice};
+use super::{Buffer, Gpu, GpuError, Rows, Slice, kernels::Gemv};
 use crate::gguf::TensorType;
 
-/// A weight matrix on the device, as the file has it: `[n_out][n_in]`, one output's weights contiguous; or a stack of such.
-pub struct Weights {
-    /// The file's bytes.
-    pub data: Buffer<u8>,
-    /// How they hold the values.
-    pub tensor_type: TensorType,
-    /// Matrices in the stack: 1, or the number of experts.
-    pub n_matrices: usize,
-    /// Rows of a matrix.
-    pub n_out: usize,
-    /// Columns.
-    pub n_in: usize,
+/// What quantised weights are multiplied with in a product with one token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activations {
+    /// The activations as they are.
+    F32,
+    /// 8-bit integers with a scale for each 32, made of them: integer products, several times fewer instructions.
+    #[default]
+    Q8,
+}
+
+impl fmt::Display for Activations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Activations::F32 => "f32",
+            Activations::Q8 => "q8",
+        })
+    }
+}
+
+impl FromStr for Activations {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" => Ok(Activations::F32),
+            "q8" => Ok(Activations::Q8),
+            _ => Err(format!("unknown type of activations `{text}`: expected f32 or q8")),
+        }
+    }
 }
 
 /// Memory for what cuBLAS needs in 16 bits, used by one product after another.
@@ -30,18 +49,31 @@ pub struct Matmul {
     input: Buffer<u16>,
     inverse_scales: Buffer<f32>,
     unpacked: Buffer<f16>,
+    activations: Activations,
 }
 
 impl Matmul {
     /// Room for products of up to `max_tokens` tokens with matrices of up to `max_in` columns, of which those of
     /// quantised types have at most `max_quantised` elements.
-    pub fn new(gpu: &Gpu, max_tokens: usize, max_in: usize, max_quantised: usize) -> Result<Matmul, GpuError> {
+    pub fn new(
+        gpu: &Gpu,
+        max_tokens: usize,
+        max_in: usize,
+        max_quantised: usize,
+        activations: Activations,
+    ) -> Result<Matmul, GpuError> {
         Ok(Matmul {
             // Two for bf16, whose inputs go in as a sum.
             input: gpu.alloc("matmul inputs", 2 * max_tokens * max_in)?,
             inverse_scales: gpu.alloc("matmul input scales", max_tokens)?,
             unpacked: gpu.alloc("an unpacked matrix", max_quantised)?,
+            activations,
         })
+    }
+
+    /// What quantised weights are multiplied with in a product with one token.
+    pub fn activations(&self) -> Activations {
+        self.activations
     }
 }
 
@@ -52,22 +84,23 @@ impl Gpu {
     pub fn matmul(
         &self,
         scratch: &Matmul,
-        weights: &Weights,
+        weights: Rows,
         x: &Slice<f32>,
         bias: Option<&Slice<f32>>,
         residual: Option<&Slice<f32>>,
         out: &Slice<f32>,
         n_tokens: usize,
     ) -> Result<(), GpuError> {
-        assert_eq!(weights.n_matrices, 1, "a product with a stack of matrices needs to know the experts");
+        assert_eq!(weights.n_matrices(), 1, "a product with a stack of matrices needs to know the experts");
         if n_tokens == 1 {
-            return self.gemv(weights, x, bias, residual, out);
+            let gemv = Gemv::new(weights, x, out).activations(scratch.activations);
+            return self.gemv(&Gemv { bias, residual, ..gemv });
         }
-        let (n_in, n_out) = (weights.n_in, weights.n_out);
-        let (matrix, element) = match weights.tensor_type {
-            TensorType::F32 => (weights.data.address(), Element::F32),
-            TensorType::F16 => (weights.data.address(), Element::F16),
-            TensorType::BF16 => (weights.data.address(), Element::Bf16),
+        let (n_in, n_out) = (weights.n_in(), weights.n_out);
+        let (matrix, element) = match weights.tensor_type() {
+            TensorType::F32 => (weights.floats().address(), Element::F32),
+            TensorType::F16 => (weights.floats().address(), Element::F16),
+            TensorType::BF16 => (weights.floats().address(), Element::Bf16),
             _ => {
                 self.dequantise(weights, &scratch.unpacked)?;
                 (scratch.unpacked.address(), Element::F16)

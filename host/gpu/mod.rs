@@ -11,6 +11,7 @@ pub mod image;
 pub mod kernels;
 mod matmul;
 mod upload;
+mod weights;
 
 use std::{collections::HashMap, ffi::c_void};
 
@@ -26,8 +27,9 @@ use driver::{Backend, DeviceChoice, cublas};
 
 pub use buffer::{Buffer, Element, Pinned, Slice, SubSlice};
 pub use image::Image;
-pub use matmul::{Matmul, Weights};
+pub use matmul::{Activations, Matmul};
 pub use upload::Transfer;
+pub use weights::{Part, Rows, Weights, arrange, parts};
 
 /// What went wrong on the device.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +103,7 @@ pub struct Gpu {
     image: &'static Image,
     stream: Stream,
     device: Device,
+    multiprocessors: usize,
     backend: Backend,
     _context: Context,
 }
@@ -113,6 +116,8 @@ impl Gpu {
         let device = driver_call(|| "opening device 0".into(), Device::get_device(0))?;
         let context = driver_call(|| "creating a context".into(), Context::new(device))?;
         let stream = driver_call(|| "creating a stream".into(), Stream::new(StreamFlags::NON_BLOCKING, None))?;
+        let multiprocessors = device.get_attribute(DeviceAttribute::MultiprocessorCount);
+        let multiprocessors = driver_call(|| "reading the number of multiprocessors".into(), multiprocessors)?;
         let image = image::choose(capability(&device)?)?;
         let image::Code::Ptx(ptx) = image.code;
         let module = driver_call(|| format!("loading the kernels for {}", image.target), Module::from_ptx(ptx, &[]))?;
@@ -125,7 +130,17 @@ impl Gpu {
         let cublas = cublas::Handle::new()?;
         // SAFETY: the stream belongs to the current context and outlives the handle, which is dropped before it.
         unsafe { cublas.set_stream(stream.as_inner().cast())? };
-        Ok(Gpu { cublas, functions, _module: module, image, stream, device, backend, _context: context })
+        Ok(Gpu {
+            cublas,
+            functions,
+            _module: module,
+            image,
+            stream,
+            device,
+            multiprocessors: multiprocessors.unsigned_abs() as usize,
+            backend,
+            _context: context,
+        })
     }
 
     /// Whether this is the NVIDIA driver's device or softcuda's.
@@ -144,9 +159,8 @@ impl Gpu {
     }
 
     /// The number of multiprocessors.
-    pub fn n_multiprocessors(&self) -> Result<u32, GpuError> {
-        let count = self.device.get_attribute(DeviceAttribute::MultiprocessorCount);
-        Ok(driver_call(|| "reading the number of multiprocessors".into(), count)?.unsigned_abs())
+    pub fn multiprocessors(&self) -> usize {
+        self.multiprocessors
     }
 
     /// Free bytes of the chosen device's memory, for who wants no more of it than that.
@@ -181,6 +195,22 @@ impl Gpu {
         block: u32,
         arguments: A,
     ) -> Result<(), GpuError> {
+        // SAFETY: the caller's contract; a kernel without dynamic shared memory.
+        unsafe { self.launch_with(kernel, grid, block, 0, arguments) }
+    }
+
+    /// Enqueues a kernel that has `shared` bytes of dynamic shared memory.
+    ///
+    /// # Safety
+    /// - As for [`Gpu::launch`].
+    unsafe fn launch_with<P, A: cuda_std::Arguments<P>>(
+        &self,
+        kernel: cuda_std::Kernel<P>,
+        grid: [u32; 3],
+        block: u32,
+        shared: u32,
+        arguments: A,
+    ) -> Result<(), GpuError> {
         let function = self.functions[kernel.name()];
         let mut packed = kernel.pack(arguments);
         let (mut pointers, _) = packed.pointers();
@@ -196,7 +226,7 @@ impl Gpu {
                 block,
                 1,
                 1,
-                0,
+                shared,
                 self.stream.as_inner(),
                 pointers.as_mut_ptr().cast::<*mut c_void>(),
                 std::ptr::null_mut(),

@@ -5,24 +5,37 @@
 //! the device's copy is enqueued, and the threads go on with the next slot meanwhile. An event at each slot tells when the
 //! device has read it and it may be filled again.
 //!
+//! Quantised blocks go to planes (`kernels/blocks/mod.rs`): a piece of them is copied to a buffer on the device, from which
+//! a kernel takes the fields. It is as large as a slot; the stream keeps a copy into it behind the kernels that read it.
+//!
 //! Beside the page cache this takes the ring's memory, whatever the model's size.
 
 use cust::event::{Event, EventFlags};
 use rayon::prelude::*;
 
-use super::{Element, Gpu, GpuError, Pinned, Slice, check, driver_call};
+use super::{Buffer, Element, Gpu, GpuError, Pinned, Rows, Slice, check, driver_call};
+use crate::gguf::TensorType;
 
 /// Bytes of a slot of the ring.
 const SLOT_BYTES: usize = 8 << 20;
 /// Slots of the ring at most; a small model takes fewer.
 const SLOTS: usize = 4;
+/// No block of a quantised type is longer.
+const LARGEST_BLOCK: usize = 512;
 /// What one thread copies at a time.
 const PART_BYTES: usize = 1 << 20;
 
 /// Bytes of the host that go to a place on the device.
 pub struct Transfer<'a> {
-    address: u64,
+    target: Target,
     source: &'a [u8],
+}
+
+enum Target {
+    /// As they are.
+    Bytes { address: u64 },
+    /// As blocks of a part, the first as its block `first`.
+    Blocks { part: Slice<u8>, tensor_type: TensorType, first: usize },
 }
 
 impl<'a> Transfer<'a> {
@@ -32,7 +45,32 @@ impl<'a> Transfer<'a> {
     /// Where the two are not equally long.
     pub fn new<T: Element>(target: &Slice<T>, source: &'a [u8]) -> Transfer<'a> {
         assert_eq!(target.len() * size_of::<T>(), source.len(), "bytes of a device slice and of what is copied to it");
-        Transfer { address: target.address(), source }
+        Transfer { target: Target::Bytes { address: target.address() }, source }
+    }
+
+    /// All rows of a matrix, or of a stack, from the file's bytes of them.
+    ///
+    /// # Panics
+    /// Where there are more or fewer of these.
+    pub fn of_rows(rows: Rows, source: &'a [u8]) -> Transfer<'a> {
+        let tensor_type = rows.tensor_type();
+        let n_blocks = rows.n_matrices() * rows.n_out * rows.blocks_of_row();
+        assert_eq!(n_blocks * tensor_type.block_bytes() as usize, source.len(), "bytes of a matrix in {tensor_type}");
+        let target = if tensor_type.is_quantised() {
+            let first = rows.first() * rows.blocks_of_row();
+            Target::Blocks { part: rows.part().copy(), tensor_type, first }
+        } else {
+            Target::Bytes { address: rows.part().address() + (rows.first() * rows.bytes_of_row()) as u64 }
+        };
+        Transfer { target, source }
+    }
+
+    /// Bytes that must not be torn apart.
+    fn unit(&self) -> usize {
+        match self.target {
+            Target::Bytes { .. } => 1,
+            Target::Blocks { tensor_type, .. } => tensor_type.block_bytes() as usize,
+        }
     }
 }
 
@@ -45,19 +83,23 @@ struct Slot {
 struct Ring<'a> {
     gpu: &'a Gpu,
     slots: Vec<Slot>,
+    /// Where blocks wait for being taken apart.
+    blocks: Buffer<u8>,
 }
 
 impl<'a> Ring<'a> {
-    fn new(gpu: &'a Gpu, total: usize) -> Result<Ring<'a>, GpuError> {
+    fn new(gpu: &'a Gpu, total: usize, with_blocks: bool) -> Result<Ring<'a>, GpuError> {
         let n_slots = total.div_ceil(SLOT_BYTES).clamp(1, SLOTS);
         let slot = |_| {
             let event = Event::new(EventFlags::DISABLE_TIMING);
             Ok(Slot {
-                memory: gpu.alloc_pinned("uploading", total.clamp(1, SLOT_BYTES))?,
+                memory: gpu.alloc_pinned("uploading", (total + LARGEST_BLOCK).min(SLOT_BYTES))?,
                 read: driver_call(|| "creating an event".into(), event)?,
             })
         };
-        Ok(Ring { gpu, slots: (0..n_slots).map(slot).collect::<Result<_, GpuError>>()? })
+        let slots = (0..n_slots).map(slot).collect::<Result<_, GpuError>>()?;
+        let blocks = gpu.alloc("uploading", if with_blocks { total.min(SLOT_BYTES) } else { 0 })?;
+        Ok(Ring { gpu, slots, blocks })
     }
 }
 
@@ -80,25 +122,31 @@ impl Gpu {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), GpuError> {
         let total: usize = transfers.iter().map(|transfer| transfer.source.len()).sum();
-        let mut ring = Ring::new(self, total)?;
+        let with_blocks = transfers.iter().any(|transfer| matches!(transfer.target, Target::Blocks { .. }));
+        let mut ring = Ring::new(self, total, with_blocks)?;
         let n_slots = ring.slots.len();
         let (mut turn, mut filled, mut done) = (0, 0, 0);
         for transfer in transfers {
-            let mut rest = transfer.source;
-            while !rest.is_empty() {
+            let mut at = 0;
+            while at < transfer.source.len() {
                 let slot = &mut ring.slots[turn % n_slots];
                 if filled == 0 && turn >= n_slots {
                     driver_call(|| "uploading".into(), slot.read.synchronize())?;
                 }
-                let (piece, after) = rest.split_at(rest.len().min(slot.memory.len() - filled));
-                let target = transfer.address + (transfer.source.len() - rest.len()) as u64;
+                let room = (slot.memory.len() - filled) / transfer.unit() * transfer.unit();
+                let piece = &transfer.source[at..transfer.source.len().min(at + room)];
                 let staged = &mut slot.memory[filled..filled + piece.len()];
                 staged
                     .par_chunks_mut(PART_BYTES)
                     .zip(piece.par_chunks(PART_BYTES))
                     .for_each(|(staged, part)| staged.copy_from_slice(part));
-                // SAFETY: the target is allocated, says the caller, and as long as the source. The slot is not filled
-                // again before the event behind this copy, nor freed before everything has run.
+                let target = match transfer.target {
+                    Target::Bytes { address } => address + at as u64,
+                    Target::Blocks { .. } => ring.blocks.address(),
+                };
+                // SAFETY: the target is allocated, says the caller, and as long as the source; so is the buffer for blocks, which
+                // is as long as a slot. The slot is not filled again before the event behind this copy, nor freed before
+                // everything has run.
                 let result = unsafe {
                     cust::sys::cuMemcpyHtoDAsync_v2(
                         target,
@@ -108,10 +156,16 @@ impl Gpu {
                     )
                 };
                 check(|| "uploading".into(), result)?;
-                rest = after;
+                if let Target::Blocks { part, tensor_type, first } = &transfer.target {
+                    let blocks = ring.blocks.slice(0..piece.len());
+                    self.arrange(*tensor_type, &blocks, part, first + at / transfer.unit())?;
+                }
+                at += piece.len();
                 filled += piece.len();
                 done += piece.len();
-                if filled == slot.memory.len() || done == total {
+                // The slot is full where the next block would not fit.
+                let full = slot.memory.len() - filled < LARGEST_BLOCK;
+                if full || done == total {
                     driver_call(|| "uploading".into(), slot.read.record(&self.stream))?;
                     (turn, filled) = (turn + 1, 0);
                     progress(done as u64, total as u64);

@@ -95,6 +95,13 @@ pub struct LayerWeights<'a> {
     pub ffn_down: WeightView<'a>,
 }
 
+impl LayerWeights<'_> {
+    /// Whether queries, keys or values have a bias.
+    pub fn has_qkv_bias(&self) -> bool {
+        [self.attn_q_bias, self.attn_k_bias, self.attn_v_bias].iter().any(Option::is_some)
+    }
+}
+
 /// All tensors of a model.
 #[derive(Clone, Debug)]
 pub struct ModelWeights<'a> {

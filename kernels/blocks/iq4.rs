@@ -1,48 +1,104 @@
 //! IQ4_NL and IQ4_XS: 4-bit indices into sixteen values that are denser near zero.
 
-use super::{Block, GROUP, eight, load_f16, load_u16, q4::nibble};
+use cuda_std::{F16, float};
 
-/// The sixteen values (`kvalues_iq4nl` in ggml-common.h), eight bytes to a word, the first lowest.
-const VALUES: [u64; 2] = [
-    u64::from_le_bytes([129, 152, 173, 191, 207, 221, 234, 246]), // −127 −104 −83 −65 −49 −35 −22 −10
-    u64::from_le_bytes([1, 13, 25, 38, 53, 69, 89, 113]),
-];
+use super::{
+    Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16, load_u16,
+    look_up::{Table, look_up, table},
+    q4::nibble,
+    run::Pair,
+};
+use crate::gemv::activations::Q8;
 
-/// The value that an index stands for: a shift in a register, not a load.
+/// The sixteen values: `kvalues_iq4nl` in ggml-common.h.
+const VALUES: Table = table([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]);
+
+/// The value that an index stands for: shifts in registers, not a load.
 #[inline(always)]
-fn look_up(index: u32) -> f32 {
-    let word = if index < 8 { VALUES[0] } else { VALUES[1] };
-    f32::from((word >> (index % 8 * 8)) as u8 as i8)
+fn value(index: u32) -> f32 {
+    let (low, high) = if index & 8 == 0 { (VALUES[0], VALUES[1]) } else { (VALUES[2], VALUES[3]) };
+    let word = if index & 4 == 0 { low } else { high };
+    f32::from((word >> (index % 4 * 8)) as u8 as i8)
 }
 
 /// `d` (f16), then 16 bytes as in Q4_0: value = d · table[q].
+#[derive(Clone, Copy)]
 pub struct Iq4Nl;
 
 /// `d` (f16), 2 bytes with the upper two bits of eight scales, 4 bytes with their low halves, then eight runs of 16 bytes,
 /// each as in Q4_0: value = d · (scale − 32) · table[q].
+#[derive(Clone, Copy)]
 pub struct Iq4Xs;
 
 impl Block for Iq4Nl {
     const ELEMENTS: usize = 32;
-    const BYTES: usize = 18;
+    const PLANES: &'static [Plane] = &[Plane { offset: 2, size: 16 }, Plane { offset: 0, size: 2 }];
 
     #[inline(always)]
-    unsafe fn values(block: *const u8, group: usize) -> [f32; GROUP] {
-        let d = unsafe { load_f16(block) };
-        eight(|index| d * look_up(unsafe { nibble(block.add(2), group, index) }))
+    unsafe fn values(Fields([qs, d, ..]): Fields, group: usize) -> [f32; GROUP] {
+        let d = unsafe { load_f16(d) };
+        eight(|index| d * value(unsafe { nibble(qs, group, index) }))
+    }
+}
+
+impl Packed for Iq4Nl {
+    const CHUNK: u32 = 32;
+    type Bits = ([u32; 4], f32);
+    type X = Pair;
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.f16(1, chunk)) }
+    }
+
+    #[inline(always)]
+    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+        unsafe { Pair::of(staged, chunk) }
+    }
+
+    #[inline(always)]
+    fn dot((qs, d): Self::Bits, x: &Pair, sum: f32) -> f32 {
+        let (low, high) = look_up(VALUES, qs);
+        float::fma(d, x.dot_signed(low, high), sum)
     }
 }
 
 impl Block for Iq4Xs {
     const ELEMENTS: usize = 256;
-    const BYTES: usize = 136;
+    const PLANES: &'static [Plane] = &[Plane { offset: 8, size: 128 }, Plane { offset: 0, size: 8 }];
 
     #[inline(always)]
-    unsafe fn values(block: *const u8, group: usize) -> [f32; GROUP] {
+    unsafe fn values(Fields([qs, d, ..]): Fields, group: usize) -> [f32; GROUP] {
         let run = group / 4;
-        let high = unsafe { load_u16(block.add(2)) } >> (run * 2) & 3;
-        let low = unsafe { *block.add(4 + run / 2) } >> (run % 2 * 4) & 15;
-        let scale = unsafe { load_f16(block) } * (i32::from(low) + (i32::from(high) << 4) - 32) as f32;
-        eight(|index| scale * look_up(unsafe { nibble(block.add(8 + run * 16), group % 4, index) }))
+        let high = unsafe { load_u16(d.add(2)) } >> (run * 2) & 3;
+        let low = unsafe { *d.add(4 + run / 2) } >> (run % 2 * 4) & 15;
+        let scale = unsafe { load_f16(d) } * (i32::from(low) + (i32::from(high) << 4) - 32) as f32;
+        eight(|index| scale * value(unsafe { nibble(qs.add(run * 16), group % 4, index) }))
+    }
+}
+
+/// A chunk is a run: its 16 bytes, the block's header, and which of its eight runs it is.
+impl Packed for Iq4Xs {
+    const CHUNK: u32 = 32;
+    type Bits = ([u32; 4], [u32; 2]);
+    type X = (Pair, u32);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.eight(1, chunk / 8)) }
+    }
+
+    #[inline(always)]
+    unsafe fn x(staged: Q8, chunk: u32) -> (Pair, u32) {
+        (unsafe { Pair::of(staged, chunk) }, chunk % 8)
+    }
+
+    #[inline(always)]
+    fn dot((qs, header): Self::Bits, (x, run): &(Pair, u32), sum: f32) -> f32 {
+        let d = F16::from_bits(header[0] as u16).to_f32();
+        let (low, high) = (header[1] >> (4 * run) & 15, header[0] >> (16 + 2 * run) & 3);
+        let scale = d * ((low | high << 4) as f32 - 32.0);
+        let (low, high) = look_up(VALUES, qs);
+        float::fma(scale, x.dot_signed(low, high), sum)
     }
 }

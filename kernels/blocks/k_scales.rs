@@ -13,3 +13,16 @@ pub unsafe fn scale_and_minimum(packed: *const u8, index: usize) -> (f32, f32) {
     };
     (scale as f32, minimum as f32)
 }
+
+/// The scales of the neighbouring runs `2 · pair` and `2 · pair + 1`, and their minima, from the three words: four bytes of
+/// which the lower two count.
+#[inline(always)]
+pub fn pair_of_runs(words: [u32; 3], pair: u32) -> (u32, u32) {
+    let shift = pair % 2 * 16;
+    let [scales, minima, more] = words.map(|word| word >> shift);
+    if pair < 2 {
+        (scales & 0x3f3f, minima & 0x3f3f)
+    } else {
+        (more & 0x0f0f | scales >> 2 & 0x3030, more >> 4 & 0x0f0f | minima >> 2 & 0x3030)
+    }
+}

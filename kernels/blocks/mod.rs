@@ -1,14 +1,20 @@
-//! Products with, rows of and conversions from quantised weights, on the packed blocks as they lie in the file.
+//! Products with, rows of and conversions from quantised weights.
 //!
-//! A quantised row is a sequence of blocks; a block holds small integers and their scales. A [`Block`] says how a thread
-//! gets eight neighbouring values of one, and the three kernels below are written once over that: the matrix–vector
-//! product, the embedding row and the conversion to f16 that feeds cuBLAS. A new type is a file here and a row in the table
-//! at the end.
+//! A quantised row is a sequence of blocks; a block holds small integers and their scales. In a file a block's fields lie
+//! together, 18 or 210 bytes long, so that no load is aligned. On the device each field of all blocks lies apart, in a *plane*:
+//! first field 0 of block 0, 1, 2, …, then field 1 of all blocks, and so on. The bytes are the same and as many; every plane
+//! is aligned to what is read of it at a time, since the wider fields come first. `arrange` makes planes of a file's blocks.
 //!
-//! Values are computed in `f32` in the order in which ggml does it, without fused operations: they have the same bits.
+//! A [`Block`] says where a format's fields are and how a thread gets eight neighbouring values of a block; [`Packed`] how a
+//! lane multiplies a chunk with 8-bit activations. The kernels below are written once over these. A new type is a file
+//! here and a row in the table at the end.
+//!
+//! [`Block`]'s values are computed in `f32` in the order in which ggml does it, without fused operations: they have the same
+//! bits. [`Packed`] multiplies integers (`dp4a`) and scales the sums.
 
 mod iq4;
 mod k_scales;
+mod look_up;
 mod mxfp4;
 mod q2_k;
 mod q3_k;
@@ -18,29 +24,163 @@ mod q5;
 mod q5_k;
 mod q6_k;
 mod q8;
+mod run;
 
-use cuda_std::{F16, float, kernel, memory::Vector16, thread, types::pack_f16};
+use core::marker::PhantomData;
 
-use crate::gemv::Operands;
+use cuda_std::{
+    F16, float, kernel,
+    memory::{
+        Vector16, global, load_constant_1, load_constant_2, load_constant_4, load_constant_8, load_constant_16,
+        load_streaming_16,
+    },
+    thread,
+    types::pack_f16,
+};
 
-/// The number of threads of a block in all three kernels.
+use crate::{
+    gemv::{
+        Dot, Operands,
+        activations::Q8,
+        floats::{FromGlobal, FromShared, Source},
+        gemv,
+    },
+    gemv_kernels,
+};
+
+/// The number of threads of a block in the kernels other than products.
 pub const BLOCK: u32 = 128;
 
 /// Values that a thread takes at a time.
 pub const GROUP: usize = 8;
 
-/// A block format. Layouts are those of ggml-common.h; nothing is aligned beyond what is said.
-pub trait Block {
+/// A field of a format's blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Plane {
+    /// Where the field begins in a block of a file, in bytes.
+    pub offset: usize,
+    /// Its bytes.
+    pub size: usize,
+}
+
+/// Bytes of a block with these fields.
+pub const fn block_bytes(planes: &[Plane]) -> usize {
+    let (mut bytes, mut index) = (0, 0);
+    while index < planes.len() {
+        bytes += planes[index].size;
+        index += 1;
+    }
+    bytes
+}
+
+/// A block's fields, in the order of the planes.
+#[derive(Clone, Copy)]
+pub struct Fields(pub [*const u8; 4]);
+
+/// Where a matrix's planes begin.
+#[derive(Clone, Copy)]
+pub struct Planes([*const u8; 4]);
+
+/// A block format. Layouts within a field are those of ggml-common.h.
+pub trait Block: Copy {
     /// Values in a block.
     const ELEMENTS: usize;
-    /// Bytes of a block.
-    const BYTES: usize;
+    /// The fields, at most four. All but the last few bytes of a block are in fields whose size is a multiple of 16, and these
+    /// come first.
+    const PLANES: &'static [Plane];
 
     /// Values `8 · group` to `8 · group + 7` of a block.
     ///
     /// # Safety
-    /// - `block` leads to `BYTES` bytes in global memory, `group < ELEMENTS / 8`.
-    unsafe fn values(block: *const u8, group: usize) -> [f32; GROUP];
+    /// - `fields` are a block's, `group < ELEMENTS / 8`.
+    unsafe fn values(fields: Fields, group: usize) -> [f32; GROUP];
+}
+
+/// A format's product with 8-bit activations.
+pub trait Packed: Block {
+    /// Values that a lane takes at a time.
+    const CHUNK: u32;
+    /// A chunk's weights, as loaded.
+    type Bits: Copy;
+    /// The activations beside a chunk.
+    type X;
+
+    /// Loads a chunk, counted over all rows.
+    ///
+    /// # Safety
+    /// - The chunk is within the planes, which are global addresses.
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits;
+
+    /// The activations beside chunk `chunk` of a row.
+    ///
+    /// # Safety
+    /// - The chunk is within the row, the activations are staged.
+    unsafe fn x(staged: Q8, chunk: u32) -> Self::X;
+
+    /// sum + the products of a chunk.
+    fn dot(bits: Self::Bits, x: &Self::X, sum: f32) -> f32;
+}
+
+impl Planes {
+    /// The planes of `n_blocks` blocks from `weights` on.
+    #[inline(always)]
+    fn of<B: Block>(weights: *const u8, n_blocks: u32) -> Planes {
+        let (mut starts, mut bytes, mut plane) = ([weights; 4], 0, 0);
+        while plane < B::PLANES.len() {
+            starts[plane] = weights.wrapping_add(n_blocks as usize * bytes);
+            bytes += B::PLANES[plane].size;
+            plane += 1;
+        }
+        Planes(starts)
+    }
+
+    /// The fields of block `block`.
+    #[inline(always)]
+    fn fields<B: Block>(self, block: usize) -> Fields {
+        let (mut fields, mut plane) = (self.0, 0);
+        while plane < B::PLANES.len() {
+            fields[plane] = fields[plane].wrapping_add(block * B::PLANES[plane].size);
+            plane += 1;
+        }
+        Fields(fields)
+    }
+
+    /// The 16 bytes `index` of a plane, which no other lane reads.
+    #[inline(always)]
+    unsafe fn stream(self, plane: usize, index: u32) -> [u32; 4] {
+        unsafe { load_streaming_16(self.0[plane].cast::<[u8; 16]>().add(index as usize)) }
+    }
+
+    /// The 16 bytes `index` of a plane.
+    #[inline(always)]
+    unsafe fn sixteen(self, plane: usize, index: u32) -> [u32; 4] {
+        unsafe { load_constant_16(self.0[plane].cast::<[u8; 16]>().add(index as usize)) }
+    }
+
+    /// The 8 bytes `index` of a plane.
+    #[inline(always)]
+    unsafe fn eight(self, plane: usize, index: u32) -> [u32; 2] {
+        unsafe { load_constant_8(self.0[plane].cast::<u64>().add(index as usize)) }
+    }
+
+    /// The 4 bytes `index` of a plane.
+    #[inline(always)]
+    unsafe fn word(self, plane: usize, index: u32) -> u32 {
+        unsafe { load_constant_4(self.0[plane].cast::<u32>().add(index as usize))[0] }
+    }
+
+    /// The half-precision number `index` of a plane.
+    #[inline(always)]
+    unsafe fn f16(self, plane: usize, index: u32) -> f32 {
+        let [bits] = unsafe { load_constant_2(self.0[plane].cast::<u16>().add(index as usize)) };
+        F16::from_bits(bits as u16).to_f32()
+    }
+
+    /// Byte `index` of a plane.
+    #[inline(always)]
+    unsafe fn byte(self, plane: usize, index: u32) -> u32 {
+        unsafe { load_constant_1(self.0[plane].add(index as usize))[0] }
+    }
 }
 
 /// The two bytes at `address`, little-endian, wherever it lies.
@@ -73,45 +213,106 @@ fn eight(value: impl Fn(usize) -> f32) -> [f32; GROUP] {
     values
 }
 
-/// Values of group `group` of a row.
+/// The values of group `group`, counted from the first block.
 #[inline(always)]
-unsafe fn values_of_row<B: Block>(row: *const u8, group: usize) -> [f32; GROUP] {
+unsafe fn values_of_group<B: Block>(planes: Planes, group: usize) -> [f32; GROUP] {
     let groups = const { B::ELEMENTS / GROUP };
-    unsafe { B::values(row.add(group / groups * B::BYTES), group % groups) }
+    unsafe { B::values(planes.fields::<B>(group / groups), group % groups) }
 }
 
-#[inline(always)]
-unsafe fn gemv<B: Block>(operands: Operands<u8>) {
-    let Some(place) = (unsafe { operands.warp_row() }) else {
-        return;
-    };
-    let n_in = operands.n_in as usize;
-    let start = unsafe { operands.weights.add(place.row * (n_in / B::ELEMENTS * B::BYTES)) };
-    let mut part = 0.0;
-    let mut group = thread::lane() as usize;
-    while group < n_in / GROUP {
-        let values = unsafe { values_of_row::<B>(start, group) };
-        let Vector16(low) = unsafe { *place.x.add(group * GROUP).cast::<Vector16>() };
-        let Vector16(high) = unsafe { *place.x.add(group * GROUP + 4).cast::<Vector16>() };
-        let mut index = 0;
-        while index < 4 {
-            part = float::fma(values[index], f32::from_bits(low[index]), part);
-            part = float::fma(values[index + 4], f32::from_bits(high[index]), part);
+/// Products of a format's values, unpacked, with `f32` activations: exact, and slow.
+#[derive(Clone, Copy)]
+struct Exact<B, S> {
+    planes: Planes,
+    format: PhantomData<(B, S)>,
+}
+
+impl<B: Block, S: Source> Dot for Exact<B, S> {
+    const CHUNK: u32 = GROUP as u32;
+    type Bits = [f32; GROUP];
+    type X = [[f32; 4]; 2];
+    type Activations = S::Staged;
+
+    #[inline(always)]
+    unsafe fn new(operands: &Operands) -> Self {
+        Exact { planes: Planes::of::<B>(operands.weights, operands.n_blocks), format: PhantomData }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, chunk: u32) -> [f32; GROUP] {
+        unsafe { values_of_group::<B>(self.planes, chunk as usize) }
+    }
+
+    #[inline(always)]
+    unsafe fn x(activations: S::Staged, chunk: u32) -> [[f32; 4]; 2] {
+        let index = chunk * Self::CHUNK;
+        unsafe { [S::four(activations, index), S::four(activations, index + 4)] }
+    }
+
+    #[inline(always)]
+    fn dot(bits: [f32; GROUP], x: &[[f32; 4]; 2], sum: f32) -> f32 {
+        let (mut sum, mut index) = (sum, 0);
+        while index < GROUP {
+            sum = float::fma(bits[index], x[index / 4][index % 4], sum);
             index += 1;
         }
-        group += 32;
+        sum
     }
-    unsafe { operands.finish(&place, part) }
 }
 
 #[inline(always)]
-unsafe fn embedding<B: Block>(table: *const u8, tokens: *const u32, out: *mut f32, n_embd: u32) {
+unsafe fn exact<B: Block>(operands: Operands) {
+    unsafe {
+        if operands.norm.is_null() {
+            gemv::<Exact<B, FromGlobal>>(operands)
+        } else {
+            gemv::<Exact<B, FromShared>>(operands)
+        }
+    }
+}
+
+/// Products of a format's integers with 8-bit activations.
+#[derive(Clone, Copy)]
+struct Integers<B> {
+    planes: Planes,
+    format: PhantomData<B>,
+}
+
+impl<B: Packed> Dot for Integers<B> {
+    const CHUNK: u32 = B::CHUNK;
+    type Bits = B::Bits;
+    type X = B::X;
+    type Activations = Q8;
+
+    #[inline(always)]
+    unsafe fn new(operands: &Operands) -> Self {
+        Integers { planes: Planes::of::<B>(global(operands.weights), operands.n_blocks), format: PhantomData }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, chunk: u32) -> B::Bits {
+        unsafe { B::load(self.planes, chunk) }
+    }
+
+    #[inline(always)]
+    unsafe fn x(activations: Q8, chunk: u32) -> B::X {
+        unsafe { B::x(activations, chunk) }
+    }
+
+    #[inline(always)]
+    fn dot(bits: B::Bits, x: &B::X, sum: f32) -> f32 {
+        B::dot(bits, x, sum)
+    }
+}
+
+#[inline(always)]
+unsafe fn embedding<B: Block>(table: *const u8, n_blocks: u32, tokens: *const u32, out: *mut f32, n_embd: u32) {
     let token = thread::block_idx_x() as usize;
-    let row_bytes = n_embd as usize / B::ELEMENTS * B::BYTES;
-    let row = unsafe { table.add(*tokens.add(token) as usize * row_bytes) };
+    let (planes, groups) = (Planes::of::<B>(table, n_blocks), n_embd as usize / GROUP);
+    let row = unsafe { *tokens.add(token) } as usize;
     let mut group = thread::thread_idx_x() as usize;
-    while group < n_embd as usize / GROUP {
-        let values = unsafe { values_of_row::<B>(row, group) };
+    while group < groups {
+        let values = unsafe { values_of_group::<B>(planes, row * groups + group) };
         let target = unsafe { out.add(token * n_embd as usize + group * GROUP).cast::<Vector16>() };
         let four = |first: usize| Vector16([0, 1, 2, 3].map(|index| values[first + index].to_bits()));
         unsafe {
@@ -123,108 +324,128 @@ unsafe fn embedding<B: Block>(table: *const u8, tokens: *const u32, out: *mut f3
 }
 
 #[inline(always)]
-unsafe fn dequantise<B: Block>(weights: *const u8, out: *mut F16, n: u64) {
+unsafe fn dequantise<B: Block>(weights: *const u8, n_blocks: u32, first_block: u32, out: *mut F16, n: u64) {
     let group = u64::from(thread::block_idx_x()) * u64::from(BLOCK) + u64::from(thread::thread_idx_x());
     if group * GROUP as u64 >= n {
         return;
     }
-    let values = unsafe { values_of_row::<B>(weights, group as usize) };
+    let before = first_block as usize * const { B::ELEMENTS / GROUP };
+    let values = unsafe { values_of_group::<B>(Planes::of::<B>(weights, n_blocks), before + group as usize) };
     let halves = Vector16([0, 2, 4, 6].map(|index| pack_f16(values[index], values[index + 1])));
     unsafe { *out.add(group as usize * GROUP).cast::<Vector16>() = halves }
 }
 
-/// The parameters of the products, as in `gemv.rs`.
-#[cfg(not(target_arch = "nvptx64"))]
-pub type GemvParameters = (*const u8, *const u32, *const f32, *const f32, *const f32, *mut f32, u32, u32, u32);
+/// Takes one field out of a file's blocks: plane[b · size + i] = blocks[b · block_bytes + offset + i], for each of
+/// `n_blocks` blocks and `size` bytes.
+///
+/// One thread a byte. Launch: grid (⌈n_blocks · size ÷ BLOCK⌉), block ([`BLOCK`]).
+///
+/// # Safety
+/// - `blocks` is `n_blocks` blocks of `block_bytes`, `plane` has room for as many fields; `size ≥ 1`, `offset + size ≤ block_bytes`.
+#[kernel]
+pub unsafe fn arrange(blocks: *const u8, plane: *mut u8, n_blocks: u32, block_bytes: u32, offset: u32, size: u32) {
+    let index = thread::index_1d();
+    if index >= n_blocks * size {
+        return;
+    }
+    // SAFETY: by the launch contract; said here so that no division is guarded by a panic.
+    unsafe { core::hint::assert_unchecked(size > 0) }
+    let (block, byte) = (index / size, index % size);
+    unsafe { *plane.add(index as usize) = *blocks.add((block * block_bytes + offset + byte) as usize) }
+}
 
 /// The kernels of one block format.
 #[cfg(not(target_arch = "nvptx64"))]
 pub struct BlockKernels {
     /// The format's name, ggml's.
     pub name: &'static str,
-    /// The matrix–vector product.
-    pub gemv: cuda_std::Kernel<GemvParameters>,
+    /// Values of a block.
+    pub elements: usize,
+    /// The fields.
+    pub planes: &'static [Plane],
+    /// Values that a lane takes at a time in the product with 8-bit activations.
+    pub chunk: u32,
+    /// The product with 8-bit activations.
+    pub gemv: cuda_std::Kernel<crate::gemv::Parameters>,
+    /// The product with `f32` activations.
+    pub gemv_exact: cuda_std::Kernel<crate::gemv::Parameters>,
     /// The embedding row.
-    pub embedding: cuda_std::Kernel<(*const u8, *const u32, *mut f32, u32)>,
+    pub embedding: cuda_std::Kernel<(*const u8, u32, *const u32, *mut f32, u32)>,
     /// The conversion to f16.
-    pub dequantise: cuda_std::Kernel<(*const u8, *mut F16, u64)>,
+    pub dequantise: cuda_std::Kernel<(*const u8, u32, u32, *mut F16, u64)>,
 }
 
 macro_rules! formats {
-    ($($name:literal, $block:ty: $gemv:ident $embedding:ident $dequantise:ident;)*) => {
+    ($($name:literal, $block:ty: $gemv:ident $gemv_exact:ident $embedding:ident $dequantise:ident;)*) => {
         $(
-            /// The product of `gemv.rs` on packed blocks.
-            ///
-            /// A warp takes a row. Launch: grid (⌈n_out ÷ ROWS_PER_BLOCK⌉, n_vectors), block ([`BLOCK`]).
-            ///
-            /// # Safety
-            /// - As for the kernels in `gemv.rs`, but that each row of `weights` is `n_in` values in blocks, `n_in` a whole
-            ///   number of them.
-            #[kernel]
-            pub unsafe fn $gemv(
-                weights: *const u8,
-                experts: *const u32,
-                x: *const f32,
-                bias: *const f32,
-                residual: *const f32,
-                out: *mut f32,
-                n_in: u32,
-                n_out: u32,
-                share: u32,
-            ) {
-                unsafe { gemv::<$block>(Operands { weights, experts, x, bias, residual, out, n_in, n_out, share }) }
+            gemv_kernels! {
+                /// A product with packed blocks and 8-bit activations.
+                $gemv => gemv::<Integers<$block>>;
+                /// A product with packed blocks and `f32` activations.
+                $gemv_exact => exact::<$block>;
             }
 
-            /// out[token][..] = table[tokens[token]][..] from packed blocks, with ggml's bits.
+            /// out[token][..] = table[tokens[token]][..] from planes, with ggml's bits.
             ///
             /// Launch: grid (n_tokens), block ([`BLOCK`]).
             ///
             /// # Safety
-            /// - `table` is rows of `n_embd` values in blocks, `n_embd` a whole number of them; `tokens` is `[n_tokens]`
-            ///   below the number of rows; `out` is `[n_tokens][n_embd]`, 16-byte aligned.
+            /// - `table` is the planes of `n_blocks` blocks, rows of `n_embd` values, `n_embd` a whole number of blocks; `tokens` is
+            ///   `[n_tokens]` below the number of rows; `out` is `[n_tokens][n_embd]`, 16-byte aligned.
             #[kernel]
-            pub unsafe fn $embedding(table: *const u8, tokens: *const u32, out: *mut f32, n_embd: u32) {
-                unsafe { embedding::<$block>(table, tokens, out, n_embd) }
+            pub unsafe fn $embedding(table: *const u8, n_blocks: u32, tokens: *const u32, out: *mut f32, n_embd: u32) {
+                unsafe { embedding::<$block>(table, n_blocks, tokens, out, n_embd) }
             }
 
-            /// out[i] = value i of the packed blocks, rounded to f16.
+            /// out[i] = value i of block `first_block` and those behind it, rounded to f16.
             ///
             /// A thread takes eight values. Launch: grid (⌈n ÷ (GROUP · BLOCK)⌉), block ([`BLOCK`]).
             ///
             /// # Safety
-            /// - `weights` is `n` values in blocks, `n` a whole number of them; `out` is `[n]`, 16-byte aligned.
+            /// - `weights` is the planes of `n_blocks` blocks; `n` is the values of a whole number of blocks, at most those from
+            ///   `first_block` on; `out` is `[n]`, 16-byte aligned.
             #[kernel]
-            pub unsafe fn $dequantise(weights: *const u8, out: *mut F16, n: u64) {
-                unsafe { dequantise::<$block>(weights, out, n) }
+            pub unsafe fn $dequantise(weights: *const u8, n_blocks: u32, first_block: u32, out: *mut F16, n: u64) {
+                unsafe { dequantise::<$block>(weights, n_blocks, first_block, out, n) }
             }
         )*
 
         /// Every format's kernels.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const FORMATS: &[BlockKernels] = &[
-            $(BlockKernels { name: $name, gemv: $gemv, embedding: $embedding, dequantise: $dequantise },)*
+            $(BlockKernels {
+                name: $name,
+                elements: <$block as Block>::ELEMENTS,
+                planes: <$block as Block>::PLANES,
+                chunk: <$block as Packed>::CHUNK,
+                gemv: $gemv,
+                gemv_exact: $gemv_exact,
+                embedding: $embedding,
+                dequantise: $dequantise,
+            },)*
         ];
 
         /// The kernels above, for the registry.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const KERNELS: &[cuda_std::KernelInfo] = &[
-            $($gemv.info(), $embedding.info(), $dequantise.info(),)*
+            arrange.info(),
+            $($gemv.info(), $gemv_exact.info(), $embedding.info(), $dequantise.info(),)*
         ];
     };
 }
 
 formats! {
-    "Q4_0", q4::Q4_0: gemv_q4_0 embedding_q4_0 dequantise_q4_0;
-    "Q4_1", q4::Q4_1: gemv_q4_1 embedding_q4_1 dequantise_q4_1;
-    "Q5_0", q5::Q5_0: gemv_q5_0 embedding_q5_0 dequantise_q5_0;
-    "Q5_1", q5::Q5_1: gemv_q5_1 embedding_q5_1 dequantise_q5_1;
-    "Q8_0", q8::Q8_0: gemv_q8_0 embedding_q8_0 dequantise_q8_0;
-    "Q2_K", q2_k::Q2K: gemv_q2_k embedding_q2_k dequantise_q2_k;
-    "Q3_K", q3_k::Q3K: gemv_q3_k embedding_q3_k dequantise_q3_k;
-    "Q4_K", q4_k::Q4K: gemv_q4_k embedding_q4_k dequantise_q4_k;
-    "Q5_K", q5_k::Q5K: gemv_q5_k embedding_q5_k dequantise_q5_k;
-    "Q6_K", q6_k::Q6K: gemv_q6_k embedding_q6_k dequantise_q6_k;
-    "IQ4_NL", iq4::Iq4Nl: gemv_iq4_nl embedding_iq4_nl dequantise_iq4_nl;
-    "IQ4_XS", iq4::Iq4Xs: gemv_iq4_xs embedding_iq4_xs dequantise_iq4_xs;
-    "MXFP4", mxfp4::Mxfp4: gemv_mxfp4 embedding_mxfp4 dequantise_mxfp4;
+    "Q4_0", q4::Q4_0: gemv_q4_0 gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0;
+    "Q4_1", q4::Q4_1: gemv_q4_1 gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1;
+    "Q5_0", q5::Q5_0: gemv_q5_0 gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0;
+    "Q5_1", q5::Q5_1: gemv_q5_1 gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1;
+    "Q8_0", q8::Q8_0: gemv_q8_0 gemv_exact_q8_0 embedding_q8_0 dequantise_q8_0;
+    "Q2_K", q2_k::Q2K: gemv_q2_k gemv_exact_q2_k embedding_q2_k dequantise_q2_k;
+    "Q3_K", q3_k::Q3K: gemv_q3_k gemv_exact_q3_k embedding_q3_k dequantise_q3_k;
+    "Q4_K", q4_k::Q4K: gemv_q4_k gemv_exact_q4_k embedding_q4_k dequantise_q4_k;
+    "Q5_K", q5_k::Q5K: gemv_q5_k gemv_exact_q5_k embedding_q5_k dequantise_q5_k;
+    "Q6_K", q6_k::Q6K: gemv_q6_k gemv_exact_q6_k embedding_q6_k dequantise_q6_k;
+    "IQ4_NL", iq4::Iq4Nl: gemv_iq4_nl gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl;
+    "IQ4_XS", iq4::Iq4Xs: gemv_iq4_xs gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs;
+    "MXFP4", mxfp4::Mxfp4: gemv_mxfp4 gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4;
 }

@@ -1,29 +1,66 @@
 //! MXFP4: 32 four-bit floats (E2M1) with a power-of-two scale (E8M0), from the OCP Microscaling Formats specification 1.0.
 
-use super::{Block, GROUP, eight, q4::nibble};
+use cuda_std::float;
+
+use super::{
+    Block, Fields, GROUP, Packed, Plane, Planes, eight,
+    look_up::{Table, look_up, table},
+    q4::nibble,
+    run::Pair,
+};
+use crate::gemv::activations::Q8;
 
 /// The exponent, biased by 127, then 16 bytes as in Q4_0.
+#[derive(Clone, Copy)]
 pub struct Mxfp4;
 
-/// Twice the value of a four-bit float: sign, two bits of exponent, one of mantissa. Doubled, it is an integer.
+/// Twice the values of the four-bit floats, which are integers: sign, two bits of exponent, one of mantissa. ggml's table has
+/// no negative zero either.
+const DOUBLED: Table = table([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12]);
+
+/// Twice the value of a four-bit float.
 #[inline(always)]
 fn doubled(bits: u32) -> f32 {
     // 0, 1, 2, 3, 4, 6, 8 and 12, four bits each, the first lowest.
     let magnitude = (0xc864_3210u32 >> (bits % 8 * 4) & 15) as i32;
-    // Negated as an integer: ggml's table has no negative zero.
     (if bits < 8 { magnitude } else { -magnitude }) as f32
+}
+
+/// 2^(exponent − 128), half of the scale since the values are doubled; the smallest two are subnormal.
+#[inline(always)]
+fn half_scale(exponent: u32) -> f32 {
+    f32::from_bits(if exponent < 2 { 0x0020_0000 << exponent } else { (exponent - 1) << 23 })
 }
 
 impl Block for Mxfp4 {
     const ELEMENTS: usize = 32;
-    const BYTES: usize = 17;
+    const PLANES: &'static [Plane] = &[Plane { offset: 1, size: 16 }, Plane { offset: 0, size: 1 }];
 
     #[inline(always)]
-    unsafe fn values(block: *const u8, group: usize) -> [f32; GROUP] {
-        // 2^(e − 128), half of the scale since the values are doubled; the smallest two are subnormal.
-        let exponent = u32::from(unsafe { *block });
-        let bits = if exponent < 2 { 0x0020_0000 << exponent } else { (exponent - 1) << 23 };
-        let scale = f32::from_bits(bits);
-        eight(|index| scale * doubled(unsafe { nibble(block.add(1), group, index) }))
+    unsafe fn values(Fields([qs, exponent, ..]): Fields, group: usize) -> [f32; GROUP] {
+        let scale = half_scale(u32::from(unsafe { *exponent }));
+        eight(|index| scale * doubled(unsafe { nibble(qs, group, index) }))
+    }
+}
+
+impl Packed for Mxfp4 {
+    const CHUNK: u32 = 32;
+    type Bits = ([u32; 4], u32);
+    type X = Pair;
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.byte(1, chunk)) }
+    }
+
+    #[inline(always)]
+    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+        unsafe { Pair::of(staged, chunk) }
+    }
+
+    #[inline(always)]
+    fn dot((qs, exponent): Self::Bits, x: &Pair, sum: f32) -> f32 {
+        let (low, high) = look_up(DOUBLED, qs);
+        float::fma(half_scale(exponent), x.dot_signed(low, high), sum)
     }
 }

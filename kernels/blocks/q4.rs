@@ -1,11 +1,17 @@
 //! Q4_0 and Q4_1: 32 integers of 4 bits. Byte `j` holds value `j` in its low half and value `j + 16` in its high half.
 
-use super::{Block, GROUP, eight, load_f16};
+use super::{
+    Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16,
+    run::{Pair, high_halves, low_halves},
+};
+use crate::gemv::activations::Q8;
 
 /// `d` (f16), then 16 bytes: value = d · (q − 8).
+#[derive(Clone, Copy)]
 pub struct Q4_0;
 
 /// `d`, `m` (f16), then 16 bytes: value = d · q + m.
+#[derive(Clone, Copy)]
 pub struct Q4_1;
 
 /// The 4-bit integer of value `8 · group + index`, `qs` being the 16 bytes.
@@ -17,22 +23,64 @@ pub unsafe fn nibble(qs: *const u8, group: usize, index: usize) -> u32 {
 
 impl Block for Q4_0 {
     const ELEMENTS: usize = 32;
-    const BYTES: usize = 18;
+    const PLANES: &'static [Plane] = &[Plane { offset: 2, size: 16 }, Plane { offset: 0, size: 2 }];
 
     #[inline(always)]
-    unsafe fn values(block: *const u8, group: usize) -> [f32; GROUP] {
-        let d = unsafe { load_f16(block) };
-        eight(|index| d * (unsafe { nibble(block.add(2), group, index) } as i32 - 8) as f32)
+    unsafe fn values(Fields([qs, d, ..]): Fields, group: usize) -> [f32; GROUP] {
+        let d = unsafe { load_f16(d) };
+        eight(|index| d * (unsafe { nibble(qs, group, index) } as i32 - 8) as f32)
+    }
+}
+
+impl Packed for Q4_0 {
+    const CHUNK: u32 = 32;
+    type Bits = ([u32; 4], f32);
+    type X = Pair;
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.f16(1, chunk)) }
+    }
+
+    #[inline(always)]
+    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+        unsafe { Pair::of(staged, chunk) }
+    }
+
+    #[inline(always)]
+    fn dot((qs, d): Self::Bits, x: &Pair, sum: f32) -> f32 {
+        x.with_offset(d, x.dot(low_halves(qs, [0; 4]), high_halves(qs, [0; 4])), -8.0, sum)
     }
 }
 
 impl Block for Q4_1 {
     const ELEMENTS: usize = 32;
-    const BYTES: usize = 20;
+    const PLANES: &'static [Plane] = &[Plane { offset: 4, size: 16 }, Plane { offset: 0, size: 4 }];
 
     #[inline(always)]
-    unsafe fn values(block: *const u8, group: usize) -> [f32; GROUP] {
-        let (d, m) = unsafe { (load_f16(block), load_f16(block.add(2))) };
-        eight(|index| d * unsafe { nibble(block.add(4), group, index) } as f32 + m)
+    unsafe fn values(Fields([qs, d, ..]): Fields, group: usize) -> [f32; GROUP] {
+        let (d, m) = unsafe { (load_f16(d), load_f16(d.add(2))) };
+        eight(|index| d * unsafe { nibble(qs, group, index) } as f32 + m)
+    }
+}
+
+impl Packed for Q4_1 {
+    const CHUNK: u32 = 32;
+    type Bits = ([u32; 4], u32);
+    type X = Pair;
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.word(1, chunk)) }
+    }
+
+    #[inline(always)]
+    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+        unsafe { Pair::of(staged, chunk) }
+    }
+
+    #[inline(always)]
+    fn dot((qs, dm): Self::Bits, x: &Pair, sum: f32) -> f32 {
+        x.with_minimum(dm, x.dot(low_halves(qs, [0; 4]), high_halves(qs, [0; 4])), sum)
     }
 }

@@ -1,39 +1,110 @@
 //! Q5_0 and Q5_1: 32 integers of 5 bits. The low four lie as in Q4_0; bit `i` of a little-endian word is the fifth of
 //! value `i`.
 
-use super::{Block, GROUP, eight, load_f16, q4::nibble};
+use super::{
+    Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16,
+    q4::nibble,
+    run::{Pair, high_halves, low_halves},
+};
+use crate::gemv::activations::Q8;
 
 /// `d` (f16), the word of fifth bits, then 16 bytes: value = d · (q − 16).
+#[derive(Clone, Copy)]
 pub struct Q5_0;
 
 /// `d`, `m` (f16), the word of fifth bits, then 16 bytes: value = d · q + m.
+#[derive(Clone, Copy)]
 pub struct Q5_1;
 
-/// The 5-bit integer of value `8 · group + index`, `bits` being the word and the 16 bytes.
+/// The 5-bit integer of value `8 · group + index`.
 #[inline(always)]
-unsafe fn integer(bits: *const u8, group: usize, index: usize) -> u32 {
-    let high = unsafe { *bits.add(group) } >> index & 1;
-    unsafe { nibble(bits.add(4), group, index) | u32::from(high) << 4 }
+unsafe fn integer(qs: *const u8, fifths: *const u8, group: usize, index: usize) -> u32 {
+    let high = unsafe { *fifths.add(group) } >> index & 1;
+    unsafe { nibble(qs, group, index) | u32::from(high) << 4 }
+}
+
+/// The four bits from bit `first` of `word` on as bit 4 of a byte each.
+#[inline(always)]
+fn spread(word: u32, first: u32) -> u32 {
+    // Bit i goes to bit 8i + 4 by the factor's bit 7i + 4; the sixteen products land on different bits.
+    ((word >> first & 15) * 0x0204_0810) & 0x1010_1010
+}
+
+/// The fifth bits of 32 values as bit 4 of a byte each: those of values 0 to 15, then of 16 to 31, four to a word.
+#[inline(always)]
+fn fifth_bits(word: u32) -> ([u32; 4], [u32; 4]) {
+    ([0, 4, 8, 12].map(|first| spread(word, first)), [16, 20, 24, 28].map(|first| spread(word, first)))
+}
+
+/// Σ q · x over a block.
+#[inline(always)]
+fn dot(qs: [u32; 4], fifths: u32, x: &Pair) -> f32 {
+    let (low, high) = fifth_bits(fifths);
+    x.dot(low_halves(qs, low), high_halves(qs, high))
 }
 
 impl Block for Q5_0 {
     const ELEMENTS: usize = 32;
-    const BYTES: usize = 22;
+    const PLANES: &'static [Plane] =
+        &[Plane { offset: 6, size: 16 }, Plane { offset: 2, size: 4 }, Plane { offset: 0, size: 2 }];
 
     #[inline(always)]
-    unsafe fn values(block: *const u8, group: usize) -> [f32; GROUP] {
-        let d = unsafe { load_f16(block) };
-        eight(|index| d * (unsafe { integer(block.add(2), group, index) } as i32 - 16) as f32)
+    unsafe fn values(Fields([qs, fifths, d, _]): Fields, group: usize) -> [f32; GROUP] {
+        let d = unsafe { load_f16(d) };
+        eight(|index| d * (unsafe { integer(qs, fifths, group, index) } as i32 - 16) as f32)
+    }
+}
+
+impl Packed for Q5_0 {
+    const CHUNK: u32 = 32;
+    type Bits = ([u32; 4], u32, f32);
+    type X = Pair;
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.word(1, chunk), planes.f16(2, chunk)) }
+    }
+
+    #[inline(always)]
+    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+        unsafe { Pair::of(staged, chunk) }
+    }
+
+    #[inline(always)]
+    fn dot((qs, fifths, d): Self::Bits, x: &Pair, sum: f32) -> f32 {
+        x.with_offset(d, dot(qs, fifths, x), -16.0, sum)
     }
 }
 
 impl Block for Q5_1 {
     const ELEMENTS: usize = 32;
-    const BYTES: usize = 24;
+    const PLANES: &'static [Plane] =
+        &[Plane { offset: 8, size: 16 }, Plane { offset: 4, size: 4 }, Plane { offset: 0, size: 4 }];
 
     #[inline(always)]
-    unsafe fn values(block: *const u8, group: usize) -> [f32; GROUP] {
-        let (d, m) = unsafe { (load_f16(block), load_f16(block.add(2))) };
-        eight(|index| d * unsafe { integer(block.add(4), group, index) } as f32 + m)
+    unsafe fn values(Fields([qs, fifths, d, _]): Fields, group: usize) -> [f32; GROUP] {
+        let (d, m) = unsafe { (load_f16(d), load_f16(d.add(2))) };
+        eight(|index| d * unsafe { integer(qs, fifths, group, index) } as f32 + m)
+    }
+}
+
+impl Packed for Q5_1 {
+    const CHUNK: u32 = 32;
+    type Bits = ([u32; 4], u32, u32);
+    type X = Pair;
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.word(1, chunk), planes.word(2, chunk)) }
+    }
+
+    #[inline(always)]
+    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+        unsafe { Pair::of(staged, chunk) }
+    }
+
+    #[inline(always)]
+    fn dot((qs, fifths, dm): Self::Bits, x: &Pair, sum: f32) -> f32 {
+        x.with_minimum(dm, dot(qs, fifths, x), sum)
     }
 }

@@ -2,20 +2,26 @@
 
 use ferrowarp::{
     gguf::TensorType,
-    gpu::{Gpu, Matmul, Weights},
+    gpu::{Activations, Gpu, Matmul, Weights, arrange, kernels::block_format},
     quant::dequantise,
 };
 use half::f16;
 
 use crate::support::*;
 
-fn quantised() -> impl Iterator<Item = TensorType> {
+pub fn quantised() -> impl Iterator<Item = TensorType> {
     TensorType::ALL.iter().copied().filter(|tensor_type| tensor_type.is_quantised())
 }
 
 /// Blocks of random bits on the device, and their values. The scales are made ordinary numbers (random bits would hold
 /// infinities and NaN); everything else of a block is as random as it can be.
-fn blocks(gpu: &Gpu, random: &mut Random, tensor_type: TensorType, n_out: usize, n_in: usize) -> (Weights, Vec<f32>) {
+pub fn blocks(
+    gpu: &Gpu,
+    random: &mut Random,
+    tensor_type: TensorType,
+    n_out: usize,
+    n_in: usize,
+) -> (Weights, Vec<f32>) {
     let block_bytes = tensor_type.block_bytes() as usize;
     let n_blocks = n_out * n_in / tensor_type.block_elements() as usize;
     let mut bytes: Vec<u8> = (0..n_blocks * block_bytes).map(|_| random.bits() as u8).collect();
@@ -31,8 +37,7 @@ fn blocks(gpu: &Gpu, random: &mut Random, tensor_type: TensorType, n_out: usize,
     }
     let mut values = vec![0.0; n_out * n_in];
     dequantise(tensor_type, &bytes, &mut values);
-    let data = gpu.upload("blocks", &bytes).unwrap();
-    (Weights { data, tensor_type, n_matrices: 1, n_out, n_in }, values)
+    (packed(gpu, tensor_type, &bytes, 1, n_out, n_in), values)
 }
 
 /// Where a block's half-precision scales are.
@@ -57,6 +62,39 @@ fn every_quantised_type_has_its_kernels_and_no_others_have() {
 }
 
 #[test]
+fn fields_are_taken_out_of_a_files_blocks_and_no_byte_is_lost() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for tensor_type in quantised() {
+        let block = tensor_type.block_bytes() as usize;
+        let mut fields: Vec<usize> =
+            block_format(tensor_type).planes.iter().flat_map(|plane| plane.offset..plane.offset + plane.size).collect();
+        fields.sort_unstable();
+        assert_eq!(fields, (0..block).collect::<Vec<_>>(), "{tensor_type}: each byte of a block is in one field");
+
+        // In two pieces, as loading does it.
+        let bytes: Vec<u8> = (0..7 * block).map(|_| random.bits() as u8).collect();
+        let part = Output::<u8>::new(&gpu, bytes.len());
+        let place = part.slice(0..bytes.len());
+        for (first, piece) in [(0, &bytes[..3 * block]), (3, &bytes[3 * block..])] {
+            gpu.arrange(tensor_type, &gpu.upload("blocks", piece).unwrap(), &place, first).unwrap();
+        }
+        assert_eq!(part.read(&gpu), arrange(tensor_type, &bytes), "{tensor_type}");
+    }
+}
+
+#[test]
+fn a_range_of_rows_is_unpacked_alone() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let (weights, values) = blocks(&gpu, &mut random, TensorType::Q6_K, 6, 512);
+    let out = Output::<f16>::new(&gpu, 3 * 512);
+    gpu.dequantise(weights.rows(2..5), &out).unwrap();
+    let want: Vec<f16> = values[2 * 512..5 * 512].iter().map(|value| f16::from_f32(*value)).collect();
+    assert_eq!(out.read(&gpu), want);
+}
+
+#[test]
 fn embedding_rows_of_blocks_have_ggmls_bits() {
     let gpu = gpu();
     let mut random = Random::new();
@@ -65,7 +103,7 @@ fn embedding_rows_of_blocks_have_ggmls_bits() {
         let (table, values) = blocks(&gpu, &mut random, tensor_type, n_vocab, n_embd);
         let tokens = [4, 0, 2];
         let out = Output::<f32>::new(&gpu, tokens.len() * n_embd);
-        gpu.embedding(&table, &gpu.upload("tokens", &tokens).unwrap(), &out, tokens.len()).unwrap();
+        gpu.embedding(table.all(), &gpu.upload("tokens", &tokens).unwrap(), &out, tokens.len()).unwrap();
         let want = tokens.iter().flat_map(|token| &values[*token as usize * n_embd..][..n_embd]);
         for (index, (got, want)) in out.read(&gpu).iter().zip(want).enumerate() {
             assert_eq!(got.to_bits(), want.to_bits(), "{tensor_type} value {index}: got {got}, want {want}");
@@ -83,7 +121,7 @@ fn blocks_are_unpacked_to_the_nearest_f16() {
             (5, tensor_type.block_elements() as usize * if tensor_type.block_elements() > 32 { 1 } else { 9 });
         let (weights, values) = blocks(&gpu, &mut random, tensor_type, n_out, n_in);
         let out = Output::<f16>::new(&gpu, n_out * n_in);
-        gpu.dequantise(&weights, &out).unwrap();
+        gpu.dequantise(weights.all(), &out).unwrap();
         for (index, (got, want)) in out.read(&gpu).iter().zip(&values).enumerate() {
             assert_eq!(
                 got.to_bits(),
@@ -108,11 +146,19 @@ fn products_with_blocks_agree_with_their_definition() {
             let device_x = gpu.upload("x", &x).unwrap();
             let device_bias = gpu.upload("bias", &bias).unwrap();
             let device_residual = gpu.upload("residual", &residual).unwrap();
-            let scratch = Matmul::new(&gpu, n_tokens, n_in, n_out * n_in).unwrap();
+            let scratch = Matmul::new(&gpu, n_tokens, n_in, n_out * n_in, Activations::F32).unwrap();
             for n_tokens in [1, n_tokens] {
                 let out = Output::new(&gpu, n_tokens * n_out);
-                gpu.matmul(&scratch, &matrix, &device_x, Some(&device_bias), Some(&device_residual), &out, n_tokens)
-                    .unwrap();
+                gpu.matmul(
+                    &scratch,
+                    matrix.all(),
+                    &device_x,
+                    Some(&device_bias),
+                    Some(&device_residual),
+                    &out,
+                    n_tokens,
+                )
+                .unwrap();
                 // One token: f32 throughout. Several: weights and activations rounded to 11 bits each.
                 let precision = if n_tokens == 1 { 2f64.powi(-19) } else { 2f64.powi(-10) };
                 for (index, got) in out.read(&gpu).iter().enumerate() {

@@ -14,7 +14,7 @@ fn embedding_rows_are_the_tables_rows() {
             let want: Vec<f64> =
                 tokens.iter().flat_map(|token| exact[*token as usize * n_embd..][..n_embd].to_vec()).collect();
             let out = Output::new(&gpu, n_tokens * n_embd);
-            gpu.embedding(&table, &gpu.upload("tokens", &tokens).unwrap(), &out, n_tokens).unwrap();
+            gpu.embedding(table.all(), &gpu.upload("tokens", &tokens).unwrap(), &out, n_tokens).unwrap();
             // Every 16-bit float is an f32: no tolerance.
             assert_close(&format!("{tensor_type:?} {n_vocab}×{n_embd}"), &out.read(&gpu), &want, 0.0, 0.0);
         }

@@ -1,6 +1,13 @@
 //! Routing tokens to experts, their products, and adding up.
 
-use ferrowarp::{gguf::TensorType, gpu::Weights, model::Experts};
+use ferrowarp::{
+    gguf::TensorType,
+    gpu::{
+        Activations, Weights,
+        kernels::{Experts as Chosen, Gemv},
+    },
+    model::Experts,
+};
 
 use crate::support::*;
 
@@ -59,7 +66,7 @@ fn each_vector_is_multiplied_by_its_own_expert() {
     for (n_experts, n_out, n_in, n_tokens, n_used) in [(4, 5, 64, 3, 2), (3, 130, 32, 2, 1), (8, 9, 256, 5, 3)] {
         for tensor_type in FLOATS {
             let (stack, exact) = weights(&gpu, &mut random, tensor_type, n_experts * n_out, n_in);
-            let stack = Weights { n_matrices: n_experts, n_out, ..stack };
+            let stack = Weights::of_one_type(stack.data, tensor_type, n_experts, n_out, n_in);
             let n_vectors = n_tokens * n_used;
             let experts = random.tokens(n_vectors, n_experts);
             let device_experts = gpu.upload("experts", &experts).unwrap();
@@ -67,7 +74,8 @@ fn each_vector_is_multiplied_by_its_own_expert() {
                 let x = random.values(n_vectors / share * n_in, 1.0);
                 let out = Output::<f32>::new(&gpu, n_vectors * n_out);
                 let device_x = gpu.upload("x", &x).unwrap();
-                gpu.expert_gemv(&stack, &device_experts, &device_x, &out, n_vectors, share).unwrap();
+                let experts_of = Chosen { chosen: &device_experts, n_vectors, share };
+                gpu.gemv(&Gemv { experts: Some(experts_of), ..Gemv::new(stack.all(), &device_x, &out) }).unwrap();
                 let want: Vec<f64> = (0..n_vectors * n_out)
                     .map(|index| {
                         let (vector, row) = (index / n_out, index % n_out);
@@ -91,13 +99,12 @@ fn quantised_stacks_work_as_float_ones_do() {
     let integers: Vec<i8> = (0..n_experts * n_out * n_in).map(|_| random.bits() as i8).collect();
     let one = half::f16::ONE.to_le_bytes();
     let bytes: Vec<u8> = integers.chunks(32).flat_map(|q| [&one[..], bytemuck::cast_slice(q)].concat()).collect();
-    let data = gpu.upload("blocks", &bytes).unwrap();
-    let stack = Weights { data, tensor_type: TensorType::Q8_0, n_matrices: n_experts, n_out, n_in };
+    let stack = packed(&gpu, TensorType::Q8_0, &bytes, n_experts, n_out, n_in);
     let experts = [2, 0, 1, 2];
-    let x: Vec<f32> = (0..4 * n_in).map(|_| random.below(9) as f32 - 4.0).collect();
+    // 127 in each run of 16 makes the scale of 8-bit activations 1, so that they are these integers too.
+    let x: Vec<f32> = (0..4 * n_in).map(|i| if i % 16 == 0 { 127.0 } else { random.below(9) as f32 - 4.0 }).collect();
     let out = Output::<f32>::new(&gpu, experts.len() * n_out);
     let (device_x, device_experts) = (gpu.upload("x", &x).unwrap(), gpu.upload("experts", &experts).unwrap());
-    gpu.expert_gemv(&stack, &device_experts, &device_x, &out, experts.len(), 1).unwrap();
     // Integers below 2^24 add up exactly.
     let want: Vec<f32> = (0..experts.len() * n_out)
         .map(|index| {
@@ -106,7 +113,12 @@ fn quantised_stacks_work_as_float_ones_do() {
             row.iter().zip(&x[vector * n_in..]).map(|(q, x)| f32::from(*q) * x).sum()
         })
         .collect();
-    assert_eq!(out.read(&gpu), want);
+    for activations in [Activations::F32, Activations::Q8] {
+        let experts_of = Chosen { chosen: &device_experts, n_vectors: experts.len(), share: 1 };
+        let gemv = Gemv::new(stack.all(), &device_x, &out).activations(activations);
+        gpu.gemv(&Gemv { experts: Some(experts_of), ..gemv }).unwrap();
+        assert_eq!(out.read(&gpu), want, "{activations:?}");
+    }
 }
 
 #[test]

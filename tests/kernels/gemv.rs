@@ -1,23 +1,50 @@
-//! out = W · x (+ bias) (+ residual).
+//! out = W · x, with what may stand around it.
 
-use crate::support::*;
+use ferrowarp::{
+    gguf::TensorType,
+    gpu::{Activations, Gpu, Weights, kernels::Gemv},
+};
+
+use crate::{
+    blocks::{blocks, quantised},
+    support::*,
+};
 
 /// The product and, for the tolerance, the sum of the products' magnitudes.
-fn reference(weights: &[f64], x: &[f32]) -> Vec<(f64, f64)> {
+fn reference(weights: &[f64], x: &[f64]) -> Vec<(f64, f64)> {
     let row = |row: &[f64]| {
-        let products = row.iter().zip(x).map(|(w, x)| w * f64::from(*x));
+        let products = row.iter().zip(x).map(|(w, x)| w * x);
         products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product.abs()))
     };
     weights.chunks(x.len()).map(row).collect()
+}
+
+/// What 8-bit activations stand for: the nearest multiples of a run's largest magnitude / 127.
+fn in_eight_bits(x: &[f64]) -> Vec<f64> {
+    let run = |run: &[f64]| {
+        let scale = run.iter().fold(0f64, |largest, value| largest.max(value.abs())) / 127.0;
+        run.iter().map(|value| if scale == 0.0 { 0.0 } else { (value / scale).round_ties_even() * scale }).collect()
+    };
+    x.chunks(16).flat_map(|values: &[f64]| -> Vec<f64> { run(values) }).collect()
+}
+
+/// Weights of any type and their values.
+fn matrix(gpu: &Gpu, random: &mut Random, tensor_type: TensorType, n_out: usize, n_in: usize) -> (Weights, Vec<f64>) {
+    if tensor_type.is_quantised() {
+        let (weights, values) = blocks(gpu, random, tensor_type, n_out, n_in);
+        (weights, as_f64(&values))
+    } else {
+        weights(gpu, random, tensor_type, n_out, n_in)
+    }
 }
 
 #[test]
 fn gemv_agrees_with_its_definition() {
     let gpu = gpu();
     let mut random = Random::new();
-    // Columns that are not whole vectors, fewer than a warp's, exactly the unrolled step, and real models' widths;
-    // rows that do not fill the last block.
-    let shapes = [(5, 1), (7, 3), (9, 40), (6, 257), (33, 512), (9, 896), (18, 1024), (6, 4864), (5, 1100)];
+    // Columns that are not whole vectors, fewer than a warp's, a step and a bit, and real models' widths; rows that fill
+    // neither the last warp nor the last block.
+    let shapes = [(5, 1), (7, 3), (9, 40), (6, 257), (33, 512), (9, 896), (18, 1024), (6, 4864), (5, 1100), (130, 64)];
     for tensor_type in FLOATS {
         for (n_out, n_in) in shapes {
             let (matrix, exact) = weights(&gpu, &mut random, tensor_type, n_out, n_in);
@@ -26,16 +53,14 @@ fn gemv_agrees_with_its_definition() {
             let device_x = gpu.upload("x", &x).unwrap();
             let device_bias = gpu.upload("bias", &bias).unwrap();
             let device_residual = gpu.upload("residual", &residual).unwrap();
-            let products = reference(&exact, &x);
+            let products = reference(&exact, &as_f64(&x));
             for (with_bias, with_residual) in [(false, false), (true, false), (false, true), (true, true)] {
                 let out = Output::new(&gpu, n_out);
-                gpu.gemv(
-                    &matrix,
-                    &device_x,
-                    with_bias.then_some(&*device_bias),
-                    with_residual.then_some(&*device_residual),
-                    &out,
-                )
+                gpu.gemv(&Gemv {
+                    bias: with_bias.then_some(&*device_bias),
+                    residual: with_residual.then_some(&*device_residual),
+                    ..Gemv::new(matrix.all(), &device_x, &out)
+                })
                 .unwrap();
                 let added = |row: usize| {
                     f64::from(if with_bias { bias[row] } else { 0.0 })
@@ -44,9 +69,10 @@ fn gemv_agrees_with_its_definition() {
                 let got = out.read(&gpu);
                 for (row, (product, size)) in products.iter().enumerate() {
                     let want = product + added(row);
-                    // A lane adds at most n_in / 32 / 4 + 8 products in sequence, then trees of 2 + 5 levels, bias and
-                    // residual: each rounding is 2^-24 of a partial sum, itself at most the sum of magnitudes.
-                    let roundings = (n_in / 128 + 8 + 7 + 2) as f64;
+                    // A lane adds at most n_in / 32 + 8 products in sequence, then trees of 5 levels and the warps of a
+                    // split, bias and residual: each rounding is 2^-24 of a partial sum, itself at most the sum of
+                    // magnitudes.
+                    let roundings = (n_in / 32 + 8 + 5 + 8 + 2) as f64;
                     let tolerance = roundings * 2f64.powi(-24) * (size + added(row).abs() + 130.0);
                     let error = (f64::from(got[row]) - want).abs();
                     assert!(
@@ -65,10 +91,78 @@ fn gemv_agrees_with_its_definition() {
 fn gemv_adds_to_its_own_output() {
     let gpu = gpu();
     let mut random = Random::new();
-    let (matrix, exact) = weights(&gpu, &mut random, ferrowarp::gguf::TensorType::F16, 6, 64);
+    let (matrix, exact) = weights(&gpu, &mut random, TensorType::F16, 6, 64);
     let x = random.values(64, 1.0);
     let out = gpu.upload("out", &[10.0f32; 6]).unwrap();
-    gpu.gemv(&matrix, &gpu.upload("x", &x).unwrap(), None, Some(&out), &out).unwrap();
-    let want: Vec<f64> = reference(&exact, &x).iter().map(|(product, _)| 10.0 + product).collect();
+    let device_x = gpu.upload("x", &x).unwrap();
+    gpu.gemv(&Gemv { residual: Some(&out), ..Gemv::new(matrix.all(), &device_x, &out) }).unwrap();
+    let want: Vec<f64> = reference(&exact, &as_f64(&x)).iter().map(|(product, _)| 10.0 + product).collect();
     assert_close("out += W·x", &gpu.read(&out).unwrap(), &want, 1e-5, 1e-6);
+}
+
+/// Every type, with 8-bit activations and without: RMSNorm before and SwiGLU behind the product, separately and together, on
+/// part of a matrix's rows.
+#[test]
+fn what_stands_around_a_product_agrees_with_its_definition() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let epsilon = 1e-5f32;
+    for tensor_type in quantised().chain(FLOATS) {
+        let elements = tensor_type.block_elements() as usize;
+        for (n_out, n_in) in [(10, 3 * elements.max(32)), (6, 896usize.next_multiple_of(elements)), (70, 256)] {
+            let (matrix, exact) = matrix(&gpu, &mut random, tensor_type, n_out, n_in);
+            let (x, norm) = (random.values(n_in, 3.0), random.values(n_in, 2.0));
+            let (device_x, device_norm) = (gpu.upload("x", &x).unwrap(), gpu.upload("norm", &norm).unwrap());
+            let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / n_in as f64;
+            let factor = 1.0 / (mean + f64::from(epsilon)).sqrt();
+            for (with_norm, swiglu, activations) in [
+                (false, false, Activations::Q8),
+                (true, false, Activations::Q8),
+                (true, true, Activations::Q8),
+                (true, true, Activations::F32),
+            ] {
+                // As the kernel does: the norm's weights first, its factor on the sum.
+                let weighted =
+                    x.iter().zip(&norm).map(|(x, w)| if with_norm { f64::from(x * w) } else { f64::from(*x) });
+                let weighted: Vec<f64> = weighted.collect();
+                let quantises = tensor_type.is_quantised() && activations == Activations::Q8;
+                let staged = if quantises { in_eight_bits(&weighted) } else { weighted };
+                let factor = if with_norm { factor } else { 1.0 };
+                // The gate's rows above the up projection's; without SwiGLU, all rows but the first two.
+                let rows = if swiglu { 0..n_out } else { 2..n_out };
+                let products: Vec<(f64, f64)> = reference(&exact[rows.start * n_in..], &staged)
+                    .iter()
+                    .map(|(sum, size)| (sum * factor, size * factor))
+                    .collect();
+                let half = n_out / 2;
+                let want: Vec<(f64, f64)> = if swiglu {
+                    let pairs = products[..half].iter().zip(&products[half..]);
+                    // The silu's slope is at most 1.1.
+                    let silu = |gate: f64| gate / (1.0 + (-gate).exp());
+                    pairs
+                        .map(|((g, gs), (u, us))| {
+                            (silu(*g) * u, 1.1 * gs * u.abs() + silu(*g).abs() * us + gs * us * 1e-6)
+                        })
+                        .collect()
+                } else {
+                    products
+                };
+                let out = Output::new(&gpu, want.len());
+                gpu.gemv(&Gemv {
+                    norm: with_norm.then_some((&*device_norm, epsilon)),
+                    swiglu,
+                    ..Gemv::new(matrix.rows(rows), &device_x, &out).activations(activations)
+                })
+                .unwrap();
+                let what = format!("{tensor_type} {n_out}×{n_in} norm {with_norm} swiglu {swiglu} {activations:?}");
+                for (row, (got, (want, size))) in out.read(&gpu).iter().zip(want).enumerate() {
+                    // Roundings as above. An activation that lies between two integers may become either: at most a few in a
+                    // vector, each a 254th of its run's largest product.
+                    let tolerance = size * (4e-6 + if quantises { 2e-4 } else { 0.0 }) + 1e-6;
+                    let error = (f64::from(*got) - want).abs();
+                    assert!(error <= tolerance, "{what} row {row}: got {got}, want {want}, {error:e} > {tolerance:e}");
+                }
+            }
+        }
+    }
 }

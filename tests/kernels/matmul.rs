@@ -1,6 +1,9 @@
 //! Several tokens at once: the conversions around cuBLAS, and the whole product against its definition.
 
-use ferrowarp::{gguf::TensorType, gpu::Matmul};
+use ferrowarp::{
+    gguf::TensorType,
+    gpu::{Activations, Matmul},
+};
 use half::{bf16, f16};
 
 use crate::support::*;
@@ -100,11 +103,11 @@ fn matmuls_of_every_type_agree_with_their_definition() {
             // Activations beyond f16's largest number, as some models have.
             let x = random.values(n_tokens * n_in, 2e5);
             let (bias, residual) = (random.values(n_out, 30.0), random.values(n_tokens * n_out, 100.0));
-            let scratch = Matmul::new(&gpu, n_tokens, n_in, 0).unwrap();
+            let scratch = Matmul::new(&gpu, n_tokens, n_in, 0, Activations::F32).unwrap();
             let out = Output::new(&gpu, n_tokens * n_out);
             gpu.matmul(
                 &scratch,
-                &matrix,
+                matrix.all(),
                 &gpu.upload("x", &x).unwrap(),
                 Some(&gpu.upload("bias", &bias).unwrap()),
                 Some(&gpu.upload("residual", &residual).unwrap()),

@@ -3,7 +3,7 @@
 use driver::{Backend, DeviceChoice};
 use ferrowarp::{
     gguf::TensorType,
-    gpu::{Buffer, Element, Gpu, Weights},
+    gpu::{Buffer, Element, Gpu, Weights, arrange},
 };
 use half::{bf16, f16};
 
@@ -148,7 +148,20 @@ pub fn weights(
         packed => panic!("{packed} is no float"),
     };
     let data = gpu.upload("weights", &bytes).unwrap();
-    (Weights { data, tensor_type, n_matrices: 1, n_out, n_in }, exact)
+    (Weights::of_one_type(data, tensor_type, 1, n_out, n_in), exact)
+}
+
+/// A stack of quantised matrices on the device from blocks as in a file.
+pub fn packed(
+    gpu: &Gpu,
+    tensor_type: TensorType,
+    blocks: &[u8],
+    n_matrices: usize,
+    n_out: usize,
+    n_in: usize,
+) -> Weights {
+    let data = gpu.upload("blocks", &arrange(tensor_type, blocks)).unwrap();
+    Weights::of_one_type(data, tensor_type, n_matrices, n_out, n_in)
 }
 
 /// The orthogonal Walsh–Hadamard transform of 32 values, which is its own inverse: out[i] = Σ_j ±x[j] / √32, the sign being

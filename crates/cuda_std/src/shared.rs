@@ -116,6 +116,126 @@ access! {
     u32: "b32" reg32;
 }
 
+#[cfg(target_arch = "nvptx64")]
+core::arch::global_asm!(".extern .shared .align 16 .b8 dynamic_shared[];");
+
+/// The block's dynamic shared memory, as many bytes as the launch asked for, from byte `offset`. 16-byte aligned at 0.
+#[inline(always)]
+pub fn dynamic<T>(offset: u32) -> Shared<T> {
+    #[cfg(target_arch = "nvptx64")]
+    let address = {
+        let address: u32;
+        // SAFETY: takes the address of the symbol declared above.
+        unsafe {
+            core::arch::asm!("mov.u32 {}, dynamic_shared;", out(reg32) address, options(pure, nomem, nostack));
+        }
+        address
+    };
+    #[cfg(not(target_arch = "nvptx64"))]
+    let address = 0;
+    // SAFETY: what is read and written through the handle is its users' promise.
+    unsafe { Shared::at(address + offset) }
+}
+
+impl Shared<u32> {
+    /// Words `index` to `index + 3` in one access.
+    ///
+    /// # Safety
+    /// - As for [`Shared::get`], and the first word is 16-byte aligned.
+    #[inline(always)]
+    pub unsafe fn get_four(self, index: u32) -> [u32; 4] {
+        #[cfg(target_arch = "nvptx64")]
+        {
+            let (a, b, c, d): (u32, u32, u32, u32);
+            // SAFETY: within the array and aligned by this function's contract.
+            unsafe {
+                core::arch::asm!(
+                    "ld.shared.v4.b32 {{{}, {}, {}, {}}}, [{}];",
+                    out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d, in(reg32) self.element_address(index),
+                    options(readonly, nostack)
+                );
+            }
+            [a, b, c, d]
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            let _ = self.element_address(index);
+            crate::device_only()
+        }
+    }
+
+    /// Words `index` and `index + 1` in one access.
+    ///
+    /// # Safety
+    /// - As for [`Shared::get`], and the first word is 8-byte aligned.
+    #[inline(always)]
+    pub unsafe fn get_two(self, index: u32) -> [u32; 2] {
+        #[cfg(target_arch = "nvptx64")]
+        {
+            let (a, b): (u32, u32);
+            // SAFETY: within the array and aligned by this function's contract.
+            unsafe {
+                core::arch::asm!(
+                    "ld.shared.v2.b32 {{{}, {}}}, [{}];",
+                    out(reg32) a, out(reg32) b, in(reg32) self.element_address(index),
+                    options(readonly, nostack)
+                );
+            }
+            [a, b]
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            let _ = self.element_address(index);
+            crate::device_only()
+        }
+    }
+
+    /// Writes words `index` and `index + 1` in one access.
+    ///
+    /// # Safety
+    /// - As for [`Shared::set`], and the first word is 8-byte aligned.
+    #[inline(always)]
+    pub unsafe fn set_two(self, index: u32, words: [u32; 2]) {
+        #[cfg(target_arch = "nvptx64")]
+        // SAFETY: within the array and aligned by this function's contract.
+        unsafe {
+            core::arch::asm!(
+                "st.shared.v2.b32 [{}], {{{}, {}}};",
+                in(reg32) self.element_address(index), in(reg32) words[0], in(reg32) words[1],
+                options(nostack)
+            );
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            let _ = (self.element_address(index), words);
+            crate::device_only()
+        }
+    }
+
+    /// Writes words `index` to `index + 3` in one access.
+    ///
+    /// # Safety
+    /// - As for [`Shared::set`], and the first word is 16-byte aligned.
+    #[inline(always)]
+    pub unsafe fn set_four(self, index: u32, words: [u32; 4]) {
+        #[cfg(target_arch = "nvptx64")]
+        // SAFETY: within the array and aligned by this function's contract.
+        unsafe {
+            core::arch::asm!(
+                "st.shared.v4.b32 [{}], {{{}, {}, {}, {}}};",
+                in(reg32) self.element_address(index),
+                in(reg32) words[0], in(reg32) words[1], in(reg32) words[2], in(reg32) words[3],
+                options(nostack)
+            );
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            let _ = (self.element_address(index), words);
+            crate::device_only()
+        }
+    }
+}
+
 impl<T> Shared<T> {
     /// A handle on the array at a shared address; [`shared_array!`] makes these.
     ///

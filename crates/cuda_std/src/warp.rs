@@ -75,5 +75,26 @@ pub fn sum(value: f32) -> f32 {
 /// The largest value of the warp, known to every lane.
 #[inline(always)]
 pub fn max(value: f32) -> f32 {
-    reduce(value, 32, crate::float::max)
+    max_over(value, 32)
+}
+
+/// The largest value of each group of `lanes` neighbouring lanes, known to all of them.
+#[inline(always)]
+pub fn max_over(value: f32, lanes: u32) -> f32 {
+    reduce(value, lanes, crate::float::max)
+}
+
+/// The sums over the warp of four values: lane `l` gets that of value `l / 8`. Six shuffles, where four sums would take
+/// twenty: in the first two steps a lane hands on the values that it will not finish.
+#[inline(always)]
+pub fn sum_four(values: [f32; 4]) -> f32 {
+    let lane = crate::thread::lane();
+    let (upper, upper_pair) = (lane & 16 != 0, lane & 8 != 0);
+    let keep = |a: f32, b: f32, second: bool| if second { (b, a) } else { (a, b) };
+    let (first, give_first) = keep(values[0], values[2], upper);
+    let (second, give_second) = keep(values[1], values[3], upper);
+    let first = first + shuffle_xor(give_first, 16);
+    let second = second + shuffle_xor(give_second, 16);
+    let (kept, give) = keep(first, second, upper_pair);
+    sum_over(kept + shuffle_xor(give, 8), 8)
 }

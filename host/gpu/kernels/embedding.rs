@@ -3,11 +3,11 @@
 use half::{bf16, f16};
 use kernels::embedding::{BLOCK, embedding_bf16, embedding_f16, embedding_f32};
 
-use super::blocks::block_kernels;
+use super::blocks::block_format;
 use super::{count, expect_len};
 use crate::{
     gguf::TensorType,
-    gpu::{Gpu, GpuError, Slice, Weights},
+    gpu::{Gpu, GpuError, Rows, Slice},
 };
 
 impl Gpu {
@@ -15,29 +15,31 @@ impl Gpu {
     /// the vocabulary. The tokens are below the table's number of rows.
     pub fn embedding(
         &self,
-        table: &Weights,
+        table: Rows,
         tokens: &Slice<u32>,
         out: &Slice<f32>,
         n_tokens: usize,
     ) -> Result<(), GpuError> {
         expect_len("tokens", tokens, n_tokens);
-        expect_len("out", out, n_tokens * table.n_in);
-        let (grid, n_embd) = ([count(n_tokens), 1, 1], count(table.n_in));
+        expect_len("out", out, n_tokens * table.n_in());
+        let (grid, n_embd) = ([count(n_tokens), 1, 1], count(table.n_in()));
         // SAFETY: the slices hold what the contract asks for; the tokens are the caller's promise.
         unsafe {
-            match table.tensor_type {
+            match table.tensor_type() {
                 TensorType::F32 => {
-                    self.launch(embedding_f32, grid, BLOCK, (&*table.data.cast::<f32>(), tokens, out, n_embd))
+                    self.launch(embedding_f32, grid, BLOCK, (&*table.floats().cast::<f32>(), tokens, out, n_embd))
                 }
                 TensorType::F16 => {
-                    self.launch(embedding_f16, grid, BLOCK, (&*table.data.cast::<f16>(), tokens, out, n_embd))
+                    self.launch(embedding_f16, grid, BLOCK, (&*table.floats().cast::<f16>(), tokens, out, n_embd))
                 }
                 TensorType::BF16 => {
-                    self.launch(embedding_bf16, grid, BLOCK, (&*table.data.cast::<bf16>(), tokens, out, n_embd))
+                    self.launch(embedding_bf16, grid, BLOCK, (&*table.floats().cast::<bf16>(), tokens, out, n_embd))
                 }
                 packed => {
-                    let kernel = block_kernels(packed).embedding;
-                    self.launch(kernel, grid, kernels::blocks::BLOCK, (&*table.data, tokens, out, n_embd))
+                    let kernel = block_format(packed).embedding;
+                    assert_eq!(table.first(), 0, "a table is a part of its own");
+                    let arguments = (&*table.part(), count(table.blocks_of_part()), tokens, out, n_embd);
+                    self.launch(kernel, grid, kernels::blocks::BLOCK, arguments)
                 }
             }
         }

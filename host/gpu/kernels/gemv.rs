@@ -1,89 +1,202 @@
-//! Launches the kernels in `kernels/gemv.rs`, and those on packed blocks.
+//! Launches the products in `kernels/gemv/` and those on packed blocks.
 
-use half::{bf16, f16};
-use kernels::gemv::{BLOCK, ROWS_PER_BLOCK, gemv_bf16, gemv_f16, gemv_f32};
-
-use super::{blocks::block_kernels, count, expect_len};
-use crate::{
-    gguf::TensorType,
-    gpu::{Gpu, GpuError, Slice, Weights},
+use kernels::{
+    blocks::GROUP,
+    gemv::{
+        MAX_WARPS, Parameters, ROWS,
+        activations::{bytes_f32, bytes_q8},
+        gemv_bf16, gemv_f16, gemv_f32,
+    },
 };
 
-/// What is added to a product, and how many vectors there are.
-#[derive(Default)]
-struct Extras<'a> {
-    experts: Option<&'a Slice<u32>>,
-    bias: Option<&'a Slice<f32>>,
-    residual: Option<&'a Slice<f32>>,
+use super::{blocks::block_format, count, expect_len};
+use crate::{
+    gguf::TensorType,
+    gpu::{Activations, Gpu, GpuError, Rows, Slice},
+};
+
+/// One launch: out = W · x and what stands around it.
+#[derive(Clone, Copy)]
+pub struct Gemv<'a> {
+    /// W, `[n_out][n_in]`.
+    pub weights: Rows<'a>,
+    /// `[n_in]`, or `[n_vectors / share][n_in]`.
+    pub x: &'a Slice<f32>,
+    /// RMSNorm of x before the product: its weights `[n_in]` and ε.
+    pub norm: Option<(&'a Slice<f32>, f32)>,
+    /// `[n_out]`.
+    pub bias: Option<&'a Slice<f32>>,
+    /// As `out`, which it may be.
+    pub residual: Option<&'a Slice<f32>>,
+    /// `[n_out]`, or `[n_vectors][n_out]`.
+    pub out: &'a Slice<f32>,
+    /// Whether `weights` are two matrices of equal height, the gate's above the up projection's, and out = silu(gate) · up,
+    /// half as long.
+    pub swiglu: bool,
+    /// The matrices of a stack that are used.
+    pub experts: Option<Experts<'a>>,
+    /// What quantised weights are multiplied with.
+    pub activations: Activations,
+}
+
+/// Which of a stack's matrices multiplies which vector.
+#[derive(Clone, Copy)]
+pub struct Experts<'a> {
+    /// `[n_vectors]`, each below the stack's height.
+    pub chosen: &'a Slice<u32>,
+    /// Vectors of `out`.
+    pub n_vectors: usize,
+    /// How many neighbouring vectors use the same x.
+    pub share: usize,
+}
+
+impl<'a> Gemv<'a> {
+    /// A product and nothing around it.
+    pub fn new(weights: Rows<'a>, x: &'a Slice<f32>, out: &'a Slice<f32>) -> Gemv<'a> {
+        Gemv {
+            weights,
+            x,
+            norm: None,
+            bias: None,
+            residual: None,
+            out,
+            swiglu: false,
+            experts: None,
+            activations: Activations::default(),
+        }
+    }
+
+    /// The same with other activations.
+    pub fn activations(self, activations: Activations) -> Gemv<'a> {
+        Gemv { activations, ..self }
+    }
+
+    /// Whether the kernel keeps activations in shared memory as 8-bit integers.
+    fn quantises(&self) -> bool {
+        self.weights.tensor_type().is_quantised() && self.activations == Activations::Q8
+    }
+
+    fn kernel(&self) -> cuda_std::Kernel<Parameters> {
+        match self.weights.tensor_type() {
+            TensorType::F32 => gemv_f32,
+            TensorType::F16 => gemv_f16,
+            TensorType::BF16 => gemv_bf16,
+            packed if self.quantises() => block_format(packed).gemv,
+            packed => block_format(packed).gemv_exact,
+        }
+    }
+
+    /// Chunks of a row: what a lane takes at a time.
+    fn chunks_of_row(&self) -> usize {
+        let tensor_type = self.weights.tensor_type();
+        let chunk = match tensor_type {
+            TensorType::F32 | TensorType::F16 | TensorType::BF16 => 16 / tensor_type.block_bytes() as usize,
+            packed if self.quantises() => block_format(packed).chunk as usize,
+            _ => GROUP,
+        };
+        self.weights.n_in().div_ceil(chunk)
+    }
+
+    /// Bytes of dynamic shared memory.
+    fn shared_bytes(&self) -> u32 {
+        let n_in = count(self.weights.n_in());
+        match (self.quantises(), self.norm.is_some()) {
+            (true, _) => bytes_q8(n_in),
+            (false, true) => bytes_f32(n_in),
+            // Only rows of odd lengths are multiplied from shared memory then.
+            (false, false) => {
+                if n_in.is_multiple_of(8) {
+                    0
+                } else {
+                    bytes_f32(n_in)
+                }
+            }
+        }
+    }
+}
+
+/// How a product is spread over the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Spread {
+    /// Blocks along x.
+    blocks: u32,
+    /// Warps of a block.
+    warps: u32,
+    /// 2^split warps take turns over the chunks of a row.
+    split: u32,
+}
+
+/// Warps that a multiprocessor should have of a product, where it has work for them: with four 16-byte loads a lane, twice
+/// over, as many bytes are under way as the memory needs to be busy (bandwidth · latency, some 32 KiB each on a Hopper).
+const WARPS_WANTED: usize = 12;
+
+/// Blocks of eight warps that fit a multiprocessor beside each other by their registers.
+const BLOCKS_RESIDENT: usize = 3;
+
+/// Spreads `quads` of four rows, each of `chunks`, over a device.
+///
+/// | shape | example | what limits | spread |
+/// |---|---|---|---|
+/// | many rows | vocabulary, gate and up | memory | no split, blocks of eight warps that take turns |
+/// | few long rows | down of a small model | warps to keep the memory busy | split as far as each warp has a step |
+/// | few short rows | QKV of a small model | latency | split, small blocks, so that all multiprocessors take part |
+fn spread(quads: usize, chunks: usize, multiprocessors: usize) -> Spread {
+    let steps = chunks.div_ceil(32);
+    let mut split = 0;
+    while split < 3 && quads << split < WARPS_WANTED * multiprocessors && 2 << split <= steps {
+        split += 1;
+    }
+    let all = quads << split;
+    let warps = if all < 6 * multiprocessors { 4.max(1 << split) } else { 8 };
+    let tiles = quads.div_ceil(warps >> split);
+    // Blocks that stay and take turns save the others' start; each takes as many turns as any other, or one fewer.
+    let turns = tiles.div_ceil(BLOCKS_RESIDENT * multiprocessors * 8 / warps);
+    Spread { blocks: count(tiles.div_ceil(turns)), warps: count(warps), split }
 }
 
 impl Gpu {
-    /// out = weights · x (+ bias) (+ residual), for one token's `x` of `[n_in]`; `residual` may be `out`.
-    pub fn gemv(
-        &self,
-        weights: &Weights,
-        x: &Slice<f32>,
-        bias: Option<&Slice<f32>>,
-        residual: Option<&Slice<f32>>,
-        out: &Slice<f32>,
-    ) -> Result<(), GpuError> {
-        expect_len("x", x, weights.n_in);
-        expect_len("out", out, weights.n_out);
-        bias.inspect(|bias| expect_len("bias", bias, weights.n_out));
-        residual.inspect(|residual| expect_len("residual", residual, weights.n_out));
-        self.launch_gemv(weights, x, Extras { experts: None, bias, residual }, out, 1, 1)
-    }
-
-    /// out[v] = weights[experts[v]] · x[v / share] for each of `n_vectors`, each expert below the stack's height.
-    pub fn expert_gemv(
-        &self,
-        weights: &Weights,
-        experts: &Slice<u32>,
-        x: &Slice<f32>,
-        out: &Slice<f32>,
-        n_vectors: usize,
-        share: usize,
-    ) -> Result<(), GpuError> {
+    /// Enqueues a product with one vector, or with a vector for each chosen expert.
+    pub fn gemv(&self, gemv: &Gemv) -> Result<(), GpuError> {
+        let Gemv { weights, x, norm, bias, residual, out, swiglu, experts, .. } = *gemv;
+        let (n_in, rows) = (weights.n_in(), weights.n_out);
+        let n_out = if swiglu { rows / 2 } else { rows };
+        let (n_vectors, share) = experts.map_or((1, 1), |experts| (experts.n_vectors, experts.share));
+        assert!(experts.is_some() || weights.n_matrices() == 1, "a product with a stack needs to know the experts");
+        assert!(!swiglu || experts.is_none() && rows.is_multiple_of(2), "SwiGLU of two matrices, one above the other");
         assert!(share > 0 && n_vectors.is_multiple_of(share), "{n_vectors} vectors, {share} to an x");
-        assert!(weights.n_in.is_multiple_of(4), "several vectors of {} values are not all aligned", weights.n_in);
-        expect_len("experts", experts, n_vectors);
-        expect_len("x", x, n_vectors / share * weights.n_in);
-        expect_len("out", out, n_vectors * weights.n_out);
-        let extras = Extras { experts: Some(experts), ..Extras::default() };
-        self.launch_gemv(weights, x, extras, out, n_vectors, share)
-    }
-
-    fn launch_gemv(
-        &self,
-        weights: &Weights,
-        x: &Slice<f32>,
-        extras: Extras,
-        out: &Slice<f32>,
-        n_vectors: usize,
-        share: usize,
-    ) -> Result<(), GpuError> {
+        assert!(n_vectors == 1 || n_in.is_multiple_of(4), "several vectors of {n_in} values are not all aligned");
         assert!(x.address().is_multiple_of(16), "x starts on a 16-byte boundary");
-        let Extras { experts, bias, residual } = extras;
-        let grid = [count(weights.n_out.div_ceil(ROWS_PER_BLOCK as usize)), count(n_vectors), 1];
-        let (n_in, n_out, share) = (count(weights.n_in), count(weights.n_out), count(share));
-        macro_rules! launch {
-            ($kernel:ident, $element:ty) => {{
-                let data = weights.data.cast::<$element>();
-                let arguments = (&*data, experts, x, bias, residual, out, n_in, n_out, share);
-                // SAFETY: the slices hold what the contract asks for; allocations are 256-byte aligned; the experts are
-                // the callers' promise.
-                unsafe { self.launch($kernel, grid, BLOCK, arguments) }
-            }};
-        }
-        match weights.tensor_type {
-            TensorType::F32 => launch!(gemv_f32, f32),
-            TensorType::F16 => launch!(gemv_f16, f16),
-            TensorType::BF16 => launch!(gemv_bf16, bf16),
-            packed => {
-                let arguments = (&*weights.data, experts, x, bias, residual, out, n_in, n_out, share);
-                // SAFETY: as above; rows are whole blocks, as the file's reader checked.
-                unsafe { self.launch(block_kernels(packed).gemv, grid, kernels::blocks::BLOCK, arguments) }
-            }
-        }
+        expect_len("x", x, n_vectors / share * n_in);
+        expect_len("out", out, n_vectors * n_out);
+        experts.inspect(|experts| expect_len("experts", experts.chosen, n_vectors));
+        norm.inspect(|(norm, _)| expect_len("norm", norm, n_in));
+        bias.inspect(|bias| expect_len("bias", bias, n_out));
+        residual.inspect(|residual| expect_len("residual", residual, n_vectors * n_out));
+
+        let outputs_of_warp = if swiglu { ROWS / 2 } else { ROWS } as usize;
+        let Spread { blocks, warps, split } =
+            spread(n_out.div_ceil(outputs_of_warp), gemv.chunks_of_row(), self.multiprocessors());
+        debug_assert!(warps <= MAX_WARPS);
+        let arguments = (
+            &*weights.part(),
+            count(weights.blocks_of_part()),
+            count(weights.first()),
+            x,
+            norm.map(|(norm, _)| norm),
+            norm.map_or(0.0, |(_, epsilon)| epsilon),
+            bias,
+            residual,
+            out,
+            experts.map(|experts| experts.chosen),
+            count(n_in),
+            count(n_out),
+            if swiglu { count(n_out) } else { 0 },
+            count(share),
+            split,
+        );
+        let grid = [blocks, count(n_vectors), 1];
+        // SAFETY: the slices hold what the contract asks for; allocations and parts are 256-byte aligned, rows whole blocks, as
+        // the file's reader checked; the experts are the caller's promise.
+        unsafe { self.launch_with(gemv.kernel(), grid, 32 * warps, gemv.shared_bytes(), arguments) }
     }
 }

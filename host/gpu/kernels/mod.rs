@@ -16,7 +16,9 @@ mod rope;
 mod swiglu;
 
 pub use attention::{AttentionShape, HEAD_DIMS};
+pub use blocks::block_format;
 pub use cache::CacheType;
+pub use gemv::{Experts, Gemv};
 pub use rope::RopeShape;
 
 use super::{Element, Slice};

@@ -1,0 +1,378 @@
+//! Matrix–vector products: every matmul of a decoding step.
+//!
+//! out = W · x, where x may first go through RMSNorm, and bias, a residual or SwiGLU over a pair of matrices may follow: what
+//! stands around a matmul in a transformer is small, so it is done where the product is.
+//!
+//! Time is the reading of the weights, and everything serves that:
+//!
+//! - A warp takes four rows at once. At each step every lane loads one *chunk* of each, 16 bytes in most formats, neighbouring
+//!   lanes neighbouring chunks; the four loads of the next step, of the next rows too, are under way while it multiplies. The
+//!   activations beside a chunk are fetched once for the four rows.
+//! - Rows that are long and few are split: 2^`split` warps of a block take turns over the chunks of the same rows, and the
+//!   first of them adds up. Which split and how many blocks suit a shape is the launcher's table.
+//! - The first loads are issued before the kernel waits for its predecessor in the stream: weights depend on nothing.
+//! - RMSNorm's factor 1/√(mean(x²) + ε) is the same for all values, so it multiplies the finished sum: x · weight is staged in
+//!   shared memory while the squares are still being added up.
+//!
+//! What a chunk is and how it is multiplied is a [`Dot`]: floats in `floats.rs`; packed blocks with 8-bit activations, or
+//! with `f32` ones, in `../blocks/`.
+//!
+//! grid.y counts vectors. Each has its own product `out[vector] = W · x[vector / share]`: with a stack of matrices, W is the
+//! one that `experts[vector]` names, and `share` neighbouring vectors use the same x (a token's experts).
+
+pub mod activations;
+pub mod floats;
+
+use cuda_std::{float, grid, shared_array, thread, warp};
+
+use activations::Staged;
+use floats::{FromGlobal, FromShared, Scalars, Vectors};
+
+/// Rows that a warp takes at once.
+pub const ROWS: u32 = 4;
+
+/// The most warps of a block.
+pub const MAX_WARPS: u32 = 16;
+
+shared_array! {
+    // Two of each: a warp may write those of the next rows while another still reads these.
+    gemv_parts: [f32; (2 * MAX_WARPS * ROWS) as usize];
+    gemv_squares: [f32; MAX_WARPS as usize];
+}
+
+/// One launch's operands: the kernels' parameters by name.
+#[allow(missing_docs)] // as the kernels below say
+#[derive(Clone, Copy)]
+pub struct Operands {
+    pub weights: *const u8,
+    pub n_blocks: u32,
+    pub first_row: u32,
+    pub x: *const f32,
+    pub norm: *const f32,
+    pub epsilon: f32,
+    pub bias: *const f32,
+    pub residual: *const f32,
+    pub out: *mut f32,
+    pub experts: *const u32,
+    pub n_in: u32,
+    pub n_out: u32,
+    pub to_up: u32,
+    pub share: u32,
+    pub split: u32,
+}
+
+/// How a row is multiplied with the activations, a chunk at a time.
+pub trait Dot: Copy {
+    /// Values of a chunk.
+    const CHUNK: u32;
+    /// A chunk's weights, as loaded.
+    type Bits: Copy;
+    /// The activations beside a chunk, and what else a chunk's place in its row decides.
+    type X;
+    /// Where the activations are.
+    type Activations: Staged;
+
+    /// The matrix of a launch.
+    ///
+    /// # Safety
+    /// - The kernels' launch contract.
+    unsafe fn new(operands: &Operands) -> Self;
+
+    /// Loads a chunk, counted over all rows.
+    ///
+    /// # Safety
+    /// - The chunk is within the matrix.
+    unsafe fn load(self, chunk: u32) -> Self::Bits;
+
+    /// Activations beside chunk `chunk` of a row.
+    ///
+    /// # Safety
+    /// - The chunk is within a row, and the activations are staged.
+    unsafe fn x(activations: Self::Activations, chunk: u32) -> Self::X;
+
+    /// sum + the products of a chunk.
+    fn dot(bits: Self::Bits, x: &Self::X, sum: f32) -> f32;
+}
+
+/// The four rows of one warp.
+#[derive(Clone, Copy)]
+struct Rows {
+    /// Each row's first chunk, counted over the matrix.
+    starts: [u32; ROWS as usize],
+}
+
+/// Where a launch's rows are.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The first row of this vector's matrix.
+    matrix: u32,
+    chunks: u32,
+    n_out: u32,
+    to_up: u32,
+}
+
+impl Place {
+    /// Outputs that a warp makes of its four rows: with SwiGLU, two of them are the gate's and two the up projection's.
+    #[inline(always)]
+    fn outputs(self) -> u32 {
+        if self.to_up == 0 { ROWS } else { ROWS / 2 }
+    }
+
+    /// The rows of outputs `first` and following. Outputs past the end are the last one once more, and are not written.
+    #[inline(always)]
+    fn rows(self, first: u32) -> Rows {
+        let mut starts = [0; ROWS as usize];
+        let mut index = 0;
+        while index < ROWS {
+            let (output, up) =
+                if self.to_up == 0 { (first + index, 0) } else { (first + index % 2, index / 2 * self.to_up) };
+            let row = self.matrix + if output < self.n_out { output } else { self.n_out - 1 } + up;
+            starts[index as usize] = row * self.chunks;
+            index += 1;
+        }
+        Rows { starts }
+    }
+}
+
+/// A chunk of each of a warp's rows. Fields, not an array, so that each stays in registers.
+#[derive(Clone, Copy)]
+struct Chunks<B> {
+    a: B,
+    b: B,
+    c: B,
+    d: B,
+}
+
+#[inline(always)]
+unsafe fn load<D: Dot>(matrix: D, rows: Rows, chunk: u32) -> Chunks<D::Bits> {
+    let [a, b, c, d] = rows.starts;
+    unsafe {
+        Chunks {
+            a: matrix.load(a + chunk),
+            b: matrix.load(b + chunk),
+            c: matrix.load(c + chunk),
+            d: matrix.load(d + chunk),
+        }
+    }
+}
+
+/// The product of one launch; see the module.
+#[inline(always)]
+pub unsafe fn gemv<D: Dot>(operands: Operands) {
+    let Operands { n_in, n_out, to_up, split, .. } = operands;
+    let (lane, vector) = (thread::lane(), thread::block_idx_y());
+    let n_warps = thread::block_dim_x() / 32;
+    let (part, group, n_groups) = (thread::warp() & ((1 << split) - 1), thread::warp() >> split, n_warps >> split);
+
+    let matrix = unsafe { D::new(&operands) };
+    let chunks = n_in / D::CHUNK;
+    // Experts are chosen by an earlier kernel of the step; without them nothing is waited for yet.
+    let expert = if operands.experts.is_null() {
+        0
+    } else {
+        grid::wait();
+        unsafe { *operands.experts.add(vector as usize) }
+    };
+    let place = Place { matrix: operands.first_row + expert * n_out, chunks, n_out, to_up };
+    let outputs = n_groups * place.outputs();
+    let within = |chunk: u32| if chunk < chunks { chunk } else { chunks - 1 };
+
+    let (first, stride) = (part * 32 + lane, 32 << split);
+    let mut output = thread::block_idx_x() * outputs + group * place.outputs();
+    let all_outputs = thread::grid_dim_x() * outputs;
+    let mut rows = place.rows(output);
+    let mut bits = unsafe { load(matrix, rows, within(first)) };
+
+    grid::launch_dependents();
+    grid::wait();
+    // SAFETY: share ≥ 1 by the launch contract; said here so that no division is guarded by a panic.
+    unsafe { core::hint::assert_unchecked(operands.share > 0) }
+    let x = unsafe { operands.x.add((vector / operands.share) as usize * n_in as usize) };
+    let (activations, squares) = unsafe { D::Activations::stage(x, operands.norm, n_in) };
+    let mut scale = 1.0;
+    if !operands.norm.is_null() {
+        let partial = warp::sum(squares);
+        if lane == 0 {
+            unsafe { gemv_squares().set(thread::warp(), partial) }
+        }
+        thread::sync_threads();
+        let (mut sum, mut index) = (0.0, 0);
+        while index < n_warps {
+            sum += unsafe { gemv_squares().get(index) };
+            index += 1;
+        }
+        scale = float::reciprocal(float::sqrt(sum / n_in as f32 + operands.epsilon));
+    } else if D::Activations::SHARED {
+        thread::sync_threads();
+    }
+
+    let mut parity = 0;
+    // A block's first output is the same for its warps, so that all of them reach the barrier in `finish`.
+    let mut first_of_block = thread::block_idx_x() * outputs;
+    while first_of_block < n_out {
+        let next_rows = place.rows(output + all_outputs);
+        let last = first_of_block + all_outputs >= n_out;
+        let mut sums = [0.0; ROWS as usize];
+        let mut chunk = first;
+        loop {
+            let ahead = chunk + stride;
+            let more = ahead - lane < chunks;
+            let next = if more {
+                unsafe { load(matrix, rows, within(ahead)) }
+            } else if last {
+                bits
+            } else {
+                unsafe { load(matrix, next_rows, within(first)) }
+            };
+            if chunk < chunks {
+                let x = unsafe { D::x(activations, chunk) };
+                sums[0] = D::dot(bits.a, &x, sums[0]);
+                sums[1] = D::dot(bits.b, &x, sums[1]);
+                sums[2] = D::dot(bits.c, &x, sums[2]);
+                sums[3] = D::dot(bits.d, &x, sums[3]);
+            }
+            bits = next;
+            if !more {
+                break;
+            }
+            chunk = ahead;
+        }
+        unsafe { finish(&operands, place, output, sums, scale, part, parity) }
+        rows = next_rows;
+        output += all_outputs;
+        first_of_block += all_outputs;
+        parity ^= 1;
+    }
+}
+
+/// Adds up what the lanes, and the warps of a split, have of four rows, and writes the outputs. Collective over the block
+/// where there is a split, over the warp where not.
+#[inline(always)]
+unsafe fn finish(
+    operands: &Operands,
+    place: Place,
+    output: u32,
+    sums: [f32; ROWS as usize],
+    scale: f32,
+    part: u32,
+    parity: u32,
+) {
+    // Eight lanes have the sum of row lane / 8 each.
+    let row = thread::lane() / 8;
+    let mut sum = warp::sum_four(sums);
+    if operands.split > 0 {
+        let mine = (parity * MAX_WARPS + thread::warp()) * ROWS + row;
+        if thread::lane().is_multiple_of(8) {
+            unsafe { gemv_parts().set(mine, sum) }
+        }
+        thread::sync_threads();
+        if part > 0 {
+            return;
+        }
+        let mut other = 1;
+        while other < 1 << operands.split {
+            sum += unsafe { gemv_parts().get(mine + other * ROWS) };
+            other += 1;
+        }
+    }
+    sum *= scale;
+    let index = if place.to_up == 0 {
+        output + row
+    } else {
+        // Rows 0 and 1 are the gate's, 2 and 3 the up projection's of the same outputs.
+        let up = warp::shuffle_xor(sum, 16);
+        sum = crate::swiglu::silu(sum) * up;
+        if row > 1 { place.n_out } else { output + row }
+    };
+    if index < place.n_out && thread::lane().is_multiple_of(8) {
+        let at = thread::block_idx_y() as usize * place.n_out as usize + index as usize;
+        unsafe {
+            if !operands.bias.is_null() {
+                sum += *operands.bias.add(index as usize);
+            }
+            if !operands.residual.is_null() {
+                sum += *operands.residual.add(at);
+            }
+            *operands.out.add(at) = sum;
+        }
+    }
+}
+
+/// Floats of one type. Whether x is staged, and whether rows are whole vectors, is the same for a whole launch.
+#[inline(always)]
+unsafe fn gemv_floats<T: cuda_std::types::Element>(operands: Operands) {
+    unsafe {
+        if !operands.n_in.is_multiple_of(T::PER_VECTOR as u32) {
+            gemv::<Scalars<T>>(operands)
+        } else if operands.norm.is_null() {
+            gemv::<Vectors<T, FromGlobal>>(operands)
+        } else {
+            gemv::<Vectors<T, FromShared>>(operands)
+        }
+    }
+}
+
+/// Declares the entry points of products: a name, and the function that computes it.
+#[macro_export]
+macro_rules! gemv_kernels {
+    ($($(#[$doc:meta])* $name:ident => $body:expr;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// out[v][o] = Σ_i weights[experts[v]][o][i] · x[v / share][i] (+ bias[o]) (+ residual[v][o]), x having gone through
+        /// RMSNorm where `norm` is not null. With `to_up` not 0, out[v][o] = silu(gate) · up, row o giving the gate and row
+        /// o + to_up the up projection. `residual` may be `out`; without `experts` there is one matrix.
+        ///
+        /// Launch: grid (≥ 1, n_vectors), blocks taking turns over the outputs; block (a multiple of 32 · 2^split, at most 32 ·
+        /// [`MAX_WARPS`]($crate::gemv::MAX_WARPS)); dynamic shared memory as `kernels::gemv::activations` says.
+        ///
+        /// # Safety
+        /// - `weights` is a stack of matrices of rows of `n_in`, in planes as `kernels::blocks` says, `n_blocks` blocks in all (floats
+        ///   are one plane), 16-byte aligned, at least `first_row + n_out + to_up` rows; `experts` is null or `[n_vectors]`, below
+        ///   the stack's height. `n_in ≥ 1` is a whole number of blocks.
+        /// - `x` is `[n_vectors / share][n_in]`, 16-byte aligned, `share ≥ 1`; where there are several vectors, `n_in` is a
+        ///   multiple of 4; `norm` is null or `[n_in]`, 16-byte aligned; `out` is `[n_vectors][n_out]`, `n_out ≥ 1`.
+        /// - `bias` is null or `[n_out]`, `residual` null or `[n_vectors][n_out]`.
+        #[cuda_std::kernel]
+        pub unsafe fn $name(
+            weights: *const u8,
+            n_blocks: u32,
+            first_row: u32,
+            x: *const f32,
+            norm: *const f32,
+            epsilon: f32,
+            bias: *const f32,
+            residual: *const f32,
+            out: *mut f32,
+            experts: *const u32,
+            n_in: u32,
+            n_out: u32,
+            to_up: u32,
+            share: u32,
+            split: u32,
+        ) {
+            let operands = $crate::gemv::Operands {
+                weights, n_blocks, first_row, x, norm, epsilon, bias, residual, out, experts, n_in, n_out, to_up, share, split,
+            };
+            #[allow(clippy::macro_metavars_in_unsafe, reason = "the body is a function of this crate with this contract")]
+            unsafe {
+                $body(operands)
+            }
+        }
+    )*};
+}
+
+/// The parameters of every product.
+#[cfg(not(target_arch = "nvptx64"))]
+#[rustfmt::skip]
+pub type Parameters = (
+    *const u8, u32, u32, *const f32, *const f32, f32, *const f32, *const f32, *mut f32, *const u32, u32, u32, u32, u32, u32,
+);
+
+gemv_kernels! {
+    /// A product with weights in f32.
+    gemv_f32 => gemv_floats::<f32>;
+    /// A product with weights in f16.
+    gemv_f16 => gemv_floats::<cuda_std::F16>;
+    /// A product with weights in bf16.
+    gemv_bf16 => gemv_floats::<cuda_std::BF16>;
+}
