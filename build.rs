@@ -1,12 +1,22 @@
 //! Compiles `kernels/` to the images that `host/gpu/image.rs` embeds: PTX for each generation of GPU that gets code of
-//! its own.
+//! its own, and, where NVIDIA's `ptxas` is found, machine code as well, so that no program start waits for a driver's
+//! compiler.
 
-use std::{env, fs, path::PathBuf, process::exit, thread};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::exit,
+    thread,
+};
 
-use cuda_builder::{BuildError, CudaBuilder, NvvmArch};
+use cuda_builder::{Assembler, BuildError, CudaBuilder, NvvmArch};
 
 /// `sm_80` runs on that and everything after it; `sm_90a` on Hopper alone, with the instructions that only Hopper has.
 const ARCHS: [NvvmArch; 2] = [NvvmArch::Compute80, NvvmArch::Compute90a];
+
+/// More machine code from the `sm_80` PTX, in release builds: Ampere's and Ada's other chips run `sm_80`'s too, but its
+/// instructions are ordered for an A100. About a second each.
+const RELEASE_TARGETS: [&str; 2] = ["sm_86", "sm_89"];
 
 fn main() {
     if let Err(error) = build() {
@@ -17,19 +27,33 @@ fn main() {
 
 fn build() -> Result<(), BuildError> {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let compile = |arch: NvvmArch| {
+    let release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let assembler = Assembler::find()?;
+    let build_one = |arch: NvvmArch| {
         let ptx = out.join(format!("kernels.{}.ptx", arch.target_cpu()));
-        CudaBuilder::new("kernels").arch(arch).copy_to(ptx).kernels(kernels::all()).build()
+        CudaBuilder::new("kernels").arch(arch).copy_to(&ptx).kernels(kernels::all()).build()?;
+        let mut images = image(arch.target_cpu(), "Ptx(include_str!", &ptx);
+        let Some(assembler) = &assembler else {
+            return Ok(images);
+        };
+        let more = if release && arch == NvvmArch::Compute80 { &RELEASE_TARGETS[..] } else { &[] };
+        for target in [arch.target_cpu()].iter().chain(more) {
+            let cubin = out.join(format!("kernels.{target}.cubin"));
+            assembler.assemble(&ptx, target, &cubin)?;
+            images += &image(target, "Cubin(include_bytes!", &cubin);
+        }
+        Ok(images)
     };
-    let compiled = thread::scope(|scope| {
-        let threads = ARCHS.map(|arch| scope.spawn(move || compile(arch)));
-        threads.map(|thread| thread.join().expect("the build of one architecture does not panic"))
+    let build_one = &build_one;
+    let images: Result<String, BuildError> = thread::scope(|scope| {
+        let threads = ARCHS.map(|arch| scope.spawn(move || build_one(arch)));
+        threads.into_iter().map(|thread| thread.join().expect("the build of one target does not panic")).collect()
     });
-    let mut images = String::new();
-    for (arch, ptx) in ARCHS.into_iter().zip(compiled) {
-        let (target, ptx) = (arch.target_cpu(), ptx?);
-        images += &format!("    Image {{ target: {target:?}, code: Code::Ptx(include_str!({ptx:?})) }},\n");
-    }
     let list = out.join("images.rs");
-    fs::write(&list, format!("&[\n{images}]\n")).map_err(|source| BuildError::File { path: list, source })
+    fs::write(&list, format!("&[\n{}]\n", images?)).map_err(|source| BuildError::File { path: list, source })
+}
+
+/// The Rust expression that embeds an image.
+fn image(target: &str, code: &str, file: &Path) -> String {
+    format!("    Image {{ target: {target:?}, code: Code::{code}({file:?})) }},\n")
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::Outcome;
+use crate::gpu::image;
 
 /// Runs the command.
 pub fn run() -> Result<Outcome> {
@@ -13,7 +14,7 @@ pub fn run() -> Result<Outcome> {
     }
     for (ordinal, device) in probe.libcuda.devices.iter().enumerate() {
         match device {
-            Ok(device) => println!("  {ordinal}: {device}"),
+            Ok(device) => println!("  {ordinal}: {device}, {}", kernels(device.compute_capability, true)),
             Err(error) => println!("  {ordinal}: {error}"),
         }
     }
@@ -23,7 +24,11 @@ pub fn run() -> Result<Outcome> {
     println!("soft");
     let soft = &probe.softcuda;
     let gibibytes = soft.total_memory >> 30;
-    println!("  0: softcuda on this machine's processor, {} threads, {gibibytes} GiB", soft.threads);
+    println!(
+        "  0: softcuda on this machine's processor, {} threads, {gibibytes} GiB, {}",
+        soft.threads,
+        kernels(soft.compute_capability, false)
+    );
     println!("cublas");
     match &probe.cublas.version {
         Some(version) => println!("  version {version}"),
@@ -33,4 +38,12 @@ pub fn run() -> Result<Outcome> {
         println!("  looked: {attempt}");
     }
     Ok(Outcome::Done)
+}
+
+/// Which compiled form of the kernels a device would be given.
+fn kernels(capability: (u32, u32), takes_machine_code: bool) -> String {
+    match image::candidates(capability, takes_machine_code) {
+        Ok(images) => format!("kernels {}", images[0]),
+        Err(error) => error.to_string(),
+    }
 }

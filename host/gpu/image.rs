@@ -1,19 +1,27 @@
 //! The kernels as the build compiled them, and which of the compiled forms a device gets.
 //!
-//! The same sources are compiled for more than one generation of GPU. A device runs what was compiled for it or for an
-//! earlier one, except that a target whose name ends in `a` runs on its own generation only: `sm_90a` is for compute
-//! capability 9.0 (H100, H200), `sm_80` for 8.0 and everything after it. The newest that runs is the best.
+//! The same sources are compiled for more than one generation of GPU. A device runs the newest that it can:
 //!
-//! softcuda reports compute capability 9.0, so what is tested without a GPU is what a Hopper runs. `FERROWARP_IMAGE=sm_80`
-//! asks for another image, on either device.
+//! - PTX, text that the driver compiles, runs on its target and everything after it; except that a target whose name ends
+//!   in `a` runs on its own generation only: `sm_90a` is for compute capability 9.0 (H100, H200), `sm_80` for 8.0 and all
+//!   later ones.
+//! - Machine code (a cubin), which the build makes where it finds NVIDIA's `ptxas`, runs on later revisions of its own
+//!   generation only. It saves the driver's compiler at start-up and is tried first. A driver older than the `ptxas` may
+//!   refuse it; the PTX is then loaded and a warning says so.
+//!
+//! softcuda reports compute capability 9.0 and takes PTX, so what is tested without a GPU is what a Hopper runs.
+//! `FERROWARP_IMAGE` asks for a target (`sm_80`), or one form of it (`sm_80.ptx`, `sm_80.cubin`), on either device.
 
-use std::env;
+use std::{env, fmt};
+
+use cust::{error::CudaError, module::Module};
+
+use super::{GpuError, driver_error};
 
 /// The environment variable that names an image.
 pub const VARIABLE: &str = "FERROWARP_IMAGE";
 
 /// All kernels, compiled for one target.
-#[derive(Debug)]
 pub struct Image {
     /// What it was compiled for, such as `sm_80`.
     pub target: &'static str,
@@ -22,10 +30,11 @@ pub struct Image {
 }
 
 /// What a compiled image holds.
-#[derive(Debug)]
 pub enum Code {
     /// Text that the driver compiles for the device.
     Ptx(&'static str),
+    /// Machine code.
+    Cubin(&'static [u8]),
 }
 
 /// Every image of this build.
@@ -44,25 +53,37 @@ pub enum ImageError {
         capability: (u32, u32),
     },
     /// The environment names an image that is not there.
-    #[error("{VARIABLE}={asked}: there is no such image; expected one of {}", names(.known))]
+    #[error("{VARIABLE}={asked}: there is no such image; expected one of {}", .known.join(", "))]
     Unknown {
         /// What was asked for.
         asked: String,
-        /// The targets there are.
-        known: Vec<&'static str>,
+        /// The images there are.
+        known: Vec<String>,
     },
     /// The environment names an image that the device cannot run.
-    #[error("{VARIABLE}={asked} does not run on a device of compute capability {}.{}", .capability.0, .capability.1)]
+    #[error(
+        "{VARIABLE}={asked} does not run on this device, of compute capability {}.{}; {} would",
+        .capability.0, .capability.1, .others.join(", ")
+    )]
     OtherDevice {
         /// What was asked for.
         asked: String,
         /// The device's compute capability.
         capability: (u32, u32),
+        /// What it runs.
+        others: Vec<String>,
     },
 }
 
-fn names(known: &[&str]) -> String {
-    known.join(", ")
+/// `sm_80.ptx`, `sm_80.cubin`.
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let form = match self.code {
+            Code::Ptx(_) => "ptx",
+            Code::Cubin(_) => "cubin",
+        };
+        write!(f, "{}.{form}", self.target)
+    }
 }
 
 impl Image {
@@ -74,67 +95,158 @@ impl Image {
         ((part(major), part(minor)), self.target.ends_with('a'))
     }
 
-    /// Whether a device of this compute capability runs it.
-    pub fn runs_on(&self, device: (u32, u32)) -> bool {
-        match self.capability() {
-            (own, true) => device == own,
-            (own, false) => device >= own,
+    /// Whether a device of this compute capability, which takes machine code or does not, runs it.
+    fn runs_on(&self, device: (u32, u32), takes_machine_code: bool) -> bool {
+        // Tegra's chips do not run what was assembled for the desktop's.
+        const TEGRA: [(u32, u32); 2] = [(8, 7), (8, 8)];
+        let (own, only) = self.capability();
+        match self.code {
+            _ if only && own != device => false,
+            Code::Ptx(_) => device >= own,
+            Code::Cubin(_) => takes_machine_code && device.0 == own.0 && device >= own && !TEGRA.contains(&device),
+        }
+    }
+
+    fn is_named(&self, asked: &str) -> bool {
+        self.target == asked || self.to_string() == asked
+    }
+
+    fn load(&self) -> Result<Module, CudaError> {
+        match self.code {
+            Code::Ptx(text) => Module::from_ptx(text, &[]),
+            Code::Cubin(bytes) => Module::from_cubin(bytes, &[]),
         }
     }
 }
 
-/// The best image for a device of this compute capability, or the one that the environment names.
-pub fn choose(capability: (u32, u32)) -> Result<&'static Image, ImageError> {
+/// The images for a device of this compute capability, best first: machine code where it takes that and there is some, and
+/// PTX. Of one target where the environment names one.
+pub fn candidates(capability: (u32, u32), takes_machine_code: bool) -> Result<Vec<&'static Image>, ImageError> {
     let asked = env::var(VARIABLE).ok().filter(|asked| !asked.is_empty());
-    choose_from(IMAGES, capability, asked.as_deref())
+    candidates_of(IMAGES, capability, takes_machine_code, asked.as_deref())
 }
 
-fn choose_from<'a>(images: &'a [Image], capability: (u32, u32), asked: Option<&str>) -> Result<&'a Image, ImageError> {
-    let mut runnable = images.iter().filter(|image| image.runs_on(capability));
-    let Some(asked) = asked else {
-        return runnable.max_by_key(|image| image.capability()).ok_or(ImageError::TooOld { capability });
-    };
-    if !images.iter().any(|image| image.target == asked) {
-        let known = images.iter().map(|image| image.target).collect();
-        return Err(ImageError::Unknown { asked: asked.to_owned(), known });
+fn candidates_of<'a>(
+    images: &'a [Image],
+    capability: (u32, u32),
+    takes_machine_code: bool,
+    asked: Option<&str>,
+) -> Result<Vec<&'a Image>, ImageError> {
+    let mut runnable: Vec<&Image> =
+        images.iter().filter(|image| image.runs_on(capability, takes_machine_code)).collect();
+    runnable.sort_by_key(|image| std::cmp::Reverse(image.capability()));
+    if runnable.is_empty() {
+        return Err(ImageError::TooOld { capability });
     }
-    let found = runnable.find(|image| image.target == asked);
-    found.ok_or_else(|| ImageError::OtherDevice { asked: asked.to_owned(), capability })
+    let named = |image: &&&Image| asked.is_none_or(|asked| image.is_named(asked));
+    let find = |wanted: fn(&Code) -> bool| runnable.iter().filter(named).find(|image| wanted(&image.code));
+    let machine_code = find(|code| matches!(code, Code::Cubin(_)));
+    let ptx = find(|code| matches!(code, Code::Ptx(_)));
+    let found: Vec<&Image> = machine_code.into_iter().chain(ptx).copied().collect();
+    match asked {
+        Some(asked) if found.is_empty() => {
+            let asked = asked.to_owned();
+            Err(if images.iter().any(|image| image.is_named(&asked)) {
+                ImageError::OtherDevice {
+                    asked,
+                    capability,
+                    others: runnable.iter().map(ToString::to_string).collect(),
+                }
+            } else {
+                ImageError::Unknown { asked, known: images.iter().map(ToString::to_string).collect() }
+            })
+        }
+        _ => Ok(found),
+    }
+}
+
+/// Loads the first image that the driver takes.
+///
+/// The driver judges by the file, so a refusal of machine code is followed by the next image, with a warning; any other
+/// failure, and a refusal of the last image, is an error.
+pub(super) fn load(images: &[&'static Image]) -> Result<(Module, &'static Image), GpuError> {
+    let mut left = images.iter().peekable();
+    loop {
+        let image = left.next().expect("candidates() gives at least one");
+        let error = match image.load() {
+            Ok(module) => return Ok((module, image)),
+            Err(error) => error,
+        };
+        let refused = matches!(error, CudaError::InvalidImage | CudaError::NoBinaryForGpu | CudaError::InvalidSource);
+        let failure = driver_error(format!("loading the kernels' image {image}"), &error);
+        match left.peek() {
+            Some(next) if refused => tracing::warn!(%failure, "the driver compiles {next} instead, once"),
+            _ => return Err(failure),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TWO: &[Image] =
-        &[Image { target: "sm_80", code: Code::Ptx("") }, Image { target: "sm_90a", code: Code::Ptx("") }];
+    const ALL: &[Image] = &[
+        Image { target: "sm_80", code: Code::Ptx("") },
+        Image { target: "sm_80", code: Code::Cubin(b"") },
+        Image { target: "sm_89", code: Code::Cubin(b"") },
+        Image { target: "sm_90a", code: Code::Ptx("") },
+        Image { target: "sm_90a", code: Code::Cubin(b"") },
+    ];
 
-    fn chosen(capability: (u32, u32), asked: Option<&str>) -> Result<&'static str, ImageError> {
-        choose_from(TWO, capability, asked).map(|image| image.target)
+    fn chosen(capability: (u32, u32), machine_code: bool, asked: Option<&str>) -> Result<String, ImageError> {
+        let images = candidates_of(ALL, capability, machine_code, asked)?;
+        Ok(images.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
     }
 
     #[test]
-    fn a_device_gets_the_newest_image_that_it_runs() {
-        for (capability, target) in
-            [((8, 0), "sm_80"), ((8, 9), "sm_80"), ((9, 0), "sm_90a"), ((10, 0), "sm_80"), ((12, 1), "sm_80")]
-        {
-            assert_eq!(chosen(capability, None), Ok(target), "{capability:?}");
+    fn a_device_gets_the_newest_images_that_it_runs() {
+        for (capability, images) in [
+            ((8, 0), "sm_80.cubin sm_80.ptx"),
+            ((8, 6), "sm_80.cubin sm_80.ptx"),
+            ((8, 7), "sm_80.ptx"),
+            ((8, 9), "sm_89.cubin sm_80.ptx"),
+            ((9, 0), "sm_90a.cubin sm_90a.ptx"),
+            ((10, 0), "sm_80.ptx"),
+            ((12, 1), "sm_80.ptx"),
+        ] {
+            assert_eq!(chosen(capability, true, None).as_deref(), Ok(images), "{capability:?}");
         }
-        assert_eq!(chosen((7, 5), None), Err(ImageError::TooOld { capability: (7, 5) }));
+        assert_eq!(chosen((9, 0), false, None).as_deref(), Ok("sm_90a.ptx"));
+        assert_eq!(chosen((7, 5), true, None), Err(ImageError::TooOld { capability: (7, 5) }));
     }
 
     #[test]
     fn a_named_image_is_taken_or_refused_with_the_reason() {
-        assert_eq!(chosen((9, 0), Some("sm_80")), Ok("sm_80"));
-        let text = |capability, asked| chosen(capability, Some(asked)).unwrap_err().to_string();
-        assert_eq!(text((8, 0), "sm_90a"), "FERROWARP_IMAGE=sm_90a does not run on a device of compute capability 8.0");
-        assert!(text((9, 0), "sm_70").ends_with("there is no such image; expected one of sm_80, sm_90a"));
+        assert_eq!(chosen((9, 0), false, Some("sm_80")).as_deref(), Ok("sm_80.ptx"));
+        assert_eq!(chosen((8, 0), true, Some("sm_80")).as_deref(), Ok("sm_80.cubin sm_80.ptx"));
+        assert_eq!(chosen((8, 0), true, Some("sm_80.ptx")).as_deref(), Ok("sm_80.ptx"));
+        let text = |capability, asked| chosen(capability, false, Some(asked)).unwrap_err().to_string();
+        assert_eq!(
+            text((8, 0), "sm_90a"),
+            "FERROWARP_IMAGE=sm_90a does not run on this device, of compute capability 8.0; sm_80.ptx would"
+        );
+        assert!(text((9, 0), "sm_90a.cubin").ends_with("; sm_90a.ptx, sm_80.ptx would"));
+        assert!(text((9, 0), "sm_70").contains("there is no such image; expected one of sm_80.ptx, sm_80.cubin, "));
     }
 
     #[test]
     fn the_build_has_an_image_for_every_device_from_ampere_on() {
         for capability in [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)] {
-            assert!(IMAGES.iter().any(|image| image.runs_on(capability)), "{capability:?}");
+            assert!(IMAGES.iter().any(|image| image.runs_on(capability, false)), "{capability:?}");
+        }
+    }
+
+    #[test]
+    fn ptx_is_loaded_where_machine_code_is_refused_and_nothing_else_is_passed_over() {
+        static MACHINE_CODE: Image = Image { target: "sm_90a", code: Code::Cubin(b"\x7fELF, for softcuda not to run") };
+        static BROKEN: Image = Image { target: "sm_90a", code: Code::Ptx("this is no PTX") };
+        driver::select(driver::DeviceChoice::Soft).unwrap();
+        let _context = cust::quick_init().unwrap();
+        let ptx = IMAGES.iter().find(|image| matches!(image.code, Code::Ptx(_))).unwrap();
+        assert_eq!(load(&[&MACHINE_CODE, ptx]).unwrap().1.to_string(), ptx.to_string());
+        for images in [&[&MACHINE_CODE][..], &[&BROKEN, ptx]] {
+            let error = load(images).map(drop).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("loading the kernels' image {}: ", images[0])), "{error}");
         }
     }
 }

@@ -118,9 +118,8 @@ impl Gpu {
         let stream = driver_call(|| "creating a stream".into(), Stream::new(StreamFlags::NON_BLOCKING, None))?;
         let multiprocessors = device.get_attribute(DeviceAttribute::MultiprocessorCount);
         let multiprocessors = driver_call(|| "reading the number of multiprocessors".into(), multiprocessors)?;
-        let image = image::choose(capability(&device)?)?;
-        let image::Code::Ptx(ptx) = image.code;
-        let module = driver_call(|| format!("loading the kernels for {}", image.target), Module::from_ptx(ptx, &[]))?;
+        let images = image::candidates(capability(&device)?, backend == Backend::Cuda)?;
+        let (module, image) = image::load(&images)?;
         let mut functions = HashMap::new();
         for kernel in ::kernels::all() {
             let function = module.get_function(kernel.name);

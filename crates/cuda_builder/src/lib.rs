@@ -11,6 +11,7 @@
 //! the PTX: no linker runs. The compiler is the first found of those that [`compiler::find`] names. What the build depends
 //! on is told to cargo, so that it runs again when a kernel, the toolchain or the architecture changed, and only then.
 
+mod assembler;
 mod compiler;
 mod entries;
 
@@ -21,6 +22,7 @@ use std::{
     process::Command,
 };
 
+pub use assembler::Assembler;
 pub use compiler::DeviceCompiler;
 use cuda_std::KernelInfo;
 
@@ -43,6 +45,8 @@ pub enum BuildError {
     File { path: PathBuf, source: std::io::Error },
     #[error("{path}: the compiler wrote no kernel (no `.entry` in the PTX): is every kernel marked #[kernel]?")]
     Empty { path: PathBuf },
+    #[error("the assembler {path} {problem}")]
+    Assembler { path: PathBuf, problem: String },
     #[error("{path}: kernel `{kernel}`: {problem}")]
     Entry { path: PathBuf, kernel: String, problem: String },
 }
