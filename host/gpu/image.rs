@@ -95,6 +95,11 @@ impl Image {
         ((part(major), part(minor)), self.target.ends_with('a'))
     }
 
+    /// Whether `cuda_std::grid`'s functions are instructions in it: otherwise a kernel that started early would not wait.
+    pub fn has_grid_dependencies(&self) -> bool {
+        self.capability().0 >= (9, 0)
+    }
+
     /// Whether a device of this compute capability, which takes machine code or does not, runs it.
     fn runs_on(&self, device: (u32, u32), takes_machine_code: bool) -> bool {
         // Tegra's chips do not run what was assembled for the desktop's.

@@ -7,13 +7,15 @@
 //! enqueued on one stream and run in that order, so a launch that writes through a `&Slice` races with nothing.
 
 mod buffer;
+mod graph;
 pub mod image;
 pub mod kernels;
+mod launch;
 mod matmul;
 mod upload;
 mod weights;
 
-use std::{collections::HashMap, ffi::c_void};
+use std::collections::HashMap;
 
 use cust::{
     context::Context,
@@ -21,12 +23,14 @@ use cust::{
     error::CudaError,
     module::Module,
     stream::{Stream, StreamFlags},
-    sys::{CUfunction, CUresult, cudaError_enum},
+    sys::{CUresult, cudaError_enum},
 };
 use driver::{Backend, DeviceChoice, cublas};
 
 pub use buffer::{Buffer, Element, Pinned, Slice, SubSlice};
+pub use graph::Graph;
 pub use image::Image;
+use launch::Function;
 pub use matmul::{Activations, Matmul};
 pub use upload::Transfer;
 pub use weights::{Part, Rows, Weights, arrange, parts};
@@ -72,10 +76,18 @@ fn driver_call<T>(action: impl FnOnce() -> String, result: Result<T, CudaError>)
     result.map_err(|error| driver_error(action(), &error))
 }
 
-/// The same for a driver function called directly.
+/// The same for a driver function called directly, as `cust` declares it.
 fn check(action: impl FnOnce() -> String, result: CUresult) -> Result<(), GpuError> {
     match result {
         cudaError_enum::CUDA_SUCCESS => Ok(()),
+        error => Err(driver_error(action(), &error)),
+    }
+}
+
+/// The same for a driver function that `cust` does not declare.
+fn check_call(action: impl FnOnce() -> String, result: driver::sys::CUresult) -> Result<(), GpuError> {
+    match result {
+        driver::sys::CUDA_SUCCESS => Ok(()),
         error => Err(driver_error(action(), &error)),
     }
 }
@@ -98,7 +110,7 @@ fn capability(device: &Device) -> Result<(u32, u32), GpuError> {
 pub struct Gpu {
     // In the order in which they must be dropped: each needs those after it.
     cublas: cublas::Handle,
-    functions: HashMap<&'static str, CUfunction>,
+    functions: HashMap<&'static str, Function>,
     _module: Module,
     image: &'static Image,
     stream: Stream,
@@ -124,7 +136,7 @@ impl Gpu {
         for kernel in ::kernels::all() {
             let function = module.get_function(kernel.name);
             let function = driver_call(|| format!("finding the kernel `{}`", kernel.name), function)?;
-            functions.insert(kernel.name, function.to_raw());
+            functions.insert(kernel.name, Function::new(&function));
         }
         let cublas = cublas::Handle::new()?;
         // SAFETY: the stream belongs to the current context and outlives the handle, which is dropped before it.
@@ -180,57 +192,5 @@ impl Gpu {
     /// Waits until all that was enqueued has run.
     pub fn synchronise(&self) -> Result<(), GpuError> {
         driver_call(|| "running the kernels".into(), self.stream.synchronize())
-    }
-
-    /// Enqueues a kernel.
-    ///
-    /// # Safety
-    /// - The launch contract in the kernel's documentation holds for this grid, block and these arguments: every
-    ///   pointer leads to as much memory as the kernel touches.
-    unsafe fn launch<P, A: cuda_std::Arguments<P>>(
-        &self,
-        kernel: cuda_std::Kernel<P>,
-        grid: [u32; 3],
-        block: u32,
-        arguments: A,
-    ) -> Result<(), GpuError> {
-        // SAFETY: the caller's contract; a kernel without dynamic shared memory.
-        unsafe { self.launch_with(kernel, grid, block, 0, arguments) }
-    }
-
-    /// Enqueues a kernel that has `shared` bytes of dynamic shared memory.
-    ///
-    /// # Safety
-    /// - As for [`Gpu::launch`].
-    unsafe fn launch_with<P, A: cuda_std::Arguments<P>>(
-        &self,
-        kernel: cuda_std::Kernel<P>,
-        grid: [u32; 3],
-        block: u32,
-        shared: u32,
-        arguments: A,
-    ) -> Result<(), GpuError> {
-        let function = self.functions[kernel.name()];
-        let mut packed = kernel.pack(arguments);
-        let (mut pointers, _) = packed.pointers();
-        let [x, y, z] = grid;
-        // SAFETY: the function belongs to the loaded module; `pointers` leads to as many arguments as the kernel has
-        // parameters, of their types, alive during the call; the rest is the caller's contract.
-        let result = unsafe {
-            cust::sys::cuLaunchKernel(
-                function,
-                x,
-                y,
-                z,
-                block,
-                1,
-                1,
-                shared,
-                self.stream.as_inner(),
-                pointers.as_mut_ptr().cast::<*mut c_void>(),
-                std::ptr::null_mut(),
-            )
-        };
-        check(|| format!("launching the kernel `{}`", kernel.name()), result)
     }
 }

@@ -11,6 +11,7 @@ mod cache;
 mod embedding;
 mod experts;
 mod gemv;
+mod graph;
 mod matmul;
 mod rmsnorm;
 mod rope;

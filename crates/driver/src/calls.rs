@@ -23,12 +23,16 @@ use crate::sys;
 pub(crate) enum Class {
     /// None of the below.
     Plain,
+    /// Loads or unloads kernels.
+    Module,
     /// Takes device or page-locked memory.
     Allocate,
     /// Gives memory back.
     Free,
     /// Starts a kernel.
     Launch,
+    /// Starts a graph.
+    LaunchGraph,
     /// Starts a matrix product of cuBLAS.
     Multiply,
     /// Makes the host wait for the device.
@@ -118,9 +122,14 @@ impl CallCounts {
         self.sum(&[Class::Free])
     }
 
-    /// Kernel launches, ordinary and cooperative.
+    /// Kernel launches, ordinary and cooperative. The kernels of a graph are launched with it, by one call.
     pub fn launches(&self) -> u64 {
         self.sum(&[Class::Launch])
+    }
+
+    /// Launches of graphs.
+    pub fn graph_launches(&self) -> u64 {
+        self.sum(&[Class::LaunchGraph])
     }
 
     /// Matrix products handed to cuBLAS.

@@ -130,6 +130,12 @@ pub struct LaunchRecord {
     pub grid: [u32; 3],
     /// Threads per block in x, y, z.
     pub block: [u32; 3],
+    /// Bytes of dynamic shared memory per block.
+    pub dynamic_shared: u32,
+    /// Whether all blocks were resident at once.
+    pub cooperative: bool,
+    /// Whether it could have started before the kernel before it had ended.
+    pub early: bool,
     /// What the launch did.
     pub counters: Counters,
 }

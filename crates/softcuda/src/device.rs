@@ -52,6 +52,8 @@ pub struct Launch {
     pub dynamic_shared: u32,
     /// All blocks are resident at once and may wait for one another.
     pub cooperative: bool,
+    /// On a GPU it may start before the kernel before it has ended (programmatic dependent launch).
+    pub early: bool,
 }
 
 /// A software CUDA device. All methods may be called from any thread; a launch returns when the kernel has ended.
@@ -255,6 +257,9 @@ impl Device {
                 kernel: kernel.name().to_owned(),
                 grid: launch.grid,
                 block: launch.block,
+                dynamic_shared: launch.dynamic_shared,
+                cooperative: launch.cooperative,
+                early: launch.early,
                 counters,
             });
         }

@@ -26,7 +26,7 @@
 //! let kernel = device.load(&Module::from_ptx(ptx)?)?.kernel("double").unwrap();
 //! let data = device.alloc(4 * 32)?;
 //! device.write(data, &[3u32; 32].map(u32::to_le_bytes).concat())?;
-//! let launch = Launch { grid: [1, 1, 1], block: [32, 1, 1], dynamic_shared: 0, cooperative: false };
+//! let launch = Launch { grid: [1, 1, 1], block: [32, 1, 1], dynamic_shared: 0, cooperative: false, early: false };
 //! let counters = device.launch(&kernel, &launch, &data.to_le_bytes())?;
 //! let mut out = [0; 4 * 32];
 //! device.read(data, &mut out)?;

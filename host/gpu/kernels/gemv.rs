@@ -12,7 +12,7 @@ use kernels::{
 use super::{blocks::block_format, count, expect_len};
 use crate::{
     gguf::TensorType,
-    gpu::{Activations, Gpu, GpuError, Rows, Slice},
+    gpu::{Activations, Gpu, GpuError, Rows, Slice, launch::Launch},
 };
 
 /// One launch: out = W · x and what stands around it.
@@ -194,9 +194,9 @@ impl Gpu {
             count(share),
             split,
         );
-        let grid = [blocks, count(n_vectors), 1];
+        let launch = Launch::new([blocks, count(n_vectors), 1], 32 * warps).shared_bytes(gemv.shared_bytes()).early();
         // SAFETY: the slices hold what the contract asks for; allocations and parts are 256-byte aligned, rows whole blocks, as
         // the file's reader checked; the experts are the caller's promise.
-        unsafe { self.launch_with(gemv.kernel(), grid, 32 * warps, gemv.shared_bytes(), arguments) }
+        unsafe { self.launch_as(gemv.kernel(), launch, arguments) }
     }
 }

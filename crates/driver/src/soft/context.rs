@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::registry::Registry;
-use super::{Failure, Outcome, give, initialised_device, memory, module, properties, stream};
+use super::{Failure, Outcome, give, graph, initialised_device, memory, module, properties, stream};
 use crate::sys::*;
 
 struct Context {
@@ -71,6 +71,7 @@ fn live(handle: CUcontext) -> Result<std::sync::Arc<Context>, Failure> {
 
 /// Ends what a context owns.
 fn release(owner: Owner) {
+    graph::release(owner);
     module::release(owner);
     stream::release(owner);
     memory::release(owner);

@@ -5,7 +5,10 @@
 //! written; the output's values count as written afterwards. Statuses are cuBLAS's; the sentence goes to `last_error`.
 
 use std::ffi::{c_int, c_void};
+use std::ptr;
 use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -14,7 +17,7 @@ use softcuda::Device;
 
 use super::context::{self, Owner};
 use super::registry::Registry;
-use super::{Failure, initialised_device, stream};
+use super::{Failure, capture, initialised_device, stream};
 use crate::cublas::table::{
     COMPUTE_32F, COMPUTE_32F_PEDANTIC, CUDA_R_16BF, CUDA_R_16F, CUDA_R_32F, GEMM_DEFAULT, OP_N, OP_T, RawHandle, Status,
 };
@@ -23,6 +26,8 @@ use crate::sys::{CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_INVALID_VALUE, CUdevicept
 
 struct Handle {
     owner: Owner,
+    /// The handle of the stream that products run on.
+    stream: AtomicUsize,
 }
 
 static HANDLES: Registry<Handle> = Registry::new("cuBLAS handle");
@@ -72,10 +77,10 @@ fn finish(name: &str, outcome: Result<(), Refusal>) -> Status {
 }
 
 /// A live handle, used under the context that it was made in.
-fn check_handle(handle: RawHandle) -> Result<(), Refusal> {
-    let of_handle = HANDLES.get(handle)?.owner;
+fn check_handle(handle: RawHandle) -> Result<Arc<Handle>, Refusal> {
+    let known = HANDLES.get(handle)?;
     match context::current() {
-        Ok(current) if current == of_handle => Ok(()),
+        Ok(current) if current == known.owner => Ok(known),
         _ => Err(Refusal { status: Status::NOT_INITIALIZED, text: "the handle's context is not current".to_owned() }),
     }
 }
@@ -88,7 +93,7 @@ pub(crate) unsafe extern "C" fn create(handle: *mut RawHandle) -> Status {
                 return Err(Refusal::value("the pointer for the handle is null"));
             }
             // SAFETY: the caller's pointer for the handle.
-            unsafe { handle.write(HANDLES.insert(Handle { owner })) };
+            unsafe { handle.write(HANDLES.insert(Handle { owner, stream: AtomicUsize::new(0) })) };
             Ok(())
         });
     finish("cublasCreate_v2", outcome)
@@ -114,13 +119,17 @@ pub(crate) unsafe extern "C" fn get_property(property: c_int, value: *mut c_int)
 }
 
 pub(crate) unsafe extern "C" fn set_stream(handle: RawHandle, stream: CUstream) -> Status {
-    let outcome = check_handle(handle).and_then(|()| Ok(stream::check(stream)?));
+    let outcome = check_handle(handle).and_then(|known| {
+        stream::check(stream)?;
+        known.stream.store(stream.addr(), Ordering::Relaxed);
+        Ok(())
+    });
     finish("cublasSetStream_v2", outcome)
 }
 
 /// The workspace is checked and not used.
 pub(crate) unsafe extern "C" fn set_workspace(handle: RawHandle, workspace: *mut c_void, bytes: usize) -> Status {
-    let outcome = check_handle(handle).and_then(|()| {
+    let outcome = check_handle(handle).and_then(|_| {
         let address = workspace.addr() as CUdeviceptr;
         if !address.is_multiple_of(256) {
             return Err(Refusal::value(format!("workspace at {address:#x}; expected a multiple of 256")));
@@ -136,7 +145,7 @@ pub(crate) unsafe extern "C" fn set_workspace(handle: RawHandle, workspace: *mut
 /// Every mode is served at full precision.
 pub(crate) unsafe extern "C" fn set_math_mode(handle: RawHandle, mode: c_int) -> Status {
     const FLAG: c_int = crate::cublas::table::DISALLOW_REDUCED_PRECISION_REDUCTION;
-    let outcome = check_handle(handle).and_then(|()| match mode & !FLAG {
+    let outcome = check_handle(handle).and_then(|_| match mode & !FLAG {
         0..=3 => Ok(()),
         _ => Err(Refusal::value(format!("math mode {mode} is not known"))),
     });
@@ -302,7 +311,8 @@ pub(crate) unsafe extern "C" fn gemm_ex(
     algorithm: c_int,
 ) -> Status {
     let outcome = (|| {
-        check_handle(handle)?;
+        let stream = check_handle(handle)?.stream.load(Ordering::Relaxed);
+        capture::refuse(ptr::without_provenance_mut(stream), "matrix products of cuBLAS")?;
         if !matches!(compute_type, COMPUTE_32F | COMPUTE_32F_PEDANTIC) || algorithm != GEMM_DEFAULT {
             return Err(Refusal::unsupported(format!("compute type {compute_type}, algorithm {algorithm}")));
         }

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 
 use softcuda::{Kernel, Launch};
 
-use super::{Failure, Outcome, initialised_device, module, occupancy, properties, stream};
+use super::work::Work;
+use super::{Failure, Outcome, capture, initialised_device, module, occupancy, properties, stream};
 use crate::sys::*;
 
 pub(crate) unsafe fn kernel(
@@ -26,16 +27,14 @@ pub(crate) unsafe fn kernel(
     extra: *mut *mut c_void,
 ) -> Outcome {
     if !extra.is_null() {
-        return Err(Failure::new(
-            CUDA_ERROR_NOT_SUPPORTED,
-            "softcuda takes kernel parameters one by one, not as a buffer in `extra`",
-        ));
+        return Err(capture::spoil(stream, no_extra()));
     }
     let launch = Launch {
         grid: [grid_x, grid_y, grid_z],
         block: [block_x, block_y, block_z],
         dynamic_shared: shared_bytes,
         cooperative: false,
+        early: false,
     };
     // SAFETY: the caller promises a pointer to a value for each parameter.
     unsafe { run(function, launch, stream, parameters) }
@@ -58,15 +57,88 @@ pub(crate) unsafe fn cooperative_kernel(
         block: [block_x, block_y, block_z],
         dynamic_shared: shared_bytes,
         cooperative: true,
+        early: false,
     };
     // SAFETY: the caller promises a pointer to a value for each parameter.
     unsafe { run(function, launch, stream, parameters) }
 }
 
+/// `cuLaunchKernelEx`: the launch's attributes are a list.
+pub(crate) unsafe fn kernel_with_attributes(
+    config: *const CUlaunchConfig,
+    function: CUfunction,
+    parameters: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> Outcome {
+    if config.is_null() {
+        return Err(Failure::invalid_value("the pointer to the launch's configuration is null"));
+    }
+    // SAFETY: not null; the caller promises a configuration behind it.
+    let config = unsafe { config.read_unaligned() };
+    if !extra.is_null() {
+        return Err(capture::spoil(config.hStream, no_extra()));
+    }
+    let mut launch = Launch {
+        grid: [config.gridDimX, config.gridDimY, config.gridDimZ],
+        block: [config.blockDimX, config.blockDimY, config.blockDimZ],
+        dynamic_shared: config.sharedMemBytes,
+        cooperative: false,
+        early: false,
+    };
+    if config.attrs.is_null() && config.numAttrs > 0 {
+        let text = format!("{} launch attributes, in a null array", config.numAttrs);
+        return Err(capture::spoil(config.hStream, Failure::invalid_value(text)));
+    }
+    for index in 0..config.numAttrs as usize {
+        // SAFETY: not null; the caller promises so many attributes.
+        let attribute = unsafe { config.attrs.add(index).read_unaligned() };
+        set(&mut launch, &attribute).map_err(|failure| capture::spoil(config.hStream, failure))?;
+    }
+    // SAFETY: the caller promises a pointer to a value for each parameter.
+    unsafe { run(function, launch, config.hStream, parameters) }
+}
+
+/// Does as an attribute says, or refuses it.
+fn set(launch: &mut Launch, attribute: &CUlaunchAttribute) -> Outcome {
+    let [x, y, z, ..] = attribute.value.words;
+    match attribute.id {
+        // Streams and launches have one priority.
+        CU_LAUNCH_ATTRIBUTE_IGNORE | CU_LAUNCH_ATTRIBUTE_PRIORITY => {}
+        CU_LAUNCH_ATTRIBUTE_COOPERATIVE => launch.cooperative = x != 0,
+        CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION => launch.early = x != 0,
+        CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION if [x, y, z] == [1, 1, 1] => {}
+        CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION => {
+            let text = format!("clusters of {x} by {y} by {z} blocks; softcuda has clusters of one");
+            return Err(Failure::new(CUDA_ERROR_NOT_SUPPORTED, text));
+        }
+        other => {
+            let text = format!("launch attribute {other} is none that softcuda knows");
+            return Err(Failure::new(CUDA_ERROR_NOT_SUPPORTED, text));
+        }
+    }
+    Ok(())
+}
+
+fn no_extra() -> Failure {
+    Failure::new(CUDA_ERROR_NOT_SUPPORTED, "softcuda takes kernel parameters one by one, not as a buffer in `extra`")
+}
+
+/// Launches, or leaves it to the graph where the stream captures: the arguments are then those of this call.
+///
 /// # Safety
 /// - `parameters` holds, for each parameter of the kernel, a pointer to a value of the parameter's size.
 unsafe fn run(function: CUfunction, launch: Launch, stream: CUstream, parameters: *mut *mut c_void) -> Outcome {
     stream::check(stream)?;
+    // SAFETY: the caller's promise.
+    let work = unsafe { prepare(function, launch, parameters) };
+    let work = work.map_err(|failure| capture::spoil(stream, failure))?;
+    // SAFETY: a kernel's work has no host pointers.
+    unsafe { stream::submit(stream, work) }
+}
+
+/// # Safety
+/// - As for `run`.
+unsafe fn prepare(function: CUfunction, launch: Launch, parameters: *mut *mut c_void) -> Result<Work, Failure> {
     let device = initialised_device()?;
     let function = module::function(function)?;
     let kernel = &function.kernel;
@@ -85,9 +157,8 @@ unsafe fn run(function: CUfunction, launch: Launch, stream: CUstream, parameters
         }
     }
     // SAFETY: the caller's promise.
-    let packed = unsafe { pack(kernel, parameters) }?;
-    device.launch(kernel, &launch, &packed)?;
-    Ok(())
+    let parameters = unsafe { pack(kernel, parameters) }?;
+    Ok(Work::Kernel { kernel: kernel.clone(), launch, parameters })
 }
 
 /// The limits that a GPU checks before it runs anything.

@@ -2,16 +2,18 @@
 //!
 //! softcuda checks each device address and range; a wrong one is `CUDA_ERROR_INVALID_VALUE`, with the nearest
 //! allocation in the text. Under the sanitizer a copy to the host is a read: every byte of it must have been written. A
-//! length of 0 copies nothing and succeeds. The calls with a stream do what those without do:
-//! in order, and done when they return.
+//! length of 0 copies nothing and succeeds. The calls with a stream do what those without do, in order, and done when
+//! they return; or they leave it to the graph, where the stream captures.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::ffi::{c_uchar, c_uint, c_ushort, c_void};
+use std::ptr;
 use std::slice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::context::{self, Owner};
+use super::work::{Pattern, Work};
 use super::{Failure, Outcome, device, give, initialised_device, stream};
 use crate::sys::*;
 
@@ -22,6 +24,9 @@ static OWNERS: Mutex<BTreeMap<CUdeviceptr, Owner>> = Mutex::new(BTreeMap::new())
 static HOST: Mutex<BTreeMap<usize, Layout>> = Mutex::new(BTreeMap::new());
 
 const PAGE: usize = 4096;
+
+/// The default stream, which the calls without a stream are for.
+const LEGACY: CUstream = ptr::null_mut();
 
 fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
     map.lock().unwrap_or_else(PoisonError::into_inner)
@@ -152,6 +157,30 @@ pub(crate) fn free_host(pointer: *mut c_void) -> Outcome {
     Ok(())
 }
 
+/// Accepts a range of page-locked host memory, for a copy that happens later.
+pub(super) fn expect_page_locked(address: usize, bytes: usize) -> Outcome {
+    let known = lock(&HOST);
+    let inside = known
+        .range(..=address)
+        .next_back()
+        .is_some_and(|(&start, layout)| address - start <= layout.size() && bytes <= layout.size() - (address - start));
+    if inside || bytes == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(
+        CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,
+        format!("a captured copy of {bytes} bytes of host memory at {address:#x}, which is not page-locked"),
+    ))
+}
+
+/// Accepts a range of an allocation.
+pub(super) fn expect_on_device(address: CUdeviceptr, bytes: usize) -> Outcome {
+    if bytes > 0 {
+        initialised_device()?.host_pointer(address, bytes)?;
+    }
+    Ok(())
+}
+
 /// The caller's bytes.
 ///
 /// # Safety
@@ -193,6 +222,10 @@ pub(crate) unsafe fn copy_to_host(to: *mut c_void, from: CUdeviceptr, bytes: usi
 }
 
 pub(crate) fn copy_on_device(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) -> Outcome {
+    copy_on_device_async(to, from, bytes, LEGACY)
+}
+
+pub(super) fn copy_on_device_now(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) -> Outcome {
     context::current()?;
     if bytes > 0 {
         initialised_device()?.copy(to, from, bytes)?;
@@ -206,23 +239,21 @@ pub(crate) unsafe fn copy_to_device_async(
     bytes: usize,
     stream: CUstream,
 ) -> Outcome {
-    stream::check(stream)?;
     // SAFETY: as for `copy_to_device`.
-    unsafe { copy_to_device(to, from, bytes) }
+    unsafe { stream::submit(stream, Work::CopyToDevice { to, from, bytes }) }
 }
 
 pub(crate) unsafe fn copy_to_host_async(to: *mut c_void, from: CUdeviceptr, bytes: usize, stream: CUstream) -> Outcome {
-    stream::check(stream)?;
     // SAFETY: as for `copy_to_host`.
-    unsafe { copy_to_host(to, from, bytes) }
+    unsafe { stream::submit(stream, Work::CopyToHost { to, from, bytes }) }
 }
 
 pub(crate) fn copy_on_device_async(to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: CUstream) -> Outcome {
-    stream::check(stream)?;
-    copy_on_device(to, from, bytes)
+    // SAFETY: no host memory is touched.
+    unsafe { stream::submit(stream, Work::CopyOnDevice { to, from, bytes }) }
 }
 
-fn fill<const N: usize>(address: CUdeviceptr, value: [u8; N], count: usize) -> Outcome {
+pub(crate) fn fill<const N: usize>(address: CUdeviceptr, value: [u8; N], count: usize) -> Outcome {
     context::current()?;
     if count > 0 {
         initialised_device()?.fill(address, value, count)?;
@@ -231,28 +262,30 @@ fn fill<const N: usize>(address: CUdeviceptr, value: [u8; N], count: usize) -> O
 }
 
 pub(crate) fn fill_8(address: CUdeviceptr, value: c_uchar, count: usize) -> Outcome {
-    fill(address, [value], count)
+    fill_8_async(address, value, count, LEGACY)
 }
 
 pub(crate) fn fill_16(address: CUdeviceptr, value: c_ushort, count: usize) -> Outcome {
-    fill(address, value.to_le_bytes(), count)
+    fill_16_async(address, value, count, LEGACY)
 }
 
 pub(crate) fn fill_32(address: CUdeviceptr, value: c_uint, count: usize) -> Outcome {
-    fill(address, value.to_le_bytes(), count)
+    fill_32_async(address, value, count, LEGACY)
+}
+
+fn fill_async(stream: CUstream, address: CUdeviceptr, pattern: Pattern, count: usize) -> Outcome {
+    // SAFETY: no host memory is touched.
+    unsafe { stream::submit(stream, Work::Fill { address, pattern, count }) }
 }
 
 pub(crate) fn fill_8_async(address: CUdeviceptr, value: c_uchar, count: usize, stream: CUstream) -> Outcome {
-    stream::check(stream)?;
-    fill_8(address, value, count)
+    fill_async(stream, address, Pattern::Bytes1([value]), count)
 }
 
 pub(crate) fn fill_16_async(address: CUdeviceptr, value: c_ushort, count: usize, stream: CUstream) -> Outcome {
-    stream::check(stream)?;
-    fill_16(address, value, count)
+    fill_async(stream, address, Pattern::Bytes2(value.to_le_bytes()), count)
 }
 
 pub(crate) fn fill_32_async(address: CUdeviceptr, value: c_uint, count: usize, stream: CUstream) -> Outcome {
-    stream::check(stream)?;
-    fill_32(address, value, count)
+    fill_async(stream, address, Pattern::Bytes4(value.to_le_bytes()), count)
 }

@@ -14,12 +14,16 @@
 //! | `context` | `cuDevicePrimaryCtx*`, `cuCtx*` |
 //! | `memory` | `cuMem*`, `cuMemcpy*`, `cuMemset*` |
 //! | `module` | `cuModule*`, `cuFunc*` |
-//! | `launch`, `occupancy` | `cuLaunch*Kernel`, `cuOccupancy*` |
+//! | `launch`, `occupancy` | `cuLaunch*Kernel*`, `cuOccupancy*` |
 //! | `stream` | `cuStream*`, `cuEvent*`, host functions |
+//! | `work` | what a stream is given, as values |
+//! | `capture`, `graph` | `cuStream*Capture*`, `cuGraph*` |
 //! | `cublas` | `cublas*`, by the `gemm` crate |
 
+pub(crate) mod capture;
 pub(crate) mod context;
 pub(crate) mod cublas;
+pub(crate) mod graph;
 #[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
 pub(crate) mod launch;
 pub(crate) mod memory;
@@ -28,6 +32,7 @@ pub(crate) mod occupancy;
 pub(crate) mod properties;
 mod registry;
 pub(crate) mod stream;
+pub(crate) mod work;
 
 use std::cell::RefCell;
 use std::sync::OnceLock;

@@ -1,22 +1,38 @@
 //! Streams and events.
 //!
-//! An operation is done when its call returns, so a stream has no queue: it is a handle with flags. Order within and
+//! An operation is done when its call returns, so a stream has no queue: it is a handle with flags, and what it has
+//! captured while it does that. Order within and
 //! between streams is the order of the calls, which is one that a GPU could have chosen. An event remembers when it was
 //! recorded, on a monotonic clock; since the work before it was done by then, times between events are the times that
 //! the work took.
 
 use std::ffi::{c_int, c_uint, c_void};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::capture::{self, Capture};
 use super::context::{self, Owner};
 use super::registry::Registry;
+use super::work::Work;
 use super::{Failure, Outcome, give};
 use crate::sys::*;
 
-struct Stream {
+pub(crate) struct Stream {
     owner: Owner,
     flags: c_uint,
+    capture: Mutex<Option<Capture>>,
+}
+
+impl Stream {
+    /// The capture in progress, if there is one.
+    pub fn capture(&self) -> MutexGuard<'_, Option<Capture>> {
+        self.capture.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the legacy default stream waits for this one: it was made without `CU_STREAM_NON_BLOCKING`.
+    pub fn is_blocking(&self) -> bool {
+        self.flags & 1 == 0
+    }
 }
 
 struct Event {
@@ -49,6 +65,30 @@ pub(crate) fn check(stream: CUstream) -> Outcome {
     Ok(())
 }
 
+/// The stream that may capture, with a context current; none for a default stream.
+pub(crate) fn with_capture(stream: CUstream) -> Result<Option<Arc<Stream>>, Failure> {
+    context::current()?;
+    if is_default(stream) { Ok(None) } else { STREAMS.get(stream).map(Some) }
+}
+
+/// The stream of a handle's number, if it still lives.
+pub(crate) fn live(handle: usize) -> Option<Arc<Stream>> {
+    STREAMS.get(std::ptr::without_provenance_mut(handle)).ok()
+}
+
+/// Does the work, or keeps it where the stream captures.
+///
+/// # Safety
+/// - As for [`Work::run`], now and, where the stream captures, whenever the graph is launched.
+pub(crate) unsafe fn submit(stream: CUstream, work: Work) -> Outcome {
+    check(stream)?;
+    match capture::keep(stream, work)? {
+        // SAFETY: the caller's promise.
+        Some(work) => unsafe { work.run() },
+        None => Ok(()),
+    }
+}
+
 pub(crate) unsafe fn create(stream: *mut CUstream, flags: c_uint) -> Outcome {
     let owner = context::current()?;
     if flags > 1 {
@@ -58,7 +98,7 @@ pub(crate) unsafe fn create(stream: *mut CUstream, flags: c_uint) -> Outcome {
         return Err(Failure::invalid_value("the pointer for the handle is null"));
     }
     // SAFETY: the caller's pointer for the handle.
-    unsafe { give(stream, STREAMS.insert(Stream { owner, flags })) }
+    unsafe { give(stream, STREAMS.insert(Stream { owner, flags, capture: Mutex::new(None) })) }
 }
 
 /// Any priority is taken: the device has one, 0, to which a value outside the range is brought.
@@ -92,12 +132,14 @@ pub(crate) fn synchronize(stream: CUstream) -> Outcome {
 
 /// The answer is always "done".
 pub(crate) fn query(stream: CUstream) -> Outcome {
-    check(stream)
+    check(stream)?;
+    capture::refuse(stream, "a question whether it is done")
 }
 
 /// The work before the event is done already.
 pub(crate) fn wait_event(stream: CUstream, event: CUevent, flags: c_uint) -> Outcome {
     check(stream)?;
+    capture::refuse(stream, "a wait for an event")?;
     EVENTS.get(event)?;
     match flags {
         0 | 1 => Ok(()),
@@ -105,13 +147,12 @@ pub(crate) fn wait_event(stream: CUstream, event: CUevent, flags: c_uint) -> Out
     }
 }
 
-/// The work before the function is done: its turn is now.
+/// The work before the function is done: its turn is now, or where it stands in the graph.
 pub(crate) unsafe fn launch_host_function(stream: CUstream, function: CUhostFn, user_data: *mut c_void) -> Outcome {
     check(stream)?;
     let function = function.ok_or_else(|| Failure::invalid_value("the host function is null"))?;
-    // SAFETY: the caller gives a function that may be called once with its data.
-    unsafe { function(user_data) };
-    Ok(())
+    // SAFETY: the caller gives a function that may be called with its data.
+    unsafe { submit(stream, Work::HostFunction { function, user_data }) }
 }
 
 pub(crate) unsafe fn add_callback(
@@ -124,6 +165,7 @@ pub(crate) unsafe fn add_callback(
     if flags != 0 {
         return Err(Failure::invalid_value(format!("callback flags {flags:#x}; expected 0")));
     }
+    capture::refuse(stream, "a callback (cuLaunchHostFunc it does)")?;
     let callback = callback.ok_or_else(|| Failure::invalid_value("the callback is null"))?;
     // SAFETY: the caller gives a function that may be called once with its data.
     unsafe { callback(stream, CUDA_SUCCESS, user_data) };
@@ -155,6 +197,7 @@ pub(crate) fn event_destroy(event: CUevent) -> Outcome {
 
 pub(crate) fn event_record(event: CUevent, stream: CUstream) -> Outcome {
     check(stream)?;
+    capture::refuse(stream, "an event")?;
     *EVENTS.get(event)?.recorded.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     Ok(())
 }

@@ -11,7 +11,7 @@
 mod result;
 mod table;
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 
 pub use result::*;
 pub use table::*;
@@ -36,6 +36,8 @@ pub type CUarray = *mut c_void;
 pub type CUgraph = *mut c_void;
 /// A node of a graph.
 pub type CUgraphNode = *mut c_void;
+/// The handle of an executable graph: one that can be launched.
+pub type CUgraphExec = *mut c_void;
 /// The state of the device linker.
 pub type CUlinkState = *mut c_void;
 /// Memory imported from another API.
@@ -50,6 +52,85 @@ pub type CUhostFn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 pub type CUstreamCallback = Option<unsafe extern "C" fn(stream: CUstream, status: CUresult, user_data: *mut c_void)>;
 /// The dynamic shared memory (bytes) that a kernel needs for a block of so many threads.
 pub type CUoccupancyB2DSize = Option<unsafe extern "C" fn(block_size: c_int) -> usize>;
+
+/// While a stream captures so, no thread may make a call that is not safe in a capture.
+pub const CU_STREAM_CAPTURE_MODE_GLOBAL: c_uint = 0;
+/// While a stream captures so, the thread that began it may make no call that is not safe in a capture.
+pub const CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: c_uint = 1;
+/// A stream that captures so restricts nobody.
+pub const CU_STREAM_CAPTURE_MODE_RELAXED: c_uint = 2;
+
+/// The stream does not capture.
+pub const CU_STREAM_CAPTURE_STATUS_NONE: c_uint = 0;
+/// The stream captures.
+pub const CU_STREAM_CAPTURE_STATUS_ACTIVE: c_uint = 1;
+/// The stream captures, and something has happened for which there will be no graph.
+pub const CU_STREAM_CAPTURE_STATUS_INVALIDATED: c_uint = 2;
+
+/// A graph node that launches a kernel.
+pub const CU_GRAPH_NODE_TYPE_KERNEL: c_uint = 0;
+/// A graph node that copies memory.
+pub const CU_GRAPH_NODE_TYPE_MEMCPY: c_uint = 1;
+/// A graph node that fills memory.
+pub const CU_GRAPH_NODE_TYPE_MEMSET: c_uint = 2;
+/// A graph node that calls a host function.
+pub const CU_GRAPH_NODE_TYPE_HOST: c_uint = 3;
+
+/// The attribute says nothing.
+pub const CU_LAUNCH_ATTRIBUTE_IGNORE: c_uint = 0;
+/// An `int`: whether all blocks are to be resident at once.
+pub const CU_LAUNCH_ATTRIBUTE_COOPERATIVE: c_uint = 2;
+/// Three `unsigned`s: the blocks of a cluster.
+pub const CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION: c_uint = 4;
+/// An `int`: whether the kernel may start before its predecessor in the stream has ended (programmatic dependent launch).
+pub const CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: c_uint = 6;
+/// An `int`: the launch's priority.
+pub const CU_LAUNCH_ATTRIBUTE_PRIORITY: c_uint = 8;
+
+/// How `cuLaunchKernelEx` launches.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the names are cuda.h's and say it")]
+pub struct CUlaunchConfig {
+    pub gridDimX: c_uint,
+    pub gridDimY: c_uint,
+    pub gridDimZ: c_uint,
+    pub blockDimX: c_uint,
+    pub blockDimY: c_uint,
+    pub blockDimZ: c_uint,
+    pub sharedMemBytes: c_uint,
+    pub hStream: CUstream,
+    pub attrs: *const CUlaunchAttribute,
+    pub numAttrs: c_uint,
+}
+
+/// One attribute of a launch.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CUlaunchAttribute {
+    /// A `CU_LAUNCH_ATTRIBUTE_*`.
+    pub id: c_uint,
+    _padding: c_uint,
+    /// `cuda.h`'s union: what the attribute is comes first.
+    pub value: CUlaunchAttributeValue,
+}
+
+/// The value of a launch attribute, 64 bytes.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct CUlaunchAttributeValue {
+    /// The first of them are what is looked at.
+    pub words: [c_uint; 16],
+}
+
+impl CUlaunchAttribute {
+    /// An attribute whose value is one number.
+    pub const fn number(id: c_uint, value: c_uint) -> Self {
+        let mut words = [0; 16];
+        words[0] = value;
+        CUlaunchAttribute { id, _padding: 0, value: CUlaunchAttributeValue { words } }
+    }
+}
 
 /// A device's identity, 16 bytes.
 #[repr(C)]

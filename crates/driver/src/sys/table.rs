@@ -10,7 +10,7 @@
 //! The list covers every `cu*` name in the sources of cust 0.3.2, whatever its features, and below them what the
 //! project needs beyond cust.
 
-use std::ffi::{c_char, c_int, c_uchar, c_uint, c_ushort, c_void};
+use std::ffi::{c_char, c_int, c_uchar, c_uint, c_ulonglong, c_ushort, c_void};
 use std::sync::OnceLock;
 
 use libloading::os::unix::Library;
@@ -18,7 +18,7 @@ use libloading::os::unix::Library;
 use super::*;
 use crate::calls::{self, Class};
 use crate::error;
-use crate::soft::{self, context, launch, memory, module, occupancy, properties, stream};
+use crate::soft::{self, capture, context, graph, launch, memory, module, occupancy, properties, stream};
 
 /// Where a table's functions come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +31,16 @@ pub(crate) enum Origin {
 
 /// The function for one row of the list in softcuda's table: `unsupported` is none.
 macro_rules! soft_entry {
-    ($name:ident, unsupported, $arguments:tt) => {
+    ($class:ident, $name:ident, unsupported, $arguments:tt) => {
         None
     };
-    ($name:ident, ($function:path), ($($argument:ident: $type:ty),*)) => {{
+    ($class:ident, $name:ident, ($function:path), ($($argument:ident: $type:ty),*)) => {{
         #[allow(unused_unsafe)]
         unsafe extern "C" fn entry($($argument: $type),*) -> CUresult {
-            // SAFETY: the entry point's caller made its promises to the same arguments.
-            soft::finish(stringify!($name), unsafe { $function($($argument),*) })
+            let outcome = capture::permit(Class::$class)
+                // SAFETY: the entry point's caller made its promises to the same arguments.
+                .and_then(|()| unsafe { $function($($argument),*) });
+            soft::finish(stringify!($name), outcome)
         }
         Some(entry)
     }};
@@ -82,7 +84,7 @@ macro_rules! entry_points {
         /// The functions that softcuda serves.
         pub(crate) static SOFT: Table = Table {
             origin: Origin::Soft,
-            $($name: soft_entry!($name, $soft, ($($argument: $type),*)),)*
+            $($name: soft_entry!($class, $name, $soft, ($($argument: $type),*)),)*
         };
 
         $(
@@ -187,12 +189,12 @@ entry_points! {
     ) => (memory::fill_32_async);
 
     // Modules and their kernels.
-    Plain fn cuModuleLoad(module: *mut CUmodule, file: *const c_char) => (module::load_file);
-    Plain fn cuModuleLoadData(module: *mut CUmodule, image: *const c_void) => (module::load_data);
-    Plain fn cuModuleLoadDataEx(
+    Module fn cuModuleLoad(module: *mut CUmodule, file: *const c_char) => (module::load_file);
+    Module fn cuModuleLoadData(module: *mut CUmodule, image: *const c_void) => (module::load_data);
+    Module fn cuModuleLoadDataEx(
         module: *mut CUmodule, image: *const c_void, options: c_uint, names: *mut c_uint, values: *mut *mut c_void,
     ) => (module::load_data_with_options);
-    Plain fn cuModuleUnload(module: CUmodule) => (module::unload);
+    Module fn cuModuleUnload(module: CUmodule) => (module::unload);
     Plain fn cuModuleGetFunction(
         function: *mut CUfunction, module: CUmodule, name: *const c_char,
     ) => (module::get_function);
@@ -243,19 +245,30 @@ entry_points! {
     Wait fn cuEventSynchronize(event: CUevent) => (stream::event_synchronize);
     Plain fn cuEventElapsedTime(milliseconds: *mut f32, start: CUevent, end: CUevent) => (stream::event_elapsed);
 
+    // Graphs, of which cust declares a part; softcuda makes them by capture only.
+    Plain fn cuStreamBeginCapture_v2(stream: CUstream, mode: c_uint) => (capture::begin);
+    Plain fn cuStreamEndCapture(stream: CUstream, graph: *mut CUgraph) => (capture::end);
+    Plain fn cuStreamIsCapturing(stream: CUstream, status: *mut c_uint) => (capture::status);
+    Plain fn cuGraphDestroy(graph: CUgraph) => (graph::destroy);
+    Plain fn cuGraphGetNodes(graph: CUgraph, nodes: *mut CUgraphNode, count: *mut usize) => (graph::get_nodes);
+    Plain fn cuGraphNodeGetType(node: CUgraphNode, node_type: *mut c_uint) => (graph::node_type);
+    Plain fn cuGraphInstantiateWithFlags(
+        executable: *mut CUgraphExec, graph: CUgraph, flags: c_ulonglong,
+    ) => (graph::instantiate);
+    Plain fn cuGraphUpload(executable: CUgraphExec, stream: CUstream) => (graph::upload);
+    LaunchGraph fn cuGraphLaunch(executable: CUgraphExec, stream: CUstream) => (graph::launch);
+    Plain fn cuGraphExecDestroy(executable: CUgraphExec) => (graph::destroy_executable);
+
     // What cust declares and softcuda does not serve: graphs by hand, the linker, arrays, textures, other APIs' memory.
     Plain fn cuGraphCreate(graph: *mut CUgraph, flags: c_uint) => unsupported;
-    Plain fn cuGraphDestroy(graph: CUgraph) => unsupported;
     Plain fn cuGraphAddKernelNode(
         node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize,
         parameters: *const c_void,
     ) => unsupported;
-    Plain fn cuGraphGetNodes(graph: CUgraph, nodes: *mut CUgraphNode, count: *mut usize) => unsupported;
     Plain fn cuGraphGetEdges(
         graph: CUgraph, from: *mut CUgraphNode, to: *mut CUgraphNode, count: *mut usize,
     ) => unsupported;
     Plain fn cuGraphKernelNodeGetParams(node: CUgraphNode, parameters: *mut c_void) => unsupported;
-    Plain fn cuGraphNodeGetType(node: CUgraphNode, node_type: *mut c_uint) => unsupported;
     Plain fn cuGraphDebugDotPrint(graph: CUgraph, path: *const c_char, flags: c_uint) => unsupported;
     Plain fn cuLinkCreate_v2(
         options: c_uint, names: *mut c_uint, values: *mut *mut c_void, state: *mut CUlinkState,
@@ -308,6 +321,9 @@ entry_points! {
         function: CUfunction, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint,
         block_z: c_uint, shared_bytes: c_uint, stream: CUstream, parameters: *mut *mut c_void,
     ) => (launch::cooperative_kernel);
+    Launch fn cuLaunchKernelEx(
+        config: *const CUlaunchConfig, function: CUfunction, parameters: *mut *mut c_void, extra: *mut *mut c_void,
+    ) => (launch::kernel_with_attributes);
 }
 
 /// Before `select`: cust prints an error through `cuGetErrorString`, and panics where that fails.

@@ -25,7 +25,7 @@ pub fn kernel(device: &Device, ptx: &str) -> Kernel {
 }
 
 pub fn launch(grid: u32, block: u32) -> Launch {
-    Launch { grid: [grid, 1, 1], block: [block, 1, 1], dynamic_shared: 0, cooperative: false }
+    Launch { grid: [grid, 1, 1], block: [block, 1, 1], dynamic_shared: 0, cooperative: false, early: false }
 }
 
 /// Addresses as packed parameters.

@@ -1,0 +1,102 @@
+//! What a stream is given to do, as values: each can run at once or, captured, any number of times later.
+
+use std::ffi::{c_uint, c_void};
+
+use softcuda::{Kernel, Launch};
+
+use super::{Outcome, initialised_device, memory};
+use crate::sys::*;
+
+/// One operation, with everything that it needs.
+pub(crate) enum Work {
+    Kernel { kernel: Kernel, launch: Launch, parameters: Vec<u8> },
+    CopyToDevice { to: CUdeviceptr, from: *const c_void, bytes: usize },
+    CopyToHost { to: *mut c_void, from: CUdeviceptr, bytes: usize },
+    CopyOnDevice { to: CUdeviceptr, from: CUdeviceptr, bytes: usize },
+    Fill { address: CUdeviceptr, pattern: Pattern, count: usize },
+    HostFunction { function: unsafe extern "C" fn(*mut c_void), user_data: *mut c_void },
+}
+
+/// The value that a fill writes over and over.
+#[derive(Clone, Copy)]
+pub(crate) enum Pattern {
+    Bytes1([u8; 1]),
+    Bytes2([u8; 2]),
+    Bytes4([u8; 4]),
+}
+
+// SAFETY: the pointers are addresses of the caller's memory, whose use from other threads its promises cover as with a
+// real driver, which touches them from threads of its own.
+unsafe impl Send for Work {}
+// SAFETY: as above; nothing here changes through a shared reference.
+unsafe impl Sync for Work {}
+
+impl Work {
+    /// Does it now.
+    ///
+    /// # Safety
+    /// - Host pointers are valid for what is read or written there; a host function may be called with its data.
+    pub unsafe fn run(&self) -> Outcome {
+        match *self {
+            Work::Kernel { ref kernel, ref launch, ref parameters } => {
+                initialised_device()?.launch(kernel, launch, parameters)?;
+                Ok(())
+            }
+            // SAFETY: the caller's promise.
+            Work::CopyToDevice { to, from, bytes } => unsafe { memory::copy_to_device(to, from, bytes) },
+            // SAFETY: the caller's promise.
+            Work::CopyToHost { to, from, bytes } => unsafe { memory::copy_to_host(to, from, bytes) },
+            Work::CopyOnDevice { to, from, bytes } => memory::copy_on_device_now(to, from, bytes),
+            Work::Fill { address, pattern, count } => match pattern {
+                Pattern::Bytes1(value) => memory::fill(address, value, count),
+                Pattern::Bytes2(value) => memory::fill(address, value, count),
+                Pattern::Bytes4(value) => memory::fill(address, value, count),
+            },
+            Work::HostFunction { function, user_data } => {
+                // SAFETY: the caller's promise.
+                unsafe { function(user_data) };
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether it may be part of a graph, where it runs later: its addresses are looked at now, as a driver does, and
+    /// host memory must be page-locked, so that it is still there.
+    pub fn check_for_graph(&self) -> Outcome {
+        match *self {
+            Work::Kernel { .. } | Work::HostFunction { .. } => Ok(()),
+            Work::CopyToDevice { to, from, bytes } => {
+                memory::expect_page_locked(from.addr(), bytes)?;
+                memory::expect_on_device(to, bytes)
+            }
+            Work::CopyToHost { to, from, bytes } => {
+                memory::expect_page_locked(to.addr(), bytes)?;
+                memory::expect_on_device(from, bytes)
+            }
+            Work::CopyOnDevice { to, from, bytes } => {
+                memory::expect_on_device(to, bytes)?;
+                memory::expect_on_device(from, bytes)
+            }
+            Work::Fill { address, pattern, count } => {
+                let width = match pattern {
+                    Pattern::Bytes1(_) => 1,
+                    Pattern::Bytes2(_) => 2,
+                    Pattern::Bytes4(_) => 4,
+                };
+                memory::expect_on_device(address, count.saturating_mul(width))
+            }
+        }
+    }
+
+    /// The `CUgraphNodeType` of the node that it becomes.
+    pub fn node_type(&self) -> c_uint {
+        match self {
+            Work::Kernel { .. } => CU_GRAPH_NODE_TYPE_KERNEL,
+            Work::CopyToDevice { .. } | Work::CopyToHost { .. } | Work::CopyOnDevice { .. } => {
+                CU_GRAPH_NODE_TYPE_MEMCPY
+            }
+            Work::Fill { .. } => CU_GRAPH_NODE_TYPE_MEMSET,
+            Work::HostFunction { .. } => CU_GRAPH_NODE_TYPE_HOST,
+        }
+    }
+}
