@@ -18,7 +18,7 @@ pub const BLOCK: u32 = 128;
 pub const GROUP: usize = 8;
 
 /// Values of a Q8_0 row that share a scale.
-const Q8_BLOCK: usize = 32;
+pub(crate) const Q8_BLOCK: usize = 32;
 
 /// A place in a layer's cache.
 #[derive(Clone, Copy)]
@@ -97,7 +97,7 @@ pub unsafe fn load_eight<T: Element>(address: *const T) -> [f32; GROUP] {
 
 /// Where the scale of a Q8_0 place is.
 #[inline(always)]
-fn scale_of(cache: *const i8, place: Place) -> *const F16 {
+pub(crate) fn scale_of(cache: *const i8, place: Place) -> *const F16 {
     let scales = cache.wrapping_add(place.n_rows * place.head_dim).cast::<F16>();
     scales.wrapping_add(place.row * (place.head_dim / Q8_BLOCK) + place.element / Q8_BLOCK)
 }
@@ -110,6 +110,27 @@ const HADAMARD_SCALE: f32 = 0.176_776_7;
 fn across_lanes(value: f32, distance: u32) -> f32 {
     let other = warp::shuffle_xor(value, distance);
     if thread::lane() & distance == 0 { other + value } else { other - value }
+}
+
+/// The transform of a warp's 32 values. Collective over the warp.
+#[inline(always)]
+pub(crate) fn turn_lane(value: f32) -> f32 {
+    let mut value = value;
+    let mut distance = 1;
+    while distance < Q8_BLOCK as u32 {
+        value = across_lanes(value, distance);
+        distance *= 2;
+    }
+    value * HADAMARD_SCALE
+}
+
+/// The scale of a block whose largest magnitude is `largest`, and what its values are multiplied by to be integers.
+#[inline(always)]
+pub(crate) fn q8_scale(largest: f32) -> (F16, f32) {
+    // The integers are made with the scale that they will be read with.
+    let scale = F16::from_f32(largest / 127.0);
+    let divisor = scale.to_f32();
+    (scale, if divisor == 0.0 { 0.0 } else { 1.0 / divisor })
 }
 
 impl CacheElement for i8 {
@@ -153,17 +174,8 @@ impl CacheElement for i8 {
 
     #[inline(always)]
     unsafe fn store(cache: *mut Self, place: Place, value: f32) {
-        let mut value = value;
-        let mut distance = 1;
-        while distance < Q8_BLOCK as u32 {
-            value = across_lanes(value, distance);
-            distance *= 2;
-        }
-        value *= HADAMARD_SCALE;
-        // The integers are made with the scale that they will be read with.
-        let scale = F16::from_f32(warp::max(float::abs(value)) / 127.0);
-        let divisor = scale.to_f32();
-        let inverse = if divisor == 0.0 { 0.0 } else { 1.0 / divisor };
+        let value = turn_lane(value);
+        let (scale, inverse) = q8_scale(warp::max(float::abs(value)));
         unsafe {
             *cache.add(place.row * place.head_dim + place.element) = float::round(value * inverse) as i8;
             if place.element.is_multiple_of(Q8_BLOCK) {

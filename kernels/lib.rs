@@ -12,6 +12,7 @@
 
 pub mod argmax;
 pub mod attention;
+pub mod attention_decode;
 pub mod blocks;
 pub mod cache;
 pub mod embedding;
@@ -26,7 +27,7 @@ pub mod swiglu;
 /// Every kernel, for the build to check against the PTX and for tests to count.
 #[cfg(not(target_arch = "nvptx64"))]
 pub fn all() -> impl Iterator<Item = cuda_std::KernelInfo> {
-    KERNELS.iter().chain(blocks::KERNELS).copied()
+    KERNELS.iter().chain(blocks::KERNELS).chain(attention_decode::KERNELS).copied()
 }
 
 /// The kernels that are listed one by one.

@@ -14,8 +14,11 @@ use cuda_std::{float, kernel, thread};
 pub const BLOCK: u32 = 128;
 
 /// (cos, sin) of position · frequency.
+///
+/// # Safety
+/// - `frequencies` is `[n_rot/2][2]` as the kernels take it, `pair` below `n_rot/2`, `position` below 2^24.
 #[inline(always)]
-unsafe fn rotation(frequencies: *const f32, pair: u32, position: u32) -> (f32, f32) {
+pub(crate) unsafe fn rotation(frequencies: *const f32, pair: u32, position: u32) -> (f32, f32) {
     let (high, low) = unsafe { (*frequencies.add(2 * pair as usize), *frequencies.add(2 * pair as usize + 1)) };
     let position = position as f32; // exact below 2^24
     let product = position * high;
@@ -23,6 +26,19 @@ unsafe fn rotation(frequencies: *const f32, pair: u32, position: u32) -> (f32, f
     let turns = (product - float::round(product)) + remainder;
     let angle = turns * core::f32::consts::TAU;
     (float::cos_approx(angle), float::sin_approx(angle))
+}
+
+/// The pair (a, b) turned by an angle of which these are cosine and sine, times the magnitude.
+#[inline(always)]
+pub(crate) fn turn(a: f32, b: f32, (cos, sin): (f32, f32), magnitude: f32) -> (f32, f32) {
+    let (cos, sin) = (cos * magnitude, sin * magnitude);
+    (float::fma(a, cos, -(b * sin)), float::fma(a, sin, b * cos))
+}
+
+/// The elements of a head that form a pair.
+#[inline(always)]
+pub(crate) fn elements(pair: u32, n_rot: u32, neighbours: bool) -> (u32, u32) {
+    if neighbours { (2 * pair, 2 * pair + 1) } else { (pair, pair + n_rot / 2) }
 }
 
 /// One thread a pair: grid.x covers the pairs of all heads of a token, grid.y the tokens.
@@ -46,15 +62,12 @@ unsafe fn rope(
     // SAFETY: index < n_heads · half, so half is not zero; said here so that no division is guarded by a panic.
     unsafe { core::hint::assert_unchecked(half > 0) }
     let (head, pair) = (index / half, index % half);
-    let (cos, sin) = unsafe { rotation(frequencies, pair, *positions.add(token as usize)) };
-    let (cos, sin) = (cos * magnitude, sin * magnitude);
+    let angle = unsafe { rotation(frequencies, pair, *positions.add(token as usize)) };
     let head = unsafe { x.add((token as usize * n_heads as usize + head as usize) * head_dim as usize) };
-    let (first, second) = if neighbours { (2 * pair, 2 * pair + 1) } else { (pair, pair + half) };
+    let (first, second) = elements(pair, n_rot, neighbours);
     unsafe {
         let (first, second) = (head.add(first as usize), head.add(second as usize));
-        let (a, b) = (*first, *second);
-        *first = float::fma(a, cos, -(b * sin));
-        *second = float::fma(a, sin, b * cos);
+        (*first, *second) = turn(*first, *second, angle, magnitude);
     }
 }
 

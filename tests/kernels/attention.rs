@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use crate::support::*;
 
 /// Softmax rows `[n_heads][n_tokens][n_context]` and outputs `[n_tokens][n_heads][head_dim]`.
-fn reference(
+pub fn reference(
     shape: AttentionShape,
     q: &[f32],
     keys: &[f64],
@@ -45,7 +45,7 @@ fn reference(
 }
 
 /// A random layer's cache of `n_rows` rows in its type's bytes, and its values exactly.
-fn cache(random: &mut Random, cache_type: CacheType, n_rows: usize, head_dim: usize) -> (Vec<u8>, Vec<f64>) {
+pub fn cache(random: &mut Random, cache_type: CacheType, n_rows: usize, head_dim: usize) -> (Vec<u8>, Vec<f64>) {
     let values = random.values(n_rows * head_dim, 1.0);
     match cache_type {
         CacheType::F32 => (bytemuck::cast_slice(&values).to_vec(), as_f64(&values)),

@@ -6,6 +6,7 @@
 
 mod argmax;
 mod attention;
+mod attention_decode;
 mod blocks;
 mod cache;
 mod embedding;

@@ -21,7 +21,7 @@
 use std::{ffi::c_void, marker::PhantomData};
 
 /// The most parameters a kernel takes.
-const MAX_PARAMETERS: usize = 16;
+const MAX_PARAMETERS: usize = 20;
 
 /// A kernel's entry point: its name in the PTX and the types `P` (a tuple) of its parameters. Made by `#[kernel]`.
 pub struct Kernel<P> {
@@ -194,6 +194,10 @@ tuples! {
     (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10, P11 A11, P12 A12, P13 A13, P14 A14)
     (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10, P11 A11, P12 A12, P13 A13, P14 A14, P15 A15)
     (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10, P11 A11, P12 A12, P13 A13, P14 A14, P15 A15, P16 A16)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10, P11 A11, P12 A12, P13 A13, P14 A14, P15 A15, P16 A16, P17 A17)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10, P11 A11, P12 A12, P13 A13, P14 A14, P15 A15, P16 A16, P17 A17, P18 A18)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10, P11 A11, P12 A12, P13 A13, P14 A14, P15 A15, P16 A16, P17 A17, P18 A18, P19 A19)
+    (P1 A1, P2 A2, P3 A3, P4 A4, P5 A5, P6 A6, P7 A7, P8 A8, P9 A9, P10 A10, P11 A11, P12 A12, P13 A13, P14 A14, P15 A15, P16 A16, P17 A17, P18 A18, P19 A19, P20 A20)
 }
 
 #[cfg(test)]

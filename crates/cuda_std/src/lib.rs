@@ -1,8 +1,8 @@
 //! The device API that ferrowarp's kernels are written against, under the names that Rust-CUDA's `cuda_std` uses, over
 //! the NVPTX backend that every `rustc` carries.
 //!
-//! On the device (`target_arch = "nvptx64"`) the modules [`thread`], [`warp`], [`grid`], [`shared`], [`memory`], [`float`]
-//! and [`integer`] wrap PTX instructions; all inline assembly of the project is here. On the host the same functions type-check but abort when
+//! On the device (`target_arch = "nvptx64"`) the modules [`thread`], [`warp`], [`grid`], [`shared`], [`memory`], [`atomic`],
+//! [`float`] and [`integer`] wrap PTX instructions; all inline assembly of the project is here. On the host the same functions type-check but abort when
 //! called, and [`Kernel`] with its argument traits describes an entry point to whoever launches it.
 //!
 //! # A kernel
@@ -31,6 +31,7 @@
     allow(internal_features)
 )]
 
+pub mod atomic;
 pub mod float;
 pub mod grid;
 pub mod integer;

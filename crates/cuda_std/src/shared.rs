@@ -4,6 +4,8 @@
 //! which the hardware resolves at a cost. A [`Shared`] handle therefore holds the 32-bit shared address and its
 //! accesses are `ld.shared` and `st.shared`.
 
+mod vectors;
+
 use core::marker::PhantomData;
 
 /// An array in shared memory. Copies of the handle refer to the same array.

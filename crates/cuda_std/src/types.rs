@@ -53,6 +53,12 @@ impl BF16 {
         BF16(bits)
     }
 
+    /// The value's bits.
+    #[inline(always)]
+    pub fn to_bits(self) -> u16 {
+        self.0
+    }
+
     /// Exact: every bfloat16 is a binary32.
     #[inline(always)]
     pub fn to_f32(self) -> f32 {
@@ -75,6 +81,12 @@ impl BF16 {
 #[inline(always)]
 pub fn pack_f16(low: f32, high: f32) -> u32 {
     u32::from(F16::from_f32(low).to_bits()) | u32::from(F16::from_f32(high).to_bits()) << 16
+}
+
+/// Two values rounded to bfloat16, the first in the lower half.
+#[inline(always)]
+pub fn pack_bf16(low: f32, high: f32) -> u32 {
+    u32::from(BF16::from_f32(low).to_bits()) | u32::from(BF16::from_f32(high).to_bits()) << 16
 }
 
 /// A type that values are stored in and computed on as `f32`.

@@ -35,6 +35,29 @@ pub fn shuffle_xor_bits(bits: u32, lane_mask: u32) -> u32 {
     }
 }
 
+/// Whether `condition` is true in some lane.
+#[inline(always)]
+pub fn any(condition: bool) -> bool {
+    #[cfg(target_arch = "nvptx64")]
+    {
+        let result: u32;
+        // SAFETY: a vote with a full member mask; the caller is collective. Not `pure`, as for the shuffle.
+        unsafe {
+            core::arch::asm!(
+                "{{ .reg .pred mine, some; setp.ne.u32 mine, {1}, 0; vote.sync.any.pred some, mine, -1; selp.u32 {0}, 1, 0, some; }}",
+                out(reg32) result, in(reg32) u32::from(condition),
+                options(nomem, nostack)
+            );
+        }
+        result != 0
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    {
+        let _ = condition;
+        crate::device_only()
+    }
+}
+
 /// Waits for all lanes of the warp; memory written before it is seen after it by the warp's other lanes.
 #[inline(always)]
 pub fn sync() {

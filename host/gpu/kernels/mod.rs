@@ -5,6 +5,7 @@
 
 mod argmax;
 mod attention;
+mod attention_decode;
 mod blocks;
 mod cache;
 mod embedding;
@@ -16,6 +17,7 @@ mod rope;
 mod swiglu;
 
 pub use attention::{AttentionShape, HEAD_DIMS};
+pub use attention_decode::{AttentionDecode, AttentionScratch, KeySplits};
 pub use blocks::block_format;
 pub use cache::CacheType;
 pub use gemv::{Experts, Gemv};

@@ -1,0 +1,244 @@
+//! One token's norms, RoPE, cache and attention in one launch: the cache as the separate kernels leave it, bit for bit, and the
+//! output by its definition, over what the cache then holds.
+
+use ferrowarp::{
+    forward::turns,
+    gpu::kernels::{AttentionDecode, AttentionScratch, AttentionShape, CacheType, RopeShape},
+    model::RopePairing,
+};
+use half::{bf16, f16};
+
+use crate::{attention::reference, support::*};
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    cache_type: CacheType,
+    n_kv_heads: usize,
+    /// Query heads of a KV head.
+    group: usize,
+    head_dim: usize,
+    n_rot: usize,
+    pairing: RopePairing,
+    magnitude: f32,
+    norms: bool,
+    position: usize,
+    window: Option<usize>,
+    n_splits: usize,
+    /// What multiplies 1/√head_dim: larger ones make the softmax sharper.
+    sharpness: f32,
+}
+
+impl Case {
+    fn new(cache_type: CacheType, head_dim: usize) -> Case {
+        Case {
+            cache_type,
+            n_kv_heads: 2,
+            group: 2,
+            head_dim,
+            n_rot: head_dim,
+            pairing: RopePairing::Halves,
+            magnitude: 1.0,
+            norms: false,
+            position: 40,
+            window: None,
+            n_splits: 1,
+            sharpness: 1.0,
+        }
+    }
+}
+
+/// A row's bytes in a cache of `n_rows`: its values, and in Q8_0 its scales behind all values.
+fn row_bytes(cache_type: CacheType, n_rows: usize, head_dim: usize, row: usize) -> Vec<std::ops::Range<usize>> {
+    match cache_type {
+        CacheType::Q8_0 => {
+            let (values, scales) = (row * head_dim, n_rows * head_dim + row * (head_dim / 16));
+            vec![values..values + head_dim, scales..scales + head_dim / 16]
+        }
+        _ => {
+            let bytes = cache_type.bytes(1, head_dim);
+            vec![row * bytes..(row + 1) * bytes]
+        }
+    }
+}
+
+/// What a cache's bytes mean.
+fn values_of(cache_type: CacheType, bytes: &[u8], n_rows: usize, head_dim: usize) -> Vec<f64> {
+    let halves = |bytes: &[u8]| bytes.chunks(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f64()).collect::<Vec<_>>();
+    match cache_type {
+        CacheType::F32 => bytes.chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
+        CacheType::F16 => halves(bytes),
+        CacheType::BF16 => bytes.chunks(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f64()).collect(),
+        CacheType::Q8_0 => {
+            let (integers, scales) = bytes.split_at(n_rows * head_dim);
+            let blocks = integers.chunks(32).zip(halves(scales));
+            let turned =
+                |block: &[u8], scale: f64| block.iter().map(|b| f64::from(*b as i8) * scale).collect::<Vec<_>>();
+            blocks.flat_map(|(block, scale)| hadamard(&turned(block, scale))).collect()
+        }
+    }
+}
+
+fn run(case: Case) {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let Case { cache_type, n_kv_heads, group, head_dim, n_rot, pairing, magnitude, position, window, n_splits, .. } =
+        case;
+    let n_heads = n_kv_heads * group;
+    let n_context = position + 3;
+    let n_rows = n_kv_heads * n_context;
+    let shape = AttentionShape { n_tokens: 1, n_heads, n_kv_heads, head_dim, n_context, window };
+    let qkv = random.values((n_heads + 2 * n_kv_heads) * head_dim, 1.5);
+    let radians: Vec<f64> = (0..n_rot / 2).map(|pair| 1e4f64.powf(-2.0 * pair as f64 / n_rot as f64)).collect();
+    let frequencies = gpu.upload("frequencies", &turns(&radians)).unwrap();
+    let norm = case.norms.then(|| gpu.upload("norm", &random.values(2 * head_dim, 2.0)).unwrap());
+    let (q_norm, k_norm) = match &norm {
+        Some(norm) => (Some(norm.slice(0..head_dim)), Some(norm.slice(head_dim..2 * head_dim))),
+        None => (None, None),
+    };
+    let (q_norm, k_norm) = (q_norm.as_deref(), k_norm.as_deref());
+    let (epsilon, scale) = (1e-5, case.sharpness / (head_dim as f32).sqrt());
+    let device_position = gpu.upload("position", &[position as u32]).unwrap();
+
+    // From the position on the cache is poison: NaN in every type.
+    let mut cache = || {
+        let mut bytes = crate::attention::cache(&mut random, cache_type, n_rows, head_dim).0;
+        for row in (0..n_rows).filter(|row| row % n_context >= position) {
+            for range in row_bytes(cache_type, n_rows, head_dim, row) {
+                bytes[range].fill(0xff);
+            }
+        }
+        bytes
+    };
+    let before = [cache(), cache()];
+
+    // The same by the separate kernels, up to the cache.
+    let separate = gpu.upload("qkv", &qkv).unwrap();
+    let (q_len, kv_len) = (n_heads * head_dim, n_kv_heads * head_dim);
+    let part = |start: usize, len: usize| separate.slice(start..start + len);
+    let (q, k, v) = (part(0, q_len), part(q_len, kv_len), part(q_len + kv_len, kv_len));
+    for (x, heads, norm) in [(&q, n_heads, q_norm), (&k, n_kv_heads, k_norm)] {
+        if let Some(norm) = norm {
+            gpu.rmsnorm(x, norm, x, heads, epsilon).unwrap();
+        }
+        let shape = RopeShape { n_tokens: 1, n_heads: heads, head_dim, n_rot, pairing };
+        gpu.rope(shape, x, &device_position, &frequencies, magnitude).unwrap();
+    }
+    let stored = [(&k, magnitude.recip(), &before[0]), (&v, 1.0, &before[1])].map(|(x, factor, before)| {
+        let cache = gpu.upload("cache", before).unwrap();
+        gpu.cache_store(shape, x, &device_position, &cache, cache_type, factor).unwrap();
+        gpu.read(&cache).unwrap()
+    });
+    let [keys, values] = [0, 1].map(|which| values_of(cache_type, &stored[which], n_rows, head_dim));
+    let q = gpu.read(&q).unwrap();
+    let (_, want) = reference(shape, &q, &keys, &values, &[position as u32], scale * magnitude);
+
+    let device_qkv = gpu.upload("qkv", &qkv).unwrap();
+    let caches = [0, 1].map(|which| {
+        let cache = Output::<u8>::new(&gpu, before[which].len());
+        gpu.write(&cache.slice(0..before[which].len()), &before[which]).unwrap();
+        cache
+    });
+    let scratch = AttentionScratch::new(n_heads, n_kv_heads, head_dim, n_splits);
+    let parts = Output::<f32>::new(&gpu, scratch.parts);
+    let arrivals = Output::<u32>::new(&gpu, scratch.arrivals);
+    gpu.write(&arrivals.slice(0..scratch.arrivals), &vec![0; scratch.arrivals]).unwrap();
+    let launch = || {
+        let out = Output::new(&gpu, q_len);
+        gpu.attention_decode(&AttentionDecode {
+            shape,
+            qkv: &device_qkv,
+            position: &device_position,
+            q_norm,
+            k_norm,
+            epsilon,
+            frequencies: &frequencies,
+            n_rot,
+            pairing,
+            magnitude,
+            scale,
+            keys: &caches[0],
+            values: &caches[1],
+            cache_type,
+            n_splits,
+            parts: &parts,
+            arrivals: &arrivals,
+            out: &out,
+        })
+        .unwrap_or_else(|error| panic!("{case:?}: {error}"));
+        out.read(&gpu)
+    };
+    let got = launch();
+    for (name, cache, stored) in [("keys", &caches[0], &stored[0]), ("values", &caches[1], &stored[1])] {
+        assert!(cache.read(&gpu) == *stored, "{name} are not what the cache's own kernel stores: {case:?}");
+    }
+    let relative = 4e-6 * f64::from(scale * magnitude * magnitude).max(1.0) * if case.norms { 16.0 } else { 2.0 };
+    assert_close(&format!("{case:?}"), &got, &want, relative, relative);
+    // The counters are ready for the next launch, which gives the same bits.
+    assert!(arrivals.read(&gpu).iter().all(|count| *count == 0), "{case:?}");
+    let again = launch();
+    assert!(got.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "a second launch differs: {case:?}");
+    parts.read(&gpu);
+}
+
+#[test]
+fn every_cache_type_and_head_size() {
+    for cache_type in CacheType::ALL {
+        for head_dim in cache_type.head_dims() {
+            for (position, n_splits, group) in [(0, 1, 1), (65, 1, 4), (200, 3, 5)] {
+                run(Case { position, n_splits, group, ..Case::new(cache_type, head_dim) });
+            }
+        }
+    }
+}
+
+#[test]
+fn every_group_of_query_heads() {
+    for (index, group) in [1, 2, 4, 7, 8, 16].into_iter().enumerate() {
+        for (cache_type, head_dim) in [(CacheType::F16, 64), (CacheType::Q8_0, 128)] {
+            let n_splits = [1, 3][index % 2];
+            run(Case { group, n_splits, position: 70, n_kv_heads: 1 + index % 3, ..Case::new(cache_type, head_dim) });
+        }
+    }
+}
+
+#[test]
+fn every_number_of_splits_serves_every_position() {
+    for position in [0, 1, 31, 63, 64, 65, 200] {
+        for n_splits in [1, 2, 3, 8] {
+            run(Case { position, n_splits, n_kv_heads: 1, ..Case::new(CacheType::F16, 64) });
+        }
+    }
+    // A split a position, and as many as there can be.
+    run(Case { position: 63, n_splits: 64, n_kv_heads: 1, ..Case::new(CacheType::F16, 128) });
+    run(Case { position: 300, n_splits: 64, n_kv_heads: 1, ..Case::new(CacheType::BF16, 256) });
+}
+
+#[test]
+fn a_sliding_window_hides_older_keys_from_every_split() {
+    for (window, n_splits) in [(1, 1), (1, 3), (5, 2), (64, 1), (64, 3), (1000, 2)] {
+        run(Case { window: Some(window), n_splits, position: 150, ..Case::new(CacheType::F16, 64) });
+    }
+}
+
+#[test]
+fn norms_both_pairings_and_partial_rotation() {
+    for pairing in [RopePairing::Halves, RopePairing::Neighbours] {
+        for norms in [false, true] {
+            // n_rot below the head's size, with halves that are no multiple of eight; with YaRN's magnitude.
+            for (head_dim, n_rot, magnitude) in
+                [(64, 64, 1.0), (128, 64, 1.25), (80, 20, 0.8), (96, 96, 1.1), (256, 2, 1.0)]
+            {
+                run(Case { n_rot, pairing, norms, magnitude, ..Case::new(CacheType::F16, head_dim) });
+            }
+            run(Case { pairing, norms, magnitude: 1.2, ..Case::new(CacheType::F32, 128) });
+            run(Case { n_rot: 32, pairing, norms, magnitude: 1.2, ..Case::new(CacheType::Q8_0, 64) });
+        }
+    }
+}
+
+#[test]
+fn scores_of_hundreds_do_not_overflow() {
+    for n_splits in [1, 2] {
+        run(Case { sharpness: 480.0, n_splits, ..Case::new(CacheType::F32, 64) });
+    }
+}
