@@ -87,8 +87,8 @@ shared_array! {
 #[inline(always)]
 fn warp_values<const HEAD_DIM: usize>() -> Shared<f32> {
     match HEAD_DIM {
-        ..=64 => attention_decode_values_64(),
-        ..=128 => attention_decode_values_128(),
+        0..=64 => attention_decode_values_64(),
+        65..=128 => attention_decode_values_128(),
         _ => attention_decode_values_256(),
     }
 }

@@ -183,13 +183,13 @@ impl Softmax {
         let mut largest = self.largest;
         let mut bit = 1;
         while bit < rows {
-            largest = float::max(largest, warp::shuffle_xor(largest, bit * lanes ^ bit));
+            largest = float::max(largest, warp::shuffle_xor(largest, (bit * lanes) ^ bit));
             bit *= 2;
         }
         self.rescale(largest);
         bit = 1;
         while bit < rows {
-            self.sum += warp::shuffle_xor(self.sum, bit * lanes ^ bit);
+            self.sum += warp::shuffle_xor(self.sum, (bit * lanes) ^ bit);
             let mut slot = 0;
             while slot < HEADS {
                 let mut index = 0;

@@ -48,17 +48,13 @@ impl Case {
 }
 
 /// A row's bytes in a cache of `n_rows`: its values, and in Q8_0 its scales behind all values.
-fn row_bytes(cache_type: CacheType, n_rows: usize, head_dim: usize, row: usize) -> Vec<std::ops::Range<usize>> {
-    match cache_type {
-        CacheType::Q8_0 => {
-            let (values, scales) = (row * head_dim, n_rows * head_dim + row * (head_dim / 16));
-            vec![values..values + head_dim, scales..scales + head_dim / 16]
-        }
-        _ => {
-            let bytes = cache_type.bytes(1, head_dim);
-            vec![row * bytes..(row + 1) * bytes]
-        }
-    }
+fn row_bytes(cache_type: CacheType, n_rows: usize, head_dim: usize, row: usize) -> [std::ops::Range<usize>; 2] {
+    let (bytes, scales) = match cache_type {
+        CacheType::Q8_0 => (head_dim, head_dim / 16),
+        _ => (cache_type.bytes(1, head_dim), 0),
+    };
+    let first_scale = n_rows * bytes + row * scales;
+    [row * bytes..(row + 1) * bytes, first_scale..first_scale + scales]
 }
 
 /// What a cache's bytes mean.
