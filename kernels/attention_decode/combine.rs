@@ -40,7 +40,7 @@ pub const fn subsets(head_dim: usize) -> u32 {
 /// - The splits are written, and ordered before this.
 /// - Nobody else accesses `merged`, which has room for that much.
 #[inline(always)]
-pub unsafe fn combine<const HEAD_DIM: usize>(parts: Parts, n_used: u32, n_heads: u32, merged: Shared<f32>) {
+pub unsafe fn combine<const HEAD_DIM: usize>(parts: Parts, warp: u32, n_used: u32, n_heads: u32, merged: Shared<f32>) {
     let subsets = const { subsets(HEAD_DIM) };
     let weights = attention_decode_weights();
     // A thread takes four neighbouring elements of every `subsets`-th split. There are HEADS · HEAD_DIM / 4 such fours.
@@ -63,7 +63,7 @@ pub unsafe fn combine<const HEAD_DIM: usize>(parts: Parts, n_used: u32, n_heads:
     }
 
     // A warp takes a head's weights, two splits a lane.
-    let (warp, lane) = (thread::warp(), thread::lane());
+    let lane = thread::lane();
     if warp < n_heads {
         let of_split = |split: u32| {
             if split < n_used {

@@ -64,13 +64,12 @@ const N_WARPS: u32 = BLOCK / 32;
 /// The largest head that the shared arrays have room for.
 const MAX_HEAD_DIM: usize = 256;
 
-/// Pairs of a head's elements that a lane has, at most.
-const MAX_PAIRS: usize = MAX_HEAD_DIM / 64;
-
 shared_array! {
     // The queries, ready for the scores, and the new key on its way to be packed.
     attention_decode_queries: [f32; HEADS * MAX_HEAD_DIM];
     attention_decode_staged: [f32; MAX_HEAD_DIM];
+    attention_decode_cosines: [f32; MAX_HEAD_DIM / 2];
+    attention_decode_sines: [f32; MAX_HEAD_DIM / 2];
     // The new key and value as the cache holds them, `[word][lane]`.
     attention_decode_key: [u32; PER_LANE * 32];
     attention_decode_value: [u32; PER_LANE * 32];
@@ -123,8 +122,9 @@ struct Split {
     first: u32,
     /// One past the last.
     end: u32,
-    /// How many splits have positions.
-    n_used: u32,
+    /// Positions that all splits see together, and each but the last.
+    n_seen: u32,
+    length: u32,
 }
 
 impl Split {
@@ -132,34 +132,36 @@ impl Split {
     #[inline(always)]
     fn of(position: u32, window: u32) -> Split {
         let n_splits = thread::grid_dim_y();
-        let end = position + 1;
-        let oldest = end.saturating_sub(window);
-        // SAFETY: by the launch contract; said here so that no division is guarded by a panic.
-        unsafe {
-            core::hint::assert_unchecked(n_splits > 0);
-            core::hint::assert_unchecked(end > oldest);
-        }
-        let length = (end - oldest).div_ceil(n_splits);
-        let first = oldest + thread::block_idx_y() * length;
-        Split { first, end: end.min(first + length), n_used: (end - oldest).div_ceil(length) }
+        let n_seen = (position + 1).min(window);
+        // SAFETY: there is no launch without blocks; said here so that the division is not guarded by a panic.
+        unsafe { core::hint::assert_unchecked(n_splits > 0) }
+        let length = (n_seen - 1) / n_splits + 1;
+        let first = position + 1 - n_seen + thread::block_idx_y() * length;
+        Split { first, end: (position + 1).min(first + length), n_seen, length }
+    }
+
+    /// How many splits have positions.
+    #[inline(always)]
+    fn n_used(self) -> u32 {
+        // SAFETY: `of` makes it one more than a quotient.
+        unsafe { core::hint::assert_unchecked(self.length > 0) }
+        (self.n_seen - 1) / self.length + 1
     }
 }
 
-/// The angles of the pairs `lane`, `lane + 32`, … of a head as (cosine, sine).
-type Angles = [(f32, f32); MAX_PAIRS];
-
+/// RoPE's angles at the position to shared memory, (cosine, sine) of each pair. They take a while and need nothing of this
+/// step, so they are made before the wait.
 #[inline(always)]
-unsafe fn angles<T, const HEAD_DIM: usize>(o: &Operands<T>, position: u32) -> Angles {
-    let mut angles = [(1.0, 0.0); MAX_PAIRS];
-    let mut index = 0;
-    while index < const { HEAD_DIM.div_ceil(64) } {
-        let pair = thread::lane() + 32 * index as u32;
-        if pair < o.n_rot / 2 {
-            angles[index] = unsafe { rope::rotation(o.frequencies, pair, position) };
+unsafe fn make_angles<T>(o: &Operands<T>, position: u32) {
+    let mut pair = thread::thread_idx_x();
+    while pair < o.n_rot / 2 {
+        let (cos, sin) = unsafe { rope::rotation(o.frequencies, pair, position) };
+        unsafe {
+            attention_decode_cosines().set(pair, cos);
+            attention_decode_sines().set(pair, sin);
         }
-        index += 1;
+        pair += BLOCK;
     }
-    angles
 }
 
 /// Takes a head of `qkv` through its norm (where there is one) and RoPE, and times `factor` to shared memory. Norm and RoPE
@@ -172,7 +174,6 @@ unsafe fn prepare<T, const HEAD_DIM: usize>(
     o: &Operands<T>,
     head: *const f32,
     norm: *const f32,
-    angles: &Angles,
     factor: f32,
     out: Shared<f32>,
     out_first: u32,
@@ -190,9 +191,9 @@ unsafe fn prepare<T, const HEAD_DIM: usize>(
         }
         scale = float::reciprocal(float::sqrt(total / HEAD_DIM as f32 + o.epsilon));
     }
-    let mut index = 0;
-    while index < const { HEAD_DIM.div_ceil(64) } {
-        let pair = lane + 32 * index as u32;
+    let mut first = 0;
+    while first < const { HEAD_DIM as u32 / 2 } {
+        let pair = first + lane;
         if pair < const { HEAD_DIM as u32 / 2 } {
             let rotates = pair < o.n_rot / 2;
             // What RoPE leaves alone is taken in neighbours.
@@ -202,14 +203,15 @@ unsafe fn prepare<T, const HEAD_DIM: usize>(
                 (a, b) = unsafe { (a * scale * *norm.add(first as usize), b * scale * *norm.add(second as usize)) };
             }
             if rotates {
-                (a, b) = rope::turn(a, b, angles[index], o.magnitude);
+                let angle = unsafe { (attention_decode_cosines().get(pair), attention_decode_sines().get(pair)) };
+                (a, b) = rope::turn(a, b, angle, o.magnitude);
             }
             unsafe {
                 out.set(out_first + first, a * factor);
                 out.set(out_first + second, b * factor);
             }
         }
-        index += 1;
+        first += 32;
     }
 }
 
@@ -268,7 +270,7 @@ unsafe fn attention_decode<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT
         return;
     }
     let (part, kv_head) = (thread::block_idx_x(), thread::block_idx_z());
-    let (warp, lane) = (thread::warp(), Lane::of::<HEAD_DIM>());
+    let (warp, lane) = (warp::uniform(thread::warp()), Lane::of::<HEAD_DIM>());
     let has_newest = split.end > position;
     // The positions of the split that are in the cache already.
     let old_end = if has_newest { position } else { split.end };
@@ -295,7 +297,8 @@ unsafe fn attention_decode<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT
     let mut first = split.first + warp * tile;
     let mut keys = load(o.keys, first);
     let mut values = load(o.values, first);
-    let angles = unsafe { angles::<T, HEAD_DIM>(&o, position) };
+    unsafe { make_angles(&o, position) }
+    thread::sync_threads();
 
     grid::wait();
     let (queries, staged) = (attention_decode_queries(), attention_decode_staged());
@@ -314,7 +317,7 @@ unsafe fn attention_decode<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT
         if warp < heads {
             // Scores in units of ln 2.
             let factor = o.scale * core::f32::consts::LOG2_E;
-            unsafe { prepare::<T, HEAD_DIM>(&o, head_of(first_head + warp), o.q_norm, &angles, factor, queries, row) }
+            unsafe { prepare::<T, HEAD_DIM>(&o, head_of(first_head + warp), o.q_norm, factor, queries, row) }
             if T::TURNED {
                 warp::sync();
                 let query = T::turn(unsafe { get_eight(queries, row + eight as u32) });
@@ -329,7 +332,7 @@ unsafe fn attention_decode<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT
     } else if warp == HEADS as u32 && has_newest {
         // RoPE's magnitude belongs to the scores: keys are kept without it.
         let factor = float::reciprocal(o.magnitude);
-        unsafe { prepare::<T, HEAD_DIM>(&o, head_of(n_heads + kv_head), o.k_norm, &angles, factor, staged, 0) }
+        unsafe { prepare::<T, HEAD_DIM>(&o, head_of(n_heads + kv_head), o.k_norm, factor, staged, 0) }
         warp::sync();
         let key = unsafe { get_eight(staged, eight as u32) };
         unsafe { keep::<T>(key, holds, new_key, o.keys, place(position, eight)) }
@@ -399,8 +402,8 @@ unsafe fn attention_decode<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT
         let largest = o.parts.add(n_rows * n * HEAD_DIM + 2 * row * n);
         Parts { values: o.parts.add(row * n * HEAD_DIM), largest, sums: largest.add(n), n_splits }
     };
-    let own_split = thread::block_idx_y();
-    for_columns::<HEAD_DIM>(heads, |head, columns| {
+    let (own_split, n_used) = (thread::block_idx_y(), split.n_used());
+    for_columns::<HEAD_DIM>(warp, heads, |head, columns| {
         // The warps' weights, relative to the block's largest score.
         let mut weights = [0.0; N_WARPS as usize];
         let mut largest = f32::MIN;
@@ -433,14 +436,14 @@ unsafe fn attention_decode<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT
         for column in columns {
             if column < HEAD_DIM as u32 {
                 let value = merged(column);
-                if split.n_used == 1 {
+                if n_used == 1 {
                     unsafe { *out.add(column as usize) = T::turn_back(value * inverse) }
                 } else {
                     unsafe { *kept.add(column as usize) = value }
                 }
             }
         }
-        if split.n_used > 1 && columns[0] == 0 {
+        if n_used > 1 && columns[0] == 0 {
             let at = (head * n_splits + own_split) as usize;
             unsafe {
                 *parts.largest.add(at) = largest;
@@ -448,7 +451,7 @@ unsafe fn attention_decode<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT
             }
         }
     });
-    if split.n_used == 1 {
+    if n_used == 1 {
         return;
     }
 
@@ -456,14 +459,14 @@ unsafe fn attention_decode<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT
     thread::sync_threads();
     if thread::thread_idx_x() == 0 {
         let counter = unsafe { o.arrivals.add((kv_head * n_parts + part) as usize) };
-        unsafe { before.set(0, atomic::increment_wrapping(counter, split.n_used - 1)) }
+        unsafe { before.set(0, atomic::increment_wrapping(counter, n_used - 1)) }
     }
     thread::sync_threads();
-    if unsafe { before.get(0) } != split.n_used - 1 {
+    if unsafe { before.get(0) } != n_used - 1 {
         return;
     }
-    unsafe { combine::<HEAD_DIM>(parts, split.n_used, heads, all_values) }
-    for_columns::<HEAD_DIM>(heads, |head, columns| {
+    unsafe { combine::<HEAD_DIM>(parts, warp, n_used, heads, all_values) }
+    for_columns::<HEAD_DIM>(warp, heads, |head, columns| {
         let out = unsafe { o.out.add((first_head + head) as usize * HEAD_DIM) };
         for column in columns {
             if column < HEAD_DIM as u32 {
@@ -482,9 +485,9 @@ unsafe fn attention_decode<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT
 
 /// Gives the block's warps 64 columns of a head at a time, of which each lane takes two; they may lie beyond the head.
 #[inline(always)]
-fn for_columns<const HEAD_DIM: usize>(heads: u32, mut each: impl FnMut(u32, [u32; 2])) {
+fn for_columns<const HEAD_DIM: usize>(warp: u32, heads: u32, mut each: impl FnMut(u32, [u32; 2])) {
     let pieces = const { (HEAD_DIM as u32).div_ceil(64) };
-    let mut piece = thread::warp();
+    let mut piece = warp;
     while piece < heads * pieces {
         let column = piece % pieces * 64 + thread::lane();
         each(piece / pieces, [column, column + 32]);

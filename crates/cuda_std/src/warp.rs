@@ -35,6 +35,30 @@ pub fn shuffle_xor_bits(bits: u32, lane_mask: u32) -> u32 {
     }
 }
 
+/// A value that is the same in every lane: lane 0's. The compiler then knows that what depends on it is the same too, a branch
+/// for one.
+#[inline(always)]
+pub fn uniform(value: u32) -> u32 {
+    #[cfg(target_arch = "nvptx64")]
+    {
+        let result: u32;
+        // SAFETY: shfl.sync with a full member mask, as above.
+        unsafe {
+            core::arch::asm!(
+                "shfl.sync.idx.b32 {}, {}, 0, 31, -1;",
+                out(reg32) result, in(reg32) value,
+                options(nomem, nostack)
+            );
+        }
+        result
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    {
+        let _ = value;
+        crate::device_only()
+    }
+}
+
 /// Whether `condition` is true in some lane.
 #[inline(always)]
 pub fn any(condition: bool) -> bool {
