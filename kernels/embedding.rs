@@ -1,6 +1,6 @@
 //! Token embedding: each token's row of the table becomes the start of its residual stream.
 
-use cuda_std::{BF16, F16, kernel, thread, types::Element};
+use cuda_std::{BF16, F16, grid, kernel, thread, types::Element};
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
@@ -8,6 +8,8 @@ pub const BLOCK: u32 = 256;
 /// One block a token; its threads stride over the row.
 #[inline(always)]
 unsafe fn embed<T: Element>(table: *const T, tokens: *const u32, out: *mut f32, n_embd: u32) {
+    grid::launch_dependents();
+    grid::wait();
     let token = thread::block_idx_x() as usize;
     let row = unsafe { *tokens.add(token) } as usize * n_embd as usize;
     let mut column = thread::thread_idx_x() as usize;

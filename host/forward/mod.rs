@@ -8,6 +8,7 @@
 //! and cache keep their own types.
 
 mod cache;
+mod decode;
 mod error;
 mod plan;
 mod state;
@@ -27,6 +28,7 @@ use crate::{
 };
 
 use cache::KvCache;
+use decode::Decode;
 pub use error::EngineError;
 pub use plan::{MemoryPlan, ScratchPlan, Size};
 use trace::{probabilities, record};
@@ -88,7 +90,6 @@ struct Scratch {
     up: Buffer<f32>,        // [n_batch][n_used][n_ff]
     mixture: Option<Mixture>,
     logits: Buffer<f32>, // [1 or n_batch][vocab_size]
-    best: Buffer<u32>,   // [1]
     matmul: Matmul,
     staged: Pinned<u32>, // [2][n_batch]: tokens, then positions
 }
@@ -143,7 +144,6 @@ impl Scratch {
                 None => None,
             },
             logits: gpu.alloc("logits", logit_rows * config.vocab_size)?,
-            best: gpu.alloc("the chosen token", 1)?,
             matmul: Matmul::new(gpu, n_batch, config.n_embd.max(heads).max(config.n_ff), max_quantised, activations)?,
             staged: gpu.alloc_pinned("tokens", 2 * n_batch)?,
         })
@@ -157,9 +157,10 @@ pub struct Engine {
     weights: DeviceWeights,
     cache: KvCache,
     scratch: Scratch,
+    decode: Decode,
     /// Tokens in the cache: the next token's position.
     n_past: usize,
-    /// Whether a copy from `scratch.staged` may still be under way.
+    /// Whether a copy from pinned memory may still be under way.
     staging: bool,
     // Last, so that everything on the device is freed before it.
     gpu: Gpu,
@@ -182,6 +183,7 @@ impl Engine {
         let weights = DeviceWeights::upload(&gpu, &config, &views, progress)?;
         Ok(Engine {
             cache: KvCache::new(&gpu, &config, plan.n_context, options.cache_type)?,
+            decode: Decode::new(&gpu, &config, plan.n_context, &options)?,
             scratch: Scratch::new(
                 &gpu,
                 &config,
@@ -239,11 +241,6 @@ impl Engine {
         self.n_past = 0;
     }
 
-    /// Runs one token through the model; its logits are left on the device.
-    pub fn decode(&mut self, token: u32) -> Result<(), EngineError> {
-        self.forward(&[token], Logits::Last, &mut Recorder::off())
-    }
-
     /// The last token's logits, `[vocab_size]`.
     pub fn logits(&mut self) -> Result<Vec<f32>, EngineError> {
         self.logit_rows(1)
@@ -261,17 +258,6 @@ impl Engine {
         self.gpu.read_into(&self.scratch.logits.slice(0..logits.len()), logits)?;
         self.staging = false;
         Ok(())
-    }
-
-    /// The token with the largest logit among the first `n_tokens` of the vocabulary, chosen on the device. A file may
-    /// pad its vocabulary past the tokenizer's last token; the padding is never chosen.
-    pub fn greedy(&mut self, n_tokens: usize) -> Result<u32, EngineError> {
-        let stride = self.config.vocab_size;
-        self.gpu.argmax(&self.scratch.logits, &self.scratch.best, 1, n_tokens.min(stride), stride)?;
-        let mut best = [0];
-        self.gpu.read_into(&self.scratch.best, &mut best)?;
-        self.staging = false;
-        Ok(best[0])
     }
 
     /// Fails where the tokens are none of the model's or more than the cache has room for.
@@ -305,8 +291,12 @@ impl Engine {
         }
     }
 
-    /// One pass of up to `n_batch` tokens through the model, which become part of the sequence.
+    /// One pass of up to `n_batch` tokens through the model, which become part of the sequence. A token alone goes the way of
+    /// decoding, unless its intermediates are recorded.
     pub fn forward(&mut self, tokens: &[u32], logits: Logits, trace: &mut Recorder) -> Result<(), EngineError> {
+        if let ([token], false) = (tokens, trace.is_on()) {
+            return self.decode(*token);
+        }
         let n = tokens.len();
         self.expect_room(tokens)?;
         assert!(0 < n && n <= self.plan.n_batch, "a forward pass over {n} tokens, of at most {}", self.plan.n_batch);
@@ -318,6 +308,7 @@ impl Engine {
             Logits::All => self.head(0..n, trace)?,
         }
         self.n_past += n;
+        self.decode.forget_choice();
         Ok(())
     }
 

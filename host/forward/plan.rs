@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{
     EngineError, EngineOptions,
     cache::KvCache,
+    decode,
     weights::{self, largest_quantised},
 };
 use crate::{
@@ -137,7 +138,8 @@ impl MemoryPlan {
         let n_pairs = n_batch * config.experts.map_or(1, |experts| experts.n_used);
         let mut words = |elements: &[usize]| allocations.add(size_of::<f32>(), elements);
         let scratch = ScratchPlan {
-            activations: words(&[n_batch; 2])
+            activations: words(&decode::allocations(config, n_context))
+                + words(&[n_batch; 2])
                 + words(&[n_batch * config.n_embd; 3])
                 + words(&[n_batch * heads; 2])
                 + words(&[n_batch * kv_heads; 2])
@@ -145,7 +147,7 @@ impl MemoryPlan {
             experts: config.experts.map_or(0, |experts| {
                 words(&[n_batch * experts.n_experts, n_pairs, n_pairs]) + words(&[n_pairs * config.n_embd])
             }),
-            logits: words(&[logit_rows * config.vocab_size, 1]),
+            logits: words(&[logit_rows * config.vocab_size]),
             matmul_inputs: words(&[n_batch])
                 + allocations.add(
                     size_of::<u16>(),

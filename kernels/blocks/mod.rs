@@ -29,7 +29,7 @@ mod run;
 use core::marker::PhantomData;
 
 use cuda_std::{
-    F16, float, kernel,
+    F16, float, grid, kernel,
     memory::{
         Vector16, global, load_constant_1, load_constant_2, load_constant_4, load_constant_8, load_constant_16,
         load_streaming_16,
@@ -307,6 +307,8 @@ impl<B: Packed> Dot for Integers<B> {
 
 #[inline(always)]
 unsafe fn embedding<B: Block>(table: *const u8, n_blocks: u32, tokens: *const u32, out: *mut f32, n_embd: u32) {
+    grid::launch_dependents();
+    grid::wait();
     let token = thread::block_idx_x() as usize;
     let (planes, groups) = (Planes::of::<B>(table, n_blocks), n_embd as usize / GROUP);
     let row = unsafe { *tokens.add(token) } as usize;

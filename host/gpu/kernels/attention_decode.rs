@@ -5,7 +5,7 @@ use kernels::attention_decode::*;
 
 use super::{AttentionShape, CacheType, count, expect_len};
 use crate::{
-    gpu::{Gpu, GpuError, Slice},
+    gpu::{Gpu, GpuError, Slice, launch::Launch},
     model::RopePairing,
 };
 
@@ -135,15 +135,15 @@ impl Gpu {
             expect_len("arrivals", operands.arrivals, scratch.arrivals);
         }
         let grid = [count(blocks_per_kv_head(n_heads, n_kv_heads)), count(n_splits), count(n_kv_heads)];
+        let launch = Launch::new(grid, BLOCK).early();
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
                 // SAFETY: the slices hold what the contract asks for; the position, the cache's content and that the
                 // arrivals are zero are the caller's promise.
                 unsafe {
-                    self.launch(
+                    self.launch_as(
                         $kernel,
-                        grid,
-                        BLOCK,
+                        launch,
                         (
                             operands.qkv,
                             operands.position,

@@ -7,7 +7,7 @@ use super::blocks::block_format;
 use super::{count, expect_len};
 use crate::{
     gguf::TensorType,
-    gpu::{Gpu, GpuError, Rows, Slice},
+    gpu::{Gpu, GpuError, Rows, Slice, launch::Launch},
 };
 
 impl Gpu {
@@ -23,23 +23,24 @@ impl Gpu {
         expect_len("tokens", tokens, n_tokens);
         expect_len("out", out, n_tokens * table.n_in());
         let (grid, n_embd) = ([count(n_tokens), 1, 1], count(table.n_in()));
+        let launch = Launch::new(grid, BLOCK).early();
         // SAFETY: the slices hold what the contract asks for; the tokens are the caller's promise.
         unsafe {
             match table.tensor_type() {
                 TensorType::F32 => {
-                    self.launch(embedding_f32, grid, BLOCK, (&*table.floats().cast::<f32>(), tokens, out, n_embd))
+                    self.launch_as(embedding_f32, launch, (&*table.floats().cast::<f32>(), tokens, out, n_embd))
                 }
                 TensorType::F16 => {
-                    self.launch(embedding_f16, grid, BLOCK, (&*table.floats().cast::<f16>(), tokens, out, n_embd))
+                    self.launch_as(embedding_f16, launch, (&*table.floats().cast::<f16>(), tokens, out, n_embd))
                 }
                 TensorType::BF16 => {
-                    self.launch(embedding_bf16, grid, BLOCK, (&*table.floats().cast::<bf16>(), tokens, out, n_embd))
+                    self.launch_as(embedding_bf16, launch, (&*table.floats().cast::<bf16>(), tokens, out, n_embd))
                 }
                 packed => {
                     let kernel = block_format(packed).embedding;
                     assert_eq!(table.first(), 0, "a table is a part of its own");
                     let arguments = (&*table.part(), count(table.blocks_of_part()), tokens, out, n_embd);
-                    self.launch(kernel, grid, kernels::blocks::BLOCK, arguments)
+                    self.launch_as(kernel, Launch::new(grid, kernels::blocks::BLOCK).early(), arguments)
                 }
             }
         }

@@ -16,6 +16,7 @@ mod rmsnorm;
 mod rope;
 mod swiglu;
 
+pub use argmax::ArgmaxScratch;
 pub use attention::{AttentionShape, HEAD_DIMS};
 pub use attention_decode::{AttentionDecode, AttentionScratch, KeySplits};
 pub use blocks::block_format;
