@@ -10,8 +10,11 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Class {
-    /// Integer and logic arithmetic, predicates, moves and selects.
+    /// Integer and logic arithmetic, predicates, selects, reads of special registers.
     Integer,
+    /// Moves from register to register and of constants, packing and unpacking included, and conversions between generic
+    /// and global addresses, which are equal: what an assembler mostly makes no machine instruction of.
+    Move,
     /// Floating-point arithmetic and comparison.
     Float,
     /// `cvt`.
@@ -46,8 +49,9 @@ pub enum Class {
 
 impl Class {
     /// Every class, in index order.
-    pub const ALL: [Class; 16] = [
+    pub const ALL: [Class; 17] = [
         Class::Integer,
+        Class::Move,
         Class::Float,
         Class::Conversion,
         Class::GlobalLoad,
@@ -70,7 +74,7 @@ impl Class {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Warp instructions by class; index with `Class as usize` or use [`Counters::class`].
-    pub by_class: [u64; 16],
+    pub by_class: [u64; 17],
     /// Distinct 32-byte sectors of global memory read, summed over warp instructions.
     pub global_load_sectors: u64,
     /// Distinct 32-byte sectors of global memory written (plain stores; atomics count in `atomic_sectors`).

@@ -6,6 +6,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::memory::Memory;
 use crate::module::{Kernel, LoadedModule, Module, place};
 use crate::ptx::ast::StateSpace;
+use crate::sanitizer::Chain;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -52,7 +53,8 @@ pub struct Launch {
     pub dynamic_shared: u32,
     /// All blocks are resident at once and may wait for one another.
     pub cooperative: bool,
-    /// On a GPU it may start before the kernel before it has ended (programmatic dependent launch).
+    /// On a GPU it may start before the kernel before it has ended (programmatic dependent launch). Here it does not; the
+    /// sanitizer checks that it would not matter.
     pub early: bool,
 }
 
@@ -63,6 +65,8 @@ pub struct Device {
     sanitizer: AtomicBool,
     recording: AtomicBool,
     records: Mutex<Vec<LaunchRecord>>,
+    /// Under the sanitizer, the launches that a GPU might still be running when the next one starts early.
+    chain: Mutex<Chain>,
 }
 
 impl Device {
@@ -74,6 +78,7 @@ impl Device {
             sanitizer: AtomicBool::new(false),
             recording: AtomicBool::new(false),
             records: Mutex::new(Vec::new()),
+            chain: Mutex::new(Chain::default()),
         }
     }
 
@@ -93,6 +98,16 @@ impl Device {
 
     fn records_mut(&self) -> MutexGuard<'_, Vec<LaunchRecord>> {
         self.records.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn chain(&self) -> MutexGuard<'_, Chain> {
+        self.chain.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Says that everything launched so far has ended before what comes: a launch after this that starts early overlaps
+    /// with none before it. The device says so itself when the host copies or fills memory.
+    pub fn end_chain(&self) {
+        *self.chain() = Chain::default();
     }
 
     /// Allocates `bytes` bytes, at least 1, and returns their device address, a multiple of 256.
@@ -131,6 +146,7 @@ impl Device {
     /// # Errors
     /// A [`Fault`] when the bytes do not lie in one live allocation, as in all the copies below.
     pub fn write(&self, dst: u64, src: &[u8]) -> Result<(), Fault> {
+        self.end_chain();
         self.memory().write(dst, src)
     }
 
@@ -139,6 +155,7 @@ impl Device {
     /// # Errors
     /// As [`Device::write`].
     pub fn read(&self, src: u64, dst: &mut [u8]) -> Result<(), Fault> {
+        self.end_chain();
         self.memory().read(src, dst)
     }
 
@@ -147,6 +164,7 @@ impl Device {
     /// # Errors
     /// As [`Device::write`].
     pub fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), Fault> {
+        self.end_chain();
         self.memory().copy(dst, src, bytes)
     }
 
@@ -156,6 +174,7 @@ impl Device {
     /// As [`Device::write`]; [`FaultKind::Misaligned`] when `dst` is no multiple of the pattern's size.
     pub fn fill<const N: usize>(&self, dst: u64, pattern: [u8; N], count: usize) -> Result<(), Fault> {
         const { assert!(N == 1 || N == 2 || N == 4, "a pattern has 1, 2 or 4 bytes") };
+        self.end_chain();
         self.memory().fill(dst, &pattern, count)
     }
 
@@ -164,6 +183,7 @@ impl Device {
     /// # Errors
     /// As [`Device::write`].
     pub fn host_pointer(&self, address: u64, bytes: usize) -> Result<*mut u8, Fault> {
+        self.end_chain();
         self.memory().range(address, bytes).map(|a| a.host(address))
     }
 
@@ -251,7 +271,20 @@ impl Device {
     /// The first [`Fault`] of the kernel, or [`FaultKind::InvalidLaunch`] for sizes that do not fit.
     pub fn launch(&self, kernel: &Kernel, launch: &Launch, params: &[u8]) -> Result<Counters, Fault> {
         let snapshot = self.memory().snapshot();
-        let counters = crate::launch::run(&self.config, &snapshot, self.sanitizer(), kernel, launch, params)?;
+        let counters = if self.sanitizer() {
+            let mut chain = self.chain();
+            if !launch.early {
+                *chain = Chain::default();
+            }
+            let before = launch.early.then(|| chain.clone());
+            let (counters, written) =
+                crate::launch::run_sanitized(&self.config, &snapshot, before, kernel, launch, params)?;
+            chain.push(kernel.name(), written);
+            counters
+        } else {
+            self.end_chain();
+            crate::launch::run(&self.config, &snapshot, kernel, launch, params)?
+        };
         if self.recording.load(Relaxed) {
             self.records_mut().push(LaunchRecord {
                 kernel: kernel.name().to_owned(),

@@ -9,7 +9,7 @@ use crate::fault::{Fault, FaultKind, Location};
 use crate::memory::Snapshot;
 use crate::module::Kernel;
 use crate::program::Line;
-use crate::sanitizer::Sanitizer;
+use crate::sanitizer::{Chain, Ranges, Sanitizer};
 use crate::{DeviceConfig, Launch};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -57,17 +57,19 @@ impl BlockPool {
     }
 }
 
+/// The kernel, and no place in it.
+fn whole(kernel: &Kernel) -> Location {
+    Location { kernel: kernel.name().to_owned(), line: 0, text: String::new(), block: [0; 3], thread: [0; 3] }
+}
+
 fn invalid(kernel: &Kernel, message: String) -> Fault {
-    let location =
-        Location { kernel: kernel.name().to_owned(), line: 0, text: String::new(), block: [0; 3], thread: [0; 3] };
-    Fault::new(FaultKind::InvalidLaunch, message).at(location)
+    Fault::new(FaultKind::InvalidLaunch, message).at(whole(kernel))
 }
 
 /// Runs a launch to its end.
 pub(crate) fn run(
     config: &DeviceConfig,
     memory: &Snapshot,
-    sanitize: bool,
     kernel: &Kernel,
     launch: &Launch,
     params: &[u8],
@@ -75,11 +77,7 @@ pub(crate) fn run(
     let facts = check(config, kernel, launch, params)?;
     let blocks = launch.grid.iter().map(|&n| n as u64).product::<u64>();
     if launch.cooperative {
-        return cooperative(memory, sanitize, kernel, &facts, blocks);
-    }
-    if sanitize {
-        // One host thread and one shadow, so that every pair of blocks is seen.
-        return ordinary(memory, Some(Box::default()), kernel, &facts, &AtomicU64::new(0), blocks, &|| false);
+        return cooperative(memory, &mut None, kernel, &facts, blocks);
     }
     // A launch that was short the last time runs on this thread: waking others would take longer.
     let pool = &kernel.inner.pool;
@@ -95,7 +93,7 @@ pub(crate) fn run(
         pool.instructions_per_block.store(each, Relaxed);
     };
     if workers == 1 {
-        let counters = ordinary(memory, None, kernel, &facts, &next, blocks, &|| false)?;
+        let counters = ordinary(memory, &mut None, kernel, &facts, &next, blocks, &|| false)?;
         note(&counters);
         return Ok(counters);
     }
@@ -103,7 +101,7 @@ pub(crate) fn run(
     let total = Mutex::new((Counters::default(), None::<(u64, Fault)>));
     let stop = AtomicU64::new(0);
     let work = || {
-        let result = ordinary(memory, None, kernel, &facts, &next, blocks, &|| stop.load(Relaxed) != 0);
+        let result = ordinary(memory, &mut None, kernel, &facts, &next, blocks, &|| stop.load(Relaxed) != 0);
         let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match result {
             Ok(counters) => total.0.add(&counters),
@@ -133,6 +131,28 @@ pub(crate) fn run(
             Ok(counters)
         }
     }
+}
+
+/// Runs a launch to its end under the sanitizer, early in a chain where there is one, and gives what it wrote.
+pub(crate) fn run_sanitized(
+    config: &DeviceConfig,
+    memory: &Snapshot,
+    chain: Option<Chain>,
+    kernel: &Kernel,
+    launch: &Launch,
+    params: &[u8],
+) -> Result<(Counters, Ranges), Fault> {
+    let facts = check(config, kernel, launch, params)?;
+    let blocks = launch.grid.iter().map(|&n| n as u64).product::<u64>();
+    let mut sanitizer = Some(Sanitizer::new(chain));
+    let counters = if launch.cooperative {
+        cooperative(memory, &mut sanitizer, kernel, &facts, blocks)?
+    } else {
+        // One host thread and one shadow, so that every pair of blocks is seen.
+        ordinary(memory, &mut sanitizer, kernel, &facts, &AtomicU64::new(0), blocks, &|| false)?
+    };
+    let written = sanitizer.as_ref().map_or(Ok(Ranges::new()), |sanitizer| sanitizer.end_launch(memory));
+    Ok((counters, written.map_err(|fault| fault.at(whole(kernel)))?))
 }
 
 fn check(config: &DeviceConfig, kernel: &Kernel, launch: &Launch, params: &[u8]) -> Result<LaunchFacts, Fault> {
@@ -210,7 +230,7 @@ fn context<'a>(
 /// Blocks one after another, taken in order from `next`: a block that waits for an earlier one gets what it waits for.
 fn ordinary(
     memory: &Snapshot,
-    sanitizer: Option<Box<Sanitizer>>,
+    sanitizer: &mut Option<Box<Sanitizer>>,
     kernel: &Kernel,
     facts: &LaunchFacts,
     next: &AtomicU64,
@@ -221,7 +241,7 @@ fn ordinary(
     if linear >= blocks {
         return Ok(Counters::default());
     }
-    let mut ctx = context(memory, sanitizer, kernel, facts);
+    let mut ctx = context(memory, sanitizer.take(), kernel, facts);
     while linear < blocks && !stopped() {
         ctx.block.begin(linear, facts.grid);
         if let Err(fault) = ctx.run_block() {
@@ -234,6 +254,7 @@ fn ordinary(
         linear = next.fetch_add(1, Relaxed);
     }
     let counters = ctx.take_counters();
+    *sanitizer = ctx.sanitizer.take();
     kernel.inner.pool.give(ctx.block);
     Ok(counters)
 }
@@ -241,7 +262,7 @@ fn ordinary(
 /// All blocks at once, taking turns on one host thread, so that a wait for another block ends and the counts repeat.
 fn cooperative(
     memory: &Snapshot,
-    sanitize: bool,
+    sanitizer: &mut Option<Box<Sanitizer>>,
     kernel: &Kernel,
     facts: &LaunchFacts,
     blocks: u64,
@@ -252,13 +273,14 @@ fn cooperative(
             format!("{blocks} blocks of a cooperative launch; at most {MOST_RESIDENT} are resident"),
         ));
     }
-    let mut ctx = context(memory, sanitize.then(Box::default), kernel, facts);
+    let mut ctx = context(memory, sanitizer.take(), kernel, facts);
     let mut resident: Vec<Block> = (0..blocks).map(|_| kernel.inner.pool.take(kernel, facts)).collect();
     for (linear, block) in resident.iter_mut().enumerate() {
         block.begin(linear as u64, facts.grid);
     }
     let result = take_turns(&mut ctx, &mut resident);
     let counters = ctx.take_counters();
+    *sanitizer = ctx.sanitizer.take();
     for block in resident.into_iter().chain([ctx.block]) {
         kernel.inner.pool.give(block);
     }

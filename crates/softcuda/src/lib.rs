@@ -48,7 +48,8 @@
 //! the block and the thread. An instruction that cannot be executed is a [`PtxError`] when the module is read: nothing is
 //! skipped.
 //!
-//! With [`Device::set_sanitizer`], also reads of memory that nobody wrote, and pairs of accesses that nothing orders.
+//! With [`Device::set_sanitizer`], also reads of memory that nobody wrote, and pairs of accesses that nothing orders, those
+//! of kernels launched to overlap included.
 //!
 //! # Where it differs from a GPU
 //!

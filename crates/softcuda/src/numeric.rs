@@ -197,6 +197,18 @@ fn odd(x: f64, error: f64) -> f64 {
     f64::from_bits(if away { x.to_bits() + 1 } else { x.to_bits() - 1 })
 }
 
+/// `x` as f32 rounded to odd, so that rounding it again, to 22 bits or fewer, is right.
+#[inline(always)]
+pub(crate) fn single_odd(x: f64) -> f32 {
+    let near = x as f32;
+    let error = x - near as f64;
+    let bits = near.to_bits();
+    let moved = if (error > 0.0) == (x > 0.0) { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
+    // The error is NaN for NaN and infinities.
+    let inexact = (error > 0.0) | (error < 0.0);
+    f32::from_bits(if inexact & (bits & 1 == 0) { moved } else { bits })
+}
+
 /// a + b rounded to odd.
 #[inline(always)]
 pub(crate) fn add_odd(a: f64, b: f64) -> f64 {

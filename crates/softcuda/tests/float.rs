@@ -451,3 +451,50 @@ fn approximate_functions() {
         }
     }
 }
+
+#[test]
+fn approximate_functions_of_16_bits() {
+    use half::{bf16, f16};
+    let values: [[f32; 2]; 32] = std::array::from_fn(|l| [0.37 * l as f32 - 8.0, 3.0 - 0.21 * l as f32]);
+    type Function = fn(f64) -> f64;
+    for (function, expected) in [("ex2", f64::exp2 as Function), ("tanh", f64::tanh)] {
+        for (kind, brain) in [("f16x2", false), ("bf16x2", true), ("f16", false), ("bf16", true)] {
+            let encode = |v: f32| if brain { bf16::from_f32(v).to_bits() } else { f16::from_f32(v).to_bits() };
+            let decode = |v: u16| if brain { bf16::from_bits(v).to_f64() } else { f16::from_bits(v).to_f64() };
+            // bf16's exponential is flushing by name.
+            let ftz = if brain && function == "ex2" { ".ftz" } else { "" };
+            let instruction = format!("{function}.approx{ftz}.{kind}");
+            let body = if kind.ends_with("x2") {
+                format!("cvt.u32.u64 %r1, %x0; {instruction} %r1, %r1; cvt.u64.u32 %y0, %r1;")
+            } else {
+                format!("cvt.u16.u64 %h1, %x0; {instruction} %h1, %h1; cvt.u64.u16 %y0, %h1;")
+            };
+            let packed = values.map(|[low, high]| encode(low) as u64 | (encode(high) as u64) << 16);
+            let got = lanes(&body, &[packed], 1);
+            for l in 0..32 {
+                let halves = if kind.ends_with("x2") { 2 } else { 1 };
+                for half in 0..halves {
+                    let want = expected(decode(encode(values[l][half])));
+                    let got = decode((got[0][l] >> (16 * half)) as u16);
+                    // Half a unit of the format.
+                    let unit = if brain { 1.0 / 256.0 } else { 1.0 / 2048.0 };
+                    assert!((got - want).abs() <= unit * want.abs(), "{instruction}: {got}, expected {want}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn conversion_to_tensor_float_rounds_ties_away() {
+    // 13 bits go: below half, half, above half; of either sign.
+    let input: [u64; 32] = std::array::from_fn(|l| {
+        let fraction = [0x0fff, 0x1000, 0x1001, 0x3000][l % 4];
+        (if l < 16 { 0x3f80_0000u32 } else { 0xc120_0000 } | fraction) as u64
+    });
+    let body = "cvt.u32.u64 %r1, %x0; { .reg .f32 a; mov.b32 a, %r1; cvt.rna.tf32.f32 %r2, a; } cvt.u64.u32 %y0, %r2;";
+    let got = lanes(body, &[input], 1);
+    for l in 0..32 {
+        assert_eq!(got[0][l] & !0x1fff, (input[l] + 0x1000) & !0x1fff, "{:#x}", input[l]);
+    }
+}

@@ -56,6 +56,23 @@ fn widths_signs_and_vectors() {
 }
 
 #[test]
+fn shared_vectors_and_cache_policies() {
+    // 16 bytes at a time through shared memory, the neighbour's read back; loads with a policy are loads.
+    let body = "
+    { .reg .b64 %policy; createpolicy.fractional.L2::evict_first.b64 %policy, 1.0;
+    shl.b32 %r13, %r1, 4; cvt.u64.u32 %d8, %r13; add.u64 %d9, %d1, %d8; add.u64 %d10, %d2, %d8;
+    ld.global.nc.L1::no_allocate.L2::cache_hint.v4.b32 {%r14, %r15, %r16, %r17}, [%d9], %policy; }
+    add.u32 %r8, %r5, %r13; st.shared.v4.b32 [%r8], {%r14, %r15, %r16, %r17};
+    bar.sync 1, 64;
+    xor.b32 %r8, %r13, 16; add.u32 %r8, %r5, %r8; ld.shared.v4.b32 {%r14, %r15, %r16, %r17}, [%r8];
+    st.global.v4.b32 [%d10], {%r14, %r15, %r16, %r17};";
+    let input = numbers(256);
+    let (out, counters) = run(&index(body), launch(1, 64), &[input.clone(), vec![0; 256]], true).unwrap();
+    assert!((0..256).all(|i| out[1][i] == input[i ^ 4]));
+    assert_eq!((counters.shared_load_bytes, counters.shared_store_bytes, counters.shared_conflicts), (1024, 1024, 0));
+}
+
+#[test]
 fn atomics() {
     type Update = fn(u32, u32) -> u32;
     let cases: [(&str, Update); 9] = [
@@ -409,36 +426,6 @@ fn launches_do_not_see_each_other() {
     }
 }
 
-/// The last block to finish sums what the others wrote.
-#[test]
-fn last_block_pattern_needs_its_fence() {
-    let kernel = |fence: &str| {
-        index(&format!(
-            "st.global.u32 [%d5], 3;
-    {fence}
-    bar.sync 0;
-    setp.ne.u32 %p1, %r1, 0;
-    @%p1 bra END;
-    {fence}
-    mov.u32 %r10, %nctaid.x; sub.u32 %r10, %r10, 1;
-    atom.global.inc.u32 %r8, [%d1], %r10;
-    setp.ne.u32 %p2, %r8, %r10;
-    @%p2 bra END;
-    mov.u32 %r11, 0; mov.u32 %r12, 0;
-SUM:
-    mul.wide.u32 %d6, %r12, 4; add.u64 %d6, %d2, %d6;
-    ld.global.u32 %r13, [%d6]; add.u32 %r11, %r11, %r13;
-    add.u32 %r12, %r12, 1; setp.lt.u32 %p3, %r12, 128; @%p3 bra SUM;
-    st.global.u32 [%d1+4], %r11;
-END:"
-        ))
-    };
-    let buffers = [vec![0, 0], vec![0; 128]];
-    let (out, _) = run(&kernel("membar.gl;"), launch(2, 64), &buffers, true).unwrap();
-    assert_eq!(out[0], [0, 384]);
-    assert_eq!(run(&kernel(""), launch(2, 64), &buffers, true).unwrap_err().kind(), FaultKind::Race);
-}
-
 #[test]
 fn counters_are_exact() {
     let count = |body: &str| run(&index(body), launch(2, 64), &[numbers(16384), vec![0; 16384]], false).unwrap().1;
@@ -480,6 +467,27 @@ fn counters_are_exact() {
     assert_eq!(shared(32, "ld.shared.v4.u32 {%r9, %r10, %r11, %r12}, [%r8];"), 4 * 4);
     // 32 words apart: 16 distinct words of one bank within the first 2048 bytes, each twice.
     assert_eq!(shared(128, "ld.shared.u32 %r9, [%r8];"), 4 * 15);
+}
+
+#[test]
+fn a_move_is_one_instruction_of_its_own_class() {
+    let count = |body: &str| {
+        let counters = run(&index(body), launch(1, 32), &[vec![0; 32], vec![0; 32]], false).unwrap().1;
+        (counters.class(Class::Move), counters.class(Class::Integer))
+    };
+    let (moves, integers) = count("");
+    for (body, more_moves, more_integers) in [
+        ("mov.b32 %r8, %r1; mov.b32 %r9, 7; mov.u64 %d6, %d1; mov.u32 %r10, tile;", 4, 0),
+        ("mov.b32 {%h1, %h2}, %r1;", 1, 0),
+        ("mov.b32 {_, %h2}, %r1;", 1, 0),
+        ("mov.b32 %r8, {%h1, %h2};", 1, 0),
+        ("mov.b64 {%r8, %r9}, %d1; mov.b64 %d6, {%r8, %r9};", 2, 0),
+        ("mov.b64 {%h1, %h2, %h3, %h4}, %d1; mov.b64 %d6, {%h4, %h3, %h2, %h1};", 2, 0),
+        ("cvta.to.global.u64 %d6, %d1;", 1, 0),
+        ("mov.u32 %r8, %laneid; add.u32 %r8, %r8, 1;", 0, 2),
+    ] {
+        assert_eq!(count(body), (moves + more_moves, integers + more_integers), "{body}");
+    }
 }
 
 #[test]

@@ -247,7 +247,9 @@ pub(crate) unsafe fn api_version(context: CUcontext, version: *mut c_uint) -> Ou
 
 /// Every operation was done when its call returned: there is nothing to wait for.
 pub(crate) fn synchronize() -> Outcome {
-    current().map(drop)
+    current()?;
+    initialised_device()?.end_chain();
+    Ok(())
 }
 
 /// A device whose cache and shared memory are apart has no preference (`CU_FUNC_CACHE_PREFER_NONE`).

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::context::{self, Owner};
 use super::registry::Registry;
 use super::work::Work;
-use super::{Failure, Outcome, capture, give, stream};
+use super::{Failure, Outcome, capture, give, initialised_device, stream};
 use crate::sys::*;
 
 struct Graph {
@@ -113,6 +113,11 @@ pub(crate) unsafe fn launch(executable: CUgraphExec, stream: CUstream) -> Outcom
     stream::check(stream)?;
     capture::refuse(stream, "the launch of another graph")?;
     let executable = EXECUTABLES.get(executable)?;
+    let device = initialised_device()?;
+    // The graph's first kernel starts after what was before, and what comes after the graph after its last.
+    device.end_chain();
     // SAFETY: who captured the work promised that it may run whenever the graph is launched.
-    executable.work.iter().try_for_each(|work| unsafe { work.run() })
+    let outcome = executable.work.iter().try_for_each(|work| unsafe { work.run() });
+    device.end_chain();
+    outcome
 }

@@ -14,7 +14,7 @@ use super::capture::{self, Capture};
 use super::context::{self, Owner};
 use super::registry::Registry;
 use super::work::Work;
-use super::{Failure, Outcome, give};
+use super::{Failure, Outcome, give, initialised_device};
 use crate::sys::*;
 
 pub(crate) struct Stream {
@@ -127,7 +127,9 @@ pub(crate) unsafe fn get_priority(stream: CUstream, priority: *mut c_int) -> Out
 
 /// There is nothing to wait for.
 pub(crate) fn synchronize(stream: CUstream) -> Outcome {
-    check(stream)
+    check(stream)?;
+    initialised_device()?.end_chain();
+    Ok(())
 }
 
 /// The answer is always "done".

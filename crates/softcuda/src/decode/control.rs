@@ -63,11 +63,13 @@ pub(super) fn flow(b: &mut Builder, op: &mut Opcode) -> Decoded {
             b.emit_ops(plain(run::nothing), Class::Other, &[]);
         }
         "griddepcontrol" => {
-            if op.take_any(&["wait", "launch_dependents"]).is_none() {
-                return Err(b.error("expected `griddepcontrol.wait` or `.launch_dependents`"));
-            }
+            let handler = match op.take_any(&["wait", "launch_dependents"]) {
+                Some("wait") => run::grid_wait,
+                Some(_) => run::nothing,
+                None => return Err(b.error("expected `griddepcontrol.wait` or `.launch_dependents`")),
+            };
             b.count(op, 0..=0)?;
-            b.emit_ops(plain(run::nothing), Class::Other, &[]);
+            b.emit_ops(plain(handler), Class::Other, &[]);
         }
         _ => return call(b, op),
     }
@@ -157,20 +159,24 @@ pub(super) fn barrier(b: &mut Builder, op: &mut Opcode) -> Decoded {
 }
 
 pub(super) fn fence(b: &mut Builder, op: &mut Opcode) -> Decoded {
-    if op.name == "membar" {
-        if op.take_any(&["cta", "gl", "sys"]).is_none() {
-            return Err(b.error("`membar` needs `.cta`, `.gl` or `.sys`"));
-        }
+    let mut flags = run::FENCE_ACQUIRES | run::FENCE_RELEASES;
+    let scope = if op.name == "membar" {
+        op.take_any(&["cta", "gl", "sys"]).ok_or_else(|| b.error("`membar` needs `.cta`, `.gl` or `.sys`"))?
     } else {
         if op.has("proxy") || op.has("mbarrier_init") {
             return b.unsupported(op, "a proxy");
         }
-        op.take_any(&["sc", "acq_rel", "acquire", "release"]);
-        if op.take_any(&["cta", "cluster", "gpu", "sys"]).is_none() {
-            return Err(b.error("`fence` needs a scope such as `.gpu`"));
+        match op.take_any(&["sc", "acq_rel", "acquire", "release"]) {
+            Some("acquire") => flags = run::FENCE_ACQUIRES,
+            Some("release") => flags = run::FENCE_RELEASES,
+            _ => {}
         }
+        op.take_any(&["cta", "cluster", "gpu", "sys"]).ok_or_else(|| b.error("`fence` needs a scope such as `.gpu`"))?
+    };
+    if scope == "cta" {
+        flags |= run::FENCE_OF_BLOCK;
     }
     b.count(op, 0..=0)?;
-    b.emit_ops(plain(run::memory_fence), Class::Other, &[]);
+    b.emit(plain(run::memory_fence), Class::Other, [0; 8], 0, flags);
     Ok(())
 }

@@ -11,9 +11,12 @@ use crate::program::Handlers;
 use crate::ptx::ast::Type;
 
 /// a * b + c of f16s, rounded once.
+///
+/// The product is exact in f64. The sum is too wherever its low bits can matter: a result below 2^17 (above is infinity)
+/// has no bit under 2^-24 but the product's, which ends 22 bits below its own first.
 #[inline(always)]
 fn fma_half(x: u16, y: u16, z: u16) -> u16 {
-    round_16(fma_odd(from_half(x), from_half(y), from_half(z)), HALF, Rounding::Nearest)
+    to_half(single_odd(from_half(x) as f64 * from_half(y) as f64 + from_half(z) as f64))
 }
 
 #[inline(always)]

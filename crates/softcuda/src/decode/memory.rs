@@ -6,8 +6,8 @@ use crate::counters::Class;
 use crate::exec::access::{load as loads, store as stores};
 use crate::exec::atomic::atomic as rmw;
 use crate::exec::control::{Special, async_commit, async_copy as copy, async_wait, special};
-use crate::exec::lanes::{copied, map1, map2, plain, predicate_map, test};
-use crate::exec::memory::{NARROW_ADDRESS, RELEASE, STRONG, Space, prefetch};
+use crate::exec::lanes::{SPLIT_NOBODY, copied, join, map1, plain, predicate_map, split, test};
+use crate::exec::memory::{ACQUIRE, BLOCK_SCOPE, NARROW_ADDRESS, RELEASE, STRONG, Space, prefetch};
 use crate::memory::{GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 use crate::program::{Handlers, Reg};
 use crate::ptx::ast::{Operand, Type};
@@ -20,7 +20,7 @@ pub(super) fn mov(b: &mut Builder, op: &mut Opcode) -> Decoded {
         let (p, negated) = b.predicate(operands.get(1))?;
         let d = b.predicate_dest(operands.first())?;
         let handlers = if negated { predicate_map(|x, _| !x) } else { predicate_map(|x, _| x) };
-        b.emit_ops(handlers, Class::Integer, &[d, p, p]);
+        b.emit_ops(handlers, Class::Move, &[d, p, p]);
         return Ok(());
     }
     match (&operands[0], &operands[1]) {
@@ -36,7 +36,7 @@ pub(super) fn mov(b: &mut Builder, op: &mut Opcode) -> Decoded {
         _ => {}
     }
     let ops = [b.dest(op, t)?, b.source(op, 1, t)?];
-    b.emit_ops(identity(t), Class::Integer, &ops);
+    b.emit_ops(identity(t), Class::Move, &ops);
     Ok(())
 }
 
@@ -56,45 +56,36 @@ fn unpack(b: &mut Builder, op: &Opcode, t: Type, parts: &[Operand], source: &Ope
         return Err(b.error(format!("`{}` cannot split `.{}` into {} parts", op.name, t.name(), parts.len())));
     }
     let width = t.bits() / parts.len() as u32;
-    // The source may be one of the parts; it is copied first.
-    let whole = b.scratch(bits);
-    b.emit_ops(identity(t), Class::Integer, &[whole, from]);
+    let kind = part_type(b, width)?;
+    let mut ops = [SPLIT_NOBODY; 8];
+    ops[0] = from;
     for (i, part) in parts.iter().enumerate() {
-        if *part == Operand::Name("_".to_owned()) {
-            continue;
+        if *part != Operand::Name("_".to_owned()) {
+            ops[1 + i] = b.dest_operand(part, kind)?;
         }
-        let kind = match width {
-            8 => Type::B8,
-            16 => Type::B16,
-            32 => Type::B32,
-            64 => Type::B64,
-            _ => return Err(b.error(format!("parts of {width} bits"))),
-        };
-        let (d, _) = (b.dest_operand(part, kind)?, ());
-        let handlers = match (bits, width, i) {
-            (32, 16, 0) => map1(|x: u32| x as u16),
-            (32, 16, 1) => map1(|x: u32| (x >> 16) as u16),
-            (32, 8, 0) => map1(|x: u32| x as u16 & 255),
-            (32, 8, 1) => map1(|x: u32| (x >> 8) as u16 & 255),
-            (32, 8, 2) => map1(|x: u32| (x >> 16) as u16 & 255),
-            (32, 8, 3) => map1(|x: u32| (x >> 24) as u16 & 255),
-            (64, 32, 0) => map1(|x: u64| x as u32),
-            (64, 32, 1) => map1(|x: u64| (x >> 32) as u32),
-            (64, 16, 0) => map1(|x: u64| x as u16),
-            (64, 16, 1) => map1(|x: u64| (x >> 16) as u16),
-            (64, 16, 2) => map1(|x: u64| (x >> 32) as u16),
-            (64, 16, 3) => map1(|x: u64| (x >> 48) as u16),
-            (128, 64, 0) => map1(|x: u128| x as u64),
-            (128, 64, 1) => map1(|x: u128| (x >> 64) as u64),
-            (128, 32, 0) => map1(|x: u128| x as u32),
-            (128, 32, 1) => map1(|x: u128| (x >> 32) as u32),
-            (128, 32, 2) => map1(|x: u128| (x >> 64) as u32),
-            (128, 32, 3) => map1(|x: u128| (x >> 96) as u32),
-            _ => return b.unsupported(op, "a vector of this shape"),
-        };
-        b.emit_ops(handlers, Class::Integer, &[d, whole]);
     }
+    let handlers = match (bits, parts.len()) {
+        (32, 2) => split::<u32, u16, 2>(),
+        (32, 4) => split::<u32, u16, 4>(),
+        (64, 2) => split::<u64, u32, 2>(),
+        (64, 4) => split::<u64, u16, 4>(),
+        (128, 2) => split::<u128, u64, 2>(),
+        (128, 4) => split::<u128, u32, 4>(),
+        _ => return b.unsupported(op, "a vector of this shape"),
+    };
+    b.emit(handlers, Class::Move, ops, 0, 0);
     Ok(())
+}
+
+/// The type of a part of so many bits.
+fn part_type(b: &Builder, bits: u32) -> Decoded<Type> {
+    Ok(match bits {
+        8 => Type::B8,
+        16 => Type::B16,
+        32 => Type::B32,
+        64 => Type::B64,
+        _ => return Err(b.error(format!("parts of {bits} bits"))),
+    })
 }
 
 /// `mov.b32 c, {a, b}`.
@@ -103,34 +94,21 @@ fn pack(b: &mut Builder, op: &Opcode, t: Type, parts: &[Operand]) -> Decoded {
     if !matches!((t.bits(), n), (32, 2 | 4) | (64, 2 | 4) | (128, 2 | 4)) {
         return Err(b.error(format!("cannot make `.{}` of {n} parts", t.name())));
     }
-    let kind = match t.bits() / n {
-        8 => Type::B8,
-        16 => Type::B16,
-        32 => Type::B32,
-        _ => Type::B64,
-    };
-    let d = b.dest(op, t)?;
-    let mut regs = Vec::new();
-    for part in parts {
-        regs.push(b.source_operand(part, kind)?);
+    let kind = part_type(b, t.bits() / n)?;
+    let mut ops = [0; 8];
+    ops[0] = b.dest(op, t)?;
+    for (i, part) in parts.iter().enumerate() {
+        ops[1 + i] = b.source_operand(part, kind)?;
     }
-    let join = |b: &mut Builder, d: Reg, low: Reg, high: Reg, bits: u32| {
-        let handlers = match bits {
-            16 => map2(|x: u16, y: u16| x & 255 | y << 8),
-            32 => map2(|x: u16, y: u16| x as u32 | (y as u32) << 16),
-            64 => map2(|x: u32, y: u32| x as u64 | (y as u64) << 32),
-            _ => map2(|x: u64, y: u64| x as u128 | (y as u128) << 64),
-        };
-        b.emit_ops(handlers, Class::Integer, &[d, low, high]);
+    let handlers = match (t.bits(), n) {
+        (32, 2) => join::<u32, u16, 2>(),
+        (32, _) => join::<u32, u16, 4>(),
+        (64, 2) => join::<u64, u32, 2>(),
+        (64, _) => join::<u64, u16, 4>(),
+        (_, 2) => join::<u128, u64, 2>(),
+        _ => join::<u128, u32, 4>(),
     };
-    if n == 2 {
-        join(b, d, regs[0], regs[1], t.bits());
-    } else {
-        let (low, high) = (b.scratch(t.bits() / 2), b.scratch(t.bits() / 2));
-        join(b, low, regs[0], regs[1], t.bits() / 2);
-        join(b, high, regs[2], regs[3], t.bits() / 2);
-        join(b, d, low, high, t.bits());
-    }
+    b.emit(handlers, Class::Move, ops, 0, 0);
     Ok(())
 }
 
@@ -176,7 +154,8 @@ pub(super) fn address(b: &mut Builder, op: &mut Opcode) -> Decoded {
         (_, true) => map1(|a: u64| a.wrapping_sub(SHARED_WINDOW)),
     };
     let ops = [b.dest(op, t)?, b.source(op, 1, t)?];
-    b.emit_ops(handlers, Class::Integer, &ops);
+    let class = if matches!(space, "global" | "const") { Class::Move } else { Class::Integer };
+    b.emit_ops(handlers, class, &ops);
     Ok(())
 }
 
@@ -245,11 +224,15 @@ fn ordering(op: &mut Opcode) -> (u8, bool) {
     let mut flags = 0;
     match op.take_any(&["volatile", "relaxed", "acquire", "release", "acq_rel", "mmio"]) {
         None => {}
-        Some("release" | "acq_rel") => flags |= STRONG | RELEASE,
+        Some("acquire") => flags |= STRONG | ACQUIRE,
+        Some("release") => flags |= STRONG | RELEASE,
+        Some("acq_rel") => flags |= STRONG | ACQUIRE | RELEASE,
         Some(_) => flags |= STRONG,
     }
     op.take("relaxed");
-    op.take_any(&["cta", "cluster", "gpu", "sys"]);
+    if op.take_any(&["cta", "cluster", "gpu", "sys"]) == Some("cta") {
+        flags |= BLOCK_SCOPE;
+    }
     op.take("nc");
     op.take_any(&["ca", "cg", "cs", "lu", "cv", "wb", "wt"]);
     op.take_any(&["L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last", "L1::no_allocate"]);
@@ -470,6 +453,28 @@ pub(super) fn hint(b: &mut Builder, op: &mut Opcode) -> Decoded {
     b.count(op, 1..=2)?;
     let (base, offset, flags) = locate(b, op.text.operands.first(), space)?;
     b.emit(plain(prefetch), Class::Other, [base, 0, 0, 0, 0, 0, 0, 0], offset as u64, flags);
+    Ok(())
+}
+
+/// `createpolicy.fractional`: a cache policy, which has no effect on values.
+pub(super) fn policy(b: &mut Builder, op: &mut Opcode) -> Decoded {
+    if !op.take("fractional") {
+        return b.unsupported(op, "anything but `.fractional`");
+    }
+    const PRIORITIES: [&str; 4] = ["L2::evict_last", "L2::evict_normal", "L2::evict_first", "L2::evict_unchanged"];
+    if op.take_any(&PRIORITIES).is_none() {
+        return Err(b.error("`createpolicy` needs a priority such as `.L2::evict_first`"));
+    }
+    op.take_any(&PRIORITIES);
+    if b.type_of(op)? != Type::B64 {
+        return b.unsupported(op, "this type");
+    }
+    b.count(op, 1..=2)?;
+    if op.text.operands.len() == 2 {
+        b.source(op, 1, Type::F32)?;
+    }
+    let ops = [b.dest(op, Type::B64)?, b.constant(0, 64, None)];
+    b.emit_ops(identity(Type::B64), Class::Other, &ops);
     Ok(())
 }
 

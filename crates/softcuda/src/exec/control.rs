@@ -4,6 +4,7 @@ use super::memory::{Kind, addresses, lanes_of, resolve};
 use super::{Context, Parked, Stop, Wait};
 use crate::fault::FaultKind;
 use crate::program::{Control, Instruction};
+use crate::sanitizer::Landing;
 use std::sync::atomic::{Ordering, fence};
 
 /// `bra`: target in `imm`.
@@ -80,11 +81,27 @@ pub(crate) fn sleep(ctx: &mut Context, _: &Instruction, _: u32) -> Control {
     Control::Stop
 }
 
+/// `griddepcontrol.wait`: the grids before this one have ended already.
+pub(crate) fn grid_wait(ctx: &mut Context, _: &Instruction, mask: u32) -> Control {
+    if let Some(mut sanitizer) = ctx.sanitizer.take() {
+        sanitizer.grid_wait(ctx, mask);
+        ctx.sanitizer = Some(sanitizer);
+    }
+    Control::Next
+}
+
+/// What a fence does, in `Instruction::flags`.
+pub(crate) const FENCE_ACQUIRES: u8 = 1;
+pub(crate) const FENCE_RELEASES: u8 = 2;
+/// Flag: towards the block only.
+pub(crate) const FENCE_OF_BLOCK: u8 = 4;
+
 /// `fence`, `membar`.
-pub(crate) fn memory_fence(ctx: &mut Context, _: &Instruction, mask: u32) -> Control {
+pub(crate) fn memory_fence(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     fence(Ordering::SeqCst);
     if let Some(mut sanitizer) = ctx.sanitizer.take() {
-        sanitizer.fence(ctx, mask);
+        let has = |flag: u8| ins.flags & flag != 0;
+        sanitizer.fence(ctx, mask, has(FENCE_OF_BLOCK), has(FENCE_ACQUIRES), has(FENCE_RELEASES));
         ctx.sanitizer = Some(sanitizer);
     }
     Control::Next
@@ -377,6 +394,8 @@ pub(crate) struct AsyncCopy {
     /// How many groups its lane had committed when it was issued.
     group: u32,
     bytes: u8,
+    /// Of the instruction.
+    line: u32,
     /// Offset in shared memory.
     target: u32,
     data: [u8; 16],
@@ -425,6 +444,7 @@ pub(crate) fn async_copy<const BYTES: usize>(ctx: &mut Context, ins: &Instructio
             lane: l as u8,
             group: ctx.warp.committed[l],
             bytes: BYTES as u8,
+            line: ins.line,
             target: (hosts.at[l] - base) as u32,
             data: data[l],
         };
@@ -449,12 +469,26 @@ pub(crate) fn async_wait(ctx: &mut Context, ins: &Instruction, mask: u32) -> Con
         mask >> lane & 1 != 0 && (c.group < bound || ins.imm == u64::MAX)
     });
     let base = ctx.block.shared.as_mut_ptr() as *mut u8;
-    for copy in done {
+    for copy in &done {
         // SAFETY: `async_copy` checked that the target lies in this block's shared memory.
         unsafe {
             std::ptr::copy_nonoverlapping(copy.data.as_ptr(), base.add(copy.target as usize), copy.bytes as usize)
         };
     }
     ctx.warp.copies = left;
+    if let Some(mut sanitizer) = ctx.sanitizer.take() {
+        let landing = |copy: &AsyncCopy| Landing {
+            lane: copy.lane as usize,
+            line: copy.line,
+            target: copy.target as u64,
+            bytes: copy.bytes as u64,
+        };
+        let landed: Vec<Landing> = done.iter().map(landing).collect();
+        let verdict = sanitizer.land(ctx, &landed);
+        ctx.sanitizer = Some(sanitizer);
+        if let Err((lane, fault)) = verdict {
+            return ctx.fail_with(ins, 1 << lane, fault);
+        }
+    }
     Control::Next
 }

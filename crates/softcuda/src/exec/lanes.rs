@@ -189,6 +189,78 @@ pub(crate) fn map3_imm<F: Fn(A, A, A, u32) -> D + Copy, A: Lane, D: Lane>(_f: F)
     handlers::<Map3Imm<F, A, D>>()
 }
 
+/// An integer that parts can be cut out of and joined into, lowest first.
+pub(crate) trait Whole<P: Lane>: Lane {
+    /// The part of `bits` bits that starts at bit `shift`.
+    fn cut(self, shift: u32, bits: u32) -> P;
+    /// This with the lowest `bits` bits of a part above bit `shift`.
+    fn with(self, part: P, shift: u32, bits: u32) -> Self;
+}
+
+macro_rules! whole {
+    ($($whole:ty: $part:ty;)*) => { $(
+        impl Whole<$part> for $whole {
+            #[inline(always)]
+            fn cut(self, shift: u32, bits: u32) -> $part {
+                (self >> shift) as $part & (<$part>::MAX >> (<$part>::BITS - bits))
+            }
+            #[inline(always)]
+            fn with(self, part: $part, shift: u32, bits: u32) -> $whole {
+                self | ((part & (<$part>::MAX >> (<$part>::BITS - bits))) as $whole) << shift
+            }
+        }
+    )* };
+}
+whole! { u32: u16; u64: u16; u64: u32; u128: u32; u128: u64; }
+
+/// The place of a part that nobody wants.
+pub(crate) const SPLIT_NOBODY: u32 = u32::MAX;
+
+struct Split<W, P, const N: usize>(PhantomData<(W, P)>);
+
+impl<W: Whole<P>, P: Lane, const N: usize> Operation for Split<W, P, N> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let bits = (size_of::<W>() * 8 / N) as u32;
+        // The whole may be one of the parts.
+        let whole = *ctx.lanes::<W>(ins.ops[0]);
+        for k in 0..N {
+            if ins.ops[1 + k] != SPLIT_NOBODY {
+                ctx.put(ins.ops[1 + k], &whole.map(|whole| whole.cut(k as u32 * bits, bits)), mask);
+            }
+        }
+        Control::Next
+    }
+}
+
+/// `{a, b, …} = d`, lowest part first; operands: d, then the N parts, or [`SPLIT_NOBODY`].
+pub(crate) fn split<W: Whole<P>, P: Lane, const N: usize>() -> Handlers {
+    handlers::<Split<W, P, N>>()
+}
+
+struct Join<W, P, const N: usize>(PhantomData<(W, P)>);
+
+impl<W: Whole<P>, P: Lane, const N: usize> Operation for Join<W, P, N> {
+    #[inline(always)]
+    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let bits = (size_of::<W>() * 8 / N) as u32;
+        let mut out = [W::default(); 32];
+        for k in 0..N {
+            let part = ctx.lanes::<P>(ins.ops[1 + k]);
+            for l in 0..32 {
+                out[l] = out[l].with(part[l], k as u32 * bits, bits);
+            }
+        }
+        ctx.put(ins.ops[0], &out, mask);
+        Control::Next
+    }
+}
+
+/// `d = {a, b, …}`, lowest part first; operands: d, then the N parts.
+pub(crate) fn join<W: Whole<P>, P: Lane, const N: usize>() -> Handlers {
+    handlers::<Join<W, P, N>>()
+}
+
 struct Select<T>(PhantomData<T>);
 
 impl<T: Lane> Operation for Select<T> {

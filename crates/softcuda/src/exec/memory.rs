@@ -12,6 +12,7 @@
 //! would on a GPU. Handlers are called through pointers, so the compiler cannot move an access across an instruction.
 
 use super::{Context, FULL};
+use crate::counters::Class;
 use crate::fault::{Fault, FaultKind};
 use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 use crate::program::{Control, Instruction};
@@ -60,6 +61,10 @@ pub(crate) const NARROW_ADDRESS: u8 = 8;
 pub(crate) const STRONG: u8 = 16;
 /// Flag: release or acq_rel.
 pub(crate) const RELEASE: u8 = 32;
+/// Flag: acquire or acq_rel.
+pub(crate) const ACQUIRE: u8 = 64;
+/// Flag: the scope is the block (`.cta`).
+pub(crate) const BLOCK_SCOPE: u8 = 128;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -374,7 +379,10 @@ fn sanitize(
         space,
         kind,
         strong,
+        acquire: ins.flags & ACQUIRE != 0,
         release: ins.flags & RELEASE != 0,
+        block_scope: ins.flags & BLOCK_SCOPE != 0,
+        asynchronous: ins.class == Class::AsyncCopy && kind == Kind::Store,
         bytes,
         allocation: ctx.sites[ins.site as usize].index,
     };

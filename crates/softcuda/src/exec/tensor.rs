@@ -139,6 +139,16 @@ impl Accumulator<i32> for Saturated32 {
     }
 }
 
+/// Element `i` of a register in every lane; a loop of its own, for the compiler to vectorise.
+#[inline(always)]
+fn unpack_row<E: Element>(register: &[u32; 32], i: usize) -> [E::Value; 32] {
+    let mut row = [E::Value::default(); 32];
+    for l in 0..32 {
+        row[l] = E::unpack(register[l], i);
+    }
+    row
+}
+
 struct Multiply<A, B, C, const K: usize>(PhantomData<(A, B, C)>);
 
 impl<A, B, C, const K: usize> Operation for Multiply<A, B, C, K>
@@ -163,20 +173,20 @@ where
         let mut left = [[A::Value::default(); K]; 16];
         let mut right = [[A::Value::default(); 8]; K];
         for (r, &reg) in a.iter().enumerate() {
-            let lanes = ctx.lanes::<u32>(reg);
-            for (lane, &value) in lanes.iter().enumerate() {
-                let (group, member) = (lane / 4, lane % 4);
-                for i in 0..A::PACKED {
-                    left[group + 8 * (r & 1)][member * A::PACKED + 4 * A::PACKED * (r >> 1) + i] = A::unpack(value, i);
+            for i in 0..A::PACKED {
+                let elements = unpack_row::<A>(ctx.lanes::<u32>(reg), i);
+                for (lane, element) in elements.into_iter().enumerate() {
+                    let (group, member) = (lane / 4, lane % 4);
+                    left[group + 8 * (r & 1)][member * A::PACKED + 4 * A::PACKED * (r >> 1) + i] = element;
                 }
             }
         }
         for (r, &reg) in b.iter().enumerate() {
-            let lanes = ctx.lanes::<u32>(reg);
-            for (lane, &value) in lanes.iter().enumerate() {
-                let (group, member) = (lane / 4, lane % 4);
-                for i in 0..B::PACKED {
-                    right[member * B::PACKED + 4 * B::PACKED * r + i][group] = B::unpack(value, i);
+            for i in 0..B::PACKED {
+                let elements = unpack_row::<B>(ctx.lanes::<u32>(reg), i);
+                for (lane, element) in elements.into_iter().enumerate() {
+                    let (group, member) = (lane / 4, lane % 4);
+                    right[member * B::PACKED + 4 * B::PACKED * r + i][group] = element;
                 }
             }
         }

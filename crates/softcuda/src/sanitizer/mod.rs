@@ -1,0 +1,533 @@
+//! Reads of memory that nobody wrote, and pairs of accesses that nothing orders.
+//!
+//! # Uninitialised reads
+//!
+//! Every byte of global and shared memory has a written bit. A load of a byte whose bit is clear is reported at the load,
+//! even if the value is never used; padding inside a wide load counts.
+//!
+//! # Hazards
+//!
+//! Each byte that a launch touches remembers its last write and up to two reads, of different threads, since. An access is
+//! checked against those: a pair with a write in it, by different threads, not both atomic or strong, must be
+//! ordered. Order is tracked as follows.
+//!
+//! - Threads of a warp are ordered by `bar.warp.sync` and by barriers of the block; a `shfl` orders nothing. A
+//!   `bar.warp.sync` of some of the lanes is taken to order the whole warp.
+//! - Threads of a block are ordered by its barriers, and all threads by release and acquire; [`order`] has the rules. A
+//!   grid-wide barrier of a cooperative launch, and a last block that combines what all blocks left, are understood by
+//!   those rules alone: nothing about them is assumed. An acquire is taken to be its whole warp's.
+//! - `cp.async` writes at some time between its issue and the wait for it: both count as writes, and the place must not be
+//!   touched in between, by its own thread neither.
+//! - Kernels launched to start early must not touch what kernels before them write until they have waited: [`chain`].
+//!
+//! # Cost
+//!
+//! Bytes that have only been accessed together have the same history, so a page of memory keeps one [`Cell`](shadow::Cell) for each
+//! 16 bytes, and is refined when an access smaller than that comes. Since accesses are aligned, that loses nothing. The
+//! lanes of an instruction mostly meet the traces of one earlier instruction: what is known of it is kept from lane to
+//! lane.
+//!
+//! Stores of equal values by lanes of one instruction are accepted; of different values they are a race. The shadow
+//! state lives for one launch, and a launch under the sanitizer runs on one host thread, so reports are repeatable.
+
+mod chain;
+mod judge;
+mod order;
+mod shadow;
+
+use crate::exec::Context;
+use crate::exec::memory::{Kind, Space, lanes_of};
+use crate::fault::{Fault, FaultKind};
+use crate::memory::Snapshot;
+pub(crate) use chain::{Chain, Ranges};
+use judge::{Judge, READ, READ_OTHER, Record, WRITE};
+use order::{Order, Place, Published, Scope};
+use shadow::{Cell, Pages};
+use std::collections::HashMap;
+
+/// One access of a warp.
+#[derive(Clone, Copy)]
+pub(crate) struct Touch {
+    pub(crate) space: Space,
+    pub(crate) kind: Kind,
+    pub(crate) strong: bool,
+    pub(crate) acquire: bool,
+    pub(crate) release: bool,
+    /// With the scope `.cta`.
+    pub(crate) block_scope: bool,
+    /// A write by `cp.async`, which happens later.
+    pub(crate) asynchronous: bool,
+    pub(crate) bytes: u64,
+    /// Index in the snapshot of the allocation that holds all addresses, when they are global.
+    pub(crate) allocation: usize,
+}
+
+impl Touch {
+    /// Where an address lies in the memory that a [`Pages`] describes.
+    fn offset(&self, ctx: &Context, address: u64) -> u64 {
+        match self.space {
+            Space::Shared => address,
+            _ => address - ctx.memory.allocations[self.allocation].base,
+        }
+    }
+}
+
+/// Records a launch may keep: 1.5 GiB of them.
+const MOST_RECORDS: usize = 48 << 20;
+
+struct BlockShadow {
+    shared: Pages,
+    written: Vec<bool>,
+    order: Order,
+    /// Words of shared memory that a `cp.async` will write: how many will, and the line of one.
+    awaited: HashMap<u64, (u32, u32)>,
+    /// Lanes that know that the grids before this one have ended, by warp.
+    waited: Vec<u32>,
+}
+
+impl Default for BlockShadow {
+    fn default() -> Self {
+        BlockShadow::new(0, 0, 0)
+    }
+}
+
+impl BlockShadow {
+    fn new(block: u64, warps: usize, shared_bytes: usize) -> BlockShadow {
+        BlockShadow {
+            shared: Pages::default(),
+            written: vec![false; shared_bytes],
+            order: Order::new(block, warps),
+            awaited: HashMap::new(),
+            waited: vec![0; warps],
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Sanitizer {
+    records: Vec<Record>,
+    /// By index of the allocation.
+    global: Vec<Pages>,
+    /// The block that runs.
+    current: BlockShadow,
+    current_block: Option<u64>,
+    /// The other blocks of a cooperative launch.
+    resident: HashMap<u64, BlockShadow>,
+    published: Published,
+    /// What may still run when this launch starts early.
+    chain: Option<Chain>,
+    /// Whether some thread has waited for the grids before.
+    grid_waited: bool,
+}
+
+impl Sanitizer {
+    /// For a launch that starts after everything before it, or early, while a chain of launches may still run.
+    pub(crate) fn new(chain: Option<Chain>) -> Box<Sanitizer> {
+        Box::new(Sanitizer { chain, ..Sanitizer::default() })
+    }
+
+    /// The current block's state.
+    #[inline]
+    fn shadow(&mut self, ctx: &Context) -> &mut BlockShadow {
+        if self.current_block != Some(ctx.block.linear) {
+            self.change_block(ctx);
+        }
+        &mut self.current
+    }
+
+    #[cold]
+    fn change_block(&mut self, ctx: &Context) {
+        let linear = ctx.block.linear;
+        let next = self.resident.remove(&linear);
+        let next =
+            next.unwrap_or_else(|| BlockShadow::new(linear, ctx.block.warps.len(), ctx.facts.shared_bytes as usize));
+        let before = std::mem::replace(&mut self.current, next);
+        if let Some(block) = self.current_block.replace(linear) {
+            self.resident.insert(block, before);
+        }
+    }
+
+    /// An ordinary launch has finished this block.
+    pub(crate) fn end_block(&mut self, linear: u64) {
+        if self.current_block == Some(linear) {
+            self.current_block = None;
+        }
+        self.published.forget_block(linear);
+    }
+
+    /// The launch has ended: what it wrote in global memory.
+    ///
+    /// # Errors
+    /// It started early, and none of its threads has waited.
+    pub(crate) fn end_launch(&self, memory: &Snapshot) -> Result<Ranges, Fault> {
+        if self.chain.is_some() && !self.grid_waited {
+            let message = "the kernel was launched to start early and no thread of it executes griddepcontrol.wait: it may \
+                           end, and the kernel after it may go on, before the kernel before it has ended";
+            return Err(Fault::new(FaultKind::Race, message));
+        }
+        let ranges = self.global.iter().zip(&memory.allocations).flat_map(|(pages, allocation)| {
+            let base = allocation.base;
+            pages.written().into_iter().map(move |(start, end)| (base + start, base + end))
+        });
+        Ok(ranges.collect())
+    }
+
+    /// Checks and remembers an access; global addresses, or offsets in shared memory.
+    pub(crate) fn touch(
+        &mut self,
+        ctx: &Context,
+        mask: u32,
+        addresses: &[u64; 32],
+        touch: Touch,
+    ) -> Result<(), (usize, Fault)> {
+        let line = ctx.code[ctx.warp.pc as usize].line;
+        self.touch_at(ctx, line, mask, addresses, touch)
+    }
+
+    fn touch_at(
+        &mut self,
+        ctx: &Context,
+        line: u32,
+        mask: u32,
+        addresses: &[u64; 32],
+        touch: Touch,
+    ) -> Result<(), (usize, Fault)> {
+        let (block, warp) = (ctx.block.linear, ctx.warp.index as usize);
+        let reads = touch.kind != Kind::Store;
+        let writes = touch.kind != Kind::Load;
+        self.shadow(ctx);
+        if touch.space == Space::Shared {
+            self.expect_landed(ctx, mask, addresses, touch)?;
+        } else {
+            self.expect_waited(warp, mask, addresses, touch)?;
+        }
+        if reads {
+            self.written(ctx, mask, addresses, touch)?;
+        }
+        let scope = if touch.block_scope { Scope::Block } else { Scope::Device };
+        let place = |l: usize| Place { address: addresses[l], shared: touch.space == Space::Shared, scope };
+        if touch.strong && reads {
+            let (order, published) = (&mut self.current.order, &self.published);
+            lanes_of(mask).for_each(|l| order.read(published, warp, place(l), touch.acquire));
+        }
+        if self.records.len() >= MOST_RECORDS {
+            let message = format!(
+                "the sanitizer keeps at most {MOST_RECORDS} memory instructions of a launch; run a smaller launch"
+            );
+            return Err((mask.trailing_zeros() as usize, Fault::new(FaultKind::InvalidLaunch, message)));
+        }
+        let record = Record {
+            block,
+            clock: self.current.order.clock(warp),
+            line,
+            warp: warp as u16,
+            strong: touch.strong,
+            block_scope: touch.block_scope,
+        };
+        let index = self.records.len() as u64;
+        self.records.push(record);
+        if let Err((l, address, other, did)) = self.check(ctx, mask, addresses, touch, index) {
+            return Err((l, self.race(ctx, touch, address, other, did)));
+        }
+        if touch.space == Space::Shared && writes {
+            for l in lanes_of(mask) {
+                let at = addresses[l] as usize;
+                if touch.asynchronous {
+                    for word in at as u64 / 4..(at as u64 + touch.bytes).div_ceil(4) {
+                        let awaited = self.current.awaited.entry(word).or_insert((0, line));
+                        *awaited = (awaited.0 + 1, line);
+                    }
+                } else {
+                    self.current.written[at..at + touch.bytes as usize].fill(true);
+                }
+            }
+        }
+        if writes && touch.strong {
+            self.current.order.write(&mut self.published, warp, mask, place, touch.release);
+        }
+        Ok(())
+    }
+
+    /// Asynchronous copies of the current warp have been waited for: lanes, lines, offsets in shared memory and bytes.
+    pub(crate) fn land(&mut self, ctx: &Context, copies: &[Landing]) -> Result<(), (usize, Fault)> {
+        self.shadow(ctx);
+        for copy in copies {
+            for word in copy.target / 4..(copy.target + copy.bytes).div_ceil(4) {
+                if let Some(awaited) = self.current.awaited.get_mut(&word) {
+                    awaited.0 -= 1;
+                    if awaited.0 == 0 {
+                        self.current.awaited.remove(&word);
+                    }
+                }
+            }
+        }
+        // One instruction's worth at a time: the same line and width, each lane once.
+        let mut left = copies;
+        while let Some(first) = left.first() {
+            let (mut mask, mut addresses) = (0u32, [first.target; 32]);
+            let fits = |mask: u32, copy: &Landing| {
+                copy.line == first.line && copy.bytes == first.bytes && mask >> copy.lane & 1 == 0
+            };
+            let mut count = 0;
+            while let Some(copy) = left.get(count).filter(|copy| fits(mask, copy)) {
+                mask |= 1 << copy.lane;
+                addresses[copy.lane] = copy.target;
+                count += 1;
+            }
+            let touch = Touch {
+                space: Space::Shared,
+                kind: Kind::Store,
+                strong: false,
+                acquire: false,
+                release: false,
+                block_scope: false,
+                asynchronous: false,
+                bytes: first.bytes,
+                allocation: usize::MAX,
+            };
+            self.touch_at(ctx, first.line, mask, &addresses, touch)?;
+            left = &left[count..];
+        }
+        Ok(())
+    }
+
+    /// Shared memory must not be touched while a `cp.async` may write it.
+    fn expect_landed(
+        &self,
+        ctx: &Context,
+        mask: u32,
+        addresses: &[u64; 32],
+        touch: Touch,
+    ) -> Result<(), (usize, Fault)> {
+        let awaited = &self.current.awaited;
+        if awaited.is_empty() {
+            return Ok(());
+        }
+        for l in lanes_of(mask) {
+            let words = addresses[l] / 4..(addresses[l] + touch.bytes).div_ceil(4);
+            let Some((word, (_, line))) =
+                words.map(|word| (word, awaited.get(&word))).find_map(|(w, a)| Some((w, *a?)))
+            else {
+                continue;
+            };
+            let text = ctx.program.source.line(line);
+            let message = format!(
+                "this thread {} {} bytes at {:#x} of shared memory, of which the asynchronous copy at line {line} `{text}` \
+                 writes the word at {:#x}, and nothing has waited for it (cp.async.wait_group)",
+                verb(touch.kind),
+                touch.bytes,
+                addresses[l],
+                word * 4
+            );
+            return Err((l, Fault::new(FaultKind::Race, message)));
+        }
+        Ok(())
+    }
+
+    /// Before it has waited, a kernel that started early must leave alone what kernels before it write.
+    fn expect_waited(&self, warp: usize, mask: u32, addresses: &[u64; 32], touch: Touch) -> Result<(), (usize, Fault)> {
+        let Some(chain) = &self.chain else {
+            return Ok(());
+        };
+        for l in lanes_of(mask & !self.current.waited[warp]) {
+            let address = addresses[l];
+            let message = if touch.kind != Kind::Load {
+                format!(
+                    "this thread {} {} bytes at {address:#x} before griddepcontrol.wait, in a kernel launched to start early: \
+                     kernels before it may still run",
+                    verb(touch.kind),
+                    touch.bytes
+                )
+            } else if let Some(kernel) = chain.writer_of(address, touch.bytes) {
+                format!(
+                    "this thread reads {} bytes at {address:#x} before griddepcontrol.wait, in a kernel launched to start \
+                     early: kernel `{kernel}`, which may still run, writes them",
+                    touch.bytes
+                )
+            } else {
+                continue;
+            };
+            return Err((l, Fault::new(FaultKind::Race, message)));
+        }
+        Ok(())
+    }
+
+    /// `griddepcontrol.wait`.
+    pub(crate) fn grid_wait(&mut self, ctx: &Context, mask: u32) {
+        let warp = ctx.warp.index as usize;
+        self.shadow(ctx).waited[warp] |= mask;
+        self.grid_waited = true;
+    }
+
+    /// Compares an access, already recorded at `index`, with what its bytes remember, and makes them remember it. An
+    /// error is a conflict: the lane, the address, the access it conflicts with and what that did.
+    fn check(
+        &mut self,
+        ctx: &Context,
+        mask: u32,
+        addresses: &[u64; 32],
+        touch: Touch,
+        index: u64,
+    ) -> Result<(), (usize, u64, u64, &'static str)> {
+        let mut shared = std::mem::take(&mut self.current.shared);
+        let mut global = std::mem::take(&mut self.global);
+        let pages = match touch.space {
+            Space::Shared => &mut shared,
+            _ => {
+                if touch.allocation >= global.len() {
+                    global.resize_with(touch.allocation + 1, Pages::default);
+                }
+                &mut global[touch.allocation]
+            }
+        };
+        let mut judge = Judge::new(&self.records, &self.current.order, index);
+        let reads_only = touch.kind == Kind::Load;
+        let mut verdict = Ok(());
+        'lanes: for l in lanes_of(mask) {
+            let lane = l as u64;
+            let me = 1 + index * 32 + lane;
+            let (cells, shift) = pages.cells(touch.offset(ctx, addresses[l]), touch.bytes);
+            for (i, cell) in cells.iter_mut().enumerate() {
+                let conflict = if judge.races(WRITE, cell.write, lane) {
+                    Some((cell.write, "wrote"))
+                } else if reads_only {
+                    None
+                } else if judge.races(READ, cell.read, lane) {
+                    Some((cell.read, "read"))
+                } else if judge.races(READ_OTHER, cell.read_other, lane) {
+                    Some((cell.read_other, "read"))
+                } else {
+                    None
+                };
+                if let Some((other, did)) = conflict {
+                    verdict = Err((l, addresses[l] + ((i as u64) << shift), other, did));
+                    break 'lanes;
+                }
+                if !reads_only {
+                    *cell = Cell { write: me, read: 0, read_other: 0 };
+                } else if cell.read == 0 || judge.same_thread(READ, cell.read, lane) {
+                    cell.read = me;
+                } else {
+                    cell.read_other = me;
+                }
+            }
+        }
+        self.current.shared = shared;
+        self.global = global;
+        verdict
+    }
+
+    fn race(&self, ctx: &Context, touch: Touch, address: u64, other: u64, did: &str) -> Fault {
+        let record = self.records[(other as usize - 1) / 32];
+        let lane = (other - 1) % 32;
+        let thread = record.warp as u32 * 32 + lane as u32;
+        let [bx, by, _] = ctx.facts.block;
+        let [gx, gy, _] = ctx.facts.grid.map(u64::from);
+        let (tx, ty, tz) = (thread % bx, thread / bx % by, thread / (bx * by));
+        let b = record.block;
+        let (cx, cy, cz) = (b % gx, b / gx % gy, b / (gx * gy));
+        let verb = verb(touch.kind);
+        let place = match touch.space {
+            Space::Shared => format!("byte {address:#x} of shared memory"),
+            _ => format!("the byte at {address:#x}"),
+        };
+        let text = ctx.program.source.line(record.line);
+        Fault::new(
+            FaultKind::Race,
+            format!(
+                "this thread {verb} {place}, which block ({cx},{cy},{cz}) thread ({tx},{ty},{tz}) {did} at line {} `{text}`, and nothing orders the two",
+                record.line
+            ),
+        )
+    }
+
+    fn written(&mut self, ctx: &Context, mask: u32, addresses: &[u64; 32], touch: Touch) -> Result<(), (usize, Fault)> {
+        if touch.space != Space::Shared && ctx.memory.allocations[touch.allocation].is_complete() {
+            return Ok(());
+        }
+        for l in lanes_of(mask) {
+            let address = addresses[l];
+            let hole = match touch.space {
+                Space::Shared => {
+                    let start = address as usize;
+                    let written = &self.shadow(ctx).written[start..start + touch.bytes as usize];
+                    let hole = written.iter().position(|w| !w);
+                    hole.map(|i| address + i as u64)
+                }
+                _ => {
+                    let allocation = &ctx.memory.allocations[touch.allocation];
+                    allocation.first_unwritten(address, touch.bytes as usize)
+                }
+            };
+            if let Some(hole) = hole {
+                let place = match touch.space {
+                    Space::Shared => "shared memory".to_owned(),
+                    _ => {
+                        let allocation = &ctx.memory.allocations[touch.allocation];
+                        format!("the {}-byte allocation at {:#x}", allocation.len, allocation.base)
+                    }
+                };
+                let message = format!(
+                    "load of {} bytes at {address:#x}: the byte at {hole:#x} of {place} was never written",
+                    touch.bytes
+                );
+                return Err((l, Fault::new(FaultKind::Uninitialised, message)));
+            }
+        }
+        Ok(())
+    }
+
+    /// A barrier of the block is complete; `warps` took part.
+    pub(crate) fn barrier(&mut self, ctx: &Context, id: u8, warps: u64) {
+        let shadow = self.shadow(ctx);
+        shadow.order.barrier(id as usize, warps);
+        let took_part = |w: &usize| warps >> w & 1 != 0;
+        if (0..shadow.waited.len()).filter(took_part).any(|w| shadow.waited[w] != 0) {
+            (0..shadow.waited.len()).filter(took_part).for_each(|w| shadow.waited[w] = u32::MAX);
+        }
+    }
+
+    /// The current warp arrives at a barrier and does not wait.
+    pub(crate) fn arrive(&mut self, ctx: &Context, id: u8) {
+        let warp = ctx.warp.index as usize;
+        self.shadow(ctx).order.arrive(warp, id as usize);
+    }
+
+    /// Lanes of the current warp meet.
+    pub(crate) fn warp_sync(&mut self, ctx: &Context, mask: u32) {
+        let warp = ctx.warp.index as usize;
+        if mask.count_ones() > 1 {
+            let shadow = self.shadow(ctx);
+            shadow.order.warp_sync(warp);
+            if shadow.waited[warp] & mask != 0 {
+                shadow.waited[warp] |= mask;
+            }
+        }
+    }
+
+    /// A fence of lanes of the current warp.
+    pub(crate) fn fence(&mut self, ctx: &Context, mask: u32, block_scope: bool, acquires: bool, releases: bool) {
+        let warp = ctx.warp.index as usize;
+        let scope = if block_scope { Scope::Block } else { Scope::Device };
+        self.shadow(ctx).order.fence(warp, mask, scope, acquires, releases);
+    }
+}
+
+fn verb(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Load => "reads",
+        Kind::Store => "writes",
+        Kind::Atomic => "atomically changes",
+    }
+}
+
+/// An asynchronous copy that has been waited for.
+#[derive(Clone, Copy)]
+pub(crate) struct Landing {
+    pub(crate) lane: usize,
+    /// Of the instruction that began it.
+    pub(crate) line: u32,
+    /// Offset in shared memory.
+    pub(crate) target: u64,
+    pub(crate) bytes: u64,
+}
