@@ -1,6 +1,7 @@
 //! Text generation from GGUF language models on an NVIDIA GPU, with every kernel written in Rust.
 
 pub mod atomic_file;
+pub mod bench;
 pub mod chat;
 pub mod cli;
 pub mod forward;

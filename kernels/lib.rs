@@ -13,12 +13,14 @@
 pub mod argmax;
 pub mod attention;
 pub mod attention_decode;
+pub mod bandwidth;
 pub mod blocks;
 pub mod cache;
 pub mod embedding;
 pub mod experts;
 pub mod gemv;
 pub mod matmul;
+pub mod noise;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;
@@ -53,6 +55,8 @@ const KERNELS: &[cuda_std::KernelInfo] = &[
     attention::attention_q8_0_96.info(),
     attention::attention_q8_0_128.info(),
     attention::attention_q8_0_256.info(),
+    bandwidth::bandwidth_read.info(),
+    bandwidth::bandwidth_copy.info(),
     cache::cache_store_f32.info(),
     cache::cache_store_f16.info(),
     cache::cache_store_bf16.info(),
@@ -68,6 +72,12 @@ const KERNELS: &[cuda_std::KernelInfo] = &[
     matmul::matmul_input_f16.info(),
     matmul::matmul_input_bf16.info(),
     matmul::matmul_epilogue.info(),
+    noise::noise_bits.info(),
+    noise::noise_scales.info(),
+    noise::noise_exponents.info(),
+    noise::noise_f32.info(),
+    noise::noise_f16.info(),
+    noise::noise_bf16.info(),
     rmsnorm::rmsnorm.info(),
     rope::rope_halves.info(),
     rope::rope_neighbours.info(),

@@ -3,9 +3,12 @@
 //! The word and the nonce are made when the test runs, so a stored answer cannot pass; the word must be there once as a
 //! whole word, the nonce not at all.
 
+mod support;
+
 use std::process::Command;
 
 use serde_json::Value;
+use support::places::{program, root};
 
 /// A repeatable source of random values (SplitMix64); prints its seed.
 struct Random(u64);
@@ -87,7 +90,7 @@ fn whole_words(text: &str, word: &str) -> usize {
 }
 
 fn ask(arguments: &[&str]) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_ferrowarp"))
+    let output = Command::new(program())
         .args(["generate", "--format", "json"])
         .args(arguments)
         .output()
@@ -120,7 +123,7 @@ fn nineteen_of_twenty_haiku_hold_a_word_made_up_just_now() {
 
 #[test]
 fn poems_are_llama_cpps_token_for_token() {
-    let golden = std::fs::read("tests/fixtures/haiku/golden.json").unwrap();
+    let golden = std::fs::read(root().join("tests/fixtures/haiku/golden.json")).unwrap();
     let golden: Value = serde_json::from_slice(&golden).unwrap();
     for prompt in golden["prompts"].as_array().expect("prompts") {
         let ids: Vec<String> = prompt["ids"].as_array().unwrap().iter().map(Value::to_string).collect();

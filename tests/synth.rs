@@ -268,3 +268,35 @@ fn the_command_writes_a_file_that_generates() {
     let (success, _, stderr) = run(&["synth", "--shape", "gpt-5", "--type", "f16", "-o", file]);
     assert!(!success && stderr.contains("qwen2.5-0.5b"), "{stderr}");
 }
+
+#[test]
+fn a_model_without_matrices_gets_them_on_the_device() {
+    for name in ["tiny-qwen2", "tiny-llama", "tiny-qwen3moe"] {
+        for file_type in [FileType::F16, FileType::BF16, FileType::Q4_K_M, FileType::MXFP4_MOE] {
+            let synth = Synth::new(Shape::find(name).unwrap(), file_type, 5);
+            let mut written = Vec::new();
+            synth.write(&mut written, &mut |_| {}).unwrap();
+            let (whole, hollow) = (Gguf::from_bytes(written, name).unwrap(), synth.without_matrices().unwrap());
+            assert!(hollow.lacks_matrices() && !whole.lacks_matrices());
+            // All but the matrices is there: the rotation's divisors too, which are part of the hyperparameters.
+            assert_eq!(Config::from_gguf(&hollow).unwrap(), Config::from_gguf(&whole).unwrap());
+            for (tensor, other) in whole.tensors().zip(hollow.tensors()) {
+                assert_eq!(
+                    (&tensor.name, &tensor.dims, tensor.tensor_type),
+                    (&other.name, &other.dims, other.tensor_type)
+                );
+                if tensor.dims.len() == 1 {
+                    assert_eq!(whole.data(tensor), hollow.data(other), "{}", tensor.name);
+                }
+            }
+            let gpu = Gpu::open(DeviceChoice::Soft).unwrap();
+            let mut engine = Engine::load(gpu, &hollow, EngineOptions::default(), &mut |_, _| {}).unwrap();
+            for token in [7, 8, 9] {
+                engine.decode(token).unwrap();
+            }
+            let logits = engine.logits().unwrap();
+            let size = logits.iter().map(|logit| logit * logit).sum::<f32>() / logits.len() as f32;
+            assert!((0.05..100.0).contains(&size), "{name} {}: the logits' mean square is {size}", file_type.name());
+        }
+    }
+}

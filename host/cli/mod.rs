@@ -3,6 +3,7 @@
 //! Each command is a file with its arguments and what it does; what several share are groups of arguments in files of their
 //! own (`model`, `prompt`, `chat_template`, `sampling`, `generation`). Exit codes: 0, 1 for every error, 130 when interrupted.
 
+mod bench;
 mod chat;
 mod chat_template;
 mod completions;
@@ -64,6 +65,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Show what a model file holds.
     Inspect(inspect::Arguments),
+    /// Measure how fast models and kernels run.
+    Bench(bench::Arguments),
     /// Write a model file of a published shape, with random weights.
     Synth(synth::Arguments),
     /// List the devices found, and where they were looked for.
@@ -104,6 +107,7 @@ pub fn run() -> ExitCode {
         Command::Diff(arguments) => arguments.run(),
         Command::Verify(arguments) => arguments.run(),
         Command::Inspect(arguments) => arguments.run(),
+        Command::Bench(arguments) => arguments.run(),
         Command::Synth(arguments) => arguments.run(),
         Command::Devices => devices::run(),
         Command::Completions(arguments) => arguments.run(),

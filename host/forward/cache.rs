@@ -37,6 +37,11 @@ impl KvCache {
         cache_type.bytes(config.n_kv_heads * n_context, config.head_dim).next_multiple_of(256)
     }
 
+    /// Where the keys begin, and the values.
+    pub fn addresses(&self) -> [u64; 2] {
+        [self.keys.address(), self.values.address()]
+    }
+
     /// A layer's keys, `[n_kv_heads][n_context][head_dim]`.
     pub fn keys(&self, layer: usize) -> SubSlice<'_, u8> {
         self.keys.slice(layer * self.layer_bytes..(layer + 1) * self.layer_bytes)

@@ -13,6 +13,7 @@ mod error;
 mod plan;
 mod state;
 mod trace;
+mod traffic;
 mod weights;
 
 use std::ops::Range;
@@ -32,7 +33,7 @@ use decode::Decode;
 pub use error::EngineError;
 pub use plan::{MemoryPlan, ScratchPlan, Size};
 use trace::{probabilities, record};
-pub use weights::{DeviceLayer, DeviceWeights, FeedForward, turns};
+pub use weights::{DeviceLayer, DeviceWeights, FeedForward, MatrixSource, turns};
 
 /// How an engine is set up.
 #[derive(Clone, Copy, Debug)]
@@ -176,11 +177,12 @@ impl Engine {
     ) -> Result<Engine, EngineError> {
         let config = Config::from_gguf(gguf)?;
         let views = ModelWeights::new(gguf, &config)?;
+        let source = if gguf.lacks_matrices() { MatrixSource::Noise } else { MatrixSource::File };
         let mut plan = MemoryPlan::new(gguf, &config, &options)?;
         let (free, _) = gpu.memory()?;
         plan.expect_room(gguf, &config, &options, gpu.backend(), free as u64)?;
         // The weights first: loading them takes a buffer that the rest then has the place of.
-        let weights = DeviceWeights::upload(&gpu, &config, &views, progress)?;
+        let weights = DeviceWeights::upload(&gpu, &config, &views, source, progress)?;
         Ok(Engine {
             cache: KvCache::new(&gpu, &config, plan.n_context, options.cache_type)?,
             decode: Decode::new(&gpu, &config, plan.n_context, &options)?,

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::{
     gpu::{Buffer, Gpu, Transfer, Weights, parts},
     model::{Config, LayerWeights, ModelWeights, WeightView},
+    synth::{fill_on_device, matrix_deviation},
 };
 
 use super::EngineError;
@@ -106,9 +107,19 @@ pub fn allocations(config: &Config, weights: &ModelWeights) -> Vec<usize> {
     bytes
 }
 
+/// Where matrices come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatrixSource {
+    /// The file.
+    File,
+    /// Nowhere: random values are made on the device, for measurements ([`Gguf::lacks_matrices`](crate::gguf::Gguf)).
+    Noise,
+}
+
 /// Allocates views one after another, and notes what goes there.
 struct Allocator<'a, 'v> {
     gpu: &'a Gpu,
+    source: MatrixSource,
     transfers: Vec<Transfer<'v>>,
 }
 
@@ -120,6 +131,12 @@ impl<'v> Allocator<'_, 'v> {
         let (parts, bytes) = parts(&types, n_in, n_matrices);
         let n_out = views.iter().map(|view| view.rows).sum();
         let weights = Weights { data: self.gpu.alloc(views[0].name, bytes)?, parts, n_matrices, n_out, n_in };
+        if self.source == MatrixSource::Noise {
+            // Each stack has a random stream of its own, by where it lies.
+            let stream = (weights.data.address() >> 8) as u32;
+            fill_on_device(self.gpu, &weights, matrix_deviation(n_in as u64), stream)?;
+            return Ok(weights);
+        }
         let mut before = 0;
         for view in views {
             self.transfers.push(Transfer::of_rows(weights.rows(before..before + view.rows), view.data));
@@ -186,9 +203,10 @@ impl DeviceWeights {
         gpu: &Gpu,
         config: &Config,
         weights: &ModelWeights,
+        source: MatrixSource,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<DeviceWeights, EngineError> {
-        let mut allocator = Allocator { gpu, transfers: Vec::new() };
+        let mut allocator = Allocator { gpu, source, transfers: Vec::new() };
         let token_embd = Rc::new(allocator.stack(&[weights.token_embd])?);
         let output = if config.tied_output { token_embd.clone() } else { Rc::new(allocator.stack(&[weights.output])?) };
         let rope = config.rope.table();

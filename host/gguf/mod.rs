@@ -30,7 +30,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 
 pub(crate) use error::printable;
 pub use error::{GgufError, Rule};
@@ -48,6 +48,7 @@ pub struct Gguf {
     by_name: HashMap<String, usize>,
     /// The bytes of each part; [`TensorInfo::part`] says which one holds a tensor.
     parts: Vec<Bytes>,
+    lacks_matrices: bool,
 }
 
 /// Where a part's bytes live.
@@ -106,10 +107,33 @@ impl Gguf {
         split::refuse(Gguf::single(Bytes::Owned(bytes), name)?)
     }
 
+    /// A model whose matrices are not in `map`, only their places: whoever loads it makes them. `name` stands for the path in
+    /// messages.
+    ///
+    /// # Errors
+    /// [`GgufError::Rejected`], as [`Gguf::open`].
+    pub fn without_matrices(map: MmapMut, name: &str) -> Result<Gguf, GgufError> {
+        let map = map.make_read_only().map_err(|source| GgufError::Open { file: name.to_owned(), source })?;
+        Ok(Gguf { lacks_matrices: true, ..Gguf::single(Bytes::Mapped(map), name)? })
+    }
+
+    /// Whether the matrices' bytes mean nothing, the vectors' alone do.
+    pub fn lacks_matrices(&self) -> bool {
+        self.lacks_matrices
+    }
+
     fn single(bytes: Bytes, name: &str) -> Result<Gguf, GgufError> {
         let parse::Parsed { version, metadata, tensors } = parse::parse(bytes.as_slice(), name)?;
         let by_name = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        Ok(Gguf { name: name.to_string(), version, metadata, tensors, by_name, parts: vec![bytes] })
+        Ok(Gguf {
+            name: name.to_string(),
+            version,
+            metadata,
+            tensors,
+            by_name,
+            parts: vec![bytes],
+            lacks_matrices: false,
+        })
     }
 
     /// The path or name the model was opened by.

@@ -7,7 +7,7 @@ use driver::sys::{
     CUlaunchAttribute, CUlaunchConfig, cuFuncSetAttribute, cuLaunchKernelEx,
 };
 
-use super::{Gpu, GpuError, check_call};
+use super::{Gpu, GpuError, check_call, launched};
 
 /// The dynamic shared memory (bytes) that a kernel may have without asking for more.
 const SHARED_WITHOUT_ASKING: u32 = 48 << 10;
@@ -119,6 +119,7 @@ impl Gpu {
         arguments: A,
     ) -> Result<(), GpuError> {
         let function = &self.functions[kernel.name()];
+        launched::note(kernel.name());
         function.raise_shared_limit(kernel.name(), launch.shared_bytes)?;
         let mut packed = kernel.pack(arguments);
         let (mut pointers, _) = packed.pointers();

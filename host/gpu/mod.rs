@@ -11,7 +11,9 @@ mod graph;
 pub mod image;
 pub mod kernels;
 mod launch;
+mod launched;
 mod matmul;
+mod timing;
 mod upload;
 mod weights;
 
@@ -31,6 +33,7 @@ pub use buffer::{Buffer, Element, Pinned, Slice, SubSlice};
 pub use graph::Graph;
 pub use image::Image;
 use launch::Function;
+pub use launched::launched;
 pub use matmul::{Activations, Matmul};
 pub use upload::Transfer;
 pub use weights::{Part, Rows, Weights, arrange, parts};

@@ -7,7 +7,11 @@
 //! The data section is a sequence of pieces: up to a mebibyte of one tensor, or the padding after one. Each piece comes
 //! from a random stream of its own, so that threads fill pieces in any order and the file only depends on shape, mix and
 //! seed. While one batch of pieces is written, the next is filled: two batches is all the memory there is.
+//!
+//! A measurement does not even need the file: [`Synth::without_matrices`] has all but the matrices, which are then made on
+//! the device.
 
+mod device;
 mod file;
 mod mix;
 mod random;
@@ -16,9 +20,11 @@ mod vocabulary;
 
 use std::io::{self, Write};
 
+use memmap2::MmapOptions;
 use rayon::prelude::*;
 
-use crate::gguf::{TensorType, Value, Writer};
+use crate::gguf::{Gguf, GgufError, TensorType, Value, Writer};
+pub use device::fill_on_device;
 pub use file::{SynthError, create};
 pub use mix::{FileType, ModelFacts};
 use random::{Random, fill_matrix, fill_vector};
@@ -32,6 +38,7 @@ const BATCH_BYTES: usize = 16 << 20;
 /// A file that could be written.
 pub struct Synth {
     shape: &'static Shape,
+    file_type: FileType,
     seed: u64,
     header: Vec<u8>,
     tensors: Vec<Tensor>,
@@ -45,6 +52,22 @@ struct Tensor {
     bytes: u64,
     /// Bytes after it, up to the next tensor.
     padding: u64,
+}
+
+const ROPE_FACTORS: &str = "rope_freqs.weight";
+const NORM: &str = "norm.weight";
+const BIAS: &str = ".bias";
+
+impl Tensor {
+    /// Whether it is a vector: small, and of F32.
+    fn is_vector(&self) -> bool {
+        self.name == ROPE_FACTORS || self.name.ends_with(NORM) || self.name.ends_with(BIAS)
+    }
+}
+
+/// The standard deviation of a matrix of so many columns: a product with it keeps the size of its input.
+pub fn matrix_deviation(columns: u64) -> f64 {
+    1.0 / (columns as f64).sqrt()
 }
 
 /// A part of the data section.
@@ -92,7 +115,7 @@ impl Synth {
             Tensor { name, columns: dims[0], tensor_type, bytes, padding: writer.data_bytes() - start - bytes }
         });
         let tensors = tensors.collect();
-        Synth { shape, seed, header: writer.header(), tensors }
+        Synth { shape, file_type, seed, header: writer.header(), tensors }
     }
 
     /// The size of the file.
@@ -138,6 +161,28 @@ impl Synth {
         Ok(())
     }
 
+    /// The model without a file: header, norms and biases as [`Synth::write`] writes them, and in the matrices' places memory
+    /// that was never touched. An engine makes such matrices on the device ([`Gguf::lacks_matrices`]).
+    ///
+    /// # Errors
+    /// The system has no address space of that size.
+    pub fn without_matrices(&self) -> Result<Gguf, GgufError> {
+        let name = format!("{} {}", self.shape.name, self.file_type.name());
+        let map = usize::try_from(self.bytes()).map_err(io::Error::other);
+        let map = map.and_then(|bytes| MmapOptions::new().len(bytes).no_reserve_swap().map_anon());
+        let mut map = map.map_err(|source| GgufError::Open { file: name.clone(), source })?;
+        let (header, mut data) = map.split_at_mut(self.header.len());
+        header.copy_from_slice(&self.header);
+        for piece in self.pieces() {
+            let (bytes, rest) = data.split_at_mut(piece.bytes);
+            if matches!(piece.content, Content::Part { tensor, .. } if tensor.is_vector()) {
+                self.fill_piece(&piece, bytes);
+            }
+            data = rest;
+        }
+        Gguf::without_matrices(map, &name)
+    }
+
     /// The data section.
     fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
         let mut streams = 0..;
@@ -173,15 +218,14 @@ impl Synth {
         };
         let mut random = Random::new(self.seed, stream);
         match tensor.name.as_str() {
-            "rope_freqs.weight" => {
+            ROPE_FACTORS => {
                 let factors = self.shape.rope_factors();
                 let factors: &[u8] = bytemuck::cast_slice(&factors);
                 bytes.copy_from_slice(&factors[start as usize..][..bytes.len()]);
             }
-            name if name.ends_with("norm.weight") => fill_vector(1.0, 0.2, &mut random, bytes),
-            name if name.ends_with(".bias") => fill_vector(0.0, 0.2, &mut random, bytes),
-            // A product with such a matrix keeps the size of its input.
-            _ => fill_matrix(tensor.tensor_type, 1.0 / (tensor.columns as f64).sqrt(), &mut random, bytes),
+            name if name.ends_with(NORM) => fill_vector(1.0, 0.2, &mut random, bytes),
+            name if name.ends_with(BIAS) => fill_vector(0.0, 0.2, &mut random, bytes),
+            _ => fill_matrix(tensor.tensor_type, matrix_deviation(tensor.columns), &mut random, bytes),
         }
     }
 }

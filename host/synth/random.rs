@@ -72,10 +72,9 @@ pub fn fill_matrix(tensor_type: TensorType, deviation: f64, random: &mut Random,
         TensorType::IQ4_XS => blocks::<BlockIq4Xs>(deviation, random, bytes),
         TensorType::MXFP4 => {
             random.fill(bytes);
-            // A power of two: the nearest one.
-            let e = (128.0 + (deviation / MXFP4_DEVIATION).log2()).round() as u8;
+            let exponent = mxfp4_exponent(deviation);
             for block in bytemuck::cast_slice_mut::<u8, BlockMxfp4>(bytes) {
-                block.e = e;
+                block.e = exponent;
             }
         }
     }
@@ -156,8 +155,32 @@ fn blocks<B: RandomBlock>(deviation: f64, random: &mut Random, bytes: &mut [u8])
     }
 }
 
+/// Where a type's blocks have their scales, and what these are to the block's values.
+#[derive(Clone, Copy, Debug)]
+pub struct ScaleFacts {
+    /// The standard deviation of the block's values where the scale is 1 and the bits are random.
+    pub deviation: f64,
+    /// The byte at which the scale begins.
+    pub at: usize,
+    /// The byte at which the second number begins, where there is one, and what it is to the scale.
+    pub second: Option<(usize, f64)>,
+}
+
 macro_rules! random_blocks {
     ($($block:ident $deviation:literal $($second:ident $offset:literal)?;)+) => {
+        /// The half-precision scales of a type's blocks; `None` for floats and for a type whose scale is a power of two.
+        pub fn scale_facts(tensor_type: TensorType) -> Option<ScaleFacts> {
+            $(if tensor_type == $block::TYPE {
+                let second: &[(usize, f64)] = &[$((std::mem::offset_of!($block, $second), $offset))?];
+                return Some(ScaleFacts {
+                    deviation: $deviation,
+                    at: std::mem::offset_of!($block, d),
+                    second: second.first().copied(),
+                });
+            })+
+            None
+        }
+
         $(impl RandomBlock for $block {
             const DEVIATION: f64 = $deviation;
             const OFFSET: f64 = 0.0 $(+ $offset)?;
@@ -188,6 +211,11 @@ random_blocks! {
 }
 
 const MXFP4_DEVIATION: f64 = 5.85;
+
+/// The exponent of MXFP4 blocks with about that standard deviation: the nearest power of two.
+pub fn mxfp4_exponent(deviation: f64) -> u8 {
+    (128.0 + (deviation / MXFP4_DEVIATION).log2()).round() as u8
+}
 
 #[cfg(test)]
 mod tests {

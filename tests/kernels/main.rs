@@ -3,17 +3,23 @@
 //!
 //! The inputs are random; a failure prints the seed, and `FERROWARP_SEED` runs it again. Outputs are poisoned first, with
 //! a margin behind them that must stay poisoned: a value that is not written, or written where it should not be, fails.
+//!
+//! With `FERROWARP_LAUNCHED` naming a file the tests write there which kernels they launched; the ignored test, run
+//! afterwards, fails where one of the registered kernels is not among them.
 
 mod argmax;
 mod attention;
 mod attention_decode;
+mod bandwidth;
 mod blocks;
 mod cache;
 mod embedding;
 mod experts;
 mod gemv;
 mod graph;
+mod launched;
 mod matmul;
+mod noise;
 mod rmsnorm;
 mod rope;
 mod support;

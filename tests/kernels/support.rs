@@ -1,5 +1,7 @@
 //! What the kernel tests share: the device, random values, poisoned outputs and comparison.
 
+use std::{collections::BTreeSet, ops::Deref, path::PathBuf, sync::Mutex};
+
 use driver::{Backend, DeviceChoice};
 use ferrowarp::{
     gguf::TensorType,
@@ -13,15 +15,47 @@ const MARGIN: usize = 64;
 /// The byte that outputs are filled with: as `f32` it is a NaN.
 const POISON: u8 = 0xff;
 
+/// Where the kernels that the tests launched are written, a name a line, if anywhere: `FERROWARP_LAUNCHED`.
+pub fn launched_file() -> Option<PathBuf> {
+    std::env::var_os("FERROWARP_LAUNCHED").map(PathBuf::from)
+}
+
+/// A test's device, which says at the test's end what the tests so far have launched.
+pub struct TestGpu(Gpu);
+
+impl Deref for TestGpu {
+    type Target = Gpu;
+
+    fn deref(&self) -> &Gpu {
+        &self.0
+    }
+}
+
+impl Drop for TestGpu {
+    fn drop(&mut self) {
+        static WRITING: Mutex<()> = Mutex::new(());
+        let Some(file) = launched_file() else {
+            return;
+        };
+        let _alone = WRITING.lock();
+        let names: BTreeSet<&str> = ferrowarp::gpu::launched();
+        let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
+        if let Err(error) = std::fs::write(&file, lines) {
+            // A test that fails drops its device too: no second panic.
+            eprintln!("{}: {error}", file.display());
+        }
+    }
+}
+
 /// Opens the device that `FERROWARP_DEVICE` names, on softcuda with the sanitizer on.
-pub fn gpu() -> Gpu {
+pub fn gpu() -> TestGpu {
     let choice = std::env::var("FERROWARP_DEVICE").unwrap_or_else(|_| "auto".into());
     let choice: DeviceChoice = choice.parse().expect("FERROWARP_DEVICE");
     let gpu = Gpu::open(choice).expect("the device asked for");
     if gpu.backend() == Backend::Soft {
         driver::soft::device().expect("softcuda").set_sanitizer(true);
     }
-    gpu
+    TestGpu(gpu)
 }
 
 /// A repeatable source of random values (SplitMix64; Steele, Lea and Flood, 2014).

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use ferrowarp::trace::{Trace, TraceTensor};
 use serde_json::Value;
 
+use super::places::root;
+
 /// One model and its golden numbers.
 pub struct Golden {
     pub name: String,
@@ -41,7 +43,7 @@ pub fn folders() -> Vec<PathBuf> {
     if let Some(folder) = std::env::var_os("FERROWARP_FIXTURES") {
         return vec![PathBuf::from(folder)];
     }
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let checkout = root();
     let beside = checkout.join("../shared/fixtures");
     let mut folders = vec![checkout.join("tests/fixtures")];
     folders.extend(beside.is_dir().then_some(beside));
@@ -72,7 +74,7 @@ pub fn goldens() -> Vec<Golden> {
 
 /// A model of the project's own fixtures.
 pub fn own(name: &str) -> Golden {
-    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"), name.to_string())
+    read(&root().join("tests/fixtures"), name.to_string())
 }
 
 fn read(folder: &Path, name: String) -> Golden {

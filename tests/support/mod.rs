@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test uses its part.
 
 pub mod fixtures;
+pub mod places;
 pub mod tiny;
 
 /// Checks an error's message about `model.gguf`: one line, in the house's order, with `parts` in it.

@@ -91,6 +91,9 @@ pub struct Counters {
     pub shared_store_bytes: u64,
     /// Wavefronts of shared memory beyond the fewest that requests of that width need.
     pub shared_conflicts: u64,
+    /// The most wavefronts that such a request, or such a part of one, needed: 2 for a two-way conflict. 0 where none needed
+    /// more than the fewest.
+    pub shared_ways: u64,
     /// Barrier arrivals of warps (`bar.sync`, `barrier.sync`, `bar.red`, `bar.arrive`).
     pub barriers: u64,
     /// Branches at which the lanes of a warp went both ways.
@@ -108,7 +111,16 @@ impl Counters {
         self.by_class[class as usize]
     }
 
-    pub(crate) fn add(&mut self, other: &Counters) {
+    /// Counts a shared request by its wavefronts beyond the fewest and the most of a part of it.
+    pub(crate) fn count_wavefronts(&mut self, (extra, ways): (u64, u64)) {
+        if extra > 0 {
+            self.shared_conflicts += extra;
+            self.shared_ways = self.shared_ways.max(ways);
+        }
+    }
+
+    /// Adds what another launch, or another part of the same, did.
+    pub fn add(&mut self, other: &Counters) {
         for (total, part) in self.by_class.iter_mut().zip(other.by_class) {
             *total += part;
         }
@@ -120,6 +132,7 @@ impl Counters {
         self.shared_load_bytes += other.shared_load_bytes;
         self.shared_store_bytes += other.shared_store_bytes;
         self.shared_conflicts += other.shared_conflicts;
+        self.shared_ways = self.shared_ways.max(other.shared_ways);
         self.barriers += other.barriers;
         self.divergent_branches += other.divergent_branches;
     }
@@ -142,4 +155,15 @@ pub struct LaunchRecord {
     pub early: bool,
     /// What the launch did.
     pub counters: Counters,
+    /// The sectors read of each allocation, as `global_load_sectors` counts them; those of which none was read are not here.
+    pub reads: Vec<AllocationReads>,
+}
+
+/// What a launch read of one allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllocationReads {
+    /// Where the allocation begins.
+    pub address: u64,
+    /// Distinct 32-byte sectors, summed over warp instructions.
+    pub sectors: u64,
 }

@@ -270,7 +270,11 @@ impl Device {
     /// # Errors
     /// The first [`Fault`] of the kernel, or [`FaultKind::InvalidLaunch`] for sizes that do not fit.
     pub fn launch(&self, kernel: &Kernel, launch: &Launch, params: &[u8]) -> Result<Counters, Fault> {
-        let snapshot = self.memory().snapshot();
+        let recording = self.recording.load(Relaxed);
+        let mut snapshot = self.memory().snapshot();
+        if recording {
+            snapshot.count_reads();
+        }
         let counters = if self.sanitizer() {
             let mut chain = self.chain();
             if !launch.early {
@@ -285,7 +289,7 @@ impl Device {
             self.end_chain();
             crate::launch::run(&self.config, &snapshot, kernel, launch, params)?
         };
-        if self.recording.load(Relaxed) {
+        if recording {
             self.records_mut().push(LaunchRecord {
                 kernel: kernel.name().to_owned(),
                 grid: launch.grid,
@@ -294,6 +298,7 @@ impl Device {
                 cooperative: launch.cooperative,
                 early: launch.early,
                 counters,
+                reads: snapshot.reads(),
             });
         }
         Ok(counters)

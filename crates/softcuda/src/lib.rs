@@ -72,7 +72,7 @@ mod program;
 mod ptx;
 mod sanitizer;
 
-pub use counters::{Class, Counters, LaunchRecord};
+pub use counters::{AllocationReads, Class, Counters, LaunchRecord};
 pub use device::{Device, DeviceConfig, Launch};
 pub use fault::{Fault, FaultKind, Location, PtxError};
 pub use module::{Kernel, LoadedModule, Module};

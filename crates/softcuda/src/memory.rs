@@ -9,7 +9,7 @@
 //! Each allocation carries one bit per byte saying whether anybody wrote it. The bits are kept always, sanitizer or not,
 //! so that switching the sanitizer on late gives the truth.
 
-use crate::{Fault, FaultKind};
+use crate::{AllocationReads, Fault, FaultKind};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -165,9 +165,32 @@ fn words(offset: u64, bytes: usize) -> impl Iterator<Item = (usize, u64)> {
 pub(crate) struct Snapshot {
     pub(crate) allocations: Vec<Arc<Allocation>>,
     freed: Arc<BTreeMap<u64, usize>>,
+    /// Sectors read of each allocation, where they are counted.
+    sectors: Option<Arc<[AtomicU64]>>,
 }
 
 impl Snapshot {
+    /// Counts from now on what is read of each allocation.
+    pub(crate) fn count_reads(&mut self) {
+        self.sectors = Some(self.allocations.iter().map(|_| AtomicU64::new(0)).collect());
+    }
+
+    /// Counts a read of the allocation with this index.
+    #[inline(always)]
+    pub(crate) fn count_read(&self, index: usize, sectors: u64) {
+        if let Some(counts) = &self.sectors {
+            counts[index].fetch_add(sectors, Relaxed);
+        }
+    }
+
+    /// What was read of each allocation since they are counted.
+    pub(crate) fn reads(&self) -> Vec<AllocationReads> {
+        let counts = self.sectors.iter().flat_map(|counts| counts.iter());
+        let reads = self.allocations.iter().zip(counts);
+        let reads = reads.map(|(a, count)| AllocationReads { address: a.base, sectors: count.load(Relaxed) });
+        reads.filter(|read| read.sectors > 0).collect()
+    }
+
     pub(crate) fn find(&self, address: u64) -> Option<&Arc<Allocation>> {
         let index = self.allocations.partition_point(|a| a.base <= address).checked_sub(1)?;
         let allocation = &self.allocations[index];

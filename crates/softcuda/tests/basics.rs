@@ -5,7 +5,7 @@
 mod common;
 use common::*;
 use proptest::prelude::*;
-use softcuda::Module;
+use softcuda::{AllocationReads, Module};
 
 const ADD: &str = include_str!("ptx/add.ptx");
 const LANGUAGE: &str = include_str!("ptx/language.ptx");
@@ -30,11 +30,14 @@ fn vector_addition() {
         let mut params = pack(&[dx, dy]);
         params.extend(n.to_le_bytes());
         device.set_sanitizer(!wide);
+        device.set_recording(true);
         let counters = device.launch(&kernel, &launch(4, 256), &params).unwrap();
         let got = download::<f32>(&device, dy, n as usize);
         assert!((0..n as usize).all(|i| got[i] == 1.5 * i as f32));
         assert_eq!(counters.global_load_bytes, 2 * 4 * n as u64);
         assert_eq!(counters.global_store_sectors, (4 * n as u64).div_ceil(32));
+        let reads = [dx, dy].map(|address| AllocationReads { address, sectors: (4 * n as u64).div_ceil(32) });
+        assert_eq!(device.records()[0].reads, reads);
         // 1000 is in the middle of a warp, the only one that diverges.
         assert_eq!(counters.divergent_branches, 1);
     }

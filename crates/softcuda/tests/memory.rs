@@ -456,10 +456,13 @@ fn counters_are_exact() {
     let c = count("setp.gt.u32 %p1, %r1, 1000; @%p1 ld.global.u32 %r8, [%d4];");
     assert_eq!((c.class(Class::GlobalLoad), c.global_load_sectors, c.global_load_bytes), (4, 0, 0));
     // Shared: strides of 1, 2, 32 words, a broadcast, vectors of 16 bytes at strides of 16 and 32.
-    let shared = |stride: u32, load: &str| {
+    let shared_counters = |stride: u32, load: &str| {
         count(&format!("mul.lo.u32 %r8, %r1, {stride}; and.b32 %r8, %r8, 2047; add.u32 %r8, %r5, %r8; {load}"))
-            .shared_conflicts
     };
+    let shared = |stride: u32, load: &str| shared_counters(stride, load).shared_conflicts;
+    for (stride, ways) in [(4, 0), (8, 2), (16, 4), (0, 0)] {
+        assert_eq!(shared_counters(stride, "ld.shared.u32 %r9, [%r8];").shared_ways, ways, "stride {stride}");
+    }
     assert_eq!(shared(4, "ld.shared.u32 %r9, [%r8];"), 0);
     assert_eq!(shared(8, "ld.shared.u32 %r9, [%r8];"), 4);
     assert_eq!(shared(0, "ld.shared.u32 %r9, [%r8];"), 0);

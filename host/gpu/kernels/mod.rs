@@ -6,12 +6,14 @@
 mod argmax;
 mod attention;
 mod attention_decode;
+mod bandwidth;
 mod blocks;
 mod cache;
 mod embedding;
 mod experts;
 mod gemv;
 mod matmul;
+mod noise;
 mod rmsnorm;
 mod rope;
 mod swiglu;
@@ -19,9 +21,11 @@ mod swiglu;
 pub use argmax::ArgmaxScratch;
 pub use attention::{AttentionShape, HEAD_DIMS};
 pub use attention_decode::{AttentionDecode, AttentionScratch, KeySplits};
+pub use bandwidth::BANDWIDTH_VECTOR;
 pub use blocks::block_format;
 pub use cache::CacheType;
 pub use gemv::{Experts, Gemv};
+pub use noise::{NoiseFloat, Strided};
 pub use rope::RopeShape;
 
 use super::{Element, Slice};

@@ -37,6 +37,7 @@ pub(crate) mod work;
 use std::cell::RefCell;
 use std::sync::OnceLock;
 
+pub use softcuda::{Class, LaunchRecord};
 use softcuda::{Device, DeviceConfig, Fault, FaultKind};
 
 use crate::error;

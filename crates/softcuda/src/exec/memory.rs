@@ -183,6 +183,7 @@ pub(crate) fn resolve_row(ctx: &mut Context, ins: &Instruction, bytes: u64, stor
             } else {
                 ctx.counters.global_load_sectors += sectors;
                 ctx.counters.global_load_bytes += moved;
+                ctx.memory.count_read(cached.index, sectors);
             }
             Some(Row { first: first.wrapping_add(cached.delta), stride })
         }
@@ -197,7 +198,7 @@ pub(crate) fn resolve_row(ctx: &mut Context, ins: &Instruction, bytes: u64, stor
             }
             if stride != bytes && stride != 0 {
                 let addresses = std::array::from_fn(|l| first + l as u64 * stride);
-                ctx.counters.shared_conflicts += conflicts(&addresses, FULL, bytes);
+                ctx.counters.count_wavefronts(conflicts(&addresses, FULL, bytes));
             }
             Some(Row { first: (ctx.block.shared.as_mut_ptr() as u64).wrapping_add(first), stride })
         }
@@ -320,6 +321,7 @@ fn account(
                 Kind::Load => {
                     ctx.counters.global_load_sectors += sectors;
                     ctx.counters.global_load_bytes += moved;
+                    ctx.memory.count_read(ctx.sites[ins.site as usize].index, sectors);
                 }
                 Kind::Store => {
                     ctx.counters.global_store_sectors += sectors;
@@ -348,7 +350,7 @@ fn account(
                 Kind::Atomic => {}
             }
             if !contiguous {
-                ctx.counters.shared_conflicts += conflicts(addresses, mask, bytes);
+                ctx.counters.count_wavefronts(conflicts(addresses, mask, bytes));
             }
             if ctx.sanitizer.is_some() {
                 let offsets = addresses.map(|a| a.wrapping_sub(window));
@@ -550,15 +552,15 @@ fn count_sectors(addresses: &[u64; 32]) -> u64 {
     1 + sectors.windows(2).filter(|pair| pair[0] != pair[1]).count() as u64
 }
 
-/// Wavefronts of shared memory beyond one per 128 bytes' worth of lanes.
-pub(crate) fn conflicts(addresses: &[u64; 32], mask: u32, bytes: u64) -> u64 {
+/// Wavefronts of shared memory beyond one per 128 bytes' worth of lanes, and the most that one such part took.
+pub(crate) fn conflicts(addresses: &[u64; 32], mask: u32, bytes: u64) -> (u64, u64) {
     let group = match bytes {
         16 => 8,
         8 => 16,
         _ => 32,
     };
     let words = bytes.div_ceil(4);
-    let mut extra = 0;
+    let (mut extra, mut ways) = (0, 1);
     for start in (0..32).step_by(group) {
         let lanes = || (start..start + group).filter(|l| mask >> l & 1 != 0);
         // Quick answer: each word in a bank of its own, or every lane at the same place.
@@ -592,7 +594,9 @@ pub(crate) fn conflicts(addresses: &[u64; 32], mask: u32, bytes: u64) -> u64 {
                 per_bank[(word & 31) as usize] += 1;
             }
         }
-        extra += per_bank.iter().max().unwrap_or(&1) - 1;
+        let most = per_bank.into_iter().max().unwrap_or(1);
+        extra += most - 1;
+        ways = ways.max(most);
     }
-    extra
+    (extra, ways)
 }

@@ -1,0 +1,176 @@
+//! One token's kernels: the memory is the limit.
+
+use super::{DOWN, GATE_UP, OUTPUT, QKV, Row, Widths, matrix, matrix_bytes, room, values};
+use crate::{
+    gguf::TensorType,
+    gpu::{
+        Activations, Gpu,
+        kernels::{AttentionShape, CacheType, Gemv, HEAD_DIMS, RopeShape},
+    },
+    model::RopePairing,
+};
+
+/// The output matrix, over the whole vocabulary.
+const HEAD: &str = "head";
+
+/// The types of the published files whose speed is measured.
+const PUBLISHED: [TensorType; 5] =
+    [TensorType::F16, TensorType::Q8_0, TensorType::Q5_0, TensorType::Q4_K, TensorType::Q6_K];
+
+pub fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for widths in Widths::all() {
+        for (what, n_out, n_in) in widths.matrices() {
+            rows.extend(PUBLISHED.into_iter().filter(|t| fits(*t, n_in)).map(|t| gemv(&widths, what, t, n_out, n_in)));
+        }
+        let head =
+            [TensorType::F16, TensorType::Q8_0, TensorType::Q6_K].into_iter().filter(|t| fits(*t, widths.n_embd));
+        rows.extend(head.map(|t| gemv(&widths, HEAD, t, widths.n_vocab, widths.n_embd)));
+        for n_positions in [512, 4096] {
+            rows.push(attention(&widths, CacheType::F16, widths.head_dim, n_positions));
+            rows.push(attention(&widths, CacheType::Q8_0, widths.head_dim, n_positions));
+        }
+        rows.extend(around(&widths));
+    }
+    // Every type at one shape, whose rows are whole blocks of all of them; every cache with every size of a head.
+    let small = Widths::small();
+    for tensor_type in TensorType::ALL.iter().copied() {
+        rows.push(gemv(&small, DOWN, tensor_type, small.n_embd, small.n_ff).small());
+        if tensor_type.is_quantised() {
+            let shape = (small.n_embd, small.n_ff);
+            rows.push(product(&small, DOWN, tensor_type, shape, Activations::F32).small());
+        }
+        rows.push(embedding(&small, tensor_type, 512).small());
+    }
+    for cache_type in CacheType::ALL {
+        let head_dims = HEAD_DIMS.into_iter().filter(|dim| cache_type.head_dims().any(|known| known == *dim));
+        rows.extend(head_dims.map(|head_dim| attention(&small, cache_type, head_dim, 300).small()));
+        rows.push(cache_store(&small, cache_type).small());
+    }
+    rows
+}
+
+fn fits(tensor_type: TensorType, n_in: usize) -> bool {
+    (n_in as u64).is_multiple_of(tensor_type.block_elements())
+}
+
+/// A product with what stands around it in a layer: RMSNorm before, SwiGLU or the residual after.
+fn gemv(widths: &Widths, what: &str, tensor_type: TensorType, n_out: usize, n_in: usize) -> Row {
+    product(widths, what, tensor_type, (n_out, n_in), Activations::Q8)
+}
+
+fn product(
+    widths: &Widths,
+    what: &str,
+    tensor_type: TensorType,
+    (n_out, n_in): (usize, usize),
+    activations: Activations,
+) -> Row {
+    let swiglu = what == GATE_UP;
+    let before = [QKV, GATE_UP, HEAD].contains(&what);
+    let after = [OUTPUT, DOWN].contains(&what);
+    let out_len = if swiglu { n_out / 2 } else { n_out };
+    let vectors = n_in * if before { 2 } else { 1 } + out_len * if after { 2 } else { 1 };
+    let bytes = matrix_bytes(tensor_type, n_out, n_in) + 4 * vectors;
+    let exact = if tensor_type.is_quantised() && activations == Activations::F32 { "exact_" } else { "" };
+    let kernel = format!("gemv_{exact}{}", tensor_type.name().to_lowercase());
+    Row::new(kernel, format!("{} {what} {n_out}×{n_in}", widths.name), bytes, move |gpu| {
+        let (weights, x, norm) = (matrix(gpu, tensor_type, n_out, n_in)?, values(gpu, n_in)?, values(gpu, n_in)?);
+        let (residual, out) = (values(gpu, out_len)?, room(gpu, out_len)?);
+        Ok(move |gpu: &Gpu| {
+            let product = Gemv::new(weights.all(), &x, &out).activations(activations);
+            let norm = before.then_some((&*norm, 1e-6));
+            gpu.gemv(&Gemv { norm, residual: after.then_some(&*residual), swiglu, ..product })
+        })
+    })
+}
+
+fn embedding(widths: &Widths, tensor_type: TensorType, n_vocab: usize) -> Row {
+    // The down projection's width, which all types' blocks divide.
+    let n = widths.n_ff;
+    let kernel = format!("embedding_{}", tensor_type.name().to_lowercase());
+    let bytes = matrix_bytes(tensor_type, 1, n) + 4 * n;
+    Row::new(kernel, format!("{} one token of {n}", widths.name), bytes, move |gpu| {
+        let (table, tokens, out) = (matrix(gpu, tensor_type, n_vocab, n)?, gpu.upload("tokens", &[7])?, room(gpu, n)?);
+        Ok(move |gpu: &Gpu| gpu.embedding(table.all(), &tokens, &out, 1))
+    })
+}
+
+fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n_positions: usize) -> Row {
+    let shape = AttentionShape {
+        n_tokens: 1,
+        n_heads: widths.n_heads,
+        n_kv_heads: widths.n_kv_heads,
+        head_dim,
+        n_context: n_positions,
+        window: None,
+    };
+    let n = widths.n_heads * head_dim;
+    let cache_len = cache_type.bytes(widths.n_kv_heads * n_positions, head_dim);
+    let name = format!("{} heads, {n_positions} positions", widths.name);
+    Row::new(format!("attention_{cache_type}_{head_dim}"), name, 2 * cache_len + 8 * n, move |gpu| {
+        let (keys, cached) = (room::<u8>(gpu, cache_len)?, room::<u8>(gpu, cache_len)?);
+        // Zero is a valid key in every type.
+        gpu.fill(&keys, 0)?;
+        gpu.fill(&cached, 0)?;
+        let (q, out) = (values(gpu, n)?, room(gpu, n)?);
+        let positions = gpu.upload("positions", &[n_positions as u32 - 1])?;
+        Ok(move |gpu: &Gpu| gpu.attention(shape, &q, &keys, &cached, cache_type, &positions, &out, None, 0.125))
+    })
+}
+
+fn cache_store(widths: &Widths, cache_type: CacheType) -> Row {
+    let shape = AttentionShape {
+        n_tokens: 1,
+        n_heads: widths.n_heads,
+        n_kv_heads: widths.n_kv_heads,
+        head_dim: widths.head_dim,
+        n_context: 64,
+        window: None,
+    };
+    let (n_kv_heads, head_dim) = (shape.n_kv_heads, shape.head_dim);
+    let n = n_kv_heads * head_dim;
+    let bytes = 4 * n + cache_type.bytes(n_kv_heads, head_dim);
+    Row::new(format!("cache_store_{cache_type}"), format!("{} one token", widths.name), bytes, move |gpu| {
+        let (x, positions) = (values(gpu, n)?, gpu.upload("positions", &[9])?);
+        let cache = room::<u8>(gpu, cache_type.bytes(n_kv_heads * shape.n_context, head_dim))?;
+        Ok(move |gpu: &Gpu| gpu.cache_store(shape, &x, &positions, &cache, cache_type, 1.0))
+    })
+}
+
+/// What is between the products.
+fn around(widths: &Widths) -> Vec<Row> {
+    let Widths { name, n_embd, n_heads, head_dim, n_ff, n_vocab, .. } = *widths;
+    let rmsnorm = Row::new("rmsnorm", format!("{name} one token of {n_embd}"), 12 * n_embd, move |gpu| {
+        let (x, weight, out) = (values(gpu, n_embd)?, values(gpu, n_embd)?, room(gpu, n_embd)?);
+        Ok(move |gpu: &Gpu| gpu.rmsnorm(&x, &weight, &out, 1, 1e-6))
+    });
+    let rope = |pairing, kernel: &str| {
+        let shape = RopeShape { n_tokens: 1, n_heads, head_dim, n_rot: head_dim, pairing };
+        let n = n_heads * head_dim;
+        Row::new(kernel, format!("{name} one token's queries"), 8 * n, move |gpu| {
+            let (x, positions, frequencies) =
+                (values(gpu, n)?, gpu.upload("positions", &[300])?, values(gpu, head_dim)?);
+            Ok(move |gpu: &Gpu| gpu.rope(shape, &x, &positions, &frequencies, 1.0))
+        })
+    };
+    let swiglu = Row::new("swiglu", format!("{name} one token of {n_ff}"), 12 * n_ff, move |gpu| {
+        let (gate, up, out) = (values(gpu, n_ff)?, values(gpu, n_ff)?, room(gpu, n_ff)?);
+        Ok(move |gpu: &Gpu| gpu.swiglu(&gate, &up, &out, n_ff))
+    });
+    let argmax = Row::new("argmax", format!("{name} vocabulary of {n_vocab}"), 4 * n_vocab, move |gpu| {
+        let (logits, out) = (values(gpu, n_vocab)?, room(gpu, 1)?);
+        Ok(move |gpu: &Gpu| gpu.argmax(&logits, &out, 1, n_vocab, n_vocab))
+    });
+    let rows = vec![
+        rmsnorm,
+        rope(RopePairing::Halves, "rope_halves"),
+        rope(RopePairing::Neighbours, "rope_neighbours"),
+        swiglu,
+        argmax,
+    ];
+    match name == Widths::small().name {
+        true => rows.into_iter().map(Row::small).collect(),
+        false => rows,
+    }
+}

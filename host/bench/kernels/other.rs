@@ -1,0 +1,123 @@
+//! Kernels of mixtures of experts, and those that measurements themselves use.
+
+use half::{bf16, f16};
+
+use super::{Row, matrices, matrix_bytes, room, values};
+use crate::{
+    gguf::TensorType,
+    gpu::{
+        Gpu,
+        kernels::{Experts as Chosen, Gemv, NoiseFloat, Strided},
+    },
+    model::Experts,
+};
+
+/// Words of a buffer that is measured.
+const LARGE: usize = 64 << 20;
+/// Words of one that is counted on every test run.
+const SMALL: usize = 64 << 10;
+
+pub fn rows() -> Vec<Row> {
+    let mut rows: Vec<Row> = experts();
+    rows.extend([read(LARGE), copy(LARGE), read(SMALL).small(), copy(SMALL).small()]);
+    rows.push(arrange().small());
+    rows.extend([bits(LARGE), bits(SMALL).small(), scales().small(), exponents().small()]);
+    rows.extend([floats::<f32>("f32").small(), floats::<f16>("f16").small(), floats::<bf16>("bf16").small()]);
+    rows
+}
+
+/// Qwen3-30B-A3B's: 8 of 128, of 768 values.
+fn experts() -> Vec<Row> {
+    const N_EMBD: usize = 2048;
+    const N_FF: usize = 768;
+    let shape = Experts { n_experts: 128, n_used: 8, normalise: true, scale: 1.0 };
+    let (n_experts, n_used) = (shape.n_experts, shape.n_used);
+    let route = Row::new("experts_route", format!("{n_used} of {n_experts}"), 4 * n_experts + 8 * n_used, move |gpu| {
+        let (logits, experts, weights) = (values(gpu, n_experts)?, room(gpu, n_used)?, room(gpu, n_used)?);
+        Ok(move |gpu: &Gpu| gpu.experts_route(shape, &logits, &experts, &weights, 1))
+    });
+    let combine =
+        Row::new("experts_combine", format!("{n_used} of {N_EMBD} values"), 4 * N_EMBD * (n_used + 2), move |gpu| {
+            let (parts, weights) = (values(gpu, n_used * N_EMBD)?, values(gpu, n_used)?);
+            let (residual, out) = (values(gpu, N_EMBD)?, room(gpu, N_EMBD)?);
+            Ok(move |gpu: &Gpu| gpu.experts_combine(&parts, &weights, Some(&residual), &out, 1, N_EMBD, n_used))
+        });
+    let tensor_type = TensorType::Q4_K;
+    let bytes = matrix_bytes(tensor_type, n_used * N_FF, N_EMBD) + 4 * (N_EMBD + n_used * N_FF);
+    let up = Row::new("gemv_q4_k", format!("{n_used} of {n_experts} experts {N_FF}×{N_EMBD}"), bytes, move |gpu| {
+        let weights = matrices(gpu, tensor_type, n_experts, N_FF, N_EMBD)?;
+        let chosen: Vec<u32> = (0..n_used as u32).map(|slot| slot * 13 % 128).collect();
+        let (chosen, x, out) = (gpu.upload("experts", &chosen)?, values(gpu, N_EMBD)?, room(gpu, n_used * N_FF)?);
+        Ok(move |gpu: &Gpu| {
+            let experts = Some(Chosen { chosen: &chosen, n_vectors: n_used, share: n_used });
+            gpu.gemv(&Gemv { experts, ..Gemv::new(weights.all(), &x, &out) })
+        })
+    });
+    vec![route.small(), combine.small(), up]
+}
+
+/// Blocks of Q4_K from a file's order into planes.
+fn arrange() -> Row {
+    let (tensor_type, n) = (TensorType::Q4_K, 64 * 1024);
+    let len = matrix_bytes(tensor_type, 1, n);
+    Row::new("arrange", format!("{n} values of {}", tensor_type.name()), 2 * len, move |gpu| {
+        let (blocks, part) = (room::<u8>(gpu, len)?, room::<u8>(gpu, len)?);
+        gpu.fill(&blocks, 0)?;
+        Ok(move |gpu: &Gpu| gpu.arrange(tensor_type, &blocks, &part, 0))
+    })
+}
+
+fn size(words: usize) -> String {
+    format!("{} KiB", words * size_of::<u32>() >> 10)
+}
+
+fn read(words: usize) -> Row {
+    Row::new("bandwidth_read", size(words), 4 * words, move |gpu| {
+        let (data, parts) = (room(gpu, words)?, room(gpu, gpu.bandwidth_parts())?);
+        gpu.fill(&data, 1)?;
+        Ok(move |gpu: &Gpu| gpu.bandwidth_read(&data, &parts))
+    })
+}
+
+fn copy(words: usize) -> Row {
+    Row::new("bandwidth_copy", size(words), 8 * words, move |gpu| {
+        let (data, out) = (room(gpu, words)?, room(gpu, words)?);
+        gpu.fill(&data, 1)?;
+        Ok(move |gpu: &Gpu| gpu.bandwidth_copy(&data, &out))
+    })
+}
+
+fn bits(words: usize) -> Row {
+    Row::new("noise_bits", size(words), 4 * words, move |gpu| {
+        let out = room::<u8>(gpu, 4 * words)?;
+        Ok(move |gpu: &Gpu| gpu.noise_bits(&out, 1))
+    })
+}
+
+/// Blocks of Q8_0.
+fn places(n: usize) -> Strided {
+    Strided { first: 0, stride: 34, n }
+}
+
+fn scales() -> Row {
+    let n = SMALL / 34;
+    Row::new("noise_scales", format!("{n} blocks"), 2 * n, move |gpu| {
+        let blocks = room::<u8>(gpu, n * 34)?;
+        Ok(move |gpu: &Gpu| gpu.noise_scales(&blocks, places(n), 1.0, 1))
+    })
+}
+
+fn exponents() -> Row {
+    let n = SMALL / 34;
+    Row::new("noise_exponents", format!("{n} blocks"), n, move |gpu| {
+        let blocks = room::<u8>(gpu, n * 34)?;
+        Ok(move |gpu: &Gpu| gpu.noise_exponents(&blocks, places(n), 120))
+    })
+}
+
+fn floats<T: NoiseFloat>(name: &str) -> Row {
+    Row::new(format!("noise_{name}"), format!("{SMALL} values"), size_of::<T>() * SMALL, move |gpu| {
+        let out = room::<T>(gpu, SMALL)?;
+        Ok(move |gpu: &Gpu| gpu.noise_floats(&out, 0.0, 1.0, 1))
+    })
+}

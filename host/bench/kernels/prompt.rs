@@ -1,0 +1,107 @@
+//! Kernels of a prompt's many tokens: the matrix units are the limit.
+
+use half::{bf16, f16};
+
+use super::{Row, Widths, matrix, matrix_bytes, room, values};
+use crate::{
+    gguf::TensorType,
+    gpu::{
+        Activations, Gpu, Matmul,
+        kernels::{AttentionShape, CacheType},
+    },
+};
+
+/// Tokens of a chunk.
+const N: usize = 512;
+/// Tokens of a chunk that is counted on every test run.
+const FEW: usize = 16;
+
+pub fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for widths in Widths::all() {
+        for tensor_type in [TensorType::F16, TensorType::Q4_K] {
+            let matrices = widths.matrices().into_iter();
+            let matrices = matrices.filter(|(_, _, n_in)| (*n_in as u64).is_multiple_of(tensor_type.block_elements()));
+            rows.extend(matrices.map(|(what, n_out, n_in)| matmul(&widths, what, tensor_type, n_out, n_in)));
+        }
+        rows.push(attention(&widths, N, 0));
+        rows.push(attention(&widths, N, 3584));
+    }
+    let small = Widths::small();
+    let quantised = TensorType::ALL.iter().copied().filter(|tensor_type| tensor_type.is_quantised());
+    rows.extend(quantised.map(|tensor_type| dequantise(&small, tensor_type).small()));
+    rows.push(attention(&small, FEW, 48).small());
+    rows.extend(conversions(&small, FEW).into_iter().map(Row::small));
+    rows.extend(conversions(&Widths::all()[1], N));
+    rows
+}
+
+fn matmul(widths: &Widths, what: &str, tensor_type: TensorType, n_out: usize, n_in: usize) -> Row {
+    let bytes = matrix_bytes(tensor_type, n_out, n_in) + 4 * N * (n_in + n_out);
+    let name = format!("{} {what} {n_out}×{n_in}, {N} tokens", widths.name);
+    Row::new(format!("matmul {}", tensor_type.name()), name, bytes, move |gpu| {
+        let weights = matrix(gpu, tensor_type, n_out, n_in)?;
+        let (x, out) = (values(gpu, N * n_in)?, room(gpu, N * n_out)?);
+        let scratch = Matmul::new(gpu, N, n_in, n_out * n_in, Activations::default())?;
+        Ok(move |gpu: &Gpu| gpu.matmul(&scratch, weights.all(), &x, None, None, &out, N))
+    })
+    .operations(2.0 * (N * n_out * n_in) as f64)
+}
+
+/// `n` tokens after `depth` others.
+fn attention(widths: &Widths, n: usize, depth: usize) -> Row {
+    let (cache_type, head_dim, n_context) = (CacheType::F16, widths.head_dim, depth + n);
+    let shape = AttentionShape {
+        n_tokens: n,
+        n_heads: widths.n_heads,
+        n_kv_heads: widths.n_kv_heads,
+        head_dim,
+        n_context,
+        window: None,
+    };
+    let n_values = n * widths.n_heads * head_dim;
+    let cache_len = cache_type.bytes(widths.n_kv_heads * n_context, head_dim);
+    let positions: Vec<u32> = (depth as u32..n_context as u32).collect();
+    let seen: f64 = positions.iter().map(|position| f64::from(*position + 1)).sum();
+    let name = format!("{} heads, {n} tokens after {depth}", widths.name);
+    Row::new(format!("attention_{cache_type}_{head_dim}"), name, 2 * cache_len + 8 * n_values, move |gpu| {
+        let (keys, cached) = (room::<u8>(gpu, cache_len)?, room::<u8>(gpu, cache_len)?);
+        gpu.fill(&keys, 0)?;
+        gpu.fill(&cached, 0)?;
+        let (q, out) = (values(gpu, n_values)?, room(gpu, n_values)?);
+        let positions = gpu.upload("positions", &positions)?;
+        Ok(move |gpu: &Gpu| gpu.attention(shape, &q, &keys, &cached, cache_type, &positions, &out, None, 0.125))
+    })
+    .operations(4.0 * seen * (widths.n_heads * head_dim) as f64)
+}
+
+fn dequantise(widths: &Widths, tensor_type: TensorType) -> Row {
+    // The down projection's width, which all types' blocks divide.
+    let (n_out, n_in) = (64, widths.n_ff);
+    let kernel = format!("dequantise_{}", tensor_type.name().to_lowercase());
+    let bytes = matrix_bytes(tensor_type, n_out, n_in) + 2 * n_out * n_in;
+    Row::new(kernel, format!("{n_out}×{n_in}"), bytes, move |gpu| {
+        let (weights, out) = (matrix(gpu, tensor_type, n_out, n_in)?, room::<f16>(gpu, n_out * n_in)?);
+        Ok(move |gpu: &Gpu| gpu.dequantise(weights.all(), &out))
+    })
+}
+
+/// What is done to activations around cuBLAS.
+fn conversions(widths: &Widths, n_tokens: usize) -> Vec<Row> {
+    let n = widths.n_ff;
+    let name = format!("{} {n_tokens} tokens of {n}", widths.name);
+    let len = n_tokens * n;
+    let to_f16 = Row::new("matmul_input_f16", &*name, 6 * len, move |gpu| {
+        let (x, out, scales) = (values(gpu, len)?, room::<f16>(gpu, len)?, room(gpu, n_tokens)?);
+        Ok(move |gpu: &Gpu| gpu.matmul_input_f16(&x, &out, &scales, n_tokens, n))
+    });
+    let to_bf16 = Row::new("matmul_input_bf16", &*name, 8 * len, move |gpu| {
+        let (x, high, low) = (values(gpu, len)?, room::<bf16>(gpu, len)?, room::<bf16>(gpu, len)?);
+        Ok(move |gpu: &Gpu| gpu.matmul_input_bf16(&x, &high, &low, len))
+    });
+    let epilogue = Row::new("matmul_epilogue", &*name, 12 * len, move |gpu| {
+        let (product, residual, out) = (values(gpu, len)?, values(gpu, len)?, room(gpu, len)?);
+        Ok(move |gpu: &Gpu| gpu.matmul_epilogue(&product, None, None, Some(&residual), &out, n_tokens, n))
+    });
+    vec![to_f16, to_bf16, epilogue]
+}

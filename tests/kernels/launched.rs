@@ -1,0 +1,15 @@
+//! No kernel goes untested.
+
+use crate::support::launched_file;
+
+#[test]
+#[ignore = "reads what a run of all the others wrote"]
+fn every_registered_kernel_was_launched() {
+    let file = launched_file().expect("FERROWARP_LAUNCHED names the file that the other tests wrote");
+    let launched = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let launched: Vec<&str> = launched.lines().collect();
+    let registered: Vec<&str> = kernels::all().map(|kernel| kernel.name).collect();
+    let missing: Vec<&&str> = registered.iter().filter(|name| !launched.contains(name)).collect();
+    assert!(missing.is_empty(), "{} of {} kernels were never launched: {missing:?}", missing.len(), registered.len());
+    println!("{} kernels launched", registered.len());
+}
