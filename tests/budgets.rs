@@ -39,7 +39,8 @@ const SECTIONS: [(&str, &str); 4] = [
     (
         "kernels",
         "One launch. global_bytes: in the sectors that warp instructions touch, the same sector as often as they do.\n\
-         # shared_ways: the worst conflict over a bank of shared memory.",
+         # streamed_over_needed: bytes read of weights or cache, over those there are. shared_ways: the worst conflict over a\n\
+         # bank of shared memory.",
     ),
     (
         "tokens",
@@ -178,16 +179,21 @@ fn kernels_cost_what_they_did() {
         }
         let (counts, kernels) = row.count(&gpu).unwrap_or_else(|error| panic!("{}: {error}", row.name()));
         launched.extend(kernels);
-        let numbers = numbers([
+        let mut numbers = numbers([
             ("warp_instructions", counts.warp_instructions as f64),
             ("global_bytes", counts.global_bytes as f64),
             ("shared_ways", counts.shared_ways as f64),
         ]);
+        let streamed = counts.streamed_bytes as f64 / row.streamed_bytes as f64;
+        if row.streamed_bytes > 0 {
+            numbers.insert("streamed_over_needed".to_owned(), rounded(streamed));
+        }
         assert!(table.insert(row.name(), numbers).is_none(), "{} is in the table twice", row.name());
         limit(&mut not_met_yet, format!("{}: shared_ways", row.name()), WAYS, counts.shared_ways as f64);
         if let (Some((_, weights)), Some((_, at_most))) = (product, instructions) {
             let found = counts.warp_instructions as f64 / (weights / 256.0);
             limit(&mut not_met_yet, format!("{}: warp instructions for 256 weights", row.name()), *at_most, found);
+            limit(&mut not_met_yet, format!("{}: streamed_over_needed", row.name()), STREAMED, streamed);
         }
     }
     let missing: Vec<&str> =

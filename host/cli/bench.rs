@@ -338,6 +338,7 @@ impl Arguments {
                     object.insert("launches".into(), json!(counts.launches));
                     object.insert("warp_instructions".into(), json!(counts.warp_instructions));
                     object.insert("global_bytes".into(), json!(counts.global_bytes));
+                    object.insert("streamed_bytes".into(), json!(counts.streamed_bytes));
                     object.insert("shared_conflicts".into(), json!(counts.shared_conflicts));
                     object.insert("shared_ways".into(), json!(counts.shared_ways));
                 }

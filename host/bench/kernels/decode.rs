@@ -71,17 +71,20 @@ fn product(
     let after = [OUTPUT, DOWN].contains(&what);
     let out_len = if swiglu { n_out / 2 } else { n_out };
     let vectors = n_in * if before { 2 } else { 1 } + out_len * if after { 2 } else { 1 };
-    let bytes = matrix_bytes(tensor_type, n_out, n_in) + 4 * vectors;
+    let matrix_bytes = matrix_bytes(tensor_type, n_out, n_in);
+    let bytes = (matrix_bytes + 4 * vectors, matrix_bytes);
     let exact = if tensor_type.is_quantised() && activations == Activations::F32 { "exact_" } else { "" };
     let kernel = format!("gemv_{exact}{}", tensor_type.name().to_lowercase());
-    Row::new(kernel, format!("{} {what} {n_out}×{n_in}", widths.name), bytes, move |gpu| {
+    Row::streaming(kernel, format!("{} {what} {n_out}×{n_in}", widths.name), bytes, move |gpu| {
         let (weights, x, norm) = (matrix(gpu, tensor_type, n_out, n_in)?, values(gpu, n_in)?, values(gpu, n_in)?);
         let (residual, out) = (values(gpu, out_len)?, room(gpu, out_len)?);
-        Ok(move |gpu: &Gpu| {
+        let streamed = vec![weights.data.address()];
+        let launch = move |gpu: &Gpu| {
             let product = Gemv::new(weights.all(), &x, &out).activations(activations);
             let norm = before.then_some((&*norm, 1e-6));
             gpu.gemv(&Gemv { norm, residual: after.then_some(&*residual), swiglu, ..product })
-        })
+        };
+        Ok((launch, streamed))
     })
 }
 
@@ -108,14 +111,18 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n_position
     let n = widths.n_heads * head_dim;
     let cache_len = cache_type.bytes(widths.n_kv_heads * n_positions, head_dim);
     let name = format!("{} heads, {n_positions} positions", widths.name);
-    Row::new(format!("attention_{cache_type}_{head_dim}"), name, 2 * cache_len + 8 * n, move |gpu| {
+    let bytes = (2 * cache_len + 8 * n, 2 * cache_len);
+    Row::streaming(format!("attention_{cache_type}_{head_dim}"), name, bytes, move |gpu| {
         let (keys, cached) = (room::<u8>(gpu, cache_len)?, room::<u8>(gpu, cache_len)?);
         // Zero is a valid key in every type.
         gpu.fill(&keys, 0)?;
         gpu.fill(&cached, 0)?;
         let (q, out) = (values(gpu, n)?, room(gpu, n)?);
         let positions = gpu.upload("positions", &[n_positions as u32 - 1])?;
-        Ok(move |gpu: &Gpu| gpu.attention(shape, &q, &keys, &cached, cache_type, &positions, &out, None, 0.125))
+        let streamed = vec![keys.address(), cached.address()];
+        let launch =
+            move |gpu: &Gpu| gpu.attention(shape, &q, &keys, &cached, cache_type, &positions, &out, None, 0.125);
+        Ok((launch, streamed))
     })
 }
 

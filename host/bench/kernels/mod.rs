@@ -25,7 +25,11 @@ use crate::{
 use driver::Backend;
 
 /// A launch on operands that it owns.
-pub type Launch = Box<dyn Fn(&Gpu) -> Result<(), GpuError>>;
+struct Launch {
+    run: Box<dyn Fn(&Gpu) -> Result<(), GpuError>>,
+    /// Addresses of the operands that are too large for a cache: matrices, keys and values.
+    streamed: Vec<u64>,
+}
 
 /// A kernel at a shape.
 pub struct Row {
@@ -39,6 +43,8 @@ pub struct Row {
     pub bytes: u64,
     /// Floating-point operations, where these and not the memory are the limit.
     pub operations: Option<f64>,
+    /// Of these, bytes of the operands that are too large for a cache.
+    pub streamed_bytes: u64,
     /// Makes operands of its own for a launch.
     prepare: Box<dyn Fn(&Gpu) -> Result<Launch, GpuError>>,
 }
@@ -53,9 +59,32 @@ impl Row {
     where
         L: Fn(&Gpu) -> Result<(), GpuError> + 'static,
     {
-        let prepare = move |gpu: &Gpu| prepare(gpu).map(|launch| Box::new(launch) as Launch);
-        let (kernel, shape) = (kernel.into(), shape.into());
-        Row { kernel, shape, small: false, bytes: bytes as u64, operations: None, prepare: Box::new(prepare) }
+        Row::streaming(kernel, shape, (bytes, 0), move |gpu| Ok((prepare(gpu)?, Vec::new())))
+    }
+
+    /// A row that reads `bytes.1` of its `bytes.0` from operands that are too large for a cache; `prepare` gives their
+    /// addresses with the launch.
+    fn streaming<L>(
+        kernel: impl Into<String>,
+        shape: impl Into<String>,
+        bytes: (usize, usize),
+        prepare: impl Fn(&Gpu) -> Result<(L, Vec<u64>), GpuError> + 'static,
+    ) -> Row
+    where
+        L: Fn(&Gpu) -> Result<(), GpuError> + 'static,
+    {
+        Row {
+            kernel: kernel.into(),
+            shape: shape.into(),
+            small: false,
+            bytes: bytes.0 as u64,
+            operations: None,
+            streamed_bytes: bytes.1 as u64,
+            prepare: Box::new(move |gpu| {
+                let (run, streamed) = prepare(gpu)?;
+                Ok(Launch { run: Box::new(run), streamed })
+            }),
+        }
     }
 
     /// Counted on every test run.
@@ -81,10 +110,10 @@ impl Row {
     /// Elsewhere than on softcuda.
     pub fn count(&self, gpu: &Gpu) -> Result<(Counts, Vec<String>), GpuError> {
         let launch = (self.prepare)(gpu)?;
-        let (result, records) = recorded(|| launch(gpu));
+        let (result, records) = recorded(|| (launch.run)(gpu));
         result?;
         let records = records.expect("only softcuda counts");
-        Ok((Counts::of(&records, &[]), records.into_iter().map(|record| record.kernel).collect()))
+        Ok((Counts::of(&records, &launch.streamed), records.into_iter().map(|record| record.kernel).collect()))
     }
 }
 
@@ -141,7 +170,7 @@ impl<'a> Timer<'a> {
     pub fn time(&self, row: &Row, peaks: &Peaks, rounds: usize) -> Result<Timed, GpuError> {
         let n = (ROUND_BYTES / row.bytes.max(1)).clamp(ROUND.1, ROUND.0);
         let launches: Vec<Launch> = (0..n).map(|_| (row.prepare)(self.gpu)).collect::<Result<_, _>>()?;
-        let round = || launches.iter().try_for_each(|launch| launch(self.gpu));
+        let round = || launches.iter().try_for_each(|launch| (launch.run)(self.gpu));
         round()?;
         let mut seconds = Sample::default();
         for _ in 0..rounds {
