@@ -51,7 +51,7 @@ use crate::{
 use combine::{Parts, combine};
 pub use softmax::HEADS;
 use softmax::{Lane, Softmax, keys_per_warp, score};
-use words::{CacheWords, EMPTY, Words};
+use words::{CacheWords, EMPTY, Rows, Words};
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 192;
@@ -149,18 +149,17 @@ impl Split {
     }
 }
 
-/// RoPE's angles at the position to shared memory, (cosine, sine) of each pair. They take a while and need nothing of this
+/// RoPE's angles at the position to shared memory, a pair's by each thread. They take a while and need nothing of this
 /// step, so they are made before the wait.
 #[inline(always)]
 unsafe fn make_angles<T>(o: &Operands<T>, position: u32) {
-    let mut pair = thread::thread_idx_x();
-    while pair < o.n_rot / 2 {
+    let pair = thread::thread_idx_x();
+    if pair < o.n_rot / 2 {
         let (cos, sin) = unsafe { rope::rotation(o.frequencies, pair, position) };
         unsafe {
             attention_decode_cosines().set(pair, cos);
             attention_decode_sines().set(pair, sin);
         }
-        pair += BLOCK;
     }
 }
 
@@ -284,19 +283,19 @@ unsafe fn attention_decode<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT
     let tile = keys_per_warp * IN_FLIGHT as u32;
     let key_of = |first: u32, index: usize| first + index as u32 * keys_per_warp + lane.key;
     // The tile's elements; of a position that is not in the cache, those of the last one that is.
-    let load = |cache: *const T, first: u32| {
+    let rows = [T::rows(o.keys, place(0, lane.element)), T::rows(o.values, place(0, lane.element))];
+    let load = |rows: Rows<T>, first: u32| {
         let mut words = [EMPTY; IN_FLIGHT];
         if first < old_end {
             unrolled!(index < IN_FLIGHT => {
-                let key = key_of(first, index).min(old_end - 1);
-                words[index] = unsafe { T::load(cache, place(key, lane.element)) };
+                words[index] = unsafe { T::load::<HEAD_DIM>(rows, key_of(first, index).min(old_end - 1)) };
             });
         }
         words
     };
     let mut first = split.first + warp * tile;
-    let mut keys = load(o.keys, first);
-    let mut values = load(o.values, first);
+    let mut keys = load(rows[0], first);
+    let mut values = load(rows[1], first);
     unsafe { make_angles(&o, position) }
     thread::sync_threads();
 
@@ -367,12 +366,12 @@ unsafe fn attention_decode<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT
             scores[index] = if key_of(first, index) < split.end { score } else { f32::NEG_INFINITY };
         });
         first += N_WARPS * tile;
-        keys = load(o.keys, first);
+        keys = load(rows[0], first);
         softmax.expect(scores);
         unrolled!(index < IN_FLIGHT => {
             softmax.add(scores[index], T::unpack(values[index]));
         });
-        values = load(o.values, first);
+        values = load(rows[1], first);
     }
 
     softmax.merge_rows::<HEAD_DIM>();
@@ -416,7 +415,7 @@ unsafe fn attention_decode<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT
         let mut sum = 0.0;
         other = 0;
         while other < N_WARPS as usize {
-            weights[other] = float::exp2_approx(weights[other] - largest);
+            weights[other] = float::exp2_flushed(weights[other] - largest);
             sum = float::fma(weights[other], unsafe { all_sums.get(other as u32 * HEADS as u32 + head) }, sum);
             other += 1;
         }

@@ -66,9 +66,13 @@ impl Lane {
     }
 }
 
-/// The scores of one key with the lane's queries, by slot: that of head `own`. Collective over the warp.
+/// The score of one key, given as the lane's elements and what they are multiplied by, with the query of head `own`. Collective
+/// over the warp.
 #[inline(always)]
-pub fn score<const HEAD_DIM: usize>(queries: &[[f32; PER_LANE]; HEADS], key: [f32; PER_LANE]) -> f32 {
+pub fn score<const HEAD_DIM: usize>(
+    queries: &[[f32; PER_LANE]; HEADS],
+    (key, key_scale): ([f32; PER_LANE], f32),
+) -> f32 {
     let mut parts = [0.0; HEADS];
     let mut slot = 0;
     while slot < HEADS {
@@ -77,6 +81,7 @@ pub fn score<const HEAD_DIM: usize>(queries: &[[f32; PER_LANE]; HEADS], key: [f3
             parts[slot] = float::fma(queries[slot][index], key[index], parts[slot]);
             index += 1;
         }
+        parts[slot] *= key_scale;
         slot += 1;
     }
     let mut bit = 1;
@@ -139,14 +144,16 @@ impl Softmax {
         }
     }
 
-    /// Takes a key in that was expected: its score, and the lane's elements of its value. Collective over the warp.
+    /// Takes a key in that was expected: its score, and the lane's elements of its value with what they are multiplied by.
+    /// Collective over the warp.
     #[inline(always)]
-    pub fn add(&mut self, score: f32, value: [f32; PER_LANE]) {
-        let weight = float::exp2_approx(score - self.largest);
+    pub fn add(&mut self, score: f32, (value, value_scale): ([f32; PER_LANE], f32)) {
+        let weight = float::exp2_flushed(score - self.largest);
         self.sum += weight;
-        let weights = gather(weight);
+        let mut weights = gather(weight);
         let mut slot = 0;
         while slot < HEADS {
+            weights[slot] *= value_scale;
             let mut index = 0;
             while index < PER_LANE {
                 self.values[slot][index] = float::fma(weights[slot], value[index], self.values[slot][index]);
@@ -159,7 +166,7 @@ impl Softmax {
     /// Makes everything relative to a largest score that is at least the present one. Collective over the warp.
     #[inline(always)]
     fn rescale(&mut self, largest: f32) {
-        let keep = float::exp2_approx(self.largest - largest);
+        let keep = float::exp2_flushed(self.largest - largest);
         self.largest = largest;
         self.sum *= keep;
         let keep = gather(keep);

@@ -4,19 +4,27 @@
 //! takes in memory. Packing is what `cache.rs` does when it stores an element, bit for bit, on eight elements of a lane.
 
 use cuda_std::{
-    BF16, F16, float,
+    BF16, F16, float, integer,
     memory::Vector16,
-    types::{pack_bf16, pack_f16},
+    types::{Element, pack_bf16, pack_f16},
     warp,
 };
 
-use crate::cache::{CacheElement, GROUP, Place, scale_of, turn_lane};
+use crate::cache::{CacheElement, GROUP, Place, Q8_BLOCK, q8_scale, scale_of, turn_lane};
 
 /// Eight elements in as many of these as their type takes; the rest is zero.
 pub type Words = [u32; GROUP];
 
 /// No elements yet.
 pub const EMPTY: Words = [0; GROUP];
+
+/// A head's rows of a cache, seen from a lane's elements.
+#[derive(Clone, Copy)]
+pub struct Rows<T> {
+    elements: *const T,
+    /// Q8_0's, of the elements' block.
+    scales: *const F16,
+}
 
 /// A cache type that decoding reads and writes by [`Words`].
 pub trait CacheWords: CacheElement {
@@ -26,14 +34,17 @@ pub trait CacheWords: CacheElement {
     /// Whether the cache holds its blocks of 32 turned (`CacheElement::turn`).
     const TURNED: bool;
 
-    /// Eight elements from a multiple of eight.
+    /// Where the place's head and element are at position 0; the place is one of that position.
+    fn rows(cache: *const Self, place: Place) -> Rows<Self>;
+
+    /// Eight elements of a position from a multiple of eight.
     ///
     /// # Safety
     /// - As for [`CacheElement::load_eight`].
-    unsafe fn load(cache: *const Self, place: Place) -> Words;
+    unsafe fn load<const HEAD_DIM: usize>(rows: Rows<Self>, position: u32) -> Words;
 
-    /// What the words mean.
-    fn unpack(words: Words) -> [f32; GROUP];
+    /// What the words mean: values, and what they all are multiplied by.
+    fn unpack(words: Words) -> ([f32; GROUP], f32);
 
     /// The words of values that are not turned yet. Collective as [`CacheElement::turn`].
     fn pack(values: [f32; GROUP]) -> Words;
@@ -55,8 +66,14 @@ macro_rules! floats {
             const TURNED: bool = false;
 
             #[inline(always)]
-            unsafe fn load(cache: *const Self, place: Place) -> Words {
-                let address = unsafe { cache.add(place.row * place.head_dim + place.element) }.cast::<Vector16>();
+            fn rows(cache: *const Self, place: Place) -> Rows<Self> {
+                let elements = cache.wrapping_add(place.row * place.head_dim + place.element);
+                Rows { elements, scales: core::ptr::null() }
+            }
+
+            #[inline(always)]
+            unsafe fn load<const HEAD_DIM: usize>(rows: Rows<Self>, position: u32) -> Words {
+                let address = unsafe { rows.elements.add(position as usize * HEAD_DIM) }.cast::<Vector16>();
                 let mut words = EMPTY;
                 let mut first = 0;
                 while first < Self::WORDS {
@@ -72,8 +89,7 @@ macro_rules! floats {
             }
 
             #[inline(always)]
-            fn unpack(words: Words) -> [f32; GROUP] {
-                use cuda_std::types::Element;
+            fn unpack(words: Words) -> ([f32; GROUP], f32) {
                 let mut values = [0.0; GROUP];
                 let mut index = 0;
                 while index < GROUP {
@@ -82,7 +98,7 @@ macro_rules! floats {
                     values[index] = Self::of_vector(vector, index % Self::PER_VECTOR);
                     index += 1;
                 }
-                values
+                (values, 1.0)
             }
 
             #[inline(always)]
@@ -121,11 +137,8 @@ floats! {
     BF16: 4, |values, index| pack_bf16(values[2 * index], values[2 * index + 1]);
 }
 
-/// Byte `index` of two words.
-#[inline(always)]
-fn byte(words: Words, index: usize) -> i8 {
-    (words[index / 4] >> (8 * (index % 4))) as i8
-}
+/// The float 2^23, whose mantissa has steps of 1: with a byte in place of its lowest it is 2^23 + byte.
+const STEPS_OF_ONE: u32 = 0x4b00_0000;
 
 /// Q8_0: eight integers in two words, the bits of their scale in a third.
 impl CacheWords for i8 {
@@ -133,9 +146,16 @@ impl CacheWords for i8 {
     const TURNED: bool = true;
 
     #[inline(always)]
-    unsafe fn load(cache: *const Self, place: Place) -> Words {
-        let integers = unsafe { *cache.add(place.row * place.head_dim + place.element).cast::<u64>() };
-        let scale = unsafe { *scale_of(cache, place) };
+    fn rows(cache: *const Self, place: Place) -> Rows<Self> {
+        let elements = cache.wrapping_add(place.row * place.head_dim + place.element);
+        Rows { elements, scales: scale_of(cache, place) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<const HEAD_DIM: usize>(rows: Rows<Self>, position: u32) -> Words {
+        let position = position as usize;
+        let integers = unsafe { *rows.elements.add(position * HEAD_DIM).cast::<u64>() };
+        let scale = unsafe { *rows.scales.add(position * const { HEAD_DIM / Q8_BLOCK }) };
         let mut words = EMPTY;
         words[0] = integers as u32;
         words[1] = (integers >> 32) as u32;
@@ -143,16 +163,19 @@ impl CacheWords for i8 {
         words
     }
 
+    /// By byte selection and a subtraction: the conversion of an 8-bit integer is one of the slow instructions.
     #[inline(always)]
-    fn unpack(words: Words) -> [f32; GROUP] {
-        let scale = F16::from_bits(words[2] as u16).to_f32();
+    fn unpack(words: Words) -> ([f32; GROUP], f32) {
+        // The bytes plus 128, so that none is negative.
+        let raised = [words[0] ^ 0x8080_8080, words[1] ^ 0x8080_8080];
         let mut values = [0.0; GROUP];
         let mut index = 0;
         while index < GROUP {
-            values[index] = scale * f32::from(byte(words, index));
+            let bits = integer::pick_bytes(raised[index / 4], STEPS_OF_ONE, 0x7650 + index as u32 % 4);
+            values[index] = f32::from_bits(bits) - (8_388_608.0 + 128.0);
             index += 1;
         }
-        values
+        (values, F16::from_bits(words[2] as u16).to_f32())
     }
 
     #[inline(always)]
@@ -166,7 +189,7 @@ impl CacheWords for i8 {
         }
         largest = float::max(largest, warp::shuffle_xor(largest, 1));
         largest = float::max(largest, warp::shuffle_xor(largest, 2));
-        let (scale, inverse) = crate::cache::q8_scale(largest);
+        let (scale, inverse) = q8_scale(largest);
         let mut words = EMPTY;
         index = 0;
         while index < GROUP {
@@ -183,7 +206,7 @@ impl CacheWords for i8 {
         let integers = u64::from(words[0]) | u64::from(words[1]) << 32;
         unsafe {
             *cache.add(place.row * place.head_dim + place.element).cast::<u64>() = integers;
-            if place.element.is_multiple_of(crate::cache::Q8_BLOCK) {
+            if place.element.is_multiple_of(Q8_BLOCK) {
                 *scale_of(cache, place).cast_mut() = F16::from_bits(words[2] as u16);
             }
         }

@@ -73,6 +73,8 @@ macro_rules! unary {
 unary! {
     /// 2 to the power of `value`, within 2 ulp.
     exp2_approx => "ex2.approx.f32";
+    /// The same, with results below 2^-126 taken as 0, which spares the instructions that care for them.
+    exp2_flushed => "ex2.approx.ftz.f32";
     /// sin(value), within 2^-20.5 for |value| ≤ π.
     sin_approx => "sin.approx.f32";
     /// cos(value), within 2^-20.5 for |value| ≤ π.
