@@ -3,7 +3,10 @@
 
 use ferrowarp::{
     forward::turns,
-    gpu::kernels::{AttentionDecode, AttentionScratch, AttentionShape, CacheType, RopeShape},
+    gpu::{
+        Gpu,
+        kernels::{AttentionDecode, AttentionScratch, AttentionShape, CacheType, RopeShape},
+    },
     model::RopePairing,
 };
 use half::{bf16, f16};
@@ -74,8 +77,7 @@ fn values_of(cache_type: CacheType, bytes: &[u8], n_rows: usize, head_dim: usize
     }
 }
 
-fn run(case: Case) {
-    let gpu = gpu();
+fn run(gpu: &Gpu, case: Case) {
     let mut random = Random::new();
     let Case { cache_type, n_kv_heads, group, head_dim, n_rot, pairing, magnitude, position, window, n_splits, .. } =
         case;
@@ -130,16 +132,16 @@ fn run(case: Case) {
 
     let device_qkv = gpu.upload("qkv", &qkv).unwrap();
     let caches = [0, 1].map(|which| {
-        let cache = Output::<u8>::new(&gpu, before[which].len());
+        let cache = Output::<u8>::new(gpu, before[which].len());
         gpu.write(&cache.slice(0..before[which].len()), &before[which]).unwrap();
         cache
     });
     let scratch = AttentionScratch::new(n_heads, n_kv_heads, head_dim, n_splits);
-    let parts = Output::<f32>::new(&gpu, scratch.parts);
-    let arrivals = Output::<u32>::new(&gpu, scratch.arrivals);
+    let parts = Output::<f32>::new(gpu, scratch.parts);
+    let arrivals = Output::<u32>::new(gpu, scratch.arrivals);
     gpu.write(&arrivals.slice(0..scratch.arrivals), &vec![0; scratch.arrivals]).unwrap();
     let launch = || {
-        let out = Output::new(&gpu, q_len);
+        let out = Output::new(gpu, q_len);
         gpu.attention_decode(&AttentionDecode {
             shape,
             qkv: &device_qkv,
@@ -161,27 +163,28 @@ fn run(case: Case) {
             out: &out,
         })
         .unwrap_or_else(|error| panic!("{case:?}: {error}"));
-        out.read(&gpu)
+        out.read(gpu)
     };
     let got = launch();
     for (name, cache, stored) in [("keys", &caches[0], &stored[0]), ("values", &caches[1], &stored[1])] {
-        assert!(cache.read(&gpu) == *stored, "{name} are not what the cache's own kernel stores: {case:?}");
+        assert!(cache.read(gpu) == *stored, "{name} are not what the cache's own kernel stores: {case:?}");
     }
     let relative = 4e-6 * f64::from(scale * magnitude * magnitude).max(1.0) * if case.norms { 16.0 } else { 2.0 };
     assert_close(&format!("{case:?}"), &got, &want, relative, relative);
     // The counters are ready for the next launch, which gives the same bits.
-    assert!(arrivals.read(&gpu).iter().all(|count| *count == 0), "{case:?}");
+    assert!(arrivals.read(gpu).iter().all(|count| *count == 0), "{case:?}");
     let again = launch();
     assert!(got.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "a second launch differs: {case:?}");
-    parts.read(&gpu);
+    parts.read(gpu);
 }
 
 #[test]
 fn every_cache_type_and_head_size() {
+    let gpu = gpu();
     for cache_type in CacheType::ALL {
         for head_dim in cache_type.head_dims() {
             for (position, n_splits, group) in [(0, 1, 1), (65, 1, 4), (200, 3, 5)] {
-                run(Case { position, n_splits, group, ..Case::new(cache_type, head_dim) });
+                run(&gpu, Case { position, n_splits, group, ..Case::new(cache_type, head_dim) });
             }
         }
     }
@@ -189,52 +192,60 @@ fn every_cache_type_and_head_size() {
 
 #[test]
 fn every_group_of_query_heads() {
+    let gpu = gpu();
     for (index, group) in [1, 2, 4, 7, 8, 16].into_iter().enumerate() {
         for (cache_type, head_dim) in [(CacheType::F16, 64), (CacheType::Q8_0, 128)] {
             let n_splits = [1, 3][index % 2];
-            run(Case { group, n_splits, position: 70, n_kv_heads: 1 + index % 3, ..Case::new(cache_type, head_dim) });
+            run(
+                &gpu,
+                Case { group, n_splits, position: 70, n_kv_heads: 1 + index % 3, ..Case::new(cache_type, head_dim) },
+            );
         }
     }
 }
 
 #[test]
 fn every_number_of_splits_serves_every_position() {
+    let gpu = gpu();
     for position in [0, 1, 31, 63, 64, 65, 200] {
         for n_splits in [1, 2, 3, 8] {
-            run(Case { position, n_splits, n_kv_heads: 1, ..Case::new(CacheType::F16, 64) });
+            run(&gpu, Case { position, n_splits, n_kv_heads: 1, ..Case::new(CacheType::F16, 64) });
         }
     }
     // A split a position, and as many as there can be.
-    run(Case { position: 63, n_splits: 64, n_kv_heads: 1, ..Case::new(CacheType::F16, 128) });
-    run(Case { position: 300, n_splits: 64, n_kv_heads: 1, ..Case::new(CacheType::BF16, 256) });
+    run(&gpu, Case { position: 63, n_splits: 64, n_kv_heads: 1, ..Case::new(CacheType::F16, 128) });
+    run(&gpu, Case { position: 300, n_splits: 64, n_kv_heads: 1, ..Case::new(CacheType::BF16, 256) });
 }
 
 #[test]
 fn a_sliding_window_hides_older_keys_from_every_split() {
+    let gpu = gpu();
     for (window, n_splits) in [(1, 1), (1, 3), (5, 2), (64, 1), (64, 3), (1000, 2)] {
-        run(Case { window: Some(window), n_splits, position: 150, ..Case::new(CacheType::F16, 64) });
+        run(&gpu, Case { window: Some(window), n_splits, position: 150, ..Case::new(CacheType::F16, 64) });
     }
 }
 
 #[test]
 fn norms_both_pairings_and_partial_rotation() {
+    let gpu = gpu();
     for pairing in [RopePairing::Halves, RopePairing::Neighbours] {
         for norms in [false, true] {
             // n_rot below the head's size, with halves that are no multiple of eight; with YaRN's magnitude.
             for (head_dim, n_rot, magnitude) in
                 [(64, 64, 1.0), (128, 64, 1.25), (80, 20, 0.8), (96, 96, 1.1), (256, 2, 1.0)]
             {
-                run(Case { n_rot, pairing, norms, magnitude, ..Case::new(CacheType::F16, head_dim) });
+                run(&gpu, Case { n_rot, pairing, norms, magnitude, ..Case::new(CacheType::F16, head_dim) });
             }
-            run(Case { pairing, norms, magnitude: 1.2, ..Case::new(CacheType::F32, 128) });
-            run(Case { n_rot: 32, pairing, norms, magnitude: 1.2, ..Case::new(CacheType::Q8_0, 64) });
+            run(&gpu, Case { pairing, norms, magnitude: 1.2, ..Case::new(CacheType::F32, 128) });
+            run(&gpu, Case { n_rot: 32, pairing, norms, magnitude: 1.2, ..Case::new(CacheType::Q8_0, 64) });
         }
     }
 }
 
 #[test]
 fn scores_of_hundreds_do_not_overflow() {
+    let gpu = gpu();
     for n_splits in [1, 2] {
-        run(Case { sharpness: 480.0, n_splits, ..Case::new(CacheType::F32, 64) });
+        run(&gpu, Case { sharpness: 480.0, n_splits, ..Case::new(CacheType::F32, 64) });
     }
 }
