@@ -136,6 +136,7 @@ impl Gpu {
                     operand(matrix, element, n_out, n_in),
                     operand(input, element, n_tokens, n_in),
                     operand(out.address(), Element::F32, n_tokens, n_out),
+                    1.0,
                     if index == 0 { 0.0 } else { 1.0 },
                 )?;
             }

@@ -53,7 +53,7 @@ fn tolerance(terms: usize, magnitudes: f64) -> f64 {
     roundings / (1.0 - roundings) * magnitudes
 }
 
-fn check(element: Element, beta: f32, seed: u64) {
+fn check(element: Element, alpha: f32, beta: f32, seed: u64) {
     let mut random = common::Random::new(seed);
     let handle = Handle::new().unwrap();
     for &(n_tokens, n_out, n_in) in SHAPES {
@@ -74,6 +74,7 @@ fn check(element: Element, beta: f32, seed: u64) {
                 matrix(w_device.as_device_ptr().as_raw(), element, n_out, n_in),
                 matrix(x_device.as_device_ptr().as_raw(), element, n_tokens, n_in),
                 matrix(out_device.as_device_ptr().as_raw(), Element::F32, n_tokens, n_out),
+                alpha,
                 beta,
             )
         }
@@ -82,7 +83,7 @@ fn check(element: Element, beta: f32, seed: u64) {
         for token in 0..n_tokens {
             for row in 0..n_out {
                 let before = if beta == 0.0 { 0.0 } else { f64::from(beta) * f64::from(old[token * n_out + row]) };
-                let products = (0..n_in).map(|i| x[token * n_in + i] * w[row * n_in + i]);
+                let products = (0..n_in).map(|i| f64::from(alpha) * x[token * n_in + i] * w[row * n_in + i]);
                 let (want, magnitudes) = products.fold((before, before.abs()), |(sum, magnitudes), product| {
                     (sum + product, magnitudes + product.abs())
                 });
@@ -104,27 +105,74 @@ fn check(element: Element, beta: f32, seed: u64) {
 #[test]
 fn f32_products_are_in_full_precision() {
     let _turn = common::turn();
-    check(Element::F32, 0.0, 0x5eed_1001);
+    check(Element::F32, 1.0, 0.0, 0x5eed_1001);
 }
 
 #[test]
 fn f16_products_are_summed_in_f32() {
     let _turn = common::turn();
-    check(Element::F16, 0.0, 0x5eed_1002);
+    check(Element::F16, 1.0, 0.0, 0x5eed_1002);
 }
 
 #[test]
 fn bf16_products_are_summed_in_f32() {
     let _turn = common::turn();
-    check(Element::Bf16, 0.0, 0x5eed_1003);
+    check(Element::Bf16, 1.0, 0.0, 0x5eed_1003);
 }
 
 #[test]
 fn a_product_can_be_added_to_the_output() {
     let _turn = common::turn();
-    check(Element::F32, 1.0, 0x5eed_1004);
-    check(Element::F16, 1.0, 0x5eed_1005);
-    check(Element::Bf16, -0.75, 0x5eed_1006);
+    check(Element::F32, 1.0, 1.0, 0x5eed_1004);
+    check(Element::F16, 4.0, 1.0, 0x5eed_1005);
+    check(Element::Bf16, 1.0, -0.75, 0x5eed_1006);
+}
+
+/// An f16 output is the f32 sum, rounded once; nothing is written past its end.
+#[test]
+fn an_f16_output_is_rounded_at_the_end() {
+    let _turn = common::turn();
+    let mut random = common::Random::new(0x5eed_1007);
+    let handle = Handle::new().unwrap();
+    for (&(n_tokens, n_out, n_in), beta) in SHAPES.iter().zip([0.0f32, 1.0, -0.5].into_iter().cycle()) {
+        let (w_bytes, w) = encode(Element::F16, &random.values(n_out * n_in));
+        let (x_bytes, x) = encode(Element::F16, &random.values(n_tokens * n_in));
+        let old = match beta == 0.0 {
+            true => vec![f16::NAN.to_bits(); n_tokens * n_out + 9],
+            false => random.values(n_tokens * n_out + 9).iter().map(|value| f16::from_f32(*value).to_bits()).collect(),
+        };
+        let w_device = DeviceBuffer::from_slice(&w_bytes).unwrap();
+        let x_device = DeviceBuffer::from_slice(&x_bytes).unwrap();
+        let out_device = DeviceBuffer::from_slice(&old).unwrap();
+        let matrix = |address, rows, columns| Matrix { address, element: Element::F16, rows, columns };
+        let alpha = 0.25;
+        // SAFETY: each buffer was made with these extents; only this thread uses them.
+        unsafe {
+            handle.matmul(
+                matrix(w_device.as_device_ptr().as_raw(), n_out, n_in),
+                matrix(x_device.as_device_ptr().as_raw(), n_tokens, n_in),
+                matrix(out_device.as_device_ptr().as_raw(), n_tokens, n_out),
+                alpha,
+                beta,
+            )
+        }
+        .unwrap();
+        let out = out_device.as_host_vec().unwrap();
+        for (index, got) in out[..n_tokens * n_out].iter().enumerate() {
+            let (token, row) = (index / n_out, index % n_out);
+            let before = if beta == 0.0 { 0.0 } else { f64::from(beta) * f16::from_bits(old[index]).to_f64() };
+            let products = (0..n_in).map(|i| f64::from(alpha) * x[token * n_in + i] * w[row * n_in + i]);
+            let (want, magnitudes) =
+                products.fold((before, before.abs()), |(sum, size), product| (sum + product, size + product.abs()));
+            let allowed = tolerance(n_in + 2, magnitudes) + want.abs() * 2f64.powi(-11) + 2f64.powi(-25);
+            let got = f16::from_bits(*got).to_f64();
+            assert!(
+                (got - want).abs() <= allowed,
+                "{n_tokens}×{n_out}×{n_in}, beta {beta}: {got} for {want} ± {allowed}"
+            );
+        }
+        assert_eq!(out[n_tokens * n_out..], old[n_tokens * n_out..], "{n_tokens}×{n_out}×{n_in} wrote past the end");
+    }
 }
 
 /// f16 sums overflow past 65504; sums of f16 products in f32 do not.
@@ -144,7 +192,7 @@ fn sums_past_the_range_of_f16_are_kept() {
     };
     let output = Matrix { address: out.as_device_ptr().as_raw(), element: Element::F32, rows: 1, columns: n_out };
     // SAFETY: the buffers hold these extents; only this thread uses them.
-    unsafe { handle.matmul(f16_matrix(&w, n_out), f16_matrix(&x, 1), output, 0.0) }.unwrap();
+    unsafe { handle.matmul(f16_matrix(&w, n_out), f16_matrix(&x, 1), output, 1.0, 0.0) }.unwrap();
     // Every partial sum is a whole number of millions below 2²⁴ units: exact.
     assert_eq!(out.as_host_vec().unwrap(), [8e7; 3]);
 }
@@ -172,7 +220,7 @@ fn a_product_on_a_stream_allocates_nothing_of_ours() {
     let before = calls::counts();
     for _ in 0..3 {
         // SAFETY: the buffers hold these extents; the stream orders their use.
-        unsafe { handle.matmul(matrix(&ones, 3, 4), matrix(&ones, 2, 4), matrix(&out, 2, 3), 1.0) }.unwrap();
+        unsafe { handle.matmul(matrix(&ones, 3, 4), matrix(&ones, 2, 4), matrix(&out, 2, 3), 1.0, 1.0) }.unwrap();
     }
     let counts = calls::counts().since(&before);
     assert_eq!((counts.matmuls(), counts.total()), (3, 3), "{counts:?}");

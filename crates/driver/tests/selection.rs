@@ -230,6 +230,7 @@ fn case_matmul_by_cublas() {
             matrix(w.as_ptr(), n_out, n_in),
             matrix(x.as_ptr(), n_tokens, n_in),
             matrix(out.as_mut_ptr(), n_tokens, n_out),
+            1.0,
             2.0,
         )
     }

@@ -330,7 +330,7 @@ fn products_of_matrices_that_do_not_fit_or_were_not_written() {
     let (w, x, out) = (matrix(&values, 3, 5), matrix(&values, 2, 5), matrix(&unwritten, 2, 3));
     let product = |w, x, out, beta| {
         // SAFETY: the addresses are softcuda's, which checks them; nothing else uses the buffers.
-        unsafe { handle.matmul(w, x, out, beta) }
+        unsafe { handle.matmul(w, x, out, 1.0, beta) }
     };
     let shape = |outcome: Result<(), CublasError>| match outcome {
         Err(CublasError::Shape { what, .. }) => what,

@@ -49,13 +49,13 @@ pub struct Matrix {
 }
 
 impl Handle {
-    /// `out[t][o] = beta · out[t][o] + Σᵢ x[t][i] · w[o][i]` on the handle's stream, summed in f32.
+    /// `out[t][o] = beta · out[t][o] + alpha · Σᵢ x[t][i] · w[o][i]` on the handle's stream, summed in f32.
     ///
     /// | matrix | rows | columns | values |
     /// |---|---|---|---|
     /// | `w` | `n_out` | `n_in` | f32, f16 or bf16 |
     /// | `x` | `n_tokens` | `n_in` | the type of `w` |
-    /// | `out` | `n_tokens` | `n_out` | f32 |
+    /// | `out` | `n_tokens` | `n_out` | f32, or f16 where `w` is f16: rounded once, at the end |
     ///
     /// With `beta` 0 the old values of `out` are not read, so it may be uninitialised; with 1 the product is added to
     /// them. The module's text says why the call to cuBLAS is `OP_T, OP_N, m = n_out, n = n_tokens, k = n_in`.
@@ -69,7 +69,7 @@ impl Handle {
     /// - Each matrix's address and extents describe live device memory of this handle's context; `out` overlaps neither
     ///   of the others.
     /// - Until the stream has done the product, nothing else writes `w` or `x`, or touches `out`.
-    pub unsafe fn matmul(&self, w: Matrix, x: Matrix, out: Matrix, beta: f32) -> Result<(), CublasError> {
+    pub unsafe fn matmul(&self, w: Matrix, x: Matrix, out: Matrix, alpha: f32, beta: f32) -> Result<(), CublasError> {
         let extent = |what, value: usize| match c_int::try_from(value) {
             Ok(extent) if extent > 0 => Ok(extent),
             _ => Err(CublasError::Shape {
@@ -89,9 +89,10 @@ impl Handle {
         same("rows of out", out.rows.to_string(), x.rows.to_string())?;
         same("columns of out", out.columns.to_string(), w.rows.to_string())?;
         same("type of x", format!("{:?}", x.element), format!("{:?}", w.element))?;
-        same("type of out", format!("{:?}", out.element), format!("{:?}", Element::F32))?;
+        if out.element != Element::F16 || w.element != Element::F16 {
+            same("type of out", format!("{:?}", out.element), format!("{:?}", Element::F32))?;
+        }
 
-        let alpha = 1.0f32;
         let compute_type = match w.element {
             Element::F32 => COMPUTE_32F_PEDANTIC,
             Element::F16 | Element::Bf16 => COMPUTE_32F,
@@ -115,7 +116,7 @@ impl Handle {
                 n_in,
                 (&raw const beta).cast(),
                 device_pointer(out.address).cast_mut(),
-                CUDA_R_32F,
+                out.element.cuda_type(),
                 n_out,
                 compute_type,
                 GEMM_DEFAULT,

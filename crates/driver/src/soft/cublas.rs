@@ -316,7 +316,8 @@ pub(crate) unsafe extern "C" fn gemm_ex(
         if !matches!(compute_type, COMPUTE_32F | COMPUTE_32F_PEDANTIC) || algorithm != GEMM_DEFAULT {
             return Err(Refusal::unsupported(format!("compute type {compute_type}, algorithm {algorithm}")));
         }
-        if type_a != type_b || type_c != CUDA_R_32F {
+        let rounded = type_a == CUDA_R_16F && type_c == CUDA_R_16F;
+        if type_a != type_b || !(rounded || type_c == CUDA_R_32F) {
             return Err(Refusal::unsupported(format!("cudaDataType_t {type_a} times {type_b} giving {type_c}")));
         }
         if alpha.is_null() || beta.is_null() {
@@ -364,7 +365,9 @@ pub(crate) unsafe extern "C" fn gemm_ex(
             OP_T => (PANEL_VALUES / k).clamp(32, 1024),
             _ => m,
         };
-        (0..m.div_ceil(panel)).into_par_iter().for_each_init(Vec::new, |a_converted, index| {
+        // An f16 output is summed in f32 as well, in memory beside it, and rounded once.
+        let scratch = || (Vec::new(), Vec::new());
+        (0..m.div_ceil(panel)).into_par_iter().for_each_init(scratch, |(a_converted, c_converted), index| {
             let first = index * panel;
             let rows = panel.min(m - first);
             let span = match operation_a {
@@ -377,14 +380,26 @@ pub(crate) unsafe extern "C" fn gemm_ex(
             unsafe {
                 let a_panel = a_host.at(first * a.leading * a_bytes);
                 let a_values = in_f32(a_panel, type_a, span, a_converted);
-                let c_values = c_host.at(first * size_of::<f32>()).cast::<f32>();
+                let (c_values, c_stride) = if rounded {
+                    c_converted.clear();
+                    c_converted.resize(rows * n, 0.0);
+                    if beta != 0.0 {
+                        for (column, values) in c_converted.chunks_exact_mut(rows).enumerate() {
+                            let c = c_host.at((column * c.leading + first) * size_of::<f16>()).cast::<f16>();
+                            slice::from_raw_parts(c, rows).convert_to_f32_slice(values);
+                        }
+                    }
+                    (c_converted.as_mut_ptr(), rows)
+                } else {
+                    (c_host.at(first * size_of::<f32>()).cast::<f32>(), c.leading)
+                };
                 // The crate's alpha is the factor of the old output, its beta that of the product.
                 gemm::gemm(
                     rows,
                     n,
                     k,
                     c_values,
-                    c.leading as isize,
+                    c_stride as isize,
                     1,
                     beta != 0.0,
                     a_values,
@@ -400,6 +415,10 @@ pub(crate) unsafe extern "C" fn gemm_ex(
                     false,
                     gemm::Parallelism::None,
                 );
+                for (column, values) in c_converted.chunks_exact(rows).enumerate() {
+                    let c = c_host.at((column * c.leading + first) * size_of::<f16>()).cast::<f16>();
+                    slice::from_raw_parts_mut(c, rows).convert_from_f32_slice(values);
+                }
             }
         });
         for (address, bytes) in c.pieces()? {
