@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cuda_std::KernelInfo;
+use cuda_std::{Bounds, KernelInfo};
 
 use crate::BuildError;
 
@@ -43,6 +43,26 @@ pub fn check(path: &Path, ptx: &str, expected: Option<&[KernelInfo]>) -> Result<
         Some(entry) => fail(&entry.name, "is in the PTX but not registered: add it to the crate's KERNELS".into()),
         None => Ok(()),
     }
+}
+
+/// The text with the bounds of those kernels that have any: `.maxntid` and `.minnctapersm` between an entry's parameters and
+/// its body, where rustc has no way to put them.
+pub fn with_bounds(ptx: &str, kernels: &[KernelInfo]) -> String {
+    let mut bounded = String::with_capacity(ptx.len());
+    for (index, definition) in ptx.split(".entry ").enumerate() {
+        if index > 0 {
+            bounded += ".entry ";
+        }
+        let name = definition.split('(').next().unwrap_or_default().trim();
+        let bounds = kernels.iter().find(|kernel| index > 0 && kernel.name == name).and_then(|kernel| kernel.bounds);
+        match (bounds, definition.split_once(')')) {
+            (Some(Bounds { threads, blocks }), Some((parameters, body))) => {
+                bounded += &format!("{parameters})\n.maxntid {threads}, 1, 1\n.minnctapersm {blocks}{body}");
+            }
+            _ => bounded += definition,
+        }
+    }
+    bounded
 }
 
 /// Reads `.entry NAME( .param .u64 .ptr .align 1 NAME_param_0, … )` for every entry.
@@ -86,8 +106,8 @@ mod tests {
 	ret;
 }";
 
-    const SCALE: KernelInfo = KernelInfo { name: "scale", parameters: &["x", "n"], sizes: &[8, 4] };
-    const NOTHING: KernelInfo = KernelInfo { name: "nothing", parameters: &[], sizes: &[] };
+    const SCALE: KernelInfo = KernelInfo { name: "scale", parameters: &["x", "n"], sizes: &[8, 4], bounds: None };
+    const NOTHING: KernelInfo = KernelInfo { name: "nothing", parameters: &[], sizes: &[], bounds: None };
 
     fn checked(ptx: &str, kernels: &[KernelInfo]) -> Result<(), String> {
         check(Path::new("k.ptx"), ptx, Some(kernels)).map_err(|error| error.to_string())
@@ -96,6 +116,14 @@ mod tests {
     #[test]
     fn equal_sets_pass() {
         assert_eq!(checked(PTX, &[NOTHING, SCALE]), Ok(()));
+    }
+
+    #[test]
+    fn bounds_go_between_the_parameters_and_the_body() {
+        let bounds = Some(Bounds { threads: 64, blocks: 3 });
+        let want = PTX.replace("_param_1\n)\n", "_param_1\n)\n.maxntid 64, 1, 1\n.minnctapersm 3\n");
+        assert_eq!(with_bounds(PTX, &[NOTHING, KernelInfo { bounds, ..SCALE }]), want);
+        assert_eq!(with_bounds(PTX, &[NOTHING, SCALE]), PTX);
     }
 
     #[test]

@@ -134,6 +134,9 @@ impl CudaBuilder {
         let ptx =
             fs::read_to_string(&ptx_path).map_err(|source| BuildError::File { path: ptx_path.clone(), source })?;
         entries::check(&ptx_path, &ptx, self.kernels.as_deref())?;
+        let ptx = entries::with_bounds(&ptx, self.kernels.as_deref().unwrap_or_default());
+        let ptx_path = ptx_path.with_extension("ptx");
+        fs::write(&ptx_path, &ptx).map_err(|source| BuildError::File { path: ptx_path.clone(), source })?;
         let Some(copy_to) = self.copy_to else {
             return Ok(ptx_path);
         };

@@ -27,6 +27,7 @@ const MAX_PARAMETERS: usize = 20;
 pub struct Kernel<P> {
     name: &'static str,
     parameters: &'static [&'static str],
+    bounds: Option<Bounds>,
     types: PhantomData<fn(P)>,
 }
 
@@ -41,7 +42,12 @@ impl<P> Copy for Kernel<P> {}
 impl<P> Kernel<P> {
     /// Used by `#[kernel]`: the entry's name and its parameters' names, in order.
     pub const fn new(name: &'static str, parameters: &'static [&'static str]) -> Self {
-        Kernel { name, parameters, types: PhantomData }
+        Kernel { name, parameters, bounds: None, types: PhantomData }
+    }
+
+    /// Used by `#[kernel(threads = …, blocks = …)]`.
+    pub const fn bounded(self, bounds: Bounds) -> Self {
+        Kernel { bounds: Some(bounds), ..self }
     }
 
     /// The entry's name in the PTX.
@@ -58,8 +64,17 @@ impl<P> Kernel<P> {
 impl<P: Parameters> Kernel<P> {
     /// The untyped description that build-time checks compare with the emitted PTX.
     pub const fn info(&self) -> KernelInfo {
-        KernelInfo { name: self.name, parameters: self.parameters, sizes: P::SIZES }
+        KernelInfo { name: self.name, parameters: self.parameters, sizes: P::SIZES, bounds: self.bounds }
     }
+}
+
+/// How a kernel is launched, for the assembler to keep its registers within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The most threads that a block has.
+    pub threads: u32,
+    /// Blocks that shall fit a multiprocessor together.
+    pub blocks: u32,
 }
 
 /// A kernel's name, parameter names and parameter sizes, without its types.
@@ -71,6 +86,8 @@ pub struct KernelInfo {
     pub parameters: &'static [&'static str],
     /// Its parameters' sizes in bytes, in order.
     pub sizes: &'static [usize],
+    /// How it is launched, where it says so.
+    pub bounds: Option<Bounds>,
 }
 
 /// Arguments laid out as `cuLaunchKernel` takes them: one 8-byte slot each, little-endian, read by the driver to the

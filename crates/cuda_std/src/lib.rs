@@ -1,9 +1,9 @@
 //! The device API that ferrowarp's kernels are written against, under the names that Rust-CUDA's `cuda_std` uses, over
 //! the NVPTX backend that every `rustc` carries.
 //!
-//! On the device (`target_arch = "nvptx64"`) the modules [`thread`], [`warp`], [`grid`], [`shared`], [`memory`], [`atomic`],
-//! [`float`] and [`integer`] wrap PTX instructions; all inline assembly of the project is here. On the host the same functions type-check but abort when
-//! called, and [`Kernel`] with its argument traits describes an entry point to whoever launches it.
+//! On the device (`target_arch = "nvptx64"`) the modules below wrap PTX instructions; all inline assembly of the project is
+//! here. On the host the same functions type-check but abort when called, and [`Kernel`] with its argument traits describes an
+//! entry point to whoever launches it.
 //!
 //! # A kernel
 //!
@@ -31,21 +31,24 @@
     allow(internal_features)
 )]
 
+pub mod async_copy;
 pub mod atomic;
 pub mod float;
 pub mod grid;
 pub mod integer;
 pub mod memory;
+pub mod mma;
 pub mod shared;
 pub mod thread;
 pub mod types;
+pub mod unroll;
 pub mod warp;
 
 #[cfg(not(target_arch = "nvptx64"))]
 mod host;
 
 #[cfg(not(target_arch = "nvptx64"))]
-pub use host::{Argument, Arguments, Kernel, KernelInfo, Packed, Parameter, Parameters};
+pub use host::{Argument, Arguments, Bounds, Kernel, KernelInfo, Packed, Parameter, Parameters};
 
 pub use cuda_std_macros::kernel;
 pub use types::{BF16, F16};

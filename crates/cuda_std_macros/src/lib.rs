@@ -8,25 +8,50 @@
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
 use quote::quote;
-use syn::{FnArg, ItemFn, Pat, ReturnType, parse_macro_input};
+use syn::parse::{Parse, ParseStream};
+use syn::{FnArg, Ident, ItemFn, LitInt, Pat, ReturnType, Token, parse_macro_input};
 
 /// Marks `pub unsafe fn name(parameters) { … }` as a GPU kernel.
 ///
 /// Parameters are `u32`, `i32`, `u64`, `f32`, `*const T` and `*mut T`. A kernel returns nothing, has no generics (stamp
 /// variants out with `macro_rules!`) and is `unsafe`, because it trusts its launch contract; its `# Safety` section
 /// states that contract.
+///
+/// `#[kernel(threads = 128, blocks = 3)]` promises blocks of at most 128 threads and asks for so few registers that three of
+/// them fit a multiprocessor: PTX's `.maxntid` and `.minnctapersm`, which the builder writes.
 #[proc_macro_attribute]
 pub fn kernel(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let function = parse_macro_input!(item as ItemFn);
-    let expanded = if attribute.is_empty() {
-        expand(&function)
-    } else {
-        Err(syn::Error::new_spanned(&function.sig, "#[kernel] takes no arguments"))
-    };
-    expanded.unwrap_or_else(|error| error.to_compile_error()).into()
+    let bounds = if attribute.is_empty() { None } else { Some(parse_macro_input!(attribute as Bounds)) };
+    expand(&function, bounds).unwrap_or_else(|error| error.to_compile_error()).into()
 }
 
-fn expand(function: &ItemFn) -> syn::Result<Tokens> {
+/// `threads = 128, blocks = 3`.
+struct Bounds {
+    threads: LitInt,
+    blocks: LitInt,
+}
+
+impl Parse for Bounds {
+    fn parse(input: ParseStream) -> syn::Result<Bounds> {
+        let field = |name: &str| {
+            let found: Ident = input.parse()?;
+            if found != name {
+                return Err(syn::Error::new_spanned(
+                    &found,
+                    format!("expected `{name}`, as in `threads = 128, blocks = 3`"),
+                ));
+            }
+            input.parse::<Token![=]>()?;
+            input.parse()
+        };
+        let threads = field("threads")?;
+        input.parse::<Token![,]>()?;
+        Ok(Bounds { threads, blocks: field("blocks")? })
+    }
+}
+
+fn expand(function: &ItemFn, bounds: Option<Bounds>) -> syn::Result<Tokens> {
     let signature = &function.sig;
     let refuse = |message: &str| Err(syn::Error::new_spanned(signature, message));
     if signature.unsafety.is_none() {
@@ -53,6 +78,9 @@ fn expand(function: &ItemFn) -> syn::Result<Tokens> {
     let (attributes, visibility, block) = (&function.attrs, &function.vis, &function.block);
     let (name, inputs) = (&signature.ident, &signature.inputs);
     let text = name.to_string();
+    let bounded = bounds.map(|Bounds { threads, blocks }| {
+        quote! { .bounded(::cuda_std::Bounds { threads: #threads, blocks: #blocks }) }
+    });
     Ok(quote! {
         #[cfg(target_arch = "nvptx64")]
         #(#attributes)*
@@ -65,7 +93,7 @@ fn expand(function: &ItemFn) -> syn::Result<Tokens> {
         #visibility const #name: ::cuda_std::Kernel<(#(#types,)*)> = {
             #[allow(dead_code)]
             unsafe fn body(#inputs) #block
-            ::cuda_std::Kernel::new(#text, &[#(#names),*])
+            ::cuda_std::Kernel::new(#text, &[#(#names),*])#bounded
         };
     })
 }
