@@ -18,6 +18,7 @@ pub mod blocks;
 pub mod cache;
 pub mod embedding;
 pub mod experts;
+pub mod flash;
 pub mod gemv;
 pub mod matmul;
 pub mod noise;
@@ -66,6 +67,16 @@ const KERNELS: &[cuda_std::KernelInfo] = &[
     embedding::embedding_bf16.info(),
     experts::experts_route.info(),
     experts::experts_combine.info(),
+    flash::flash_f16_64.info(),
+    flash::flash_f16_80.info(),
+    flash::flash_f16_96.info(),
+    flash::flash_f16_128.info(),
+    flash::flash_f16_256.info(),
+    flash::flash_bf16_64.info(),
+    flash::flash_bf16_80.info(),
+    flash::flash_bf16_96.info(),
+    flash::flash_bf16_128.info(),
+    flash::flash_bf16_256.info(),
     gemv::gemv_f32.info(),
     gemv::gemv_f16.info(),
     gemv::gemv_bf16.info(),

@@ -415,7 +415,7 @@ unsafe fn attention_decode<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT
         let mut sum = 0.0;
         other = 0;
         while other < N_WARPS as usize {
-            weights[other] = float::exp2_flushed(weights[other] - largest);
+            weights[other] = float::exp2_approx_flushed(weights[other] - largest);
             sum = float::fma(weights[other], unsafe { all_sums.get(other as u32 * HEADS as u32 + head) }, sum);
             other += 1;
         }

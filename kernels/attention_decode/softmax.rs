@@ -148,7 +148,7 @@ impl Softmax {
     /// Collective over the warp.
     #[inline(always)]
     pub fn add(&mut self, score: f32, (value, value_scale): ([f32; PER_LANE], f32)) {
-        let weight = float::exp2_flushed(score - self.largest);
+        let weight = float::exp2_approx_flushed(score - self.largest);
         self.sum += weight;
         let mut weights = gather(weight);
         let mut slot = 0;
@@ -166,7 +166,7 @@ impl Softmax {
     /// Makes everything relative to a largest score that is at least the present one. Collective over the warp.
     #[inline(always)]
     fn rescale(&mut self, largest: f32) {
-        let keep = float::exp2_flushed(self.largest - largest);
+        let keep = float::exp2_approx_flushed(self.largest - largest);
         self.largest = largest;
         self.sum *= keep;
         let keep = gather(keep);

@@ -15,6 +15,7 @@ mod blocks;
 mod cache;
 mod embedding;
 mod experts;
+mod flash;
 mod gemv;
 mod graph;
 mod launched;

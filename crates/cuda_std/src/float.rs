@@ -73,8 +73,8 @@ macro_rules! unary {
 unary! {
     /// 2 to the power of `value`, within 2 ulp.
     exp2_approx => "ex2.approx.f32";
-    /// The same, with results below 2^-126 taken as 0, which spares the instructions that care for them.
-    exp2_flushed => "ex2.approx.ftz.f32";
+    /// 2 to the power of `value`, within 2 ulp; below 2^-126 it is zero, for which the other takes three instructions more.
+    exp2_approx_flushed => "ex2.approx.ftz.f32";
     /// sin(value), within 2^-20.5 for |value| ≤ π.
     sin_approx => "sin.approx.f32";
     /// cos(value), within 2^-20.5 for |value| ≤ π.
@@ -83,6 +83,8 @@ unary! {
     sqrt => "sqrt.rn.f32";
     /// 1 / value, correctly rounded.
     reciprocal => "rcp.rn.f32";
+    /// 1 / value, within 1 ulp; below 2^-126 it is zero.
+    reciprocal_approx => "rcp.approx.ftz.f32";
     /// The nearest integer, ties to even.
     round => "cvt.rni.f32.f32";
 }

@@ -248,8 +248,17 @@ impl<T> Shared<T> {
         Shared { address, element: PhantomData }
     }
 
+    /// The same memory as an array of another type.
+    ///
+    /// # Safety
+    /// - The array is aligned for `U`.
     #[inline(always)]
-    fn element_address(self, index: u32) -> u32 {
+    pub unsafe fn cast<U>(self) -> Shared<U> {
+        Shared { address: self.address, element: PhantomData }
+    }
+
+    #[inline(always)]
+    pub(crate) fn element_address(self, index: u32) -> u32 {
         self.address + index * size_of::<T>() as u32
     }
 }

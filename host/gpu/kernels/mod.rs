@@ -11,6 +11,7 @@ mod blocks;
 mod cache;
 mod embedding;
 mod experts;
+mod flash;
 mod gemv;
 mod matmul;
 mod noise;

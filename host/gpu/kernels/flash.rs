@@ -1,0 +1,77 @@
+//! Launches the kernels in `kernels/flash.rs`.
+
+use half::{bf16, f16};
+use kernels::flash::*;
+
+use super::{AttentionShape, CacheType, count, expect_len};
+use crate::gpu::{Gpu, GpuError, Slice};
+
+impl Gpu {
+    /// out[token][head] = out_scale · softmax₂(q · Kᵀ) · V in f16 over the keys at positions up to positions[0] + token, which
+    /// are below `n_context` and in the cache. `q` is of the cache's type, f16 or bf16, times whatever scale the scores have
+    /// and log₂ e: softmax₂ takes powers of two.
+    #[allow(clippy::too_many_arguments)]
+    pub fn flash(
+        &self,
+        shape: AttentionShape,
+        q: &Slice<u16>,
+        keys: &Slice<u8>,
+        values: &Slice<u8>,
+        cache_type: CacheType,
+        positions: &Slice<u32>,
+        out: &Slice<f16>,
+        out_scale: f32,
+    ) -> Result<(), GpuError> {
+        let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, window } = shape;
+        assert!(n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads), "{n_heads} heads over {n_kv_heads} KV heads");
+        let cache_len = cache_type.bytes(n_kv_heads * n_context, head_dim);
+        let n_elements = n_tokens * n_heads * head_dim;
+        assert!(u32::try_from(n_elements).is_ok(), "{n_elements} elements of queries");
+        expect_len("q", q, n_elements);
+        expect_len("keys", keys, cache_len);
+        expect_len("values", values, cache_len);
+        expect_len("positions", positions, 1);
+        expect_len("out", out, n_elements);
+        assert!(window != Some(0), "a sliding window holds at least the token itself");
+        let ratio = n_heads / n_kv_heads;
+        let grid = [count(n_kv_heads), count((n_tokens * ratio).div_ceil(ROWS as usize)), 1];
+        macro_rules! launch {
+            ($kernel:ident, $element:ty) => {
+                // SAFETY: the slices hold what the contract asks for; the positions are the caller's promise, and within
+                // the cache by `n_context`.
+                unsafe {
+                    self.launch(
+                        $kernel,
+                        grid,
+                        BLOCK,
+                        (
+                            &*q.cast::<$element>(),
+                            &*keys.cast::<$element>(),
+                            &*values.cast::<$element>(),
+                            positions,
+                            out,
+                            out_scale,
+                            count(n_tokens),
+                            count(ratio),
+                            count(n_context),
+                            window.map_or(u32::MAX, count),
+                        ),
+                    )
+                }
+            };
+        }
+        match (cache_type, head_dim) {
+            (CacheType::F16, 64) => launch!(flash_f16_64, f16),
+            (CacheType::F16, 80) => launch!(flash_f16_80, f16),
+            (CacheType::F16, 96) => launch!(flash_f16_96, f16),
+            (CacheType::F16, 128) => launch!(flash_f16_128, f16),
+            (CacheType::F16, 256) => launch!(flash_f16_256, f16),
+            (CacheType::BF16, 64) => launch!(flash_bf16_64, bf16),
+            (CacheType::BF16, 80) => launch!(flash_bf16_80, bf16),
+            (CacheType::BF16, 96) => launch!(flash_bf16_96, bf16),
+            (CacheType::BF16, 128) => launch!(flash_bf16_128, bf16),
+            (CacheType::BF16, 256) => launch!(flash_bf16_256, bf16),
+            (_, other) => panic!("no flash attention for a {cache_type} cache of {other} values"),
+        }
+    }
+}

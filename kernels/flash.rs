@@ -1,0 +1,498 @@
+//! Causal attention of many tokens at once, on tensor cores: flash attention (Dao, 2023) over the KV cache, for prefill.
+//!
+//! out = softmax(q · Kᵀ) · V as in `attention.rs`, for queries that are consecutive positions and are in the cache's own
+//! 16-bit type, their scale and log₂ e multiplied in: the softmax takes powers of two.
+//!
+//! # Rows
+//!
+//! The query heads that share a KV head are rows of one matrix beside each other: row `r` is token `r / ratio`, head
+//! `r % ratio` of the KV head's `ratio` query heads. So a tile of rows spans few tokens: short prompts fill it, and little of
+//! the last tile of keys is masked. A warp takes 16 rows (the M of `mma.m16n8k16`), a block 64.
+//!
+//! # Keys
+//!
+//! A block walks over tiles of [`Shape::keys`] keys, from the oldest that its first row sees to the newest that its last row
+//! sees; nothing is loaded beyond them. A tile of keys and one of values lie in shared memory in two stages: while one is
+//! worked on, `cp.async` fills the other. In a stage a row is padded by 16 bytes, which makes its length an odd number of
+//! 16-byte units: `ldmatrix`, which reads eight rows at once, then touches all banks evenly, as an exclusive-or swizzle
+//! would make it, but with every address a constant away from one register.
+//!
+//! For each tile a warp computes S = Q · Kᵀ (Q's fragments stay in registers), masks it where a row's limits cross the tile,
+//! updates the online softmax, and adds P · V; S's fragments, rounded, are P's. A row's maximum and its factor are shared by
+//! the four lanes that hold it; sums are kept a lane each until the end.
+//!
+//! # Precision
+//!
+//! Queries and probabilities are rounded to the cache's 16-bit type, as keys and values were; scores and sums are `f32`.
+//! The output is in f16 for the matmul that follows, times `out_scale`, which the host chooses so that no output is beyond
+//! f16's range.
+//!
+//! F32 and Q8_0 caches stay with `attention.rs`.
+
+use cuda_std::{
+    BF16, F16,
+    async_copy::{commit, copy_16, wait},
+    float, kernel,
+    mma::{Operand, load_matrices, load_matrices_transposed},
+    shared::Shared,
+    shared_array, thread,
+    unroll::unroll,
+    warp,
+};
+
+/// The block's number of threads.
+pub const BLOCK: u32 = 128;
+
+/// Rows of a block.
+pub const ROWS: u32 = N_WARPS * ROWS_PER_WARP;
+
+const N_WARPS: u32 = BLOCK / 32;
+const ROWS_PER_WARP: u32 = 16;
+
+/// Elements of 16 bytes.
+const CHUNK: usize = 8;
+
+/// Elements of shared memory: two stages of a tile of keys and one of values, of the shape with the largest.
+const SHARED_ELEMENTS: usize = 4 * 48 * (96 + CHUNK);
+
+shared_array! {
+    flash_tiles: [u16; SHARED_ELEMENTS];
+}
+
+/// The sizes that a head size is worked on in.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Values of a head.
+    head_dim: usize,
+    /// Keys of a tile.
+    keys: usize,
+}
+
+impl Shape {
+    const fn new(head_dim: usize) -> Shape {
+        // As many as keep scores, output and query in registers, about 4096 elements; a multiple of 16.
+        let keys = match head_dim {
+            64 => 64,
+            80 | 96 => 48,
+            128 => 32,
+            256 => 16,
+            _ => panic!("no such head size"),
+        };
+        let shape = Shape { head_dim, keys };
+        assert!(4 * shape.tile() <= SHARED_ELEMENTS);
+        shape
+    }
+
+    /// Elements from a row of a stage to the next.
+    const fn stride(self) -> usize {
+        self.head_dim + CHUNK
+    }
+
+    /// Elements of a tile in shared memory.
+    const fn tile(self) -> usize {
+        self.keys * self.stride()
+    }
+
+    /// Rows that a warp copies at once, a chunk a lane.
+    const fn rows_at_once(self) -> usize {
+        32 / (self.head_dim / CHUNK)
+    }
+
+    /// How often it does that for a tile.
+    const fn copies(self) -> usize {
+        let rows = N_WARPS as usize * self.rows_at_once();
+        assert!(self.keys.is_multiple_of(rows));
+        self.keys / rows
+    }
+}
+
+/// Less than any score, and yet a number: while no key was seen, a masked score's distance to it is −∞ and its weight 0. No
+/// branch is taken on it, which the compiler could carry on past the warp's collective instructions.
+const NO_SCORE: f32 = -1e30;
+
+/// The two rows of a lane: `group` and `group + 8` of its warp's.
+#[derive(Clone, Copy)]
+struct Row {
+    /// Where the row begins in `[n_tokens][n_heads][HEAD_DIM]`; the last one's, for rows beyond the end.
+    start: u32,
+    /// Whether there is such a row.
+    exists: bool,
+    /// The position of the oldest key it sees.
+    oldest: u32,
+    /// The position of the newest: its own.
+    newest: u32,
+    /// The largest score so far, [`NO_SCORE`] before the first.
+    largest: f32,
+    /// This lane's part of the sum of 2^(score − largest).
+    sum: f32,
+}
+
+impl Row {
+    /// The larger of the largest score so far and `largest`, which this lane found in a tile, and the factor for what was
+    /// summed before. Collective.
+    #[inline(always)]
+    fn grow(&mut self, largest: f32) -> f32 {
+        let largest = float::max(largest, warp::shuffle_xor(largest, 1));
+        let largest = float::max(largest, warp::shuffle_xor(largest, 2));
+        let largest = float::max(self.largest, largest);
+        let keep = float::exp2_approx_flushed(self.largest - largest);
+        self.largest = largest;
+        self.sum *= keep;
+        keep
+    }
+
+    #[inline(always)]
+    fn sees(&self, key: u32) -> bool {
+        self.oldest <= key && key <= self.newest
+    }
+
+    /// Writes the output's row, of which this lane holds the columns `2 member` and the next of each eight, as elements
+    /// `column` and the next of their fragments. Collective.
+    #[inline(always)]
+    unsafe fn finish<const HEAD_DIM: usize>(
+        &self,
+        out: *mut F16,
+        member: u32,
+        output: &[[f32; 4]; 32],
+        column: usize,
+        out_scale: f32,
+    ) {
+        let factor = float::reciprocal(warp::sum_over(self.sum, 4)) * out_scale;
+        let out = out.wrapping_add((self.start + 2 * member) as usize);
+        if !self.exists {
+            return;
+        }
+        unroll(
+            HEAD_DIM / 16,
+            #[inline(always)]
+            |step| {
+                let mut part = 2 * step;
+                while part < 2 * step + 2 {
+                    let (a, b) = (output[part][column], output[part][column + 1]);
+                    unsafe { *out.add(8 * part).cast::<u32>() = F16::pack(a * factor, b * factor) }
+                    part += 1;
+                }
+            },
+        );
+    }
+}
+
+/// Brings tiles of keys and values to shared memory: what of them is this thread's.
+struct Tiles<T, const HEAD_DIM: usize> {
+    keys: *const T,
+    values: *const T,
+    /// The element of the first tile where this thread's first chunk begins.
+    element: u32,
+    /// Where the chunk goes in a tile in shared memory.
+    target: u32,
+    /// Its row in the tile.
+    row: u32,
+    /// Whether there is one: lanes that a whole number of rows leaves over have none.
+    active: bool,
+    /// Keys from here on are not to be read: memory that nobody wrote may hold NaN. They become zero.
+    end: u32,
+    /// `[stage][keys, values]`, a tile each.
+    shared: Shared<T>,
+}
+
+impl<T, const HEAD_DIM: usize> Tiles<T, HEAD_DIM> {
+    const SHAPE: Shape = Shape::new(HEAD_DIM);
+    const STAGE: u32 = 2 * Self::SHAPE.tile() as u32;
+
+    #[inline(always)]
+    fn new(keys: *const T, values: *const T, end: u32) -> Self {
+        let chunks = const { (HEAD_DIM / CHUNK) as u32 };
+        let (row, chunk) = (thread::lane() / chunks, thread::lane() % chunks);
+        let active = row < Self::SHAPE.rows_at_once() as u32;
+        let row = thread::warp() * Self::SHAPE.rows_at_once() as u32 + row;
+        let column = chunk * CHUNK as u32;
+        Tiles {
+            keys,
+            values,
+            element: row * HEAD_DIM as u32 + column,
+            target: row * Self::SHAPE.stride() as u32 + column,
+            row,
+            active,
+            end,
+            // SAFETY: the array has room for two stages of both tiles, and alignment for either type.
+            shared: unsafe { flash_tiles().cast() },
+        }
+    }
+
+    /// Starts copying the tiles of the keys from `first` on into a stage.
+    #[inline(always)]
+    unsafe fn start(&self, first: u32, stage: u32) {
+        if self.active {
+            if first + Self::SHAPE.keys as u32 <= self.end {
+                unsafe { self.copy(first, stage, |_| true) }
+            } else {
+                unsafe { self.copy(first, stage, |row| first + row < self.end) }
+            }
+        }
+        commit();
+    }
+
+    #[inline(always)]
+    unsafe fn copy(&self, first: u32, stage: u32, present: impl Fn(u32) -> bool) {
+        let source = first as usize * HEAD_DIM + self.element as usize;
+        let target = stage * Self::STAGE + self.target;
+        unroll(
+            const { Self::SHAPE.copies() },
+            #[inline(always)]
+            |step| {
+                let rows = step * N_WARPS as usize * Self::SHAPE.rows_at_once();
+                let (source, target) = (source + rows * HEAD_DIM, target + (rows * Self::SHAPE.stride()) as u32);
+                let present = present(self.row + rows as u32);
+                let values = Self::SHAPE.tile() as u32;
+                unsafe {
+                    copy_16(self.shared, target, self.keys.wrapping_add(source), present);
+                    copy_16(self.shared, target + values, self.values.wrapping_add(source), present);
+                }
+            },
+        );
+    }
+}
+
+#[inline(always)]
+unsafe fn flash<T: Operand, const HEAD_DIM: usize>(
+    q: *const T,
+    keys: *const T,
+    values: *const T,
+    positions: *const u32,
+    out: *mut F16,
+    out_scale: f32,
+    n_tokens: u32,
+    ratio: u32,
+    n_context: u32,
+    window: u32,
+) {
+    let shape = const { Shape::new(HEAD_DIM) };
+    let (n_kv_heads, kv_head) = (thread::grid_dim_x(), thread::block_idx_x());
+    let n_heads = n_kv_heads * ratio;
+    // SAFETY: not zero by the launch contract; said here so that no division is guarded by a panic.
+    unsafe {
+        core::hint::assert_unchecked(ratio > 0);
+        core::hint::assert_unchecked(n_tokens > 0);
+    }
+    let first_position = unsafe { *positions };
+    let lane = thread::lane();
+    let (group, member) = (lane / 4, lane % 4);
+
+    // The rows with the most keys go first, so that no long block is left for the end.
+    let first_row = (thread::grid_dim_y() - 1 - thread::block_idx_y()) * ROWS;
+    let last_row = u32::min(first_row + ROWS, n_tokens * ratio) - 1;
+    let row = |index: u32| {
+        let exists = index <= last_row;
+        let index = u32::min(index, last_row);
+        let token = index / ratio;
+        let newest = first_position + token;
+        Row {
+            start: (token * n_heads + kv_head * ratio + index % ratio) * HEAD_DIM as u32,
+            exists,
+            oldest: (newest + 1).saturating_sub(window),
+            newest,
+            largest: NO_SCORE,
+            sum: 0.0,
+        }
+    };
+    let first_of_warp = first_row + thread::warp() * ROWS_PER_WARP;
+    let mut upper = row(first_of_warp + group);
+    let mut lower = row(first_of_warp + group + 8);
+    // What all rows of the warp see, what some see, and what some of the block see.
+    let (warp_first, warp_last) = (row(first_of_warp), row(first_of_warp + ROWS_PER_WARP - 1));
+    let (block_first, block_last) = (row(first_row), row(last_row));
+
+    let end = block_last.newest + 1;
+    let mut first_key = block_first.oldest / shape.keys as u32 * shape.keys as u32;
+    let cache_row = kv_head as usize * n_context as usize * HEAD_DIM;
+    let tiles = Tiles::<T, HEAD_DIM>::new(keys.wrapping_add(cache_row), values.wrapping_add(cache_row), end);
+    unsafe { tiles.start(first_key, 0) };
+
+    // Q's A fragments, for each step of 16 along the head.
+    let q_upper = q.wrapping_add(upper.start as usize);
+    let q_lower = q.wrapping_add(lower.start as usize);
+    let mut query = [[0; 4]; 16];
+    unroll(
+        HEAD_DIM / 16,
+        #[inline(always)]
+        |step| {
+            let element = 16 * step + 2 * member as usize;
+            let load = |row: *const T, column: usize| unsafe { *row.add(element + column).cast::<u32>() };
+            query[step] = [load(q_upper, 0), load(q_lower, 0), load(q_upper, 8), load(q_lower, 8)];
+        },
+    );
+
+    // Where this lane's rows of the matrices that `ldmatrix` loads are, in the tile of keys and in that of values.
+    let stride = shape.stride() as u32;
+    let (matrix, line) = (lane / 8, lane % 8);
+    let key_lane = (matrix / 2 * 8 + line) * stride + matrix % 2 * 8;
+    let value_lane = (matrix % 2 * 8 + line) * stride + matrix / 2 * 8;
+
+    let mut output = [[0.0; 4]; 32];
+    let mut stage = 0;
+    while first_key < end {
+        wait::<0>();
+        thread::sync_threads();
+        let next = first_key + shape.keys as u32;
+        if next < end {
+            unsafe { tiles.start(next, stage ^ 1) };
+        }
+        let tile_end = next;
+        if warp_first.oldest < tile_end && first_key <= warp_last.newest {
+            let key_tile = stage * Tiles::<T, HEAD_DIM>::STAGE + key_lane;
+            let value_tile = stage * Tiles::<T, HEAD_DIM>::STAGE + shape.tile() as u32 + value_lane;
+
+            let mut scores = [[0.0; 4]; 8];
+            unroll(
+                HEAD_DIM / 16,
+                #[inline(always)]
+                |step| {
+                    unroll(
+                        shape.keys / 16,
+                        #[inline(always)]
+                        |pair| {
+                            let offset = (16 * pair) as u32 * stride + 16 * step as u32;
+                            let [a, b, c, d] = unsafe { load_matrices(tiles.shared, key_tile + offset) };
+                            let (left, right) = (2 * pair, 2 * pair + 1);
+                            scores[left] = T::multiply_add(query[step], [a, b], scores[left]);
+                            scores[right] = T::multiply_add(query[step], [c, d], scores[right]);
+                        },
+                    );
+                },
+            );
+
+            let all_see = warp_last.oldest <= first_key && tile_end <= warp_first.newest + 1;
+            if !all_see {
+                unroll(
+                    shape.keys / 8,
+                    #[inline(always)]
+                    |part| {
+                        let key = first_key + 8 * part as u32 + 2 * member;
+                        let mask = |score: &mut f32, row: &Row, key: u32| {
+                            if !row.sees(key) {
+                                *score = f32::NEG_INFINITY;
+                            }
+                        };
+                        mask(&mut scores[part][0], &upper, key);
+                        mask(&mut scores[part][1], &upper, key + 1);
+                        mask(&mut scores[part][2], &lower, key);
+                        mask(&mut scores[part][3], &lower, key + 1);
+                    },
+                );
+            }
+
+            let (mut largest_upper, mut largest_lower) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+            unroll(
+                shape.keys / 8,
+                #[inline(always)]
+                |part| {
+                    let [a, b, c, d] = scores[part];
+                    largest_upper = float::max(largest_upper, float::max(a, b));
+                    largest_lower = float::max(largest_lower, float::max(c, d));
+                },
+            );
+            let (keep_upper, keep_lower) = (upper.grow(largest_upper), lower.grow(largest_lower));
+            unroll(
+                HEAD_DIM / 16,
+                #[inline(always)]
+                |step| {
+                    let mut part = 2 * step;
+                    while part < 2 * step + 2 {
+                        output[part][0] *= keep_upper;
+                        output[part][1] *= keep_upper;
+                        output[part][2] *= keep_lower;
+                        output[part][3] *= keep_lower;
+                        part += 1;
+                    }
+                },
+            );
+
+            unroll(
+                shape.keys / 16,
+                #[inline(always)]
+                |step| {
+                    let mut weights = [0; 4];
+                    let mut half = 0;
+                    while half < 2 {
+                        let [a, b, c, d] = scores[2 * step + half];
+                        let (a, b) = (a - upper.largest, b - upper.largest);
+                        let (c, d) = (c - lower.largest, d - lower.largest);
+                        let (a, b) = (float::exp2_approx_flushed(a), float::exp2_approx_flushed(b));
+                        let (c, d) = (float::exp2_approx_flushed(c), float::exp2_approx_flushed(d));
+                        upper.sum += a + b;
+                        lower.sum += c + d;
+                        weights[2 * half] = T::pack(a, b);
+                        weights[2 * half + 1] = T::pack(c, d);
+                        half += 1;
+                    }
+                    unroll(
+                        HEAD_DIM / 16,
+                        #[inline(always)]
+                        |pair| {
+                            let offset = (16 * step) as u32 * stride + 16 * pair as u32;
+                            let [a, b, c, d] = unsafe { load_matrices_transposed(tiles.shared, value_tile + offset) };
+                            let (left, right) = (2 * pair, 2 * pair + 1);
+                            output[left] = T::multiply_add(weights, [a, b], output[left]);
+                            output[right] = T::multiply_add(weights, [c, d], output[right]);
+                        },
+                    );
+                },
+            );
+        }
+        first_key = next;
+        stage ^= 1;
+    }
+
+    unsafe {
+        upper.finish::<HEAD_DIM>(out, member, &output, 0, out_scale);
+        lower.finish::<HEAD_DIM>(out, member, &output, 2, out_scale);
+    }
+}
+
+macro_rules! variants {
+    ($($name:ident: $element:ty, $head_dim:literal, blocks $blocks:literal;)*) => {$(
+        /// out[token][head] = out_scale · softmax₂(q[token][head] · Kᵀ) · V in f16, softmax₂ being 2^score over its sum, over the
+        /// last `window` of the keys at positions 0 to positions[0] + token of KV head `head / ratio`; a window of 2^32 − 1 sees
+        /// them all.
+        ///
+        /// Launch: grid (n_kv_heads, ⌈n_tokens · ratio ÷ ROWS⌉), block ([`BLOCK`]).
+        ///
+        /// # Safety
+        /// - `q` and `out` are `[n_tokens][n_kv_heads · ratio][HEAD_DIM]` of fewer than 2^32 elements, 4-byte aligned, not the
+        ///   same; `n_tokens ≥ 1`, `ratio ≥ 1`.
+        /// - `positions` is `[1]` or longer, `positions[0] + n_tokens ≤ n_context`; `keys` and `values` are a layer's caches of
+        ///   this type (`cache.rs`), 16-byte aligned, written up to the last token's position; `window ≥ 1`.
+        #[kernel(threads = 128, blocks = $blocks)]
+        pub unsafe fn $name(
+            q: *const $element,
+            keys: *const $element,
+            values: *const $element,
+            positions: *const u32,
+            out: *mut F16,
+            out_scale: f32,
+            n_tokens: u32,
+            ratio: u32,
+            n_context: u32,
+            window: u32,
+        ) {
+            unsafe {
+                flash::<$element, $head_dim>(
+                    q, keys, values, positions, out, out_scale, n_tokens, ratio, n_context, window,
+                )
+            }
+        }
+    )*};
+}
+
+variants! {
+    flash_f16_64: F16, 64, blocks 3;
+    flash_f16_80: F16, 80, blocks 3;
+    flash_f16_96: F16, 96, blocks 3;
+    flash_f16_128: F16, 128, blocks 3;
+    flash_f16_256: F16, 256, blocks 2;
+    flash_bf16_64: BF16, 64, blocks 3;
+    flash_bf16_80: BF16, 80, blocks 3;
+    flash_bf16_96: BF16, 96, blocks 3;
+    flash_bf16_128: BF16, 128, blocks 3;
+    flash_bf16_256: BF16, 256, blocks 2;
+}

@@ -1,0 +1,115 @@
+//! softmax₂(q · Kᵀ) · V over the keys a token sees, for many tokens at once: the definition is attention's, with scores in
+//! powers of two.
+
+use ferrowarp::gpu::kernels::{AttentionShape, CacheType};
+use half::{bf16, f16};
+
+use crate::{
+    attention::{cache, reference},
+    support::*,
+};
+
+/// Random values in the bits of a cache's type, and exactly.
+fn halves(random: &mut Random, cache_type: CacheType, len: usize, scale: f32) -> (Vec<u16>, Vec<f32>) {
+    let values = random.values(len, scale);
+    let both = |value: &f32| match cache_type {
+        CacheType::F16 => (f16::from_f32(*value).to_bits(), f16::from_f32(*value).to_f32()),
+        _ => (bf16::from_f32(*value).to_bits(), bf16::from_f32(*value).to_f32()),
+    };
+    values.iter().map(both).unzip()
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    n_tokens: usize,
+    /// The first token's position.
+    first: usize,
+    ratio: usize,
+    n_kv_heads: usize,
+    window: Option<usize>,
+    /// Queries are random in this range: the larger, the sharper the softmax.
+    size: f32,
+}
+
+const PLAIN: Case = Case { n_tokens: 40, first: 0, ratio: 2, n_kv_heads: 2, window: None, size: 0.5 };
+
+fn run(case: Case, cache_type: CacheType, head_dim: usize) {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let Case { n_tokens, first, ratio, n_kv_heads, window, size } = case;
+    let n_heads = ratio * n_kv_heads;
+    let n_context = first + n_tokens + 5;
+    let shape = AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, window };
+    let positions: Vec<u32> = (first..first + n_tokens).map(|position| position as u32).collect();
+    let (q_bits, q) = halves(&mut random, cache_type, n_tokens * n_heads * head_dim, size);
+    let (mut key_bytes, keys) = cache(&mut random, cache_type, n_kv_heads * n_context, head_dim);
+    let (mut value_bytes, values) = cache(&mut random, cache_type, n_kv_heads * n_context, head_dim);
+    let (_, mut want) = reference(shape, &q, &keys, &values, &positions, std::f32::consts::LN_2);
+    // What lies behind the last token is no number, nor is what no token's window reaches.
+    let oldest = (first + 1).saturating_sub(window.unwrap_or(usize::MAX));
+    for bytes in [&mut key_bytes, &mut value_bytes] {
+        for (index, row) in bytes.chunks_mut(2 * head_dim).enumerate() {
+            if index % n_context >= first + n_tokens {
+                row.fill(0xff);
+            }
+        }
+    }
+    let out_scale = 0.25;
+    want.iter_mut().for_each(|value| *value *= f64::from(out_scale));
+
+    let out = Output::<f16>::new(&gpu, n_tokens * n_heads * head_dim);
+    gpu.flash(
+        shape,
+        &gpu.upload("q", &q_bits).unwrap(),
+        &gpu.upload("keys", &key_bytes).unwrap(),
+        &gpu.upload("values", &value_bytes).unwrap(),
+        cache_type,
+        &gpu.upload("positions", &positions[..1]).unwrap(),
+        &out,
+        out_scale,
+    )
+    .unwrap();
+    let got: Vec<f32> = out.read(&gpu).iter().map(|half| half.to_f32()).collect();
+    // Values are at most 1 and weighted by probabilities that were rounded: half a unit of 11 bits, or of 8. The output is
+    // rounded to 11 bits.
+    let rounding = if cache_type == CacheType::F16 { 2f64.powi(-11) } else { 2f64.powi(-8) };
+    let what = format!("{cache_type} head_dim {head_dim} {case:?}, oldest {oldest}");
+    assert_close(&what, &got, &want, rounding * f64::from(out_scale), 2f64.powi(-11));
+}
+
+const TYPES: [CacheType; 2] = [CacheType::F16, CacheType::BF16];
+
+#[test]
+fn flash_attention_agrees_with_its_definition_for_every_head_size() {
+    for cache_type in TYPES {
+        for head_dim in cache_type.head_dims() {
+            // The chunk starts within a tile of keys, ends within another, and its rows end within a warp's.
+            run(Case { n_tokens: 37, first: 45, ..PLAIN }, cache_type, head_dim);
+        }
+    }
+}
+
+#[test]
+fn any_number_of_tokens_will_do() {
+    let cases =
+        [(1, 0, 1, 1), (1, 200, 7, 2), (2, 63, 14, 1), (3, 64, 1, 3), (16, 0, 1, 1), (65, 130, 1, 2), (150, 0, 7, 1)];
+    for (n_tokens, first, ratio, n_kv_heads) in cases {
+        run(Case { n_tokens, first, ratio, n_kv_heads, ..PLAIN }, CacheType::F16, 64);
+    }
+}
+
+#[test]
+fn flash_attention_honours_a_sliding_window() {
+    for window in [1, 7, 64, 70, 1000] {
+        let case = Case { n_tokens: 50, first: 100, window: Some(window), ..PLAIN };
+        run(case, CacheType::F16, 64);
+        run(Case { ratio: 1, ..case }, CacheType::BF16, 128);
+    }
+}
+
+#[test]
+fn flash_attention_survives_large_scores() {
+    // Scores of thousands in powers of two: nothing overflows, and rows whose first tile of keys is far below the next are
+    // scaled to nothing rather than to NaN.
+    run(Case { n_tokens: 20, first: 120, size: 500.0, ..PLAIN }, CacheType::F16, 64);
+}
