@@ -22,6 +22,8 @@ pub mod flash;
 pub mod gemv;
 pub mod matmul;
 pub mod noise;
+pub mod qkv;
+pub mod range;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;
@@ -89,8 +91,17 @@ const KERNELS: &[cuda_std::KernelInfo] = &[
     noise::noise_f32.info(),
     noise::noise_f16.info(),
     noise::noise_bf16.info(),
+    qkv::qkv_f32.info(),
+    qkv::qkv_f16.info(),
+    qkv::qkv_bf16.info(),
+    range::range_rows_f16.info(),
+    range::range_rows_bf16.info(),
+    range::range_to_f16_f32.info(),
+    range::range_to_f16_bf16.info(),
     rmsnorm::rmsnorm.info(),
+    rmsnorm::rmsnorm_f16.info(),
     rope::rope_halves.info(),
     rope::rope_neighbours.info(),
     swiglu::swiglu.info(),
+    swiglu::swiglu_f16.info(),
 ];

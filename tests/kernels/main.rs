@@ -21,6 +21,8 @@ mod graph;
 mod launched;
 mod matmul;
 mod noise;
+mod qkv;
+mod range;
 mod rmsnorm;
 mod rope;
 mod support;

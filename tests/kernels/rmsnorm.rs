@@ -1,8 +1,10 @@
 //! y = x / √(mean(x²) + ε) · weight.
 
+use half::f16;
+
 use crate::support::*;
 
-fn reference(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f64> {
+pub fn reference(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f64> {
     let n = weight.len();
     let row = |row: &[f32]| {
         let mean = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / n as f64;
@@ -38,4 +40,25 @@ fn rmsnorm_works_in_place_and_leaves_zero_alone() {
     let weight = gpu.upload("weight", &[3.0f32; 3]).unwrap();
     gpu.rmsnorm(&x, &weight, &x, 2, 1e-6).unwrap();
     assert_eq!(gpu.read(&x).unwrap(), [0.0; 6]);
+}
+
+#[test]
+fn rmsnorm_to_f16_is_the_same_rounded() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for (rows, n, out_scale) in [(2, 4, 1.0), (3, 36, 0.125), (2, 896, 1.0), (1, 1028, 4.0), (3, 3584, 1.0)] {
+        for scale in [1e-4, 1.0, 1e6] {
+            let (x, weight) = (random.values(rows * n, scale), random.values(n, 2.0));
+            let out = Output::<f16>::new(&gpu, rows * n);
+            let device_x = gpu.upload("x", &x).unwrap();
+            let device_weight = gpu.upload("weight", &weight).unwrap();
+            gpu.rmsnorm_f16(&device_x, &device_weight, &out, rows, 1e-6, out_scale).unwrap();
+            let want: Vec<f64> =
+                reference(&x, &weight, 1e-6).iter().map(|value| value * f64::from(out_scale)).collect();
+            let got: Vec<f32> = out.read(&gpu).iter().map(|half| half.to_f32()).collect();
+            // Half a unit of 11 bits, or of a subnormal.
+            let (absolute, relative) = (2f64.powi(-25) * 1.01, 2f64.powi(-11) * 1.01);
+            assert_close(&format!("{rows}×{n} scale {scale}"), &got, &want, absolute, relative);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use ferrowarp::{forward::turns, gpu::kernels::RopeShape, model::RopePairing};
 
 use crate::support::*;
 
-fn reference(shape: RopeShape, x: &[f32], positions: &[u32], radians: &[f64], magnitude: f32) -> Vec<f64> {
+pub fn reference(shape: RopeShape, x: &[f32], positions: &[u32], radians: &[f64], magnitude: f32) -> Vec<f64> {
     let RopeShape { n_heads, head_dim, n_rot, pairing, .. } = shape;
     let mut out = as_f64(x);
     for (index, head) in out.chunks_mut(head_dim).enumerate() {

@@ -1,5 +1,7 @@
 //! silu(gate) · up.
 
+use half::f16;
+
 use crate::support::*;
 
 fn reference(gate: f32, up: f32) -> f64 {
@@ -32,4 +34,44 @@ fn swiglu_has_its_limits_at_large_gates() {
     let up = gpu.upload("up", &[2.0f32; 5]).unwrap();
     gpu.swiglu(&gate, &up, &gate, 5).unwrap();
     assert_eq!(gpu.read(&gate).unwrap(), [0.0, 0.0, 2e4, 2e30, 0.0]);
+}
+
+#[test]
+fn swiglu_of_f16_is_rounded_once() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for (n_tokens, n, in_scale, out_scale) in [(1, 8, 1.0, 1.0), (3, 264, 2.0, 0.25), (2, 4864, 0.5, 1.0)] {
+        for scale in [0.01, 3.0, 100.0] {
+            let gate_up: Vec<f16> =
+                random.values(n_tokens * 2 * n, scale).iter().map(|value| f16::from_f32(*value)).collect();
+            let want: Vec<f64> = (0..n_tokens * n)
+                .map(|index| {
+                    let row = &gate_up[index / n * 2 * n..][..2 * n];
+                    let [gate, up] = [row[index % n], row[n + index % n]].map(|half| half.to_f32() * in_scale);
+                    reference(gate, up) * f64::from(out_scale)
+                })
+                .collect();
+            let device = gpu.upload("gate and up", &gate_up).unwrap();
+            let out = Output::<f16>::new(&gpu, n_tokens * n);
+            gpu.swiglu_f16(&device, &out, n_tokens, n, in_scale, out_scale).unwrap();
+            let got: Vec<f32> = out.read(&gpu).iter().map(|half| half.to_f32()).collect();
+            // Half a unit of 11 bits, or of a subnormal; the approximations are a hundred times closer.
+            let (absolute, relative) = (2f64.powi(-25) * 1.01, 2f64.powi(-11) * 1.01);
+            assert_close(&format!("{n_tokens}×{n} scale {scale}"), &got, &want, absolute, relative);
+        }
+    }
+}
+
+#[test]
+fn swiglu_of_f16_has_its_limits_at_large_gates() {
+    let gpu = gpu();
+    let halves = |values: [f32; 16]| values.map(f16::from_f32);
+    let gates = [-6e4, -100.0, -90.0, 6e4, 0.0, 1.0, -0.0, 2.0];
+    let mut values = [2.0; 16];
+    values[..8].copy_from_slice(&gates);
+    let gate_up = gpu.upload("gate and up", &halves(values)).unwrap();
+    let out = Output::<f16>::new(&gpu, 8);
+    gpu.swiglu_f16(&gate_up, &out, 1, 8, 1.0, 0.5).unwrap();
+    let got = out.read(&gpu).iter().map(|half| half.to_f32()).collect::<Vec<_>>();
+    assert_eq!(got[..5], [0.0, 0.0, 0.0, 6e4, 0.0].map(|v| f16::from_f32(v).to_f32()));
 }

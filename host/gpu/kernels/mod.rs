@@ -15,6 +15,8 @@ mod flash;
 mod gemv;
 mod matmul;
 mod noise;
+mod qkv;
+mod range;
 mod rmsnorm;
 mod rope;
 mod swiglu;
@@ -27,6 +29,7 @@ pub use blocks::block_format;
 pub use cache::CacheType;
 pub use gemv::{Experts, Gemv};
 pub use noise::{NoiseFloat, Strided};
+pub use qkv::Qkv;
 pub use rope::RopeShape;
 
 use super::{Element, Slice};
@@ -42,4 +45,9 @@ fn count(value: usize) -> u32 {
 /// Checks that a slice holds at least `needed` elements.
 fn expect_len<T: Element>(name: &str, slice: &Slice<T>, needed: usize) {
     assert!(slice.len() >= needed, "{name}: {} elements, the kernel touches {needed}", slice.len());
+}
+
+/// Checks that a slice begins where 16-byte loads may begin.
+fn expect_aligned<T: Element>(name: &str, slice: &Slice<T>) {
+    assert!(slice.address().is_multiple_of(16), "{name} starts on a 16-byte boundary");
 }

@@ -1,8 +1,9 @@
 //! Launches the kernel in `kernels/rmsnorm.rs`.
 
-use kernels::rmsnorm::{BLOCK, rmsnorm};
+use half::f16;
+use kernels::rmsnorm::{BLOCK, rmsnorm, rmsnorm_f16};
 
-use super::{count, expect_len};
+use super::{count, expect_aligned, expect_len};
 use crate::gpu::{Gpu, GpuError, Slice};
 
 impl Gpu {
@@ -20,5 +21,28 @@ impl Gpu {
         expect_len("out", out, rows * n);
         // SAFETY: the slices hold what the contract asks for.
         unsafe { self.launch(rmsnorm, [count(rows), 1, 1], BLOCK, (x, weight, out, count(n), epsilon)) }
+    }
+
+    /// out[row] = x[row] / √(mean(x[row]²) + epsilon) · weight · out_scale in f16, for rows of the weight's length, a multiple
+    /// of 4.
+    pub fn rmsnorm_f16(
+        &self,
+        x: &Slice<f32>,
+        weight: &Slice<f32>,
+        out: &Slice<f16>,
+        rows: usize,
+        epsilon: f32,
+        out_scale: f32,
+    ) -> Result<(), GpuError> {
+        let n = weight.len();
+        assert!(n > 0 && n.is_multiple_of(4), "rows of {n} values");
+        expect_len("x", x, rows * n);
+        expect_len("out", out, rows * n);
+        expect_aligned("x", x);
+        expect_aligned("weight", weight);
+        expect_aligned("out", out);
+        let arguments = (x, weight, out, count(n), epsilon, out_scale);
+        // SAFETY: the slices hold what the contract asks for.
+        unsafe { self.launch(rmsnorm_f16, [count(rows), 1, 1], BLOCK, arguments) }
     }
 }

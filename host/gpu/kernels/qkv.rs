@@ -1,0 +1,107 @@
+//! Launches the kernels in `kernels/qkv.rs`.
+
+use half::{bf16, f16};
+use kernels::qkv::*;
+
+use super::{AttentionShape, CacheType, count, expect_len};
+use crate::{
+    gpu::{Gpu, GpuError, Slice},
+    model::RopePairing,
+};
+
+/// Many tokens' queries, keys and values, from their projections to where attention reads them; see [`Gpu::qkv`].
+#[derive(Clone, Copy)]
+pub struct Qkv<'a> {
+    /// Tokens, heads, and the cache's room; no room where keys and values are to be left beside one another, a row a token.
+    pub shape: AttentionShape,
+    /// `[n_tokens][n_heads + 2 · n_kv_heads][head_dim]`: queries, keys and values as the projections leave them.
+    pub product: &'a Slice<f32>,
+    /// `[n_heads + 2 · n_kv_heads][head_dim]`.
+    pub bias: Option<&'a Slice<f32>>,
+    /// `[head_dim]`: weights of the norm over each query head, where the family has one.
+    pub q_norm: Option<&'a Slice<f32>>,
+    /// `[head_dim]`: the same for key heads.
+    pub k_norm: Option<&'a Slice<f32>>,
+    /// The norms' epsilon.
+    pub epsilon: f32,
+    /// `[n_rot/2][2]`: turns per position, high and low part.
+    pub frequencies: &'a Slice<f32>,
+    /// Values of a head that RoPE rotates; even, at most `head_dim`.
+    pub n_rot: usize,
+    /// Which of them form a pair.
+    pub pairing: RopePairing,
+    /// RoPE's magnitude (YaRN's attention factor), else 1.
+    pub magnitude: f32,
+    /// What queries are multiplied by besides the magnitude of their rotated values.
+    pub q_scale: f32,
+    /// `[n_tokens]`.
+    pub positions: &'a Slice<u32>,
+    /// `[n_tokens][n_heads][head_dim]` of the type below.
+    pub q: &'a Slice<u8>,
+    /// The layer's caches of that type, or without room in the shape `[n_tokens][n_kv_heads][head_dim]`.
+    pub keys: &'a Slice<u8>,
+    /// As `keys`.
+    pub values: &'a Slice<u8>,
+    /// The type of queries, keys and values: not Q8_0.
+    pub element: CacheType,
+}
+
+impl Gpu {
+    /// Bias, norms over heads and RoPE, as [`Gpu::rmsnorm`] and [`Gpu::rope`] do; then queries times `q_scale` to `q`, and keys,
+    /// without RoPE's magnitude, and values to the cache at `positions`.
+    pub fn qkv(&self, operands: &Qkv) -> Result<(), GpuError> {
+        let Qkv { shape, n_rot, element, .. } = *operands;
+        let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, .. } = shape;
+        assert!(n_rot.is_multiple_of(2) && n_rot <= head_dim, "rotating {n_rot} of {head_dim} values");
+        let heads = n_heads + 2 * n_kv_heads;
+        let kv_rows = if n_context == 0 { n_tokens * n_kv_heads } else { n_kv_heads * n_context };
+        expect_len("product", operands.product, n_tokens * heads * head_dim);
+        operands.bias.inspect(|bias| expect_len("bias", bias, heads * head_dim));
+        operands.q_norm.inspect(|norm| expect_len("q_norm", norm, head_dim));
+        operands.k_norm.inspect(|norm| expect_len("k_norm", norm, head_dim));
+        expect_len("frequencies", operands.frequencies, n_rot);
+        expect_len("positions", operands.positions, n_tokens);
+        expect_len("q", operands.q, element.bytes(n_tokens * n_heads, head_dim));
+        expect_len("keys", operands.keys, element.bytes(kv_rows, head_dim));
+        expect_len("values", operands.values, element.bytes(kv_rows, head_dim));
+        let grid = [count(heads.div_ceil(HEADS as usize)), count(n_tokens), 1];
+        macro_rules! launch {
+            ($kernel:ident, $element:ty) => {
+                // SAFETY: the slices hold what the contract asks for; the positions are the caller's promise.
+                unsafe {
+                    self.launch(
+                        $kernel,
+                        grid,
+                        BLOCK,
+                        (
+                            operands.product,
+                            operands.bias,
+                            operands.q_norm,
+                            operands.k_norm,
+                            operands.frequencies,
+                            operands.positions,
+                            &*operands.q.cast::<$element>(),
+                            &*operands.keys.cast::<$element>(),
+                            &*operands.values.cast::<$element>(),
+                            operands.q_scale,
+                            operands.magnitude,
+                            operands.epsilon,
+                            count(n_heads),
+                            count(n_kv_heads),
+                            count(head_dim),
+                            count(n_rot),
+                            u32::from(operands.pairing == RopePairing::Neighbours),
+                            count(n_context),
+                        ),
+                    )
+                }
+            };
+        }
+        match element {
+            CacheType::F32 => launch!(qkv_f32, f32),
+            CacheType::F16 => launch!(qkv_f16, f16),
+            CacheType::BF16 => launch!(qkv_bf16, bf16),
+            CacheType::Q8_0 => panic!("Q8_0 keys and values are made by cache_store"),
+        }
+    }
+}
