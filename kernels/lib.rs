@@ -96,6 +96,7 @@ const KERNELS: &[cuda_std::KernelInfo] = &[
     qkv::qkv_bf16.info(),
     range::range_rows_f16.info(),
     range::range_rows_bf16.info(),
+    range::range_to_f16_f16.info(),
     range::range_to_f16_f32.info(),
     range::range_to_f16_bf16.info(),
     rmsnorm::rmsnorm.info(),

@@ -9,14 +9,16 @@
 
 use cuda_std::{BF16, F16, float, kernel, memory::Vector16, mma::Operand, thread, types::Element, warp};
 
+use crate::cache::{GROUP as LOADED, load_eight};
+
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
 
 /// Rows of a block of `range_rows_*`.
 pub const ROWS: u32 = BLOCK / 32;
 
-/// Elements that a thread of `range_to_f16_*` converts.
-pub const GROUP: usize = 8;
+/// Elements that a thread takes at a time.
+pub const GROUP: usize = LOADED;
 
 #[inline(always)]
 unsafe fn rows<T: Element>(matrix: *const T, norm: *const f32, out: *mut f32, n_rows: u32, n: u32) {
@@ -24,15 +26,20 @@ unsafe fn rows<T: Element>(matrix: *const T, norm: *const f32, out: *mut f32, n_
     if row >= n_rows {
         return;
     }
-    let start = row as usize * n as usize;
+    let matrix = matrix.wrapping_add(row as usize * n as usize);
     let (mut squares, mut largest) = (0.0, 0.0);
-    let mut column = thread::lane() as usize;
+    let mut column = thread::lane() as usize * GROUP;
     while column < n as usize {
-        let value = unsafe { *matrix.add(start + column) }.load();
-        let normed = if norm.is_null() { value } else { value * unsafe { *norm.add(column) } };
-        squares = float::fma(normed, normed, squares);
-        largest = float::max(largest, float::abs(value));
-        column += 32;
+        let values = unsafe { load_eight(matrix.add(column)) };
+        let norms = if norm.is_null() { [1.0; GROUP] } else { unsafe { load_eight(norm.add(column)) } };
+        let mut index = 0;
+        while index < GROUP {
+            let normed = values[index] * norms[index];
+            squares = float::fma(normed, normed, squares);
+            largest = float::max(largest, float::abs(values[index]));
+            index += 1;
+        }
+        column += 32 * GROUP;
     }
     let (squares, largest) = (warp::sum(squares), warp::max(largest));
     if thread::lane() == 0 {
@@ -50,7 +57,8 @@ macro_rules! range_rows {
         /// A warp takes a row. Launch: grid (⌈n_rows ÷ ROWS⌉), block ([`BLOCK`]).
         ///
         /// # Safety
-        /// - `matrix` is `[n_rows][n]`, `norm` is null or `[n]`, `out` is `[n_rows][2]`.
+        /// - `matrix` is `[n_rows][n]`, `norm` is null or `[n]`, both 16-byte aligned; `n` is a multiple of [`GROUP`]; `out` is
+        ///   `[n_rows][2]`.
         #[kernel]
         pub unsafe fn $name(matrix: *const $element, norm: *const f32, out: *mut f32, n_rows: u32, n: u32) {
             unsafe { rows(matrix, norm, out, n_rows, n) }
@@ -66,7 +74,7 @@ range_rows! {
 /// Eight neighbouring elements as four pairs in f16.
 #[inline(always)]
 unsafe fn eight<T: Element>(x: *const T, scale: f32) -> Vector16 {
-    let values = unsafe { crate::cache::load_eight(x) };
+    let values = unsafe { load_eight(x) };
     let pair = |index: usize| F16::pack(values[index] * scale, values[index + 1] * scale);
     Vector16([pair(0), pair(2), pair(4), pair(6)])
 }
@@ -103,6 +111,7 @@ macro_rules! range_to_f16 {
 }
 
 range_to_f16! {
+    range_to_f16_f16: F16;
     range_to_f16_f32: f32;
     range_to_f16_bf16: BF16;
 }

@@ -152,6 +152,14 @@ fn prefill_is_close() {
     check_logits("prefill", CacheType::F32, 72, usize::MAX, tolerance);
 }
 
+#[test]
+fn prefill_with_a_16_bit_cache_is_close() {
+    // Flash attention: queries and probabilities are rounded like keys and values.
+    check_logits("prefill, f16 cache", CacheType::F16, 72, usize::MAX, |_| HALF_CACHE);
+    check_logits("prefill, bf16 cache", CacheType::BF16, 72, 64, |_| 1.0);
+    check_logits("prefill, q8_0 cache", CacheType::Q8_0, 72, 64, |_| BYTE_CACHE);
+}
+
 /// Kullback–Leibler divergence of the softmax of `got` from that of `want`, in nats.
 fn divergence(want: &[f32], got: &[f32]) -> f64 {
     let log_softmax = |logits: &[f32]| {

@@ -204,7 +204,7 @@ fn inspect_shows_the_plan() {
     };
     assert!(line("KV cache").ends_with("1000 positions, q8_0"), "{stdout}");
     assert!(line("free").ends_with("8.00 GiB"), "{stdout}");
-    for name in ["weights", "activations", "experts", "unpacked matrix", "in all"] {
+    for name in ["weights", "activations", "experts", "unpacked weights", "in all"] {
         line(name);
     }
 

@@ -234,7 +234,7 @@ impl Engine {
                 (FeedForward::Mixture { .. }, shape) => {
                     gpu.rmsnorm(&s.ffn_inp, ffn_norm.0, &s.normed, 1, ffn_norm.1)?;
                     let shape = shape.expect("a model with experts has their shape");
-                    self.mixture(il, shape, 1, &mut Recorder::off())?;
+                    self.mixture(il, shape, &s.ffn_inp, 1, &mut Recorder::off())?;
                 }
             }
         }

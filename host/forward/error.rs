@@ -42,6 +42,11 @@ pub enum EngineError {
          shorten the prompt or raise -c"
     )]
     ContextFull { n_past: usize, n_new: usize, n_context: usize },
+    #[error(
+        "layer {layer}: a weight of type BF16: found a magnitude of {found}, expected at most 65504, the range of F16, in \
+         which many tokens are multiplied: convert the model to F32"
+    )]
+    WeightRange { layer: usize, found: f32 },
     #[error("token id {found}: expected one below the vocabulary's size, {vocab_size}")]
     Token { found: u32, vocab_size: usize },
 }

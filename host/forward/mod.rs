@@ -4,6 +4,9 @@
 //! the device. It reads from top to bottom like the model's figure; each buffer has its shape beside it. Everything is
 //! allocated when the engine is made: a step only copies tokens in and launches.
 //!
+//! Here is the way that takes an operation at a time, for tokens whose every intermediate is recorded and for models of F32.
+//! Many tokens together go through [`prefill`] otherwise.
+//!
 //! Activations are `f32` throughout, the residual stream above all: some models' residuals pass the range of f16. Weights
 //! and cache keep their own types.
 
@@ -11,6 +14,8 @@ mod cache;
 mod decode;
 mod error;
 mod plan;
+mod prefill;
+mod sizes;
 mod state;
 mod trace;
 mod traffic;
@@ -32,6 +37,8 @@ use cache::KvCache;
 use decode::Decode;
 pub use error::EngineError;
 pub use plan::{MemoryPlan, ScratchPlan, Size};
+use prefill::Prefill;
+use sizes::Sizes;
 use trace::{probabilities, record};
 pub use weights::{DeviceLayer, DeviceWeights, FeedForward, MatrixSource, turns};
 
@@ -58,7 +65,7 @@ impl Default for EngineOptions {
             n_context: None,
             cache_type: CacheType::F16,
             activations: Activations::default(),
-            n_batch: 512,
+            n_batch: 2048,
             all_logits: false,
             memory_limit: None,
         }
@@ -76,19 +83,19 @@ pub enum Logits {
     All,
 }
 
-/// Activations, allocated once for `n_batch` tokens.
+/// Activations, allocated once. `rows` is `n_batch`, or 1 where many tokens have buffers of their own ([`Prefill`]).
 struct Scratch {
     tokens: Buffer<u32>,    // [n_batch]
     positions: Buffer<u32>, // [n_batch]
     x: Buffer<f32>,         // [n_batch][n_embd], the residual stream
-    ffn_inp: Buffer<f32>,   // [n_batch][n_embd], the residual stream after attention
-    normed: Buffer<f32>,    // [n_batch][n_embd]
-    q: Buffer<f32>,         // [n_batch][n_heads][head_dim]
-    k: Buffer<f32>,         // [n_batch][n_kv_heads][head_dim]
-    v: Buffer<f32>,         // [n_batch][n_kv_heads][head_dim]
-    attended: Buffer<f32>,  // [n_batch][n_heads][head_dim]
-    gate: Buffer<f32>,      // [n_batch][n_used][n_ff], n_used being 1 without experts
-    up: Buffer<f32>,        // [n_batch][n_used][n_ff]
+    ffn_inp: Buffer<f32>,   // [rows][n_embd], the residual stream after attention
+    normed: Buffer<f32>,    // [rows][n_embd], or as many as experts or logits are computed for
+    q: Buffer<f32>,         // [rows][n_heads][head_dim]
+    k: Buffer<f32>,         // [rows][n_kv_heads][head_dim]
+    v: Buffer<f32>,         // [rows][n_kv_heads][head_dim]
+    attended: Buffer<f32>,  // [rows][n_heads][head_dim]
+    gate: Buffer<f32>,      // [rows][n_ff], or with experts [n_batch][n_used][n_ff]
+    up: Buffer<f32>,        // [rows][n_ff], or with experts [n_batch][n_used][n_ff]
     mixture: Option<Mixture>,
     logits: Buffer<f32>, // [1 or n_batch][vocab_size]
     matmul: Matmul,
@@ -116,36 +123,29 @@ impl Mixture {
 }
 
 impl Scratch {
-    fn new(
-        gpu: &Gpu,
-        config: &Config,
-        n_batch: usize,
-        logit_rows: usize,
-        max_quantised: usize,
-        activations: Activations,
-    ) -> Result<Scratch, GpuError> {
+    fn new(gpu: &Gpu, config: &Config, sizes: &Sizes, activations: Activations) -> Result<Scratch, GpuError> {
+        let Sizes { n_batch, logit_rows, rows, normed_rows, ffn_rows, .. } = *sizes;
         let heads = config.n_heads * config.head_dim;
         let kv_heads = config.n_kv_heads * config.head_dim;
-        let n_used = config.experts.map_or(1, |experts| experts.n_used);
-        let alloc = |len| gpu.alloc("activations", n_batch * len);
+        let alloc = |len| gpu.alloc("activations", len);
         Ok(Scratch {
             tokens: gpu.alloc("tokens", n_batch)?,
             positions: gpu.alloc("positions", n_batch)?,
-            x: alloc(config.n_embd)?,
-            ffn_inp: alloc(config.n_embd)?,
-            normed: alloc(config.n_embd)?,
-            q: alloc(heads)?,
-            k: alloc(kv_heads)?,
-            v: alloc(kv_heads)?,
-            attended: alloc(heads)?,
-            gate: alloc(n_used * config.n_ff)?,
-            up: alloc(n_used * config.n_ff)?,
+            x: alloc(n_batch * config.n_embd)?,
+            ffn_inp: alloc(rows * config.n_embd)?,
+            normed: alloc(normed_rows * config.n_embd)?,
+            q: alloc(rows * heads)?,
+            k: alloc(rows * kv_heads)?,
+            v: alloc(rows * kv_heads)?,
+            attended: alloc(rows * heads)?,
+            gate: alloc(ffn_rows * config.n_ff)?,
+            up: alloc(ffn_rows * config.n_ff)?,
             mixture: match config.experts {
                 Some(shape) => Some(Mixture::new(gpu, shape, config.n_embd, n_batch)?),
                 None => None,
             },
             logits: gpu.alloc("logits", logit_rows * config.vocab_size)?,
-            matmul: Matmul::new(gpu, n_batch, config.n_embd.max(heads).max(config.n_ff), max_quantised, activations)?,
+            matmul: Matmul::new(gpu, sizes.matmul_rows, sizes.matmul_columns, sizes.unpacked, activations)?,
             staged: gpu.alloc_pinned("tokens", 2 * n_batch)?,
         })
     }
@@ -159,6 +159,7 @@ pub struct Engine {
     cache: KvCache,
     scratch: Scratch,
     decode: Decode,
+    prefill: Option<Prefill>,
     /// Tokens in the cache: the next token's position.
     n_past: usize,
     /// Whether a copy from pinned memory may still be under way.
@@ -186,14 +187,11 @@ impl Engine {
         Ok(Engine {
             cache: KvCache::new(&gpu, &config, plan.n_context, options.cache_type)?,
             decode: Decode::new(&gpu, &config, plan.n_context, &options)?,
-            scratch: Scratch::new(
-                &gpu,
-                &config,
-                plan.n_batch,
-                plan.logit_rows,
-                plan.largest_quantised,
-                options.activations,
-            )?,
+            scratch: Scratch::new(&gpu, &config, &plan.sizes, options.activations)?,
+            prefill: match &plan.sizes.prefill {
+                Some(sizes) => Some(Prefill::new(&gpu, &config, options.cache_type, sizes, &weights.layers)?),
+                None => None,
+            },
             weights,
             config,
             plan,
@@ -303,7 +301,10 @@ impl Engine {
         self.expect_room(tokens)?;
         assert!(0 < n && n <= self.plan.n_batch, "a forward pass over {n} tokens, of at most {}", self.plan.n_batch);
         self.stage(tokens)?;
-        self.layers(n, trace)?;
+        match &self.prefill {
+            Some(prefill) if n > 1 => self.prefill(prefill, n, trace)?,
+            _ => self.layers(n, trace)?,
+        }
         match logits {
             Logits::None => {}
             Logits::Last => self.head(n - 1..n, trace)?,
@@ -331,7 +332,7 @@ impl Engine {
             gpu.rmsnorm(&s.ffn_inp, &layer.ffn_norm, &s.normed, n, epsilon)?;
             record(trace, gpu, "ffn_norm", Some(il), &s.normed, &[n, n_embd])?;
             match (&layer.ffn, config.experts) {
-                (FeedForward::Mixture { .. }, Some(shape)) => self.mixture(il, shape, n, trace)?,
+                (FeedForward::Mixture { .. }, Some(shape)) => self.mixture(il, shape, &s.ffn_inp, n, trace)?,
                 _ => self.feed_forward(il, n, trace)?,
             }
             record(trace, gpu, "l_out", Some(il), &s.x, &[n, n_embd])?;
@@ -343,7 +344,7 @@ impl Engine {
     fn head(&self, tokens: Range<usize>, trace: &mut Recorder) -> Result<(), EngineError> {
         let Engine { gpu, config, weights, scratch: s, .. } = self;
         let (n, n_embd) = (tokens.len(), config.n_embd);
-        assert!(n <= self.plan.logit_rows, "logits of {n} tokens, room for {}", self.plan.logit_rows);
+        assert!(n <= self.plan.logit_rows(), "logits of {n} tokens, room for {}", self.plan.logit_rows());
         let x = s.x.slice(tokens.start * n_embd..tokens.end * n_embd);
         gpu.rmsnorm(&x, &weights.output_norm, &s.normed, n, config.rms_epsilon)?;
         record(trace, gpu, "result_norm", None, &s.normed, &[n, n_embd])?;
@@ -373,9 +374,16 @@ impl Engine {
         Ok(gpu.matmul(&s.matmul, down, &s.gate, None, Some(&s.ffn_inp), &s.x, n)?)
     }
 
-    /// A mixture of feed-forward networks in place of one: each token's row goes through the experts that the router
+    /// A mixture of feed-forward networks in place of one, from `normed` and the residual stream, which may be `x`, to `x`: each token's row goes through the experts that the router
     /// chooses for it. One vector at a time, whatever the number of tokens: neighbours rarely share their experts.
-    fn mixture(&self, il: usize, shape: Experts, n: usize, trace: &mut Recorder) -> Result<(), EngineError> {
+    fn mixture(
+        &self,
+        il: usize,
+        shape: Experts,
+        residual: &Slice<f32>,
+        n: usize,
+        trace: &mut Recorder,
+    ) -> Result<(), EngineError> {
         let Engine { gpu, config, weights, scratch: s, .. } = self;
         let FeedForward::Mixture { router, gate, up, down } = &weights.layers[il].ffn else {
             panic!("layer {il} has no experts")
@@ -397,10 +405,24 @@ impl Engine {
         gpu.swiglu(&s.gate, &s.up, &s.gate, n_pairs * config.n_ff)?;
         product(down, &s.gate, &m.parts, 1)?;
         if trace.is_on() {
-            gpu.experts_combine(&m.parts, &m.weights, None, &s.x, n, n_embd, n_used)?;
-            record(trace, gpu, "ffn_moe_out", Some(il), &s.x, &[n, n_embd])?;
+            let out = gpu.alloc("a trace", n * n_embd)?;
+            gpu.experts_combine(&m.parts, &m.weights, None, &out, n, n_embd, n_used)?;
+            record(trace, gpu, "ffn_moe_out", Some(il), &out, &[n, n_embd])?;
         }
-        Ok(gpu.experts_combine(&m.parts, &m.weights, Some(&s.ffn_inp), &s.x, n, n_embd, n_used)?)
+        Ok(gpu.experts_combine(&m.parts, &m.weights, Some(residual), &s.x, n, n_embd, n_used)?)
+    }
+
+    /// The shapes of attention for `n` tokens.
+    fn attention_shape(&self, n: usize) -> AttentionShape {
+        let Config { n_heads, n_kv_heads, head_dim, sliding_window, .. } = self.config;
+        AttentionShape {
+            n_tokens: n,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            n_context: self.cache.n_context,
+            window: sliding_window,
+        }
     }
 
     /// The attention half of a layer: from `normed` and the residual stream `x` to `ffn_inp`.
@@ -408,14 +430,7 @@ impl Engine {
         let Engine { gpu, config, weights, cache, scratch: s, .. } = self;
         let layer = &weights.layers[il];
         let (n_heads, n_kv_heads, head_dim) = (config.n_heads, config.n_kv_heads, config.head_dim);
-        let shape = AttentionShape {
-            n_tokens: n,
-            n_heads,
-            n_kv_heads,
-            head_dim,
-            n_context: cache.n_context,
-            window: config.sliding_window,
-        };
+        let shape = self.attention_shape(n);
 
         self.query_key("Qcur", il, n, n_heads, trace)?;
         self.query_key("Kcur", il, n, n_kv_heads, trace)?;

@@ -10,12 +10,7 @@ use std::fmt;
 use driver::Backend;
 use serde::Serialize;
 
-use super::{
-    EngineError, EngineOptions,
-    cache::KvCache,
-    decode,
-    weights::{self, largest_quantised},
-};
+use super::{EngineError, EngineOptions, cache::KvCache, decode, sizes::Sizes, weights};
 use crate::{
     gguf::Gguf,
     gpu::kernels::CacheType,
@@ -46,12 +41,9 @@ pub struct MemoryPlan {
     pub cache_type: CacheType,
     /// The most tokens that go through the layers together.
     pub n_batch: usize,
-    /// Rows of logits.
+    /// What a forward pass works in, in elements.
     #[serde(skip)]
-    pub(super) logit_rows: usize,
-    /// Elements of the largest matrix that is unpacked for a product.
-    #[serde(skip)]
-    pub(super) largest_quantised: usize,
+    pub(super) sizes: Sizes,
     /// The weights, as they lie in the file, and RoPE's frequencies.
     pub weights: u64,
     /// Keys and values.
@@ -78,7 +70,7 @@ pub struct ScratchPlan {
     pub logits: u64,
     /// Inputs of cuBLAS in 16 bits.
     pub matmul_inputs: u64,
-    /// The matrix unpacked for cuBLAS.
+    /// Matrices unpacked for cuBLAS.
     pub unpacked_matrix: u64,
 }
 
@@ -125,7 +117,7 @@ impl MemoryPlan {
         let n_batch = options.n_batch.clamp(1, n_context);
         let logit_rows = if options.all_logits { n_batch } else { 1 };
         let views = ModelWeights::new(gguf, config)?;
-        let largest_quantised = largest_quantised(&views, n_batch, logit_rows);
+        let sizes = Sizes::new(config, &views, cache_type, n_batch, logit_rows);
         let mut allocations = Allocations::default();
 
         let weights = allocations.add(1, &weights::allocations(config, &views));
@@ -136,32 +128,34 @@ impl MemoryPlan {
         let heads = config.n_heads * config.head_dim;
         let kv_heads = config.n_kv_heads * config.head_dim;
         let n_pairs = n_batch * config.experts.map_or(1, |experts| experts.n_used);
+        let Sizes { rows, normed_rows, ffn_rows, matmul_rows, matmul_columns, unpacked, .. } = sizes;
+        let (of_prefill, unpacked_by_prefill) =
+            sizes.prefill.as_ref().map_or_else(Default::default, |prefill| (prefill.activations(), prefill.unpacked()));
+        let of_prefill = allocations.add(1, &of_prefill);
+        let unpacked_by_prefill = allocations.add(1, &unpacked_by_prefill);
         let mut words = |elements: &[usize]| allocations.add(size_of::<f32>(), elements);
         let scratch = ScratchPlan {
-            activations: words(&decode::allocations(config, n_context))
+            activations: of_prefill
+                + words(&decode::allocations(config, n_context))
                 + words(&[n_batch; 2])
-                + words(&[n_batch * config.n_embd; 3])
-                + words(&[n_batch * heads; 2])
-                + words(&[n_batch * kv_heads; 2])
-                + words(&[n_pairs * config.n_ff; 2]),
+                + words(&[n_batch * config.n_embd, rows * config.n_embd, normed_rows * config.n_embd])
+                + words(&[rows * heads; 2])
+                + words(&[rows * kv_heads; 2])
+                + words(&[ffn_rows * config.n_ff; 2]),
             experts: config.experts.map_or(0, |experts| {
                 words(&[n_batch * experts.n_experts, n_pairs, n_pairs]) + words(&[n_pairs * config.n_embd])
             }),
             logits: words(&[logit_rows * config.vocab_size]),
-            matmul_inputs: words(&[n_batch])
-                + allocations.add(
-                    size_of::<u16>(),
-                    // Two for bf16, whose inputs go in as a sum.
-                    &[2 * n_batch * config.n_embd.max(heads).max(config.n_ff)],
-                ),
-            unpacked_matrix: allocations.add(size_of::<u16>(), &[largest_quantised]),
+            matmul_inputs: words(&[matmul_rows])
+                // Two for bf16, whose inputs go in as a sum.
+                + allocations.add(size_of::<u16>(), &[2 * matmul_rows * matmul_columns]),
+            unpacked_matrix: unpacked_by_prefill + allocations.add(size_of::<u16>(), &[unpacked]),
         };
         Ok(MemoryPlan {
             n_context,
             cache_type,
             n_batch,
-            logit_rows,
-            largest_quantised,
+            sizes,
             weights,
             cache,
             scratch,
@@ -169,6 +163,11 @@ impl MemoryPlan {
             free: None,
             allocations: allocations.0,
         })
+    }
+
+    /// Rows of logits there is room for.
+    pub(super) fn logit_rows(&self) -> usize {
+        self.sizes.logit_rows
     }
 
     /// What has to be free on a device: softcuda gives exactly what is asked for, the NVIDIA driver rounds up.
@@ -291,7 +290,7 @@ impl fmt::Display for MemoryPlan {
             ("experts", self.scratch.experts, String::new()),
             ("logits", self.scratch.logits, String::new()),
             ("matmul inputs", self.scratch.matmul_inputs, String::new()),
-            ("unpacked matrix", self.scratch.unpacked_matrix, String::new()),
+            ("unpacked weights", self.scratch.unpacked_matrix, String::new()),
             ("in all", self.total, String::new()),
         ];
         for (name, bytes, note) in notes.iter().filter(|(_, bytes, _)| *bytes > 0) {

@@ -235,6 +235,12 @@ pub fn largest_quantised(weights: &ModelWeights, n_batch: usize, logit_rows: usi
     in_batches.max(if logit_rows > 1 { head } else { 0 })
 }
 
+/// The most elements that a quantised router of experts has.
+pub fn largest_router(weights: &ModelWeights) -> usize {
+    let routers = weights.layers.iter().filter_map(|layer| layer.ffn_gate_inp);
+    routers.map(|router| quantised_elements(&[router])).max().unwrap_or(0)
+}
+
 /// Elements of a stack of which a part is quantised.
 fn quantised_elements(views: &[WeightView]) -> usize {
     let unpacked = views.iter().any(|view| view.tensor_type.is_quantised() && view.matrices == 1);

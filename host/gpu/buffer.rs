@@ -77,6 +77,14 @@ pub struct SubSlice<'a, T> {
     owner: PhantomData<&'a Slice<T>>,
 }
 
+impl<'a, T: Element> SubSlice<'a, T> {
+    /// The same bytes as elements of another type, of the same owner: [`Slice::cast`].
+    pub fn into_cast<U: Element>(self) -> SubSlice<'a, U> {
+        let SubSlice { slice: Slice { address, len, .. }, .. } = self.slice.cast::<U>();
+        SubSlice { slice: Slice { address, len, element: PhantomData }, owner: PhantomData }
+    }
+}
+
 impl<T> Deref for SubSlice<'_, T> {
     type Target = Slice<T>;
 

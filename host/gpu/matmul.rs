@@ -44,6 +44,15 @@ impl FromStr for Activations {
     }
 }
 
+/// Where a product of f16 goes, and how it is rounded there.
+#[derive(Clone, Copy)]
+pub enum Product<'a> {
+    /// As it is summed.
+    F32(&'a Slice<f32>),
+    /// Rounded once, at the end.
+    F16(&'a Slice<f16>),
+}
+
 /// Memory for what cuBLAS needs in 16 bits, used by one product after another.
 pub struct Matmul {
     input: Buffer<u16>,
@@ -145,5 +154,44 @@ impl Gpu {
             return Ok(());
         }
         self.matmul_epilogue(out, inverse_scales, bias, residual, out, n_tokens, n_out)
+    }
+
+    /// out[token] = alpha · matrix · x[token] + beta · out[token] for a matrix `[n_out][n_in]` and `x` of `[n_tokens][n_in]`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn product(
+        &self,
+        matrix: &Slice<f16>,
+        n_out: usize,
+        n_in: usize,
+        x: &Slice<f16>,
+        out: Product,
+        alpha: f32,
+        beta: f32,
+        n_tokens: usize,
+    ) -> Result<(), GpuError> {
+        let (address, element, found) = match out {
+            Product::F32(out) => (out.address(), Element::F32, out.len()),
+            Product::F16(out) => (out.address(), Element::F16, out.len()),
+        };
+        for (name, found, needed) in [
+            ("matrix", matrix.len(), n_out * n_in),
+            ("input", x.len(), n_tokens * n_in),
+            ("output", found, n_tokens * n_out),
+        ] {
+            assert!(found >= needed, "a product's {name} holds {found} of {needed}");
+        }
+        let half = |address, rows, columns| Matrix { address, element: Element::F16, rows, columns };
+        // SAFETY: the three matrices lie in live allocations of at least their sizes, which was just checked; the handle
+        // works on this stream.
+        unsafe {
+            self.cublas.matmul(
+                half(matrix.address(), n_out, n_in),
+                half(x.address(), n_tokens, n_in),
+                Matrix { address, element, rows: n_tokens, columns: n_out },
+                alpha,
+                beta,
+            )?;
+        }
+        Ok(())
     }
 }

@@ -34,7 +34,7 @@ pub use graph::Graph;
 pub use image::Image;
 use launch::Function;
 pub use launched::launched;
-pub use matmul::{Activations, Matmul};
+pub use matmul::{Activations, Matmul, Product};
 pub use upload::Transfer;
 pub use weights::{Part, Rows, Weights, arrange, parts};
 

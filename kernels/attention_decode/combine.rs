@@ -75,7 +75,8 @@ pub unsafe fn combine<const HEAD_DIM: usize>(parts: Parts, warp: u32, n_used: u3
         };
         let (low, high) = (of_split(lane), of_split(lane + 32));
         let largest = warp::max(float::max(low.0, high.0));
-        let (keep_low, keep_high) = (float::exp2_approx_flushed(low.0 - largest), float::exp2_approx_flushed(high.0 - largest));
+        let (keep_low, keep_high) =
+            (float::exp2_approx_flushed(low.0 - largest), float::exp2_approx_flushed(high.0 - largest));
         let inverse = float::reciprocal(warp::sum(float::fma(keep_low, low.1, keep_high * high.1)));
         unsafe {
             weights.set(warp * MAX_SPLITS + lane, keep_low * inverse);

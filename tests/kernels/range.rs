@@ -8,7 +8,7 @@ use crate::support::*;
 fn rows_are_measured() {
     let gpu = gpu();
     let mut random = Random::new();
-    for (n_rows, n) in [(1, 1), (9, 31), (17, 96), (8, 900)] {
+    for (n_rows, n) in [(1, 8), (9, 32), (17, 96), (8, 904)] {
         let values = random.values(n_rows * n, 3.0);
         let norm = random.values(n, 2.0);
         let device_norm = gpu.upload("norm", &norm).unwrap();
@@ -49,6 +49,11 @@ fn values_are_scaled_and_rounded_to_f16() {
         gpu.range_to_f16_f32(&gpu.upload("x", &values).unwrap(), &out, scale, n).unwrap();
         let want: Vec<f16> = values.iter().map(|value| f16::from_f32(value * scale)).collect();
         assert_eq!(bits(&out.read(&gpu)), bits(&want), "{n} values of f32");
+
+        let out = Output::<f16>::new(&gpu, n);
+        let same = gpu.upload("x", &want).unwrap();
+        gpu.range_to_f16_f16(&same, &out, 1.0, n).unwrap();
+        assert_eq!(bits(&out.read(&gpu)), bits(&want), "{n} values of f16");
 
         let halves: Vec<bf16> = values.iter().map(|value| bf16::from_f32(*value)).collect();
         let out = Output::<f16>::new(&gpu, n);

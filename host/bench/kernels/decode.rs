@@ -5,7 +5,7 @@ use crate::{
     gguf::TensorType,
     gpu::{
         Activations, Gpu,
-        kernels::{AttentionShape, CacheType, Gemv, HEAD_DIMS, RopeShape},
+        kernels::{ArgmaxScratch, AttentionShape, CacheType, Gemv, HEAD_DIMS, RopeShape},
     },
     model::RopePairing,
 };
@@ -167,7 +167,8 @@ fn around(widths: &Widths) -> Vec<Row> {
     });
     let argmax = Row::new("argmax", format!("{name} vocabulary of {n_vocab}"), 4 * n_vocab, move |gpu| {
         let (logits, out) = (values(gpu, n_vocab)?, room(gpu, 1)?);
-        Ok(move |gpu: &Gpu| gpu.argmax(&logits, &out, 1, n_vocab, n_vocab))
+        let scratch = ArgmaxScratch::new(gpu, 1)?;
+        Ok(move |gpu: &Gpu| gpu.argmax(&scratch, &logits, &out, None, 1, n_vocab, n_vocab))
     });
     let rows = vec![
         rmsnorm,

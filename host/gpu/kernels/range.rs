@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use kernels::range::*;
 
 use super::{count, expect_aligned, expect_len};
-use crate::gpu::{Gpu, GpuError, Slice};
+use crate::gpu::{Element, Gpu, GpuError, Slice};
 
 impl Gpu {
     /// out[row] = (‖matrix[row] ∘ norm‖, the largest magnitude of matrix[row]) for rows of `n`; without a norm, of ones.
@@ -16,11 +16,8 @@ impl Gpu {
         n_rows: usize,
         n: usize,
     ) -> Result<(), GpuError> {
-        expect_len("matrix", matrix, n_rows * n);
-        norm.inspect(|norm| expect_len("norm", norm, n));
-        expect_len("out", out, 2 * n_rows);
-        let grid = [count(n_rows.div_ceil(ROWS as usize)), 1, 1];
-        // SAFETY: the slices hold what the contract asks for.
+        let grid = rows_grid(matrix, norm, out, n_rows, n);
+        // SAFETY: the slices hold what the contract asks for, as was just checked.
         unsafe { self.launch(range_rows_f16, grid, BLOCK, (matrix, norm, out, count(n_rows), count(n))) }
     }
 
@@ -33,35 +30,55 @@ impl Gpu {
         n_rows: usize,
         n: usize,
     ) -> Result<(), GpuError> {
-        expect_len("matrix", matrix, n_rows * n);
-        norm.inspect(|norm| expect_len("norm", norm, n));
-        expect_len("out", out, 2 * n_rows);
-        let grid = [count(n_rows.div_ceil(ROWS as usize)), 1, 1];
-        // SAFETY: the slices hold what the contract asks for.
+        let grid = rows_grid(matrix, norm, out, n_rows, n);
+        // SAFETY: the slices hold what the contract asks for, as was just checked.
         unsafe { self.launch(range_rows_bf16, grid, BLOCK, (matrix, norm, out, count(n_rows), count(n))) }
     }
 
     /// out[i] = x[i] · scale in f16.
+    pub fn range_to_f16_f16(&self, x: &Slice<f16>, out: &Slice<f16>, scale: f32, n: usize) -> Result<(), GpuError> {
+        let grid = conversion_grid(x, out, n);
+        // SAFETY: the slices hold what the contract asks for, as was just checked.
+        unsafe { self.launch(range_to_f16_f16, grid, BLOCK, (x, out, scale, n as u64)) }
+    }
+
+    /// out[i] = x[i] · scale in f16.
     pub fn range_to_f16_f32(&self, x: &Slice<f32>, out: &Slice<f16>, scale: f32, n: usize) -> Result<(), GpuError> {
-        expect_len("x", x, n);
-        expect_len("out", out, n);
-        expect_aligned("x", x);
-        expect_aligned("out", out);
-        // SAFETY: the slices hold what the contract asks for.
-        unsafe { self.launch(range_to_f16_f32, conversion_grid(n), BLOCK, (x, out, scale, n as u64)) }
+        let grid = conversion_grid(x, out, n);
+        // SAFETY: the slices hold what the contract asks for, as was just checked.
+        unsafe { self.launch(range_to_f16_f32, grid, BLOCK, (x, out, scale, n as u64)) }
     }
 
     /// out[i] = x[i] · scale in f16.
     pub fn range_to_f16_bf16(&self, x: &Slice<bf16>, out: &Slice<f16>, scale: f32, n: usize) -> Result<(), GpuError> {
-        expect_len("x", x, n);
-        expect_len("out", out, n);
-        expect_aligned("x", x);
-        expect_aligned("out", out);
-        // SAFETY: the slices hold what the contract asks for.
-        unsafe { self.launch(range_to_f16_bf16, conversion_grid(n), BLOCK, (x, out, scale, n as u64)) }
+        let grid = conversion_grid(x, out, n);
+        // SAFETY: the slices hold what the contract asks for, as was just checked.
+        unsafe { self.launch(range_to_f16_bf16, grid, BLOCK, (x, out, scale, n as u64)) }
     }
 }
 
-fn conversion_grid(n: usize) -> [u32; 3] {
+fn rows_grid<T: Element>(
+    matrix: &Slice<T>,
+    norm: Option<&Slice<f32>>,
+    out: &Slice<f32>,
+    n_rows: usize,
+    n: usize,
+) -> [u32; 3] {
+    assert!(n.is_multiple_of(GROUP), "rows of {n} values");
+    expect_len("matrix", matrix, n_rows * n);
+    expect_aligned("matrix", matrix);
+    norm.inspect(|norm| {
+        expect_len("norm", norm, n);
+        expect_aligned("norm", norm);
+    });
+    expect_len("out", out, 2 * n_rows);
+    [count(n_rows.div_ceil(ROWS as usize)), 1, 1]
+}
+
+fn conversion_grid<T: Element>(x: &Slice<T>, out: &Slice<f16>, n: usize) -> [u32; 3] {
+    expect_len("x", x, n);
+    expect_len("out", out, n);
+    expect_aligned("x", x);
+    expect_aligned("out", out);
     [count(n.div_ceil(GROUP * BLOCK as usize)), 1, 1]
 }
