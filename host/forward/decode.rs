@@ -22,7 +22,10 @@ use super::{Engine, EngineError, EngineOptions, FeedForward};
 use crate::{
     gpu::{
         Activations, Buffer, Gpu, GpuError, Graph, Pinned, Rows, Slice,
-        kernels::{ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, Gemv, KeySplits},
+        kernels::{
+            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, Gemv, Input, KeySplits, Output,
+            quantised_len,
+        },
     },
     model::Config,
     trace::Recorder,
@@ -33,6 +36,7 @@ pub(super) struct Decode {
     input: Buffer<u32>,    // [2]: the token, its position
     staged: Pinned<u32>,   // [2]: the same, on the host
     qkv: Buffer<f32>,      // [n_heads + 2 · n_kv_heads][head_dim]
+    gate: Buffer<u32>,     // [n_ff] of SwiGLU's output, quantised
     parts: Buffer<f32>,    // attention's splits
     arrivals: Buffer<u32>, // the same
     argmax: ArgmaxScratch,
@@ -62,7 +66,10 @@ fn qkv_len(config: &Config) -> usize {
 /// The elements of the step's allocations, 4 bytes each.
 pub(super) fn allocations(config: &Config, n_context: usize) -> Vec<usize> {
     let AttentionScratch { parts, arrivals } = attention_scratch(config, n_context);
-    [2, qkv_len(config), parts, arrivals].into_iter().chain(ArgmaxScratch::elements(1)).collect()
+    [2, qkv_len(config), quantised_len(config.n_ff), parts, arrivals]
+        .into_iter()
+        .chain(ArgmaxScratch::elements(1))
+        .collect()
 }
 
 impl Decode {
@@ -79,6 +86,7 @@ impl Decode {
             input: gpu.alloc("a token", 2)?,
             staged: gpu.alloc_pinned("a token", 2)?,
             qkv: gpu.alloc("activations", qkv_len(config))?,
+            gate: gpu.alloc("activations", quantised_len(config.n_ff))?,
             parts: gpu.alloc("attention", scratch.parts)?,
             arrivals,
             argmax: ArgmaxScratch::new(gpu, 1)?,
@@ -220,16 +228,23 @@ impl Engine {
             let ffn_norm = (&*layer.ffn_norm, config.rms_epsilon);
             match (&layer.ffn, config.experts) {
                 (FeedForward::Dense { gate_up, down }, _) => {
+                    // Between the two products activations are 8-bit integers where the second wants them so.
+                    let quantised = d.activations == Activations::Q8 && down.all().tensor_type().is_quantised();
+                    let mut gate = Output::F32(&s.gate);
+                    let mut product = self.product(down.all(), &s.gate, &s.x);
                     if let [_] = gate_up.parts[..] {
-                        let gate = self.product(gate_up.all(), &s.ffn_inp, &s.gate);
-                        gpu.gemv(&Gemv { norm: Some(ffn_norm), swiglu: true, ..gate })?;
+                        if quantised {
+                            (gate, product.x) = (Output::Quantised(&d.gate), Input::Quantised(&d.gate));
+                        }
+                        let gate_up = self.product(gate_up.all(), &s.ffn_inp, &s.gate);
+                        gpu.gemv(&Gemv { norm: Some(ffn_norm), swiglu: true, out: gate, ..gate_up })?;
                     } else {
                         for (rows, out) in gate_up.rows_of_parts().zip([&s.gate, &s.up]) {
                             gpu.gemv(&Gemv { norm: Some(ffn_norm), ..self.product(rows, &s.ffn_inp, out) })?;
                         }
                         gpu.swiglu(&s.gate, &s.up, &s.gate, config.n_ff)?;
                     }
-                    gpu.gemv(&Gemv { residual: Some(&s.ffn_inp), ..self.product(down.all(), &s.gate, &s.x) })?;
+                    gpu.gemv(&Gemv { residual: Some(&s.ffn_inp), ..product })?;
                 }
                 (FeedForward::Mixture { .. }, shape) => {
                     gpu.rmsnorm(&s.ffn_inp, ffn_norm.0, &s.normed, 1, ffn_norm.1)?;

@@ -32,7 +32,7 @@ use cuda_std::{
     F16, float, grid, kernel,
     memory::{
         Vector16, global, load_constant_1, load_constant_2, load_constant_4, load_constant_8, load_constant_16,
-        load_streaming_16,
+        load_streaming_16, prefetch_l2,
     },
     thread,
     types::pack_f16,
@@ -41,7 +41,7 @@ use cuda_std::{
 use crate::{
     gemv::{
         Dot, Operands,
-        activations::Q8,
+        activations::{Q8, Staged},
         floats::{FromGlobal, FromShared, Source},
         gemv,
     },
@@ -100,6 +100,8 @@ pub trait Block: Copy {
 pub trait Packed: Block {
     /// Values that a lane takes at a time.
     const CHUNK: u32;
+    /// As [`Dot::AHEAD`].
+    const AHEAD: bool = true;
     /// A chunk's weights, as loaded.
     type Bits: Copy;
     /// The activations beside a chunk.
@@ -229,6 +231,7 @@ struct Exact<B, S> {
 
 impl<B: Block, S: Source> Dot for Exact<B, S> {
     const CHUNK: u32 = GROUP as u32;
+    const AHEAD: bool = false;
     type Bits = [f32; GROUP];
     type X = [[f32; 4]; 2];
     type Activations = S::Staged;
@@ -242,6 +245,9 @@ impl<B: Block, S: Source> Dot for Exact<B, S> {
     unsafe fn load(self, chunk: u32) -> [f32; GROUP] {
         unsafe { values_of_group::<B>(self.planes, chunk as usize) }
     }
+
+    #[inline(always)]
+    unsafe fn prefetch(self, _chunk: u32) {}
 
     #[inline(always)]
     unsafe fn x(activations: S::Staged, chunk: u32) -> [[f32; 4]; 2] {
@@ -280,6 +286,7 @@ struct Integers<B> {
 
 impl<B: Packed> Dot for Integers<B> {
     const CHUNK: u32 = B::CHUNK;
+    const AHEAD: bool = B::AHEAD;
     type Bits = B::Bits;
     type X = B::X;
     type Activations = Q8;
@@ -292,6 +299,22 @@ impl<B: Packed> Dot for Integers<B> {
     #[inline(always)]
     unsafe fn load(self, chunk: u32) -> B::Bits {
         unsafe { B::load(self.planes, chunk) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(self, chunk: u32) {
+        unsafe { prefetch_l2(self.planes.0[0].cast::<[u8; 16]>().add(chunk as usize)) }
+    }
+
+    #[inline(always)]
+    unsafe fn stage(operands: &Operands, x: *const f32) -> (Q8, f32) {
+        unsafe {
+            if operands.quantised_x.is_null() {
+                Q8::stage(x, operands.norm, operands.n_in)
+            } else {
+                (Q8::copy(operands.quantised_x, operands.n_in), 0.0)
+            }
+        }
     }
 
     #[inline(always)]
@@ -356,7 +379,7 @@ pub unsafe fn arrange(blocks: *const u8, plane: *mut u8, n_blocks: u32, block_by
     unsafe { *plane.add(index as usize) = *blocks.add((block * block_bytes + offset + byte) as usize) }
 }
 
-/// The kernels of one block format.
+/// The kernels of one block format, and what their launcher must know.
 #[cfg(not(target_arch = "nvptx64"))]
 pub struct BlockKernels {
     /// The format's name, ggml's.
@@ -367,6 +390,8 @@ pub struct BlockKernels {
     pub planes: &'static [Plane],
     /// Values that a lane takes at a time in the product with 8-bit activations.
     pub chunk: u32,
+    /// Blocks of eight warps of that product that a multiprocessor has room for, by their registers.
+    pub resident: usize,
     /// The product with 8-bit activations.
     pub gemv: cuda_std::Kernel<crate::gemv::Parameters>,
     /// The product with `f32` activations.
@@ -378,13 +403,13 @@ pub struct BlockKernels {
 }
 
 macro_rules! formats {
-    ($($name:literal, $block:ty: $gemv:ident $gemv_exact:ident $embedding:ident $dequantise:ident;)*) => {
+    ($($name:literal, $block:ty: $gemv:ident[$resident:literal] $gemv_exact:ident $embedding:ident $dequantise:ident;)*) => {
         $(
             gemv_kernels! {
                 /// A product with packed blocks and 8-bit activations.
-                $gemv => gemv::<Integers<$block>>;
+                $gemv[$resident] => gemv::<Integers<$block>>;
                 /// A product with packed blocks and `f32` activations.
-                $gemv_exact => exact::<$block>;
+                $gemv_exact[1] => exact::<$block>;
             }
 
             /// out[token][..] = table[tokens[token]][..] from planes, with ggml's bits.
@@ -420,6 +445,7 @@ macro_rules! formats {
                 elements: <$block as Block>::ELEMENTS,
                 planes: <$block as Block>::PLANES,
                 chunk: <$block as Packed>::CHUNK,
+                resident: $resident,
                 gemv: $gemv,
                 gemv_exact: $gemv_exact,
                 embedding: $embedding,
@@ -437,17 +463,17 @@ macro_rules! formats {
 }
 
 formats! {
-    "Q4_0", q4::Q4_0: gemv_q4_0 gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0;
-    "Q4_1", q4::Q4_1: gemv_q4_1 gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1;
-    "Q5_0", q5::Q5_0: gemv_q5_0 gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0;
-    "Q5_1", q5::Q5_1: gemv_q5_1 gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1;
-    "Q8_0", q8::Q8_0: gemv_q8_0 gemv_exact_q8_0 embedding_q8_0 dequantise_q8_0;
-    "Q2_K", q2_k::Q2K: gemv_q2_k gemv_exact_q2_k embedding_q2_k dequantise_q2_k;
-    "Q3_K", q3_k::Q3K: gemv_q3_k gemv_exact_q3_k embedding_q3_k dequantise_q3_k;
-    "Q4_K", q4_k::Q4K: gemv_q4_k gemv_exact_q4_k embedding_q4_k dequantise_q4_k;
-    "Q5_K", q5_k::Q5K: gemv_q5_k gemv_exact_q5_k embedding_q5_k dequantise_q5_k;
-    "Q6_K", q6_k::Q6K: gemv_q6_k gemv_exact_q6_k embedding_q6_k dequantise_q6_k;
-    "IQ4_NL", iq4::Iq4Nl: gemv_iq4_nl gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl;
-    "IQ4_XS", iq4::Iq4Xs: gemv_iq4_xs gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs;
-    "MXFP4", mxfp4::Mxfp4: gemv_mxfp4 gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4;
+    "Q4_0", q4::Q4_0: gemv_q4_0[2] gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0;
+    "Q4_1", q4::Q4_1: gemv_q4_1[2] gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1;
+    "Q5_0", q5::Q5_0: gemv_q5_0[2] gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0;
+    "Q5_1", q5::Q5_1: gemv_q5_1[2] gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1;
+    "Q8_0", q8::Q8_0: gemv_q8_0[2] gemv_exact_q8_0 embedding_q8_0 dequantise_q8_0;
+    "Q2_K", q2_k::Q2K: gemv_q2_k[2] gemv_exact_q2_k embedding_q2_k dequantise_q2_k;
+    "Q3_K", q3_k::Q3K: gemv_q3_k[1] gemv_exact_q3_k embedding_q3_k dequantise_q3_k;
+    "Q4_K", q4_k::Q4K: gemv_q4_k[2] gemv_exact_q4_k embedding_q4_k dequantise_q4_k;
+    "Q5_K", q5_k::Q5K: gemv_q5_k[1] gemv_exact_q5_k embedding_q5_k dequantise_q5_k;
+    "Q6_K", q6_k::Q6K: gemv_q6_k[2] gemv_exact_q6_k embedding_q6_k dequantise_q6_k;
+    "IQ4_NL", iq4::Iq4Nl: gemv_iq4_nl[2] gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl;
+    "IQ4_XS", iq4::Iq4Xs: gemv_iq4_xs[2] gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs;
+    "MXFP4", mxfp4::Mxfp4: gemv_mxfp4[2] gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4;
 }

@@ -51,6 +51,7 @@ pub struct X {
 /// A chunk is 16 of the low bytes, with the 16 bytes of upper bits that belong to them.
 impl Packed for Q6K {
     const CHUNK: u32 = 32;
+    const AHEAD: bool = false;
     type Bits = ([u32; 4], [u32; 4], [u32; 2], f32);
     type X = X;
 

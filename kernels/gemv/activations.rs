@@ -9,7 +9,7 @@
 //! | `f32` | 4 · n_in |
 //! | 8-bit | n_in integers, then 8 for the scale and the sum of each 16 |
 
-use cuda_std::{float, integer, memory::Vector16, shared, shared::Shared, thread, warp};
+use cuda_std::{async_copy, float, integer, memory::Vector16, shared, shared::Shared, thread, unroll::unroll, warp};
 
 /// Values that share a scale.
 pub const RUN: u32 = 16;
@@ -44,20 +44,47 @@ pub unsafe fn four(address: *const f32) -> [f32; 4] {
     words.map(f32::from_bits)
 }
 
-/// x · norm at four places, and the sum of the squares of x there, added to `squares`.
+/// Vectors of four values that a thread has under way at a time.
+const BATCH: usize = 4;
+
+/// Calls `each(index, x · norm, there)` for the vectors of four that fall to this thread, in turns of which all threads of the
+/// block take part: in the last, some are not `there`, and their values mean nothing. Gives this thread's share of Σ x².
+///
+/// `n_in` is a multiple of four. The loads of a batch are issued together, so that one trip to the memory serves them all.
 #[inline(always)]
-unsafe fn normed(x: *const f32, norm: *const f32, index: u32, squares: f32) -> ([f32; 4], f32) {
-    let (mut values, mut squares) = (unsafe { four(x.add(index as usize)) }, squares);
-    if !norm.is_null() {
-        let weights = unsafe { four(norm.add(index as usize)) };
-        let mut i = 0;
-        while i < 4 {
-            squares = float::fma(values[i], values[i], squares);
-            values[i] *= weights[i];
-            i += 1;
-        }
+unsafe fn for_vectors(x: *const f32, norm: *const f32, n_in: u32, mut each: impl FnMut(u32, [f32; 4], bool)) -> f32 {
+    let stride = 4 * thread::block_dim_x();
+    let mut squares = 0.0;
+    let mut first = 0;
+    while first < n_in {
+        let index = |turn: usize| first + turn as u32 * stride + 4 * thread::thread_idx_x();
+        let at = |turn: usize| if index(turn) < n_in { index(turn) as usize } else { 0 };
+        // Written out, so that each value stays in a register.
+        let x = unsafe { [four(x.add(at(0))), four(x.add(at(1))), four(x.add(at(2))), four(x.add(at(3)))] };
+        let weights = if norm.is_null() {
+            [[1.0; 4]; BATCH]
+        } else {
+            unsafe { [four(norm.add(at(0))), four(norm.add(at(1))), four(norm.add(at(2))), four(norm.add(at(3)))] }
+        };
+        unroll(
+            BATCH,
+            #[inline(always)]
+            |turn| {
+                // The same for the block, but for the threads of the last turn.
+                if first + turn as u32 * stride < n_in {
+                    let there = index(turn) < n_in;
+                    let [a, b, c, d] = x[turn];
+                    if there {
+                        squares = float::fma(a, a, float::fma(b, b, float::fma(c, c, float::fma(d, d, squares))));
+                    }
+                    let [wa, wb, wc, wd] = weights[turn];
+                    each(index(turn), [a * wa, b * wb, c * wc, d * wd], there);
+                }
+            },
+        );
+        first += BATCH as u32 * stride;
     }
-    (values, squares)
+    squares
 }
 
 /// As they are, in global memory.
@@ -84,24 +111,30 @@ impl Staged for F32 {
     unsafe fn stage(x: *const f32, norm: *const f32, n_in: u32) -> (Self, f32) {
         let staged = shared::dynamic::<u32>(0);
         let mut squares = 0.0;
-        let mut index = 4 * thread::thread_idx_x();
-        while index + 3 < n_in {
-            let values;
-            (values, squares) = unsafe { normed(x, norm, index, squares) };
-            unsafe { staged.set_four(index, values.map(f32::to_bits)) }
-            index += 4 * thread::block_dim_x();
-        }
-        // The last values of a length that is no multiple of four.
-        while index < n_in {
-            let mut value = unsafe { *x.add(index as usize) };
-            if !norm.is_null() {
-                squares = float::fma(value, value, squares);
-                value *= unsafe { *norm.add(index as usize) };
-            }
-            unsafe { staged.set(index, value.to_bits()) }
-            index += 1;
-            if index.is_multiple_of(4) {
-                break;
+        if n_in.is_multiple_of(4) {
+            squares = unsafe {
+                for_vectors(
+                    x,
+                    norm,
+                    n_in,
+                    #[inline(always)]
+                    |index, values, there| {
+                        if there {
+                            staged.set_four(index, values.map(f32::to_bits))
+                        }
+                    },
+                )
+            };
+        } else {
+            let mut index = thread::thread_idx_x();
+            while index < n_in {
+                let mut value = unsafe { *x.add(index as usize) };
+                if !norm.is_null() {
+                    squares = float::fma(value, value, squares);
+                    value *= unsafe { *norm.add(index as usize) };
+                }
+                unsafe { staged.set(index, value.to_bits()) }
+                index += thread::block_dim_x();
             }
         }
         (F32(staged), squares)
@@ -157,43 +190,76 @@ impl Q8 {
     }
 }
 
+/// Four integers and their scale, d · Σ q. Collective over each `lanes` neighbouring lanes, whose values share the scale.
+#[inline(always)]
+pub fn quantise(values: [f32; 4], lanes: u32) -> (u32, Scale) {
+    let [a, b, c, d] = values.map(float::abs);
+    let largest = warp::max_over(float::max(float::max(a, b), float::max(c, d)), lanes);
+    // Below this all are 0: the inverse would not be finite.
+    let inverse = if largest < 1e-36 { 0.0 } else { 127.0 * float::reciprocal_approx(largest) };
+    let [a, b, c, d] = values.map(|value| float::nearest_integer(value * inverse).cast_unsigned());
+    let word = integer::pick_bytes(integer::pick_bytes(a, b, 0x40), integer::pick_bytes(c, d, 0x40), 0x5410);
+    let scale = largest * (1.0 / 127.0);
+    let sum = warp::sum_over(integer::dot4(word, 0x0101_0101, 0) as f32, lanes);
+    (word, Scale { scale, sum: scale * sum })
+}
+
+impl Q8 {
+    /// Where a vector of `n_in` is in the block's shared memory.
+    #[inline(always)]
+    fn of(n_in: u32) -> Q8 {
+        Q8 { integers: shared::dynamic(0), scales: shared::dynamic(n_in) }
+    }
+
+    /// Copies a vector that an earlier kernel quantised, in the form above. Collective over the block, which must meet at a
+    /// barrier before it is used.
+    ///
+    /// # Safety
+    /// - `x` is `n_in` values in that form, 16-byte aligned; the launch has the dynamic shared memory.
+    #[inline(always)]
+    pub unsafe fn copy(x: *const u32, n_in: u32) -> Q8 {
+        let staged = Q8::of(n_in);
+        // A byte for an integer and half a byte of its scale and sum, four to a word. All threads take the same turns: they are to
+        // meet at the barrier together.
+        let (words, mut first) = (n_in / 8 * 3, 0);
+        while first < words {
+            let word = first + 4 * thread::thread_idx_x();
+            if word < words {
+                unsafe { async_copy::copy_16(staged.integers, word, x.add(word as usize), true) }
+            }
+            first += 4 * thread::block_dim_x();
+        }
+        async_copy::commit();
+        async_copy::wait::<0>();
+        staged
+    }
+}
+
 impl Staged for Q8 {
     const SHARED: bool = true;
 
     /// A thread takes four values, four lanes a run.
     #[inline(always)]
     unsafe fn stage(x: *const f32, norm: *const f32, n_in: u32) -> (Self, f32) {
-        let staged = Q8 { integers: shared::dynamic(0), scales: shared::dynamic(n_in) };
-        let lane = thread::lane();
-        let mut squares = 0.0;
-        let mut first_of_warp = thread::warp() * 128;
-        while first_of_warp < n_in {
-            let index = first_of_warp + 4 * lane;
-            // Lengths are multiples of a run, so a run is either all there or not at all.
-            let mut values = [0.0; 4];
-            if index < n_in {
-                (values, squares) = unsafe { normed(x, norm, index, squares) };
-            }
-            let largest = float::max(
-                float::max(float::abs(values[0]), float::abs(values[1])),
-                float::max(float::abs(values[2]), float::abs(values[3])),
-            );
-            let largest = warp::max_over(largest, 4);
-            let scale = largest / 127.0;
-            let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-            let packed = values.map(|value| float::round(value * inverse) as i32 as u32 & 0xff);
-            let word = packed[0] | packed[1] << 8 | packed[2] << 16 | packed[3] << 24;
-            let sum = warp::sum_over(integer::dot4(word, 0x0101_0101, 0) as f32, 4);
-            if index < n_in {
-                unsafe {
-                    staged.integers.set(index / 4, word);
-                    if lane.is_multiple_of(4) {
-                        staged.scales.set_two(index / RUN * 2, [scale.to_bits(), (scale * sum).to_bits()]);
+        let staged = Q8::of(n_in);
+        let squares = unsafe {
+            for_vectors(
+                x,
+                norm,
+                n_in,
+                #[inline(always)]
+                |index, values, there| {
+                    // Lengths are multiples of a run, so a run is either all there or not at all.
+                    let (word, Scale { scale, sum }) = quantise(values, 4);
+                    if there {
+                        staged.integers.set(index / 4, word);
+                        if thread::lane().is_multiple_of(4) {
+                            staged.scales.set_two(index / RUN * 2, [scale.to_bits(), sum.to_bits()]);
+                        }
                     }
-                }
-            }
-            first_of_warp += 4 * thread::block_dim_x();
-        }
+                },
+            )
+        };
         (staged, squares)
     }
 }

@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use cuda_std::{
     float,
-    memory::{global, load_streaming_16},
+    memory::{global, load_streaming_16, prefetch_l2},
     types::Element,
 };
 
@@ -57,6 +57,7 @@ pub struct Vectors<T, S> {
 
 impl<T: Element, S: Source> Dot for Vectors<T, S> {
     const CHUNK: u32 = T::PER_VECTOR as u32;
+    const AHEAD: bool = true;
     type Bits = [u32; 4];
     type X = [[f32; 4]; 2];
     type Activations = S::Staged;
@@ -69,6 +70,11 @@ impl<T: Element, S: Source> Dot for Vectors<T, S> {
     #[inline(always)]
     unsafe fn load(self, chunk: u32) -> [u32; 4] {
         unsafe { load_streaming_16(self.rows.cast::<[u8; 16]>().add(chunk as usize)) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(self, chunk: u32) {
+        unsafe { prefetch_l2(self.rows.cast::<[u8; 16]>().add(chunk as usize)) }
     }
 
     #[inline(always)]
@@ -95,6 +101,7 @@ pub struct Scalars<T>(*const T);
 
 impl<T: Element> Dot for Scalars<T> {
     const CHUNK: u32 = 1;
+    const AHEAD: bool = false;
     type Bits = f32;
     type X = f32;
     type Activations = F32;
@@ -108,6 +115,9 @@ impl<T: Element> Dot for Scalars<T> {
     unsafe fn load(self, chunk: u32) -> f32 {
         unsafe { (*self.0.add(chunk as usize)).load() }
     }
+
+    #[inline(always)]
+    unsafe fn prefetch(self, _chunk: u32) {}
 
     #[inline(always)]
     unsafe fn x(activations: F32, chunk: u32) -> f32 {

@@ -32,12 +32,16 @@ use floats::{FromGlobal, FromShared, Scalars, Vectors};
 pub const ROWS: u32 = 4;
 
 /// The most warps of a block.
-pub const MAX_WARPS: u32 = 16;
+pub const MAX_WARPS: u32 = 8;
+
+/// Outputs that a block makes at a time where it quantises them: one run.
+const RUN: u32 = activations::RUN;
 
 shared_array! {
     // Two of each: a warp may write those of the next rows while another still reads these.
     gemv_parts: [f32; (2 * MAX_WARPS * ROWS) as usize];
     gemv_squares: [f32; MAX_WARPS as usize];
+    gemv_outputs: [f32; 2 * RUN as usize];
 }
 
 /// One launch's operands: the kernels' parameters by name.
@@ -48,11 +52,13 @@ pub struct Operands {
     pub n_blocks: u32,
     pub first_row: u32,
     pub x: *const f32,
+    pub quantised_x: *const u32,
     pub norm: *const f32,
     pub epsilon: f32,
     pub bias: *const f32,
     pub residual: *const f32,
     pub out: *mut f32,
+    pub quantised_out: *mut u32,
     pub experts: *const u32,
     pub n_in: u32,
     pub n_out: u32,
@@ -65,6 +71,9 @@ pub struct Operands {
 pub trait Dot: Copy {
     /// Values of a chunk.
     const CHUNK: u32;
+    /// Whether the next step's chunks are loaded before this one's are multiplied: where a chunk is few registers. Where it is
+    /// many, more warps fit beside each other instead.
+    const AHEAD: bool;
     /// A chunk's weights, as loaded.
     type Bits: Copy;
     /// The activations beside a chunk, and what else a chunk's place in its row decides.
@@ -83,6 +92,21 @@ pub trait Dot: Copy {
     /// # Safety
     /// - The chunk is within the matrix.
     unsafe fn load(self, chunk: u32) -> Self::Bits;
+
+    /// Begins to bring the 128 bytes around a chunk into the L2 cache.
+    ///
+    /// # Safety
+    /// - The chunk is within the matrix.
+    unsafe fn prefetch(self, chunk: u32);
+
+    /// Stages the activations: see [`Staged::stage`].
+    ///
+    /// # Safety
+    /// - The kernels' launch contract; `x` is this vector's.
+    #[inline(always)]
+    unsafe fn stage(operands: &Operands, x: *const f32) -> (Self::Activations, f32) {
+        unsafe { Self::Activations::stage(x, operands.norm, operands.n_in) }
+    }
 
     /// Activations beside chunk `chunk` of a row.
     ///
@@ -182,13 +206,24 @@ pub unsafe fn gemv<D: Dot>(operands: Operands) {
     let all_outputs = thread::grid_dim_x() * outputs;
     let mut rows = place.rows(output);
     let mut bits = unsafe { load(matrix, rows, within(first)) };
+    // A line of 128 bytes is eight chunks: what follows in these rows, as far as 32 lanes reach.
+    let ahead = 8 * lane;
+    if part == 0 && 32 <= ahead && ahead < chunks {
+        let [a, b, c, d] = rows.starts;
+        unsafe {
+            matrix.prefetch(a + ahead);
+            matrix.prefetch(b + ahead);
+            matrix.prefetch(c + ahead);
+            matrix.prefetch(d + ahead);
+        }
+    }
 
     grid::launch_dependents();
     grid::wait();
     // SAFETY: share ≥ 1 by the launch contract; said here so that no division is guarded by a panic.
     unsafe { core::hint::assert_unchecked(operands.share > 0) }
     let x = unsafe { operands.x.add((vector / operands.share) as usize * n_in as usize) };
-    let (activations, squares) = unsafe { D::Activations::stage(x, operands.norm, n_in) };
+    let (activations, squares) = unsafe { D::stage(&operands, x) };
     let mut scale = 1.0;
     if !operands.norm.is_null() {
         let partial = warp::sum(squares);
@@ -217,13 +252,16 @@ pub unsafe fn gemv<D: Dot>(operands: Operands) {
         loop {
             let ahead = chunk + stride;
             let more = ahead - lane < chunks;
-            let next = if more {
-                unsafe { load(matrix, rows, within(ahead)) }
-            } else if last {
-                bits
-            } else {
-                unsafe { load(matrix, next_rows, within(first)) }
+            let load_next = |bits| {
+                if more {
+                    unsafe { load(matrix, rows, within(ahead)) }
+                } else if last {
+                    bits
+                } else {
+                    unsafe { load(matrix, next_rows, within(first)) }
+                }
             };
+            let early = if D::AHEAD { load_next(bits) } else { bits };
             if chunk < chunks {
                 let x = unsafe { D::x(activations, chunk) };
                 sums[0] = D::dot(bits.a, &x, sums[0]);
@@ -231,6 +269,7 @@ pub unsafe fn gemv<D: Dot>(operands: Operands) {
                 sums[2] = D::dot(bits.c, &x, sums[2]);
                 sums[3] = D::dot(bits.d, &x, sums[3]);
             }
+            let next = if D::AHEAD { early } else { load_next(bits) };
             bits = next;
             if !more {
                 break;
@@ -284,7 +323,22 @@ unsafe fn finish(
         sum = crate::swiglu::silu(sum) * up;
         if row > 1 { place.n_out } else { output + row }
     };
-    if index < place.n_out && thread::lane().is_multiple_of(8) {
+    let writes = thread::lane().is_multiple_of(8);
+    if !operands.quantised_out.is_null() {
+        // The block's warps have a run of outputs between them.
+        let in_run = (thread::warp() >> operands.split) * place.outputs() + row;
+        if writes && row < place.outputs() {
+            unsafe { gemv_outputs().set(parity * RUN + in_run, if index < place.n_out { sum } else { 0.0 }) }
+        }
+        // A warp reaches the barrier as one.
+        warp::sync();
+        thread::sync_threads();
+        if thread::warp() == 0 {
+            unsafe { quantise_run(operands, output, parity) }
+        }
+        return;
+    }
+    if index < place.n_out && writes {
         let at = thread::block_idx_y() as usize * place.n_out as usize + index as usize;
         unsafe {
             if !operands.bias.is_null() {
@@ -294,6 +348,25 @@ unsafe fn finish(
                 sum += *operands.residual.add(at);
             }
             *operands.out.add(at) = sum;
+        }
+    }
+}
+
+/// Writes the run of outputs from `first` on as 8-bit integers with their scale. Collective over the first warp.
+#[inline(always)]
+unsafe fn quantise_run(operands: &Operands, first: u32, parity: u32) {
+    let lane = thread::lane() % 4;
+    let values = [0, 1, 2, 3].map(|index| unsafe { gemv_outputs().get(parity * RUN + 4 * lane + index) });
+    let (word, scale) = activations::quantise(values, 4);
+    if thread::lane() < 4 {
+        let out = operands.quantised_out;
+        unsafe {
+            *out.add((first / 4 + lane) as usize) = word;
+            if lane == 0 {
+                let scales = out.add((operands.n_out / 4 + first / RUN * 2) as usize);
+                *scales = scale.scale.to_bits();
+                *scales.add(1) = scale.sum.to_bits();
+            }
         }
     }
 }
@@ -315,12 +388,15 @@ unsafe fn gemv_floats<T: cuda_std::types::Element>(operands: Operands) {
 /// Declares the entry points of products: a name, and the function that computes it.
 #[macro_export]
 macro_rules! gemv_kernels {
-    ($($(#[$doc:meta])* $name:ident => $body:expr;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident[$blocks:literal] => $body:expr;)*) => {$(
         $(#[$doc])*
         ///
         /// out[v][o] = Σ_i weights[experts[v]][o][i] · x[v / share][i] (+ bias[o]) (+ residual[v][o]), x having gone through
         /// RMSNorm where `norm` is not null. With `to_up` not 0, out[v][o] = silu(gate) · up, row o giving the gate and row
         /// o + to_up the up projection. `residual` may be `out`; without `experts` there is one matrix.
+        ///
+        /// `quantised_x`, where not null, is x as an earlier kernel quantised it; `quantised_out`, where not null, is out so, in
+        /// the form that [`activations`]($crate::gemv::activations) says: for a block of 8 · 2^split warps and SwiGLU.
         ///
         /// Launch: grid (≥ 1, n_vectors), blocks taking turns over the outputs; block (a multiple of 32 · 2^split, at most 32 ·
         /// [`MAX_WARPS`]($crate::gemv::MAX_WARPS)); dynamic shared memory as `kernels::gemv::activations` says.
@@ -332,17 +408,21 @@ macro_rules! gemv_kernels {
         /// - `x` is `[n_vectors / share][n_in]`, 16-byte aligned, `share ≥ 1`; where there are several vectors, `n_in` is a
         ///   multiple of 4; `norm` is null or `[n_in]`, 16-byte aligned; `out` is `[n_vectors][n_out]`, `n_out ≥ 1`.
         /// - `bias` is null or `[n_out]`, `residual` null or `[n_vectors][n_out]`.
-        #[cuda_std::kernel]
+        /// - `quantised_x` is null or 16-byte aligned; then `experts` and `norm` are null, `weights` are quantised, and x is not read.
+        ///   `quantised_out` is null or has room for `n_out` values, a multiple of 16; then `experts` is null and `out` is not written.
+        #[cuda_std::kernel(threads = 256, blocks = $blocks)]
         pub unsafe fn $name(
             weights: *const u8,
             n_blocks: u32,
             first_row: u32,
             x: *const f32,
+            quantised_x: *const u32,
             norm: *const f32,
             epsilon: f32,
             bias: *const f32,
             residual: *const f32,
             out: *mut f32,
+            quantised_out: *mut u32,
             experts: *const u32,
             n_in: u32,
             n_out: u32,
@@ -351,7 +431,8 @@ macro_rules! gemv_kernels {
             split: u32,
         ) {
             let operands = $crate::gemv::Operands {
-                weights, n_blocks, first_row, x, norm, epsilon, bias, residual, out, experts, n_in, n_out, to_up, share, split,
+                weights, n_blocks, first_row, x, quantised_x, norm, epsilon, bias, residual, out, quantised_out, experts, n_in,
+                n_out, to_up, share, split,
             };
             #[allow(clippy::macro_metavars_in_unsafe, reason = "the body is a function of this crate with this contract")]
             unsafe {
@@ -365,14 +446,15 @@ macro_rules! gemv_kernels {
 #[cfg(not(target_arch = "nvptx64"))]
 #[rustfmt::skip]
 pub type Parameters = (
-    *const u8, u32, u32, *const f32, *const f32, f32, *const f32, *const f32, *mut f32, *const u32, u32, u32, u32, u32, u32,
+    *const u8, u32, u32, *const f32, *const u32, *const f32, f32, *const f32, *const f32, *mut f32, *mut u32, *const u32, u32, u32,
+    u32, u32, u32,
 );
 
 gemv_kernels! {
     /// A product with weights in f32.
-    gemv_f32 => gemv_floats::<f32>;
+    gemv_f32[3] => gemv_floats::<f32>;
     /// A product with weights in f16.
-    gemv_f16 => gemv_floats::<cuda_std::F16>;
+    gemv_f16[3] => gemv_floats::<cuda_std::F16>;
     /// A product with weights in bf16.
-    gemv_bf16 => gemv_floats::<cuda_std::BF16>;
+    gemv_bf16[3] => gemv_floats::<cuda_std::BF16>;
 }

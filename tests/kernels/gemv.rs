@@ -2,7 +2,10 @@
 
 use ferrowarp::{
     gguf::TensorType,
-    gpu::{Activations, Gpu, Weights, kernels::Gemv},
+    gpu::{
+        Activations, Gpu, Weights,
+        kernels::{self, Gemv, Input, quantised_len},
+    },
 };
 
 use crate::{
@@ -164,5 +167,34 @@ fn what_stands_around_a_product_agrees_with_its_definition() {
                 }
             }
         }
+    }
+}
+
+/// SwiGLU's output handed on in 8 bits gives what the next product makes of it when it quantises it itself.
+#[test]
+fn a_product_takes_what_another_quantised() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for (tensor_type, n_ff, n_in) in [
+        (TensorType::Q8_0, 96, 64),
+        (TensorType::Q4_K, 4864usize.next_multiple_of(256), 256),
+        (TensorType::Q5_0, 1504, 896),
+    ] {
+        let (gate_up, _) = matrix(&gpu, &mut random, tensor_type, 2 * n_ff, n_in);
+        let (down, _) = matrix(&gpu, &mut random, tensor_type, 10, n_ff);
+        let x = gpu.upload("x", &random.values(n_in, 1.0)).unwrap();
+        let between = Output::<f32>::new(&gpu, n_ff);
+        let swiglu = Gemv { swiglu: true, ..Gemv::new(gate_up.all(), &x, &between) };
+        gpu.gemv(&swiglu).unwrap();
+        let outs = [Output::<f32>::new(&gpu, 10), Output::<f32>::new(&gpu, 10)];
+        gpu.gemv(&Gemv::new(down.all(), &between, &outs[0])).unwrap();
+        let quantised = Output::<u32>::new(&gpu, quantised_len(n_ff));
+        gpu.gemv(&Gemv { out: kernels::Output::Quantised(&quantised), ..swiglu }).unwrap();
+        quantised.read(&gpu);
+        let product = Gemv { x: Input::Quantised(&quantised), ..Gemv::new(down.all(), &between, &outs[1]) };
+        gpu.gemv(&product).unwrap();
+        let [own, taken] = outs.map(|out| out.read(&gpu));
+        assert!(own.iter().all(|value| value.is_finite()));
+        assert_eq!(own, taken, "{tensor_type}");
     }
 }

@@ -89,6 +89,27 @@ unary! {
     round => "cvt.rni.f32.f32";
 }
 
+/// The nearest integer, ties to even, as an integer; values past its range become its ends, NaN becomes 0.
+#[inline(always)]
+pub fn nearest_integer(value: f32) -> i32 {
+    #[cfg(target_arch = "nvptx64")]
+    {
+        let result: i32;
+        // SAFETY: one conversion between registers.
+        unsafe {
+            core::arch::asm!(
+                "cvt.rni.s32.f32 {}, {};", out(reg32) result, in(reg32) value, options(pure, nomem, nostack)
+            );
+        }
+        result
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    {
+        let _ = value;
+        crate::device_only()
+    }
+}
+
 /// e to the power of `value`: 2^(value · log2 e), within about 2 ulp + |value| · 2^-23 relative.
 #[inline(always)]
 pub fn exp(value: f32) -> f32 {

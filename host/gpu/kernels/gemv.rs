@@ -4,7 +4,7 @@ use kernels::{
     blocks::GROUP,
     gemv::{
         MAX_WARPS, Parameters, ROWS,
-        activations::{bytes_f32, bytes_q8},
+        activations::{RUN, bytes_f32, bytes_q8},
         gemv_bf16, gemv_f16, gemv_f32,
     },
 };
@@ -20,16 +20,16 @@ use crate::{
 pub struct Gemv<'a> {
     /// W, `[n_out][n_in]`.
     pub weights: Rows<'a>,
-    /// `[n_in]`, or `[n_vectors / share][n_in]`.
-    pub x: &'a Slice<f32>,
+    /// The input.
+    pub x: Input<'a>,
     /// RMSNorm of x before the product: its weights `[n_in]` and ε.
     pub norm: Option<(&'a Slice<f32>, f32)>,
     /// `[n_out]`.
     pub bias: Option<&'a Slice<f32>>,
     /// As `out`, which it may be.
     pub residual: Option<&'a Slice<f32>>,
-    /// `[n_out]`, or `[n_vectors][n_out]`.
-    pub out: &'a Slice<f32>,
+    /// `[n_out]`, or `[n_vectors][n_out]`; or, of SwiGLU, what [`Input::Quantised`] takes.
+    pub out: Output<'a>,
     /// Whether `weights` are two matrices of equal height, the gate's above the up projection's, and out = silu(gate) · up,
     /// half as long.
     pub swiglu: bool,
@@ -37,6 +37,29 @@ pub struct Gemv<'a> {
     pub experts: Option<Experts<'a>>,
     /// What quantised weights are multiplied with.
     pub activations: Activations,
+}
+
+/// What a product multiplies.
+#[derive(Clone, Copy)]
+pub enum Input<'a> {
+    /// `[n_in]`, or `[n_vectors / share][n_in]`.
+    F32(&'a Slice<f32>),
+    /// `n_in` values as 8-bit integers with their scales, as a product left them: [`quantised_len`] words.
+    Quantised(&'a Slice<u32>),
+}
+
+/// Where a product goes.
+#[derive(Clone, Copy)]
+pub enum Output<'a> {
+    /// As it is.
+    F32(&'a Slice<f32>),
+    /// As 8-bit integers with a scale for each 16: [`quantised_len`] words.
+    Quantised(&'a Slice<u32>),
+}
+
+/// Words of `n` quantised values.
+pub fn quantised_len(n: usize) -> usize {
+    bytes_q8(count(n)) as usize / 4
 }
 
 /// Which of a stack's matrices multiplies which vector.
@@ -55,11 +78,11 @@ impl<'a> Gemv<'a> {
     pub fn new(weights: Rows<'a>, x: &'a Slice<f32>, out: &'a Slice<f32>) -> Gemv<'a> {
         Gemv {
             weights,
-            x,
+            x: Input::F32(x),
             norm: None,
             bias: None,
             residual: None,
-            out,
+            out: Output::F32(out),
             swiglu: false,
             experts: None,
             activations: Activations::default(),
@@ -84,6 +107,11 @@ impl<'a> Gemv<'a> {
             packed if self.quantises() => block_format(packed).gemv,
             packed => block_format(packed).gemv_exact,
         }
+    }
+
+    /// Blocks of eight warps that a multiprocessor has room for.
+    fn resident(&self) -> usize {
+        if self.quantises() { block_format(self.weights.tensor_type()).resident } else { FLOATS_RESIDENT }
     }
 
     /// Chunks of a row: what a lane takes at a time.
@@ -126,31 +154,33 @@ struct Spread {
     split: u32,
 }
 
-/// Warps that a multiprocessor should have of a product, where it has work for them: with four 16-byte loads a lane, twice
-/// over, as many bytes are under way as the memory needs to be busy (bandwidth · latency, some 32 KiB each on a Hopper).
-const WARPS_WANTED: usize = 12;
+/// Warps that a multiprocessor should have of a product, where it has work for them: with four 16-byte loads a lane as many
+/// bytes are under way as the memory needs to be busy (bandwidth · latency, some 32 KiB each on a Hopper).
+const WARPS_WANTED: usize = 16;
 
-/// Blocks of eight warps that fit a multiprocessor beside each other by their registers.
-const BLOCKS_RESIDENT: usize = 3;
+/// Blocks of eight warps of products with floats that fit a multiprocessor beside each other, by their registers.
+const FLOATS_RESIDENT: usize = 3;
 
-/// Spreads `quads` of four rows, each of `chunks`, over a device.
+/// Spreads `quads` of four rows, each of `chunks`, over a device that has room for `resident` blocks of eight warps on each
+/// multiprocessor.
 ///
 /// | shape | example | what limits | spread |
 /// |---|---|---|---|
 /// | many rows | vocabulary, gate and up | memory | no split, blocks of eight warps that take turns |
-/// | few long rows | down of a small model | warps to keep the memory busy | split as far as each warp has a step |
+/// | few long rows | down | warps to keep the memory busy | split as far as each warp has a step |
 /// | few short rows | QKV of a small model | latency | split, small blocks, so that all multiprocessors take part |
-fn spread(quads: usize, chunks: usize, multiprocessors: usize) -> Spread {
+///
+/// Where blocks `quantise` what they make, a block's warps make a run of it between them: no split, eight warps.
+fn spread(quads: usize, chunks: usize, multiprocessors: usize, resident: usize, quantise: bool) -> Spread {
     let steps = chunks.div_ceil(32);
     let mut split = 0;
-    while split < 3 && quads << split < WARPS_WANTED * multiprocessors && 2 << split <= steps {
+    while !quantise && split < 3 && quads << split < WARPS_WANTED * multiprocessors && 2 << split <= steps {
         split += 1;
     }
-    let all = quads << split;
-    let warps = if all < 6 * multiprocessors { 4.max(1 << split) } else { 8 };
+    let warps = if !quantise && quads << split < 8 * multiprocessors { 4.max(1 << split) } else { 8 };
     let tiles = quads.div_ceil(warps >> split);
     // Blocks that stay and take turns save the others' start; each takes as many turns as any other, or one fewer.
-    let turns = tiles.div_ceil(BLOCKS_RESIDENT * multiprocessors * 8 / warps);
+    let turns = tiles.div_ceil(resident * multiprocessors * 8 / warps);
     Spread { blocks: count(tiles.div_ceil(turns)), warps: count(warps), split }
 }
 
@@ -165,28 +195,52 @@ impl Gpu {
         assert!(!swiglu || experts.is_none() && rows.is_multiple_of(2), "SwiGLU of two matrices, one above the other");
         assert!(share > 0 && n_vectors.is_multiple_of(share), "{n_vectors} vectors, {share} to an x");
         assert!(n_vectors == 1 || n_in.is_multiple_of(4), "several vectors of {n_in} values are not all aligned");
-        assert!(x.address().is_multiple_of(16), "x starts on a 16-byte boundary");
-        expect_len("x", x, n_vectors / share * n_in);
-        expect_len("out", out, n_vectors * n_out);
+        let (x, quantised_x) = match x {
+            Input::F32(x) => {
+                assert!(x.address().is_multiple_of(16), "x starts on a 16-byte boundary");
+                expect_len("x", x, n_vectors / share * n_in);
+                (Some(x), None)
+            }
+            Input::Quantised(x) => {
+                assert!(gemv.quantises() && norm.is_none() && experts.is_none(), "quantised activations as they are");
+                assert!(x.address().is_multiple_of(16), "x starts on a 16-byte boundary");
+                expect_len("x", x, quantised_len(n_in));
+                (None, Some(x))
+            }
+        };
+        let (out, quantised_out) = match out {
+            Output::F32(out) => {
+                expect_len("out", out, n_vectors * n_out);
+                (Some(out), None)
+            }
+            Output::Quantised(out) => {
+                assert!(swiglu && n_out.is_multiple_of(RUN as usize), "whole runs of SwiGLU's output are quantised");
+                expect_len("out", out, quantised_len(n_out));
+                (None, Some(out))
+            }
+        };
         experts.inspect(|experts| expect_len("experts", experts.chosen, n_vectors));
         norm.inspect(|(norm, _)| expect_len("norm", norm, n_in));
         bias.inspect(|bias| expect_len("bias", bias, n_out));
         residual.inspect(|residual| expect_len("residual", residual, n_vectors * n_out));
 
         let outputs_of_warp = if swiglu { ROWS / 2 } else { ROWS } as usize;
+        let (quads, chunks) = (n_out.div_ceil(outputs_of_warp), gemv.chunks_of_row());
         let Spread { blocks, warps, split } =
-            spread(n_out.div_ceil(outputs_of_warp), gemv.chunks_of_row(), self.multiprocessors());
+            spread(quads, chunks, self.multiprocessors(), gemv.resident(), quantised_out.is_some());
         debug_assert!(warps <= MAX_WARPS);
         let arguments = (
             &*weights.part(),
             count(weights.blocks_of_part()),
             count(weights.first()),
             x,
+            quantised_x,
             norm.map(|(norm, _)| norm),
             norm.map_or(0.0, |(_, epsilon)| epsilon),
             bias,
             residual,
             out,
+            quantised_out,
             experts.map(|experts| experts.chosen),
             count(n_in),
             count(n_out),

@@ -27,7 +27,7 @@ pub use attention_decode::{AttentionDecode, AttentionScratch, KeySplits};
 pub use bandwidth::BANDWIDTH_VECTOR;
 pub use blocks::block_format;
 pub use cache::CacheType;
-pub use gemv::{Experts, Gemv};
+pub use gemv::{Experts, Gemv, Input, Output, quantised_len};
 pub use noise::{NoiseFloat, Strided};
 pub use qkv::Qkv;
 pub use rope::RopeShape;
