@@ -93,8 +93,8 @@ impl Gpu {
     ///
     /// # Safety
     /// - The contract of [`Gpu::launch`] holds.
-    /// - The kernel calls `cuda_std::grid::wait` in every thread that touches what earlier kernels write, before it does,
-    ///   and at least once in every block; before that it writes to nothing that another kernel touches.
+    /// - A thread reads what earlier kernels write, and writes to global memory at all, only after `cuda_std::grid::wait`:
+    ///   its own, or another thread's and then a barrier. Some thread of the grid calls it in any case.
     #[allow(dead_code, reason = "for chains of kernels that prefetch")]
     pub(super) unsafe fn launch_early<P, A: cuda_std::Arguments<P>>(
         &self,

@@ -35,6 +35,7 @@ pub(crate) mod stream;
 pub(crate) mod work;
 
 use std::cell::RefCell;
+use std::env;
 use std::sync::OnceLock;
 
 pub use softcuda::{Class, LaunchRecord};
@@ -60,9 +61,13 @@ pub fn last_fault() -> Option<Fault> {
     LAST_FAULT.with(|last| last.borrow().clone())
 }
 
-/// Makes the device, once.
+/// Makes the device, once. `FERROWARP_SANITIZER=1` has its sanitizer on from the start.
 pub(crate) fn start() {
-    DEVICE.get_or_init(|| Device::new(DeviceConfig::default()));
+    DEVICE.get_or_init(|| {
+        let device = Device::new(DeviceConfig::default());
+        device.set_sanitizer(env::var_os("FERROWARP_SANITIZER").is_some_and(|value| value == "1"));
+        device
+    });
 }
 
 /// Why a call failed: the code for cust, the sentence for people.
