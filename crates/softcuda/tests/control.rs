@@ -32,6 +32,41 @@ DONE:
 }
 
 #[test]
+fn lanes_meet_again_before_the_next_turn_of_a_loop_whose_end_stands_before_its_beginning() {
+    // Every eighth lane does more in each turn. The loop's last block stands first in the text, as LLVM sometimes has it, and
+    // what follows the loop in the middle of it.
+    let body = "cvt.u32.u64 %r1, %x0; mov.u32 %r2, 0; mov.u32 %r3, 0; and.b32 %r4, %r1, 7; setp.ne.u32 %p1, %r4, 0;
+    bra.uni HEAD;
+LATCH:
+    add.u32 %r2, %r2, 1;
+    setp.lt.u32 %p2, %r2, 10;
+    @%p2 bra HEAD;
+    bra.uni DONE;
+DONE:
+    cvt.u64.u32 %y0, %r3;
+    st.global.u64 [%out], %y0;
+    ret;
+HEAD:
+    ld.global.u64 %d1, [%in];
+    add.u32 %r3, %r3, 1;
+    @%p1 bra LATCH;
+    add.u32 %r3, %r3, 100;
+    bra.uni LATCH;";
+    let device = device(1, true);
+    device.set_recording(true);
+    let got = lanes_on(&device, body, &[lane_ids()], 1).unwrap();
+    for (lane, got) in got[0].iter().enumerate() {
+        assert_eq!(*got, if lane.is_multiple_of(8) { 1010 } else { 10 });
+    }
+    let counters = device.records()[0].counters;
+    // Once for the input and once a turn, for all lanes together.
+    assert_eq!(counters.class(Class::GlobalLoad), 11);
+    // `bra.uni HEAD`, the two branches of the end, that to HEAD's end and the one behind it, and the return: no jump is counted
+    // that the text does not have.
+    assert_eq!(counters.class(Class::Control), 1 + 10 + 1 + 10 + 10 + 1);
+}
+
+#[test]
 fn nested_branches_and_early_exit() {
     // Lanes 0..8 return early; odd lanes among the rest take an inner branch.
     let body = "cvt.u32.u64 %r1, %x0; mov.u64 %y0, 7;

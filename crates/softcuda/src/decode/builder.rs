@@ -201,8 +201,9 @@ pub(crate) fn build(
     b.statements(body)?;
     b.line = function.line;
     b.guard = (UNGUARDED, 0);
-    b.emit(plain(crate::exec::control::exit), Class::Control, [0; 8], 0, 0);
+    b.emit(plain(crate::exec::control::exit), Class::Control, [0; 8], 0, crate::exec::control::FLOW_EXIT);
     b.patch()?;
+    super::layout::order(&mut b.code, &mut b.handlers, &mut b.lists);
     let dynamic = b.shared_bytes.next_multiple_of(b.dynamic_align);
     for &constant in &b.dynamic_constants {
         b.constants[constant].value += dynamic as u128;

@@ -14,7 +14,7 @@ pub(super) fn flow(b: &mut Builder, op: &mut Opcode) -> Decoded {
             let Operand::Name(label) = &op.text.operands[0] else {
                 return Err(b.error("expected a label"));
             };
-            b.emit_ops(plain(run::branch), Class::Control, &[]);
+            b.emit(plain(run::branch), Class::Control, [0; 8], 0, run::FLOW_JUMP);
             b.target(label);
         }
         "brx" => {
@@ -28,22 +28,22 @@ pub(super) fn flow(b: &mut Builder, op: &mut Opcode) -> Decoded {
                 return Err(b.error("expected the name of a `.branchtargets` list"));
             };
             let list = b.target_list(list)?;
-            b.emit(plain(run::branch_indexed), Class::Control, [index; 8], list, 0);
+            b.emit(plain(run::branch_indexed), Class::Control, [index; 8], list, run::FLOW_INDEXED);
         }
         "ret" => {
             op.take("uni");
             b.count(op, 0..=0)?;
             match b.return_target() {
-                None => b.emit_ops(plain(run::exit), Class::Control, &[]),
+                None => b.emit(plain(run::exit), Class::Control, [0; 8], 0, run::FLOW_EXIT),
                 Some((scope, label)) => {
-                    b.emit_ops(plain(run::branch), Class::Control, &[]);
+                    b.emit(plain(run::branch), Class::Control, [0; 8], 0, run::FLOW_JUMP);
                     b.target_in(scope, &label);
                 }
             }
         }
         "exit" => {
             b.count(op, 0..=0)?;
-            b.emit_ops(plain(run::exit), Class::Control, &[]);
+            b.emit(plain(run::exit), Class::Control, [0; 8], 0, run::FLOW_EXIT);
         }
         "trap" | "brkpt" => {
             b.count(op, 0..=0)?;

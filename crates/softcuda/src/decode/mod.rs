@@ -16,6 +16,7 @@ mod convert;
 mod float;
 mod half;
 mod integer;
+mod layout;
 mod memory;
 mod operands;
 mod tensor;

@@ -7,6 +7,14 @@ use crate::program::{Control, Instruction};
 use crate::sanitizer::Landing;
 use std::sync::atomic::{Ordering, fence};
 
+/// How control goes on behind an instruction of [`Class::Control`](crate::Class), in `Instruction::flags & FLOW`; 0 for the next one.
+pub(crate) const FLOW: u8 = 3;
+pub(crate) const FLOW_JUMP: u8 = 1;
+pub(crate) const FLOW_INDEXED: u8 = 2;
+pub(crate) const FLOW_EXIT: u8 = 3;
+/// Flag of a branch: it is not in the PTX and does not count (`decode::layout`).
+pub(crate) const ADDED: u8 = 4;
+
 /// `bra`: target in `imm`.
 pub(crate) fn branch(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     let target = ins.imm as u32;

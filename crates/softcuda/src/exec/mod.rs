@@ -6,7 +6,7 @@
 //! others wait in [`Warp::others`], ordered, and the lowest of their counters is kept in [`Warp::meet`], so that the
 //! converged path pays one comparison per instruction. When the running group reaches `meet` the two become one. PTX
 //! from a structured source puts the code after an `if` or a loop below it, so the lowest-first rule reconverges where
-//! hardware does.
+//! hardware does; text in another order is put into this one when it is decoded (`decode::layout`).
 //!
 //! A group that executes a `.sync` collective naming lanes that are still elsewhere is parked until they arrive, as on
 //! hardware with independent thread scheduling; if no lane of the warp can run any more, that is a fault.
@@ -27,7 +27,7 @@ pub(crate) mod memory;
 pub(crate) mod scheduler;
 pub(crate) mod tensor;
 
-use crate::counters::Counters;
+use crate::counters::{Class, Counters};
 use crate::fault::{Fault, FaultKind, Location};
 use crate::memory::Snapshot;
 use crate::program::{Control, Instruction, Line, Program, Reg, UNGUARDED};
@@ -310,7 +310,9 @@ impl<'a> Context<'a> {
         let mut issued = 0;
         for (ins, visits) in self.code.iter().zip(&self.visits) {
             issued += visits;
-            counters.by_class[ins.class as usize] += issued as u64;
+            if ins.class != Class::Control || ins.flags & control::ADDED == 0 {
+                counters.by_class[ins.class as usize] += issued as u64;
+            }
         }
         self.visits.fill(0);
         self.issued = 0;

@@ -142,7 +142,7 @@ impl Builder<'_> {
     pub(crate) fn skip_unless_guard(&mut self, handlers: Handlers) -> usize {
         let guard = self.guard;
         self.guard.1 = !guard.1;
-        self.emit(handlers, Class::Control, [0; 8], 0, 0);
+        self.emit(handlers, Class::Control, [0; 8], 0, crate::exec::control::FLOW_JUMP);
         self.guard = (UNGUARDED, 0);
         self.code.len() - 1
     }
