@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use crate::run::{failure, output, stdout};
 
-const TINY: [&str; 9] = ["bench", "--shape", "tiny-qwen2", "--type", "f16,q4_k_m", "-p", "8", "-n", "3"];
+/// What is tested here is softcuda's part, wherever the tests run.
+const TINY: [&str; 11] =
+    ["bench", "--device", "soft", "--shape", "tiny-qwen2", "--type", "f16,q4_k_m", "-p", "8", "-n", "3"];
 
 #[test]
 fn softcuda_counts_what_a_token_costs() {
@@ -45,7 +47,7 @@ fn every_format_has_the_same_rows() {
 
 #[test]
 fn kernels_are_counted_by_name() {
-    let (out, _) = output(&["bench", "--kernels", "rmsnorm 0.5B", "-o", "jsonl"], "");
+    let (out, _) = output(&["bench", "--device", "soft", "--kernels", "rmsnorm 0.5B", "-o", "jsonl"], "");
     let row: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(row["kernel"], "rmsnorm");
     // One token of 896 values is read, and read again with the weights, and written.
