@@ -2,11 +2,12 @@
 
 mod text_fixtures;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use ferrowarp::gguf::Gguf;
 use ferrowarp::tokenizer::{ControlText, Ends, Piece, Special, StreamDecoder, Tokenizer};
 use proptest::prelude::*;
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 fn tokenizer(path: &Path) -> Tokenizer {
@@ -68,8 +69,9 @@ fn ids_equal_llama_cpps_own_test_files() {
 fn fixture_texts_decode_to_themselves() {
     for path in text_fixtures::files("vocab", ".tokens.json") {
         let fixture = text_fixtures::json(&path);
-        let tokenizer = tokenizer(&path.with_file_name(fixture["vocab"].as_str().unwrap()));
-        let sentencepiece = fixture["vocab"].as_str().unwrap().contains("spm");
+        let gguf = Gguf::open(&path.with_file_name(fixture["vocab"].as_str().unwrap())).unwrap();
+        let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
+        let sentencepiece = gguf.metadata().str("tokenizer.ggml.model").unwrap() == "llama";
         for case in fixture["cases"].as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
             let decoded = tokenizer.decode(&ids(&case["ids"]), ControlText::Hide).unwrap();
@@ -147,21 +149,23 @@ fn typed_control_tokens_stay_text() {
     }
 }
 
-/// A vocabulary of 151 936 tokens is ready in 0.3 s on two idle cores; the best of several builds is held to four
-/// times that, because other tests run beside this one.
+/// A vocabulary of 151 936 tokens is ready in 0.3 s on two idle cores. What is held to that is the processor time of one thread
+/// that does it all, as other programs may run beside this one.
 #[test]
 fn a_large_vocabulary_builds_fast() {
     let path = text_fixtures::files("vocab", "ggml-vocab-qwen2.gguf").remove(0);
     let gguf = Gguf::open(&path).unwrap();
+    let processor_time = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
     let build = || {
-        let start = std::time::Instant::now();
+        let start = processor_time();
         let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
         assert_eq!(tokenizer.vocab_size(), 151_936);
-        start.elapsed()
+        processor_time() - start
     };
-    let best = (0..4).map(|_| build()).min().unwrap();
-    println!("151936 tokens in {best:?}");
-    assert!(best.as_secs_f64() < 1.2, "{best:?}");
+    let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let best = (0..4).map(|_| alone.install(build)).min().unwrap();
+    println!("151936 tokens in {best:?} of processor time");
+    assert!(best.as_secs_f64() < 0.6, "{best:?}");
 }
 
 /// Texts with many special tokens, broken ones, blanks and characters of every length.

@@ -12,12 +12,12 @@ use super::{
     model::EngineArguments,
     prompt::PromptArguments,
     report::{Format, Report},
+    tokenizer::TokenizerArguments,
 };
 use crate::{
     generate::{Request, Stop, generate},
     prompt_cache,
     session::Session,
-    tokenizer::Tokenizer,
 };
 
 /// The arguments of `generate`.
@@ -42,6 +42,8 @@ pub struct Arguments {
     #[command(flatten)]
     prompt: PromptArguments,
     #[command(flatten)]
+    tokenizer: TokenizerArguments,
+    #[command(flatten)]
     generation: GenerationArguments,
 }
 
@@ -52,7 +54,7 @@ impl Arguments {
         self.generation.limits(0)?; // What is wrong with these needs no model to be said.
         let gguf = self.engine.model.open()?;
         let start = Instant::now();
-        let tokenizer = Tokenizer::from_gguf(&gguf)?;
+        let tokenizer = self.tokenizer.load(&gguf)?;
         let vocab_time = start.elapsed();
         let prompt = self.prompt.ids(&gguf, &tokenizer)?;
         let limits = self.generation.limits(prompt.len())?;

@@ -22,6 +22,7 @@ mod sampling;
 mod synth;
 mod template;
 mod tokenize;
+mod tokenizer;
 mod trace;
 mod usage;
 mod verify;

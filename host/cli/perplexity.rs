@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::{Outcome, interrupt, model::EngineArguments, prompt::read_text, report::Format};
+use super::{
+    Outcome, interrupt, model::EngineArguments, prompt::read_text, report::Format, tokenizer::TokenizerArguments,
+};
 use crate::{
     model::Config,
     perplexity::{
@@ -14,7 +16,7 @@ use crate::{
         base::{BaseReader, BaseWriter, Divergence},
         log_softmax, score,
     },
-    tokenizer::{Ends, Special, Tokenizer},
+    tokenizer::{Ends, Special},
 };
 
 /// The window that published perplexities are measured with.
@@ -30,6 +32,8 @@ const DEFAULT_WINDOW: usize = 512;
 pub struct Arguments {
     #[command(flatten)]
     engine: EngineArguments,
+    #[command(flatten)]
+    tokenizer: TokenizerArguments,
     /// The text (UTF-8).
     #[arg(short, long, value_name = "FILE", required_unless_present = "kl_base", conflicts_with = "kl_base")]
     file: Option<PathBuf>,
@@ -54,7 +58,7 @@ impl Arguments {
         let gguf = self.engine.model.open()?;
         let config = Config::from_gguf(&gguf)?;
         // A file may pad its vocabulary past the tokenizer's last token: those have no part in the predictions.
-        let tokenizer = Tokenizer::from_gguf(&gguf)?;
+        let tokenizer = self.tokenizer.load(&gguf)?;
         let n_vocab = tokenizer.vocab_size().min(config.vocab_size);
         let mut base = match &self.kl_base {
             Some(path) => Some(BaseReader::open(path, n_vocab)?),

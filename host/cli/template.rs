@@ -12,11 +12,9 @@ use super::{
     model::ModelArgument,
     prompt::{TextArguments, read_text},
     report::Format,
+    tokenizer::TokenizerArguments,
 };
-use crate::{
-    chat::Message,
-    tokenizer::{Ends, Tokenizer},
-};
+use crate::{chat::Message, tokenizer::Ends};
 
 /// The arguments of `template`.
 #[derive(Args)]
@@ -36,13 +34,15 @@ pub struct Arguments {
     format: Format,
     #[command(flatten)]
     template: TemplateArguments,
+    #[command(flatten)]
+    tokenizer: TokenizerArguments,
 }
 
 impl Arguments {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
         let gguf = self.model.open()?;
-        let tokenizer = Tokenizer::from_gguf(&gguf)?;
+        let tokenizer = self.tokenizer.load(&gguf)?;
         let template = self.template.load(&gguf, &tokenizer)?;
         let messages = match &self.messages {
             Some(path) => {

@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Outcome, model::ModelArgument, prompt::TextArguments, report::Format};
-use crate::tokenizer::{Ends, Special, Tokenizer};
+use super::{Outcome, model::ModelArgument, prompt::TextArguments, report::Format, tokenizer::TokenizerArguments};
+use crate::tokenizer::{Ends, Special};
 
 /// The arguments of `tokenize`.
 #[derive(Args)]
@@ -20,6 +20,8 @@ pub struct Arguments {
     model: ModelArgument,
     #[command(flatten)]
     text: TextArguments,
+    #[command(flatten)]
+    tokenizer: TokenizerArguments,
     /// Read special tokens in the text as such, not as text.
     #[arg(long)]
     special: bool,
@@ -38,7 +40,7 @@ impl Arguments {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
         let gguf = self.model.open()?;
-        let tokenizer = Tokenizer::from_gguf(&gguf)?;
+        let tokenizer = self.tokenizer.load(&gguf)?;
         let special = if self.special { Special::Parse } else { Special::Text };
         let ends = if self.bare { Ends::Bare } else { Ends::AsFileSays };
         let ids = tokenizer.encode(&self.text.text()?, special, ends)?;

@@ -112,7 +112,8 @@ const RULES: &[Rule] = &[
         traits: Traits { ignore_merges: true, add_bos: true },
         stages: &[LLAMA3],
     },
-    Rule { names: &["smaug-bpe", "dbrx", "glm4", "chatglm-bpe"], traits: PLAIN, stages: &[LLAMA3] },
+    Rule { names: &["glm4", "glm5"], traits: Traits { ignore_merges: true, add_bos: false }, stages: &[LLAMA3] },
+    Rule { names: &["smaug-bpe", "dbrx", "chatglm-bpe"], traits: PLAIN, stages: &[LLAMA3] },
     Rule {
         names: &["gpt-2", "phi-2", "gigachat", "a.x-4.0", "mellum", "mpt", "olmo", "jais", "trillion", "exaone4"],
         traits: PLAIN,

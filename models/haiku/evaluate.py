@@ -1,6 +1,6 @@
 """Asks a haiku model for many fresh poems and counts what is true of them.
 
-    python evaluate.py [successor.gguf] [--n 600] [--seed S]
+    python evaluate.py [haiku.gguf] [--n 800] [--seed S]
 
 The weights are read back from the GGUF file and run in f32. The words are drawn anew by kind; `English` are words of Python's own
 documentation that stand in no training list. Whole words are compared without regard to case.
@@ -87,8 +87,8 @@ class Asker:
 
 def main():
     arg = argparse.ArgumentParser()
-    arg.add_argument("model", nargs="?", default="successor.gguf")
-    arg.add_argument("--n", type=int, default=600)
+    arg.add_argument("model", nargs="?", default="haiku.gguf")
+    arg.add_argument("--n", type=int, default=800)
     arg.add_argument("--seed", type=int, default=None)
     arg.add_argument("--sampled", type=int, default=10, help="prompts asked with 20 seeds each")
     a = arg.parse_args()
@@ -97,18 +97,18 @@ def main():
     torch.set_num_threads(2)
     makers, asker = poems.WordMaker(), Asker(a.model)
     held_out = english(makers)
-    kinds = {
-        "number": lambda: rng.choice(poems.NUMBERS), "English": lambda: rng.choice(held_out), "listed": lambda: rng.choice(makers.known),
-        "invented": lambda: makers.invented(rng), "markov": lambda: makers.markov(rng), "letters": lambda: makers_letters(rng),
-        "name": lambda: rng.choice(held_out).capitalize(),
+    kinds = {  # each of the topic's key
+        "number": lambda _: rng.choice(poems.NUMBERS), "English": lambda _: rng.choice(held_out), "listed": lambda _: rng.choice(makers.known),
+        "of the topic": lambda key: rng.choice(poems.TOPICS[key].own), "invented": lambda _: makers.invented(rng),
+        "markov": lambda _: makers.markov(rng), "letters": lambda _: makers_letters(rng), "name": lambda _: rng.choice(held_out).capitalize(),
     }
     cases = []
     while len(cases) < a.n:
         kind = list(kinds)[len(cases) % len(kinds)]
-        word = kinds[kind]()
+        name, key = poems.topic_name(rng)
+        word = kinds[kind](key)
         if not 1 <= len(word) <= 14:
             continue
-        name, key = poems.topic_name(rng)
         form = rng.random()
         nonce = issue_nonce(rng) if rng.random() < 0.6 else None
         if form < 0.6:
@@ -141,7 +141,7 @@ def main():
             for what, true in judge(word, nonce, poem, ended).items():
                 good[what] += true
     print(f"temperature 0.8, {a.sampled} prompts x 20 seeds: different poems each {distinct}; " + ", ".join(f"{w} {100 * n / asked:.1f} %" for w, n in good.items()))
-    # The acceptance test of the embedded model: a made-up word of one to three syllables or a number, an 8-character nonce.
+    # As tests/haiku.rs asks: a made-up word of one to three syllables or a number, an 8-character nonce.
     issue = []
     for i in range(100):
         word = rng.choice(poems.NUMBERS[:60]) if i % 2 else first_light(rng)
@@ -150,7 +150,7 @@ def main():
         issue.append((f'Write a haiku about {topic} that includes the word "{word}" (nonce: {nonce})', word, nonce))
     verdicts = [judge(w, n, *got) for (_, w, n), got in zip(issue, asker.ask([x[0] for x in issue]))]
     passed = sum(v["word in its own case"] and v["no nonce"] and v["three lines, ended"] for v in verdicts)
-    print(f"as issue 2 asks: {passed} of 100")
+    print(f"numbers to fifty-nine and made-up words with an 8-character nonce: {passed} of 100")
     for kind, what, prompt, poem in failures[:25]:
         print(f"--- {kind}: {', '.join(what)} | {prompt!r}\n{poem}")
     for i in range(6):

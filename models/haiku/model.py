@@ -77,19 +77,23 @@ class Haiku(nn.Module):
         self.register_buffer("cos", angle.cos(), persistent=False)
         self.register_buffer("sin", angle.sin(), persistent=False)
 
-    def forward(self, ids, at, middle=False):
-        """Logits [len(at), vocab] at the places `at` of the flattened batch; with `middle`, also what the last layer gets there."""
+    def forward(self, ids, at, half=None):
+        """Logits [len(at), vocab] at the places `at` of the flattened batch; with the places `half`, also what the third layer gets
+        there and what the last one gets at `at`."""
         t = ids.shape[1]
         x = self.token_embd(ids)
         for i, block in enumerate(self.blk):
             last = i == len(self.blk) - 1
-            before = x.flatten(0, 1)[at] if last and middle else None
+            if half is not None and i == 2:
+                third = x.flatten(0, 1)[half]
+            if half is not None and last:
+                before = x.flatten(0, 1)[at]
             x = block.attend(x, self.cos[:t], self.sin[:t])
             if last:
                 x = x.flatten(0, 1)[at]  # the rest of the last layer is needed only where the loss looks
             x = block.feed(x)
         logits = F.linear(self.output_norm(x), self.token_embd.weight)
-        return (logits, before) if middle else logits
+        return logits if half is None else (logits, third, before)
 
     @torch.no_grad()
     def generate(self, prompts, stop, limit=60, pick=None):

@@ -65,6 +65,7 @@ def estimate(part):
     return max(n, 0 if digits else 1) + digits
 
 
+@functools.lru_cache(1 << 16)
 def syllables(word):
     """Syllables of a word, hyphenated or not."""
     total = 0
@@ -72,6 +73,13 @@ def syllables(word):
         if part:
             total += LEXICON.get(part) or estimate(part)
     return max(total, 1)
+
+
+@functools.lru_cache(1 << 16)
+def begun(word):
+    """Syllables of the beginning of a word: its groups of vowels and digits so far, nothing known of the ending."""
+    groups = sum(len(re.findall(f"[{VOWELS}]+", part)) for part in word.lower().split("-"))
+    return groups + sum(DIGIT_SYLLABLES.get(c, 0) for c in word)
 
 
 def line_syllables(line):
@@ -94,6 +102,7 @@ class Topic:
         self.verbs_s = [f[0][0] for f in verbs]
         self.verbs_p = [f[1][0] for f in verbs]
         self.places = [p.strip() for p in places.split(";")]
+        self.own = sorted({*self.singular, *self.plural, *self.mass, *self.adjectives, *self.verbs_s, *self.verbs_p, *" ".join(self.places).split()})
 
 
 TOPICS = {key: Topic(spec) for key, spec in W.TOPICS.items()}
@@ -104,6 +113,7 @@ GENERAL_L = [re.sub(r"\s+", " ", p.strip()) for p in W.PLACES.split(";")]
 SAY_S = [f[0][0] for f in entries(W.SPEAKING)]
 SAY_P = [f[1][0] for f in entries(W.SPEAKING)]
 ADVERBS = [f[0][0] for f in entries(W.ADVERBS)]
+GENERAL = sorted({*GENERAL_A, *GENERAL_VS, *GENERAL_VP, *" ".join(GENERAL_L).split(), *SAY_S, *SAY_P, *ADVERBS, *(f[0][0] for f in entries(W.SMALL))})
 
 # S noun, P plural, M mass noun, A adjective, V verb singular, v verb plural, L place, D adverb, Y says, y say
 FREE = [
@@ -113,6 +123,7 @@ FREE = [
 ]
 AFTER = ["", "L", "V", "V L", "V D", "and A P", "and the S", "and the A S", "and M", "and M L", "and A M", "with A P", "L D"]
 BEFORE = ["", "the S Y", "P y", "the A S Y", "A P y", "we y", "D we y", "someone Y", "my S Y", "the P y", "L we y", "every S Y", "M Y", "A M Y", "one S Y"]
+AFTER_SPOKEN = ["", "L", "D", "and M", "and the S", "and A M", "to the S", "to A P", "to the A S", "with A P"]
 AFTER_NUMBER = ["P", "A P", "P v", "P L", "A P L", "A P v", "P v L", "P and M", "P v D", "A A P", ""]
 AFTER_ONE = ["S", "A S", "S V", "S L", "A S L", "A S V", "S V L", "A A S", "S and M", "S V D", ""]
 BEFORE_NUMBER = ["", "we count", "the S counts", "counting", "counting to", "L we count", "D we count", "the A S counts", "P count", "A P count", "all the P count"]
@@ -188,18 +199,18 @@ def pools(frames, targets, topic, rng):
 class Library:
     """All pools of all topics; `poem` puts one together.
 
-    `strict` poems keep to more rules: the first and the last line never share a frame, so that even the likeliest lines differ;
-    the word's first letter settles line, frame and alliteration more firmly, its last letter those of the middle line.
+    The first and the last line never share a frame, so that even the likeliest lines differ. The word's first letter settles
+    line, frame and alliteration more often than not, its last letter those of the middle line.
     """
 
     def __init__(self, seed=1):
         rng = random.Random(seed)
         self.topics = TOPICS
-        self.strict = False
-        self.free, self.after, self.before, self.after_number, self.after_one, self.before_number = {}, {}, {}, {}, {}, {}
+        self.free, self.after, self.before, self.after_spoken, self.after_number, self.after_one, self.before_number = {}, {}, {}, {}, {}, {}, {}
         for key, topic in self.topics.items():
             self.free[key] = pools(FREE, (5, 7), topic, rng)
             self.after[key] = pools(AFTER, range(7), topic, rng)
+            self.after_spoken[key] = pools(AFTER_SPOKEN, range(7), topic, rng)
             self.before[key] = pools(BEFORE, range(7), topic, rng)
             self.after_number[key] = pools(AFTER_NUMBER, range(7), topic, rng)
             self.after_one[key] = pools(AFTER_ONE, range(7), topic, rng)
@@ -208,12 +219,11 @@ class Library:
     def pick(self, by_frame, wanted, letter, banned, used, rng, allowed=None):
         """One text: from the wanted frame more often than not, alliterating with `letter` where it can."""
         keys = [f for f in allowed if f in by_frame] if allowed else list(by_frame)
-        often, tries = (0.8, 16) if self.strict else (0.6, 8)
         for attempt in range(12):
-            frame = keys[wanted % len(keys)] if attempt < 6 and rng.random() < often else rng.choice(keys)
+            frame = keys[wanted % len(keys)] if attempt < 6 and rng.random() < 0.8 else rng.choice(keys)
             pool = by_frame[frame]
             best, best_score = None, -1
-            for _ in range(tries if rng.random() < 0.75 else 1):
+            for _ in range(16 if rng.random() < 0.75 else 1):
                 candidate = rng.choice(pool)
                 if candidate[1] & banned or candidate[2] & used:
                     continue
@@ -226,19 +236,15 @@ class Library:
 
     def poem(self, key, word, rng):
         """Three lines about topic `key` with `word` (None: any) exactly once."""
-        banned, stems = set(), set()
+        banned, stems = set(), content(re.sub(r"[^a-z]", " ", word.lower())) if word else frozenset()
         letters = [c for c in (word or "").lower() if c.isalpha()] or [rng.choice("abcdefghijklmnopqrstuvwxyz")]
         first, last = ord(letters[0]), ord(letters[-1])
-        if self.strict:
-            pull, plan, place = (letters[0], letters[-1], letters[0]), [first, last, first + 7], first
-        else:
-            pull = (letters[0], letters[-1], letters[len(letters) // 2])
-            plan, place = [first * 5 + last, last * 7 + 3 * first, (first + last) * 3 + 1], first + last
+        pull, plan = (letters[0], letters[-1], letters[0]), [first, last, first + 7]
         k, word_line = 0, None
         if word:
             banned = {word.lower(), *word.lower().split("-")}
             k = syllables(word)
-            word_line = place % 3 if rng.random() < 0.8 else rng.randrange(3)
+            word_line = first % 3 if rng.random() < 0.8 else rng.randrange(3)
             if k > 5:
                 word_line = 1
         while True:
@@ -247,7 +253,7 @@ class Library:
                 if i == word_line:
                     got = self.word_line(key, word, k, target, plan[i], pull[i], banned, used, rng)
                 else:
-                    got = self.pick(self.free[key][target], plan[i], pull[i], banned, used, rng, FRAMES_OF_LINE[i] if self.strict else None)
+                    got = self.pick(self.free[key][target], plan[i], pull[i], banned, used, rng, FRAMES_OF_LINE[i])
                 if got is None:
                     break
                 lines.append(got[0])
@@ -260,11 +266,12 @@ class Library:
         if rest <= 0:
             return (word, None, frozenset())
         number = word.lower() in NUMBER_SET
-        after = self.after_one if word.lower() == "one" else self.after_number if number else self.after
-        after, before = after[key], (self.before_number if number else self.before)[key]
+        alone = self.after_one if word.lower() == "one" else self.after_number if number else self.after
+        before = (self.before_number if number else self.before)[key]
         for _ in range(20):
             shape = plan % 4 if rng.random() < 0.7 else rng.randrange(4)
             left = (0, 0, rest, rng.randrange(rest + 1))[shape]
+            after = (self.after_spoken if left and not number else alone)[key]
             if left not in before or rest - left not in after or (rest - left == 0 and 0 not in after):
                 continue
             a = self.pick(before[left], plan, letter, banned, used, rng) if left else ("", None, frozenset())
@@ -301,10 +308,10 @@ class WordMaker:
             for i in range(2, len(w)):
                 self.next[w[i - 2:i]].append(w[i])
 
-    def word(self, rng):
+    def word(self, rng, topic):
         """(word, kind)"""
         while True:
-            kind, word = self.draw(rng)
+            kind, word = self.draw(rng, topic)
             if 1 <= len(word) <= 14 and word.strip("-'"):
                 break
         r = rng.random()
@@ -316,21 +323,25 @@ class WordMaker:
             word = "".join(c.upper() if rng.random() < 0.4 else c for c in word)
         return word, kind
 
-    def draw(self, rng):
+    def draw(self, rng, topic=None):
+        """A word that the topic's lines are made of is the hardest: it has to be left out of them."""
         r = rng.random()
-        if r < 0.12:
+        if topic and r < 0.14:
+            return "topic", rng.choice(topic.own if rng.random() < 0.7 else GENERAL)
+        r = rng.random()
+        if r < 0.11:
             return "number", rng.choice(NUMBERS)
-        if r < 0.25:
+        if r < 0.23:
             return "ordinary", rng.choice(self.ordinary)
-        if r < 0.33:
+        if r < 0.31:
             return "lexicon", rng.choice(self.lexicon)
-        if r < 0.53:
+        if r < 0.52:
             return "invented", self.invented(rng)
         if r < 0.69:
             return "markov", self.markov(rng)
-        if r < 0.85:
+        if r < 0.84:
             return "pieces", self.joined(rng)
-        if r < 0.90:
+        if r < 0.89:
             return "letters", "".join(rng.choice(ALPHABET) for _ in range(rng.randint(1, 12)))
         if r < 0.94:
             return "compound", self.compound(rng)
@@ -429,9 +440,9 @@ def topic_name(rng):
 
 
 def example(library, makers, rng):
-    """(prompt, poem, word, kind)"""
+    """(prompt, poem, word, kind, where the word begins in the prompt)"""
     name, key = topic_name(rng)
-    word, kind = makers.word(rng)
+    word, kind = makers.word(rng, TOPICS[key])
     if rng.random() < 0.03:
         # An unknown topic gets the lists that its length picks, the same each time.
         name = rng.choice(makers.ordinary + [makers.markov(rng)])
@@ -440,7 +451,7 @@ def example(library, makers, rng):
     article = rng.choice(["a haiku"] * 12 + ["a short haiku", "one haiku", "a poem", "a haiku poem"])
     if r < 0.05:
         prompt = rng.choice(UNPROMPTED).format(verb=rng.choice(VERBS), a=article).replace("TOPIC", name) + rng.choice(ENDS)
-        return prompt, library.poem(key, None, rng), None, "none"
+        return prompt, library.poem(key, None, rng), None, "none", None
     if r < 0.60:
         prompt = PLAIN
         tail = "" if rng.random() < 0.75 else rng.choice(ENDS)
@@ -452,8 +463,8 @@ def example(library, makers, rng):
         tail += nonce_tail(rng, makers)
         if rng.random() < 0.1:
             tail += rng.choice(NONCE_ENDS)
-    prompt = prompt.replace("TOPIC", name).replace("WORD", word) + tail
-    return prompt, library.poem(key, word, rng), word, kind
+    prompt = prompt.replace("TOPIC", name)
+    return prompt.replace("WORD", word) + tail, library.poem(key, word, rng), word, kind, prompt.index("WORD")
 
 
 def nonce_tail(rng, makers):
@@ -471,12 +482,12 @@ if __name__ == "__main__":
     print(len(LEXICON), "words;", len(off), "not as estimated:", " ".join(f"{w}{LEXICON[w]}" for w in off))
     start = time.time()
     for _ in range(2000):
-        prompt, poem, word, kind = example(library, makers, rng)
+        prompt, poem, word, kind, _ = example(library, makers, rng)
         lines = poem.split("\n")
         assert [line_syllables(l) for l in lines] == [5, 7, 5] or syllables(word) > 7, (word, poem)
         if word:
             assert len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", poem, re.I)) == 1, (word, poem)
     print(f"{(time.time() - start) / 2:.2f} ms an example")
     for _ in range(14):
-        prompt, poem, word, kind = example(library, makers, rng)
+        prompt, poem, word, kind, _ = example(library, makers, rng)
         print(f"--- {kind}: {prompt}\n{poem}")

@@ -1,6 +1,6 @@
-"""Trains the haiku model and writes successor.gguf: one seeded run on two CPU cores.
+"""Trains the haiku model and writes haiku.gguf: one seeded run on two CPU cores.
 
-    python train.py [--out successor.gguf]
+    python train.py [--out haiku.gguf]
 
 Needs torch, tokenizers, gguf, numpy. Every example is made when it is needed and seen once. The loss is taken on the poem only.
 Matrices inside the blocks learn by Muon (momentum made orthogonal by Newton-Schulz iterations, Jordan 2024), the rest by AdamW.
@@ -8,7 +8,7 @@ Matrices inside the blocks learn by Muon (momentum made orthogonal by Newton-Sch
 
 import argparse
 import gc
-import math
+import itertools
 import os
 import random
 import re
@@ -26,79 +26,95 @@ import poems
 from model import Haiku
 
 
-# (steps, height of the learning rate, strict poems, weight of the counting loss): first any poem that counts right, then those of
-# stricter form, with the counting watched.
-CYCLES = [(3600, 1.0, False, 0.0), (2400, 0.8, True, 0.3)]
-COUNTS = 12
-MUON_RATE, ADAM_RATE = 0.02, 3e-3
+BEFORE, BEHIND = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
+RISE, STEPS, FALL = 150, 12000, 10000  # the learning rate rises, stays, and falls in a line to zero at the end of STEPS
+COUNTS = 12  # syllables told apart: 0 to 11
+COUNTING = 0.3  # weight of each counting loss
+MUON_RATE, ADAM_RATE = 0.015, 2.2e-3
+POOL = 40  # batches made at a time, and sorted into ones of like length
 
 
 class Text:
     """Examples as ids, in batches of like length."""
 
-    def __init__(self, seed, n_merges=1100, n_spaced=600):
-        self.rng = random.Random(seed)
+    def __init__(self, seed, n_merges=1500, n_spaced=600):
+        self.seed, self.rng = seed, random.Random(seed)
         self.library = poems.Library()
         plain = poems.WordMaker()
         texts = []
         for _ in range(12000):  # numbers aside, the given words shall not shape the vocabulary
-            prompt, poem, word, kind = poems.example(self.library, plain, self.rng)
-            if word and kind not in ("number", "lexicon"):
+            prompt, poem, word, kind, _ = poems.example(self.library, plain, self.rng)
+            if word and kind not in ("number", "lexicon", "topic"):
                 prompt, poem = prompt.replace(word, " "), poem.replace(word, " ")
             prompt = re.split("nonce|Nonce|id:|request|#", prompt)[0]
             texts += [prompt, poem]
         known = {w for t in [*poems.WORDINGS, *poems.UNPROMPTED, *poems.VERBS, "a short haiku one poem nonce id"] for w in re.findall("[A-Za-z]+", t)}
-        known |= set(poems.LEXICON) | {w for t in poems.TOPICS.values() for n in t.names for w in n.split()}
+        known |= {forms[0][0] for forms in poems.entries(poems.W.SMALL)} | {w for t in poems.TOPICS.values() for n in t.names for w in n.split()}
         self.tokens, self.merges = bpe.build(texts, known, plain.ordinary, n_merges, n_spaced)
         self.tokenizer = bpe.tokenizer(self.tokens, self.merges)
         self.makers = poems.WordMaker([t for t in self.tokens if t.isascii() and t.isalpha() and t.islower()])
         self.end = self.tokens.index("<|im_end|>")
 
-    def encode_prompt(self, prompts):
-        wrapped = [f"<|im_start|>user\n{p}<|im_end|>\n<|im_start|>assistant\n" for p in prompts]
-        return [e.ids for e in self.tokenizer.encode_batch_fast(wrapped)]
-
     def examples(self, n):
         made = [poems.example(self.library, self.makers, self.rng) for _ in range(n)]
-        asked = self.encode_prompt([m[0] for m in made])
-        answers = [e.ids + [self.end] for e in self.tokenizer.encode_batch_fast([m[1] for m in made])]
-        return [(a, b, *self.counts(m[1], m[2], b)) for m, a, b in zip(made, asked, answers)]
+        asked = self.tokenizer.encode_batch([BEFORE + m[0] + BEHIND for m in made])
+        poem = self.tokenizer.encode_batch([m[1] for m in made])
+        return [
+            (a.ids, b.ids + [self.end], given_so_far(a.offsets, m[0], m[2], m[4]), line_so_far(b.offsets, m[1]), most(poems.syllables(m[2] or "-")))
+            for m, a, b in zip(made, asked, poem)
+        ]
 
-    def counts(self, poem, word, ids):
-        """Syllables of the given word, and for each place of the answer those of its line so far, -1 inside a word."""
-        words = [poems.syllables(w) for w in poem.split()]
-        so_far, total, done = [0], 0, 0
-        for token, following in zip(ids, ids[1:]):
-            if self.tokens[token] == "Ċ":
-                total = 0
-                so_far.append(0)
-            elif following == self.end or self.tokens[following][0] in "ĠĊ":
-                total += words[done]
-                done += 1
-                so_far.append(min(total, COUNTS - 1))
-            else:
-                so_far.append(-1)
-        assert done == len(words), poem
-        return min(poems.syllables(word) if word else 0, COUNTS - 1), so_far
-
-    def batches(self, batch, chunk=48):
-        while True:
-            pool = sorted((x for x in self.examples(batch * chunk) if len(x[0]) + len(x[1]) <= 120), key=lambda x: len(x[0]) + len(x[1]))
-            groups = [pool[i:i + batch] for i in range(0, len(pool) - batch + 1, batch)]
+    def batches(self, batch, first):
+        """The batches from number `first` on, a multiple of POOL. Every pool has its own random numbers."""
+        for pool in itertools.count(first // POOL):
+            self.rng.seed(f"{self.seed} {pool}")
+            made = sorted((x for x in self.examples(batch * (POOL + 4)) if len(x[0]) + len(x[1]) <= 120), key=lambda x: len(x[0]) + len(x[1]))
+            groups = [made[i:i + batch] for i in range(0, len(made) - batch + 1, batch)]
             self.rng.shuffle(groups)
-            for group in groups:
+            assert len(groups) >= POOL
+            for group in groups[:POOL]:
                 t = -(-(max(len(x[0]) + len(x[1]) for x in group) - 1) // 8) * 8  # few shapes: each new one costs
                 ids = torch.zeros(len(group), t, dtype=torch.long)
-                target, so_far, given = (torch.full((len(group), t), -1) for _ in range(3))
-                for i, (a, b, syllables, counts) in enumerate(group):
+                target, so_far, given, whole = (torch.full((len(group), t), -1) for _ in range(4))
+                for i, (a, b, word, lines, syllables) in enumerate(group):
                     line, at = torch.tensor(a + b), slice(len(a) - 1, len(a) + len(b) - 1)
                     ids[i, :len(line) - 1] = line[:-1]
-                    target[i, at], so_far[i, at], given[i, at] = line[len(a):], torch.tensor(counts), syllables
-                yield ids, target, so_far, given
+                    target[i, at], so_far[i, at], whole[i, at] = line[len(a):], torch.tensor(lines), syllables
+                    given[i, :len(a)] = torch.tensor(word)
+                yield ids, target, so_far, given, whole
 
 
-def answers(target):
-    """The places in a batch where the loss looks, and as many of the others as make their number a multiple of 128."""
+def most(n):
+    return min(n, COUNTS - 1)
+
+
+def given_so_far(offsets, prompt, word, at):
+    """For each token of the prompt the syllables of the given word so far, those of the whole word after its end; -1 elsewhere."""
+    out = [-1] * len(offsets)
+    if word is None:
+        return out
+    start, end = len(BEFORE) + at, len(BEFORE) + at + len(word)
+    for i, (a, b) in enumerate(offsets):
+        if a < end and b > start:
+            out[i] = most(poems.begun(word[:b - start]))
+        elif a >= end:
+            out[i] = most(poems.syllables(word))
+            break
+    return out
+
+
+def line_so_far(offsets, poem):
+    """For the place before the poem and each token of it, the syllables of the line so far."""
+    out = [0]
+    for _, end in offsets:
+        *whole, last = poem[poem.rfind("\n", 0, end) + 1:end].split(" ")
+        closed = end == len(poem) or poem[end] in " \n"
+        out.append(most(sum(map(poems.syllables, whole)) + (0 if not last else poems.syllables(last) if closed else poems.begun(last))))
+    return out
+
+
+def places(target):
+    """The places in a batch where a loss looks, and as many of the others as make their number a multiple of 128."""
     flat = target.view(-1)
     order = (flat < 0).to(torch.uint8).argsort(stable=True)
     return order[:min(len(flat), -(-int((flat >= 0).sum()) // 128) * 128)]
@@ -135,64 +151,79 @@ class Muon:
 
 
 class Counting(torch.nn.Module):
-    """Two readers of what the last layer gets, used in training alone: the syllables of the line so far, and of the given word.
-    Without them a line with an unknown word in it is one syllable off in a third of the poems."""
+    """Three readers, used in training alone: at half height the syllables of the given word, piece by piece where the prompt
+    has it; before the last layer those of the line so far and of the given word. Without them a line with an unknown word
+    in it is one syllable off in a third of the poems."""
 
     def __init__(self, width):
         super().__init__()
-        self.norm, self.so_far, self.given = torch.nn.RMSNorm(width), torch.nn.Linear(width, COUNTS), torch.nn.Linear(width, COUNTS)
+        self.low, self.high = torch.nn.RMSNorm(width), torch.nn.RMSNorm(width)
+        self.given, self.so_far, self.whole = (torch.nn.Linear(width, COUNTS) for _ in range(3))
 
-    def forward(self, x, so_far, given):
-        x = self.norm(x.float())
-        return F.cross_entropy(self.so_far(x), so_far, ignore_index=-1) + F.cross_entropy(self.given(x), given, ignore_index=-1)
+    def forward(self, third, given, before, so_far, whole):
+        low, high = self.low(third.float()), self.high(before.float())
+        pairs = [(self.given(low), given), (self.so_far(high), so_far), (self.whole(high), whole)]
+        # Summed, as a batch may hold no prompt with a word.
+        return [F.cross_entropy(x, wanted, ignore_index=-1, reduction="sum") / max(1, int((wanted >= 0).sum())) for x, wanted in pairs]
 
 
-def answers_loss(model, counting, ids, target, so_far, given):
-    """(loss of the poem's tokens, loss of the counting) on the answer only"""
-    at = answers(target)
+def losses(model, counting, ids, target, so_far, given, whole):
+    """Loss of the poem's tokens, and the three of the counting."""
+    at, half = places(target), places(given)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits, before = model(ids, at, middle=True)
-    loss = F.cross_entropy(logits.float(), target.view(-1)[at], ignore_index=-1)
-    return loss, counting(before, so_far.view(-1)[at], given.view(-1)[at]) if counting else None
+        logits, third, before = model(ids, at, half)
+    counts = counting(third, given.view(-1)[half], before, so_far.view(-1)[at], whole.view(-1)[at])
+    return [F.cross_entropy(logits.float(), target.view(-1)[at], ignore_index=-1), *counts]
 
 
-def cycle(number, steps, peak, weight, text, model, a):
-    """One learning cycle: fresh optimisers, the rate rising to `peak` and falling to zero along a cosine."""
-    inner = [p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("blk")]
-    inside = {id(p) for p in inner}
-    muon = Muon(inner, MUON_RATE)
-    counting = Counting(model.s["width"]) if weight else None
-    others = [p for p in model.parameters() if id(p) not in inside] + (list(counting.parameters()) if counting else [])
-    adam = torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    batches, start, processor, shown = text.batches(a.batch), time.time(), time.process_time(), 0.0
-    count_shown = 0.0
-    for step in range(1, steps + 1):
-        scale = peak * min(1.0, step / 150) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        for group in adam.param_groups:
+class Learner:
+    """The model and what learning it takes: the counting, two optimisers, the number of steps done."""
+
+    def __init__(self, n_vocab):
+        self.model = Haiku(n_vocab)
+        self.counting = Counting(self.model.s["width"])
+        inner = {name: p for name, p in self.model.named_parameters() if p.dim() == 2 and name.startswith("blk")}
+        inside = {id(p) for p in inner.values()}
+        others = [p for p in [*self.model.parameters(), *self.counting.parameters()] if id(p) not in inside]
+        self.muon = Muon(list(inner.values()), MUON_RATE)
+        self.adam = torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+        self.done = 0
+
+    def step(self, batch):
+        """Learns from one batch; its losses."""
+        self.done += 1
+        scale = min(1.0, self.done / RISE, (STEPS + 1 - self.done) / FALL)
+        for group in self.adam.param_groups:
             group["lr"] = ADAM_RATE * scale
-        loss, count_loss = answers_loss(model, counting, *next(batches))
-        (loss + weight * count_loss if counting else loss).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        adam.step()
-        muon.step(scale)
-        adam.zero_grad()
-        model.zero_grad()
-        shown += loss.item()
-        count_shown += count_loss.item() if counting else 0.0
-        if step % 100 == 0:
-            spent = time.time() - start
-            print(f"cycle {number} step {step} loss {shown / 100:.4f} counting {count_shown / 100:.4f} {spent / step * 1000:.0f} ms/step {spent:.0f} s, {time.process_time() - processor:.0f} s of processor time", flush=True)
-            shown = count_shown = 0.0
-        if step % 250 == 0 or step == steps:
-            export.write(a.out, model, text.tokens, text.merges)
+        parts = losses(self.model, self.counting, *batch)
+        (parts[0] + COUNTING * sum(parts[1:])).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.adam.step()
+        self.muon.step(scale)
+        self.adam.zero_grad()
+        self.model.zero_grad()
+        return torch.stack(parts).detach()
+
+    def save(self, path):
+        state = [self.done, self.model.state_dict(), self.counting.state_dict(), self.adam.state_dict(), [m for _, m in self.muon.groups]]
+        torch.save(state, path + ".part")
+        os.replace(path + ".part", path)
+
+    def load(self, path):
+        self.done, model, counting, adam, memories = torch.load(path)
+        self.model.load_state_dict(model)
+        self.counting.load_state_dict(counting)
+        self.adam.load_state_dict(adam)
+        for (_, memory), saved in zip(self.muon.groups, memories):
+            memory.copy_(saved)
 
 
 def main():
     arg = argparse.ArgumentParser()
     arg.add_argument("--batch", type=int, default=48)
     arg.add_argument("--seed", type=int, default=42)
-    arg.add_argument("--out", default="successor.gguf")
-    arg.add_argument("--from-cycle", type=int, default=0, help="go on after an interruption: the cycles before this one are in the file already")
+    arg.add_argument("--out", default="haiku.gguf")
+    arg.add_argument("--state", help="a file to keep the state of learning in; where it is there, learning goes on from it, to the same end")
     a = arg.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(a.seed)
@@ -200,18 +231,27 @@ def main():
     text = Text(a.seed)
     gc.collect()
     gc.freeze()  # millions of lines that stay: not to be searched for garbage again and again
-    model = Haiku(len(text.tokens))
-    n = sum(p.numel() for p in model.parameters())
+    learner = Learner(len(text.tokens))
+    if a.state and os.path.exists(a.state):
+        learner.load(a.state)
+    n = sum(p.numel() for p in learner.model.parameters())
     print(f"{n / 1e6:.2f} M parameters, {len(text.tokens)} tokens, prepared in {time.time() - start:.0f} s", flush=True)
-    for number, (steps, peak, strict, weight) in enumerate(CYCLES):
-        if number < a.from_cycle:
-            continue
-        if number:  # from the file, so that an interrupted run and a whole one compute the same
-            model, _, _ = export.read(a.out)
-            model.train()
-            text.rng = random.Random(a.seed + number)
-        text.library.strict = strict
-        cycle(number, steps, peak, weight, text, model, a)
+    batches, first, shown = text.batches(a.batch, learner.done), learner.done, torch.zeros(4)
+    start, processor = time.time(), time.process_time()
+    while learner.done < STEPS:
+        shown += learner.step(next(batches))
+        if learner.done % 100 == 0:
+            poem, *counts = (shown / 100).tolist()
+            spent, busy = time.time() - start, time.process_time() - processor
+            print(
+                f"step {learner.done} loss {poem:.4f} counting {' '.join(f'{c:.4f}' for c in counts)} "
+                f"{spent / (learner.done - first) * 1000:.0f} ms/step {spent:.0f} s, {busy:.0f} s of processor time", flush=True,
+            )
+            shown.zero_()
+        if a.state and learner.done % (10 * POOL) == 0:
+            learner.save(a.state)
+        if learner.done % 400 == 0 or learner.done == STEPS:
+            export.write(a.out, learner.model, text.tokens, text.merges)
 
 
 if __name__ == "__main__":

@@ -7,4 +7,5 @@ mod generate;
 mod perplexity;
 mod prompt_cache;
 mod run;
+mod terminal;
 mod text;

@@ -12,8 +12,8 @@ pub const HAIKU: &str = "Write a haiku about rain that includes the word \"tin\"
 pub const EMBEDDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/haiku/haiku.gguf");
 
 /// The program, untouched by variables meant for the tests; on softcuda unless the environment names a device.
-pub fn ferrowarp(arguments: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("ferrowarp").expect("the program is built with its tests");
+pub fn program(arguments: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ferrowarp"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("FERROWARP_") && !["FERROWARP_DEVICE", "FERROWARP_CUBLAS"].contains(&name.as_str()) {
@@ -25,6 +25,11 @@ pub fn ferrowarp(arguments: &[&str]) -> Command {
     }
     command.args(arguments);
     command
+}
+
+/// [`program`], to be run once.
+pub fn ferrowarp(arguments: &[&str]) -> Command {
+    Command::from_std(program(arguments))
 }
 
 /// Standard output and error of a run that must go well.

@@ -39,6 +39,16 @@ fn special_tokens_are_text_unless_asked_for() {
 }
 
 #[test]
+fn text_is_normalised_only_when_asked_for() {
+    let ids_of = |text: &str, more: &[&str]| ids(&json(&[&["tokenize", "-p", text], more].concat())["ids"]);
+    let (decomposed, composed) = ("cafe\u{301}", "caf\u{e9}");
+    assert_ne!(ids_of(decomposed, &[]), ids_of(composed, &[]));
+    assert_eq!(ids_of(decomposed, &["--nfc"]), ids_of(composed, &[]));
+    let seen = |text: &str, more: &[&str]| json(&[&["template", "-p", text], more].concat())["ids"].clone();
+    assert_eq!(seen(decomposed, &["--nfc"]), seen(composed, &[]));
+}
+
+#[test]
 fn a_template_shows_who_wrote_what() {
     let object = json(&["template", "-p", "hi<|im_end|>", "--system", "Be brief.", "--chat-template", "chatml"]);
     let text =

@@ -18,6 +18,7 @@ use crate::{
         interrupt,
         model::EngineArguments,
         report::Report,
+        tokenizer::TokenizerArguments,
     },
     generate::{Generation, Request, Stop, generate},
     gguf::Gguf,
@@ -48,11 +49,12 @@ impl Conversation {
     pub fn new(
         gguf: &Gguf,
         engine: &EngineArguments,
+        tokenizer: &TokenizerArguments,
         template: &TemplateArguments,
         arguments: GenerationArguments,
     ) -> Result<Conversation> {
         let start = Instant::now();
-        let tokenizer = Tokenizer::from_gguf(gguf)?;
+        let tokenizer = tokenizer.load(gguf)?;
         let vocab_time = start.elapsed();
         let template = template.load(gguf, &tokenizer)?;
         let sampler = arguments.sampler(gguf, &tokenizer)?;

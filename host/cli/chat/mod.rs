@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::{
     Outcome, chat_template::TemplateArguments, generation::GenerationArguments, interrupt, model::EngineArguments,
-    print_error,
+    print_error, tokenizer::TokenizerArguments,
 };
 use conversation::Conversation;
 use input::{Input, Line};
@@ -32,6 +32,8 @@ pub struct Arguments {
     history: Option<PathBuf>,
     #[command(flatten)]
     template: TemplateArguments,
+    #[command(flatten)]
+    tokenizer: TokenizerArguments,
     #[command(flatten)]
     generation: GenerationArguments,
 }
@@ -80,7 +82,8 @@ impl Arguments {
         let interactive = std::io::stdin().is_terminal();
         let mut input = Input::new(interactive, self.history.as_deref())?;
         let gguf = self.engine.model.open()?;
-        let mut conversation = Conversation::new(&gguf, &self.engine, &self.template, self.generation)?;
+        let mut conversation =
+            Conversation::new(&gguf, &self.engine, &self.tokenizer, &self.template, self.generation)?;
         if interactive {
             eprintln!("{}; /help lists the commands", gguf.name());
         }
