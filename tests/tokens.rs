@@ -45,6 +45,25 @@ fn ids_equal_llama_cpps() {
     assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// The tokens that end a generation, and the one that begins a text, where a fixture names llama.cpp's.
+#[test]
+fn ends_and_beginnings_equal_llama_cpps() {
+    let mut checked = 0;
+    for path in text_fixtures::files("vocab", ".tokens.json") {
+        let fixture = text_fixtures::json(&path);
+        if fixture["ends"].is_null() {
+            continue;
+        }
+        let tokenizer = tokenizer(&path.with_file_name(fixture["vocab"].as_str().unwrap()));
+        let ends: Vec<u32> = tokenizer.end_of_generation().iter().copied().collect();
+        assert_eq!(ends, ids(&fixture["ends"]), "{path:?}");
+        assert_eq!(tokenizer.adds_bos(), fixture["adds_bos"].as_bool().unwrap(), "{path:?}");
+        assert_eq!(tokenizer.bos().map_or(-1, i64::from), fixture["bos"].as_i64().unwrap(), "{path:?}");
+        checked += 1;
+    }
+    assert!(checked > 0);
+}
+
 /// The pairs of files that llama.cpp carries for its own tests: texts in `.inp`, a line of ids for each in `.out`.
 #[test]
 fn ids_equal_llama_cpps_own_test_files() {

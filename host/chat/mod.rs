@@ -319,6 +319,10 @@ fn environment<'a>(now: DateTime, fuel: u64) -> Environment<'a> {
     environment.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
     });
+    // What Python's iter takes: not None, nor a number.
+    environment.add_test("iterable", |value: &Value| {
+        !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Invalid)
+    });
     environment.add_function("raise_exception", |message: String| {
         Err::<Value, _>(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });

@@ -48,6 +48,16 @@ fn it_is_what_the_reference_gives() {
     }
 }
 
+/// llama.cpp's forward pass in windows of 32 and its `llama-perplexity`'s sum over the second half of each.
+#[test]
+fn it_is_what_llama_cpp_gives() {
+    let folder = Folder::new();
+    let (file, model) = (folder.file("text.txt", TEXT), fixture("models/qwen2-tiny-f32.gguf"));
+    let object = json(&["perplexity", "-m", &model, "-f", &file, "-c", "32", "--cache-type", "f32"]);
+    let (got, want) = (object["perplexity"].as_f64().unwrap(), 82755.951_f64);
+    assert!((got.ln() - want.ln()).abs() < 1e-4, "{got}");
+}
+
 #[test]
 fn estimates_run_on_standard_error_and_the_value_stands_on_standard_output() {
     let folder = Folder::new();
