@@ -32,7 +32,7 @@
 use cuda_std::{
     BF16, F16,
     async_copy::{commit, copy_16, wait},
-    float, kernel,
+    float, grid, kernel,
     mma::{Operand, load_matrices, load_matrices_transposed},
     shared::Shared,
     shared_array, thread,
@@ -274,6 +274,8 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize>(
         core::hint::assert_unchecked(ratio > 0);
         core::hint::assert_unchecked(n_tokens > 0);
     }
+    grid::launch_dependents();
+    grid::wait();
     let first_position = unsafe { *positions };
     let lane = thread::lane();
     let (group, member) = (lane / 4, lane % 4);

@@ -7,7 +7,7 @@
 //!
 //! RoPE's magnitude (YaRN's attention factor) belongs to the scores: keys are kept without it, queries get it twice.
 
-use cuda_std::{BF16, F16, float, kernel, thread, types::Element, warp};
+use cuda_std::{BF16, F16, float, grid, kernel, thread, types::Element, warp};
 
 use crate::rope::{elements, rotation, turn};
 
@@ -60,6 +60,8 @@ unsafe fn qkv<T: Element>(
     neighbours: u32,
     n_context: u32,
 ) {
+    grid::launch_dependents();
+    grid::wait();
     let lane = thread::lane();
     let head = thread::block_idx_x() * HEADS + thread::warp();
     let n_all = n_heads + 2 * n_kv_heads;

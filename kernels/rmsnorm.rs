@@ -1,6 +1,6 @@
 //! RMSNorm (Zhang and Sennrich, 2019): y = x / √(mean(x²) + ε) · weight.
 
-use cuda_std::{F16, float, kernel, memory::Vector16, mma::Operand, thread};
+use cuda_std::{F16, float, grid, kernel, memory::Vector16, mma::Operand, thread};
 
 use crate::reduce::block_sum;
 
@@ -43,6 +43,8 @@ pub unsafe fn rmsnorm(x: *const f32, weight: *const f32, out: *mut f32, n: u32, 
 /// - `x` and `out` are `[rows][n]`, `weight` is `[n]`, all 16-byte aligned; `n` is a multiple of 4, and not 0.
 #[kernel]
 pub unsafe fn rmsnorm_f16(x: *const f32, weight: *const f32, out: *mut F16, n: u32, epsilon: f32, out_scale: f32) {
+    grid::launch_dependents();
+    grid::wait();
     let row = thread::block_idx_x() as usize * n as usize;
     let (x, out) = (x.wrapping_add(row), out.wrapping_add(row));
     let four = |values: *const f32, first: u32| {

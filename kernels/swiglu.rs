@@ -1,6 +1,6 @@
 //! SwiGLU (Shazeer, 2020): silu(gate) · up, where silu(g) = g / (1 + e^-g).
 
-use cuda_std::{F16, float, kernel, memory::Vector16, mma::Operand, thread, types::Element};
+use cuda_std::{F16, float, grid, kernel, memory::Vector16, mma::Operand, thread, types::Element};
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
@@ -41,6 +41,8 @@ pub unsafe fn swiglu(gate: *const f32, up: *const f32, out: *mut f32, n: u32) {
 /// - `gate_up` is `[n_tokens][2 n]`, `out` is `[n_tokens][n]`, both 16-byte aligned; `n` is a multiple of [`GROUP`].
 #[kernel]
 pub unsafe fn swiglu_f16(gate_up: *const F16, out: *mut F16, n: u32, in_scale: f32, out_scale: f32) {
+    grid::launch_dependents();
+    grid::wait();
     let first = thread::index_1d() * GROUP as u32;
     if first >= n {
         return;

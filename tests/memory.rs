@@ -136,14 +136,14 @@ fn a_model_that_is_too_large_is_refused_with_what_would_fit() {
 
     // From F32 there are several smaller types: the largest that fits, else the one with the longest context.
     let wide = EngineOptions { cache_type: CacheType::F32, ..options };
-    let advised = |spared: u64| {
-        let limit = plan(&gguf, &wide).total - spared;
+    let total = |cache_type| plan(&gguf, &EngineOptions { cache_type, ..options }).total;
+    let advised = |limit: u64| {
         let message = refusal(&gguf, EngineOptions { memory_limit: Some(limit), ..wide });
         message.rsplit(", or ").next().unwrap().to_owned()
     };
-    assert_eq!(advised(whole.cache), "--cache-type f16");
-    assert_eq!(advised(whole.cache + 1), "--cache-type q8_0");
-    let advice = advised(2 * whole.cache - (256 << 10));
+    assert_eq!(advised(total(CacheType::F16)), "--cache-type f16");
+    assert_eq!(advised(total(CacheType::F16) - 1), "--cache-type q8_0");
+    let advice = advised(total(CacheType::Q8_0) - (256 << 10));
     assert!(advice.ends_with("--cache-type q8_0") && advice.starts_with("-c "), "{advice}");
 
     let message = refusal(&gguf, limited(whole.weights));

@@ -106,6 +106,15 @@ fn weights_and_caches_are_read_wide() {
             // The query, keys (twice: once more where probabilities are asked for) and values.
             assert!(count(&body, "ld.global.v4.b32") >= 4, "{name}");
         }
+        if kernel.starts_with("flash_") {
+            // Shared memory is read for the tensor cores alone, four 8 × 8 matrices at a time, each product from registers; it is
+            // filled beside the computing, 16 bytes at a time.
+            let [products, loads] =
+                ["mma.sync.aligned.m16n8k16", "ldmatrix.sync.aligned.m8n8.x4"].map(|op| count(&body, op));
+            assert!(products > 0 && products == 2 * loads, "{name}: {products} products of {loads} loads");
+            assert!(count(&body, "cp.async.cg.shared.global") > 0, "{name}");
+            assert_eq!(count(&body, "ld.shared") + count(&body, "st.shared"), 0, "{name}");
+        }
         if kernel.starts_with("dequantise_") {
             assert_eq!(count(&body, "st.global.v4.b32"), 1, "{name}");
         }

@@ -95,7 +95,6 @@ impl Gpu {
     /// - The contract of [`Gpu::launch`] holds.
     /// - A thread reads what earlier kernels write, and writes to global memory at all, only after `cuda_std::grid::wait`:
     ///   its own, or another thread's and then a barrier. Some thread of the grid calls it in any case.
-    #[allow(dead_code, reason = "for chains of kernels that prefetch")]
     pub(super) unsafe fn launch_early<P, A: cuda_std::Arguments<P>>(
         &self,
         kernel: cuda_std::Kernel<P>,
@@ -141,7 +140,7 @@ impl Gpu {
                     1,
                     1,
                     launch.shared_bytes,
-                    self.stream.as_inner().cast(),
+                    self.current_stream().as_inner().cast(),
                     pointers,
                     ptr::null_mut(),
                 )
@@ -166,7 +165,7 @@ impl Gpu {
             blockDimY: 1,
             blockDimZ: 1,
             sharedMemBytes: launch.shared_bytes,
-            hStream: self.stream.as_inner().cast(),
+            hStream: self.current_stream().as_inner().cast(),
             attrs: set.as_ptr(),
             numAttrs: set.len() as u32,
         };

@@ -6,6 +6,7 @@
 //! Device memory is not Rust memory. A [`Slice`] names a range of it and is shared freely: kernels and copies are
 //! enqueued on one stream and run in that order, so a launch that writes through a `&Slice` races with nothing.
 
+mod aside;
 mod buffer;
 mod graph;
 pub mod image;
@@ -29,6 +30,8 @@ use cust::{
 };
 use driver::{Backend, DeviceChoice, cublas};
 
+use aside::Aside;
+pub use aside::Mark;
 pub use buffer::{Buffer, Element, Pinned, Slice, SubSlice};
 pub use graph::Graph;
 pub use image::Image;
@@ -117,6 +120,7 @@ pub struct Gpu {
     _module: Module,
     image: &'static Image,
     stream: Stream,
+    aside: Aside,
     device: Device,
     multiprocessors: usize,
     backend: Backend,
@@ -150,6 +154,7 @@ impl Gpu {
             _module: module,
             image,
             stream,
+            aside: Aside::new()?,
             device,
             multiprocessors: multiprocessors.unsigned_abs() as usize,
             backend,

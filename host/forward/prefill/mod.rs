@@ -42,7 +42,7 @@ use super::{DeviceLayer, Engine, EngineError, FeedForward, record};
 use crate::{
     gguf::TensorType,
     gpu::{
-        Buffer, Gpu, GpuError, Product, Slice, SubSlice, Weights,
+        Buffer, Gpu, GpuError, Mark, Product, Slice, SubSlice, Weights,
         kernels::{AttentionShape, CacheType, Qkv},
     },
     model::{Config, LayerWeights, ModelWeights, WeightView},
@@ -157,17 +157,61 @@ fn query_type(cache_type: CacheType) -> CacheType {
 
 /// What prefill has of its own.
 pub struct Prefill {
-    normed: Buffer<f16>,        // [n_batch][n_embd], times the layer's scale
-    qkv: Buffer<f32>,           // [n_batch][n_heads + 2 n_kv_heads][head_dim], as the product leaves it
-    q: Buffer<u8>,              // [n_batch][n_heads][head_dim] of the query type, for attention
-    k: Buffer<f32>,             // [n_batch][n_kv_heads][head_dim], for a Q8_0 cache
-    v: Buffer<f32>,             // [n_batch][n_kv_heads][head_dim], for a Q8_0 cache
-    attended: Buffer<f16>,      // [n_batch][n_heads][head_dim], times the layer's scale
-    exact: Buffer<f32>,         // [n_batch][n_heads][head_dim], without flash attention
-    gate_up: Buffer<f16>,       // [n_batch][2][n_ff], times the layer's scale
-    swiglu: Buffer<f16>,        // [n_batch][n_ff], times the layer's scale
-    unpacked: [Buffer<f16>; 4], // the largest of each kind of matrix, where it is not f16 in the file
+    normed: Buffer<f16>,   // [n_batch][n_embd], times the layer's scale
+    qkv: Buffer<f32>,      // [n_batch][n_heads + 2 n_kv_heads][head_dim], as the product leaves it
+    q: Buffer<u8>,         // [n_batch][n_heads][head_dim] of the query type, for attention
+    k: Buffer<f32>,        // [n_batch][n_kv_heads][head_dim], for a Q8_0 cache
+    v: Buffer<f32>,        // [n_batch][n_kv_heads][head_dim], for a Q8_0 cache
+    attended: Buffer<f16>, // [n_batch][n_heads][head_dim], times the layer's scale
+    exact: Buffer<f32>,    // [n_batch][n_heads][head_dim], without flash attention
+    gate_up: Buffer<f16>,  // [n_batch][2][n_ff], times the layer's scale
+    swiglu: Buffer<f16>,   // [n_batch][n_ff], times the layer's scale
+    unpacked: [Unpacked; 4],
     scales: Vec<Scales>,
+}
+
+/// Room for one of a layer's matrices in f16, and where the streams are with it.
+struct Unpacked {
+    /// The largest of its kind that is not f16 in the file.
+    values: Buffer<f16>,
+    /// The second stream has filled it.
+    filled: Mark,
+    /// The first has multiplied it.
+    done: Mark,
+}
+
+impl Unpacked {
+    fn new(gpu: &Gpu, elements: usize) -> Result<Unpacked, GpuError> {
+        let values = gpu.alloc("an unpacked matrix", elements)?;
+        Ok(Unpacked { values, filled: gpu.mark()?, done: gpu.mark()? })
+    }
+
+    /// Fills it with the matrix, as soon as the product that it was filled for before is done.
+    fn fill(&self, gpu: &Gpu, weights: &Weights) -> Result<(), GpuError> {
+        gpu.aside(|| {
+            gpu.pass(&self.done)?;
+            let mut before = 0;
+            for rows in weights.rows_of_parts() {
+                let n = rows.n_out * rows.n_in();
+                let out = self.values.slice(before..before + n);
+                match rows.tensor_type() {
+                    TensorType::F16 => gpu.range_to_f16_f16(&rows.floats().cast(), &out, 1.0, n)?,
+                    TensorType::BF16 => gpu.range_to_f16_bf16(&rows.floats().cast(), &out, 1.0, n)?,
+                    _ => gpu.dequantise(rows, &out)?,
+                }
+                before += n;
+            }
+            gpu.set(&self.filled)
+        })
+    }
+}
+
+/// The matrix where the file has it as f16.
+fn in_f16(weights: &Weights) -> Option<SubSlice<'_, f16>> {
+    match weights.parts.as_slice() {
+        [part] if part.tensor_type == TensorType::F16 => Some(weights.all().floats().into_cast()),
+        _ => None,
+    }
 }
 
 impl Prefill {
@@ -179,13 +223,13 @@ impl Prefill {
         sizes: &Sizes,
         layers: &[DeviceLayer],
     ) -> Result<Prefill, EngineError> {
-        let [a, b, c, d] = sizes.unpacked.map(|elements| gpu.alloc("an unpacked matrix", elements));
+        let [a, b, c, d] = sizes.unpacked.map(|elements| Unpacked::new(gpu, elements));
         let unpacked = [a?, b?, c?, d?];
         let activations = "activations of prompts";
         Ok(Prefill {
             scales: {
-                let largest = unpacked.iter().max_by_key(|buffer| buffer.len()).expect("there are four");
-                let ranges = Ranges::new(gpu, config, cache_type, largest)?;
+                let largest = unpacked.iter().map(|room| &room.values).max_by_key(|values| values.len());
+                let ranges = Ranges::new(gpu, config, cache_type, largest.expect("there are four"))?;
                 layers.iter().enumerate().map(|(il, layer)| ranges.of(il, layer)).collect::<Result<_, _>>()?
             },
             normed: gpu.alloc(activations, sizes.normed)?,
@@ -201,50 +245,34 @@ impl Prefill {
         })
     }
 
-    /// The matrix in f16: as the file has it, or where [`Prefill::unpack`] puts it.
-    fn in_f16<'a>(&'a self, matrix: Matrix, weights: &'a Weights) -> SubSlice<'a, f16> {
-        match weights.parts.as_slice() {
-            [part] if part.tensor_type == TensorType::F16 => weights.all().floats().into_cast(),
-            _ => self.unpacked[matrix as usize].slice(0..weights.n_out * weights.n_in),
+    /// Begins to unpack a layer's matrix, where there is such a layer and that is needed.
+    fn fill(&self, gpu: &Gpu, layer: Option<&DeviceLayer>, matrix: Matrix) -> Result<(), GpuError> {
+        match layer.and_then(|layer| matrix.of(layer)) {
+            Some(weights) if in_f16(weights).is_none() => self.unpacked[matrix as usize].fill(gpu, weights),
+            _ => Ok(()),
         }
     }
 
-    /// Fills the matrix's buffer, if it is not f16 in the file.
-    fn unpack(&self, gpu: &Gpu, matrix: Matrix, weights: &Weights) -> Result<(), GpuError> {
-        if weights.parts.iter().all(|part| part.tensor_type == TensorType::F16) {
-            return Ok(());
-        }
-        let mut before = 0;
-        for rows in weights.rows_of_parts() {
-            let n = rows.n_out * rows.n_in();
-            let out = self.unpacked[matrix as usize].slice(before..before + n);
-            match rows.tensor_type() {
-                TensorType::F16 => gpu.range_to_f16_f16(&rows.floats().cast(), &out, 1.0, n)?,
-                TensorType::BF16 => gpu.range_to_f16_bf16(&rows.floats().cast(), &out, 1.0, n)?,
-                _ => gpu.dequantise(rows, &out)?,
-            }
-            before += n;
-        }
-        Ok(())
-    }
-
-    /// out = alpha · matrix · x (+ out) for each of `n` tokens.
-    #[allow(clippy::too_many_arguments)]
-    fn product(
+    /// out = alpha · matrix · x + beta · out for each of `n` tokens, with a matrix that is f16 or was begun to be unpacked.
+    fn multiply(
         &self,
         gpu: &Gpu,
-        layers: &[DeviceLayer],
-        il: usize,
+        layer: &DeviceLayer,
         matrix: Matrix,
         x: &Slice<f16>,
         out: Product,
-        alpha: f32,
-        beta: f32,
+        (alpha, beta): (f32, f32),
         n: usize,
     ) -> Result<(), GpuError> {
-        let weights = matrix.of(&layers[il]).expect("a layer of a dense model");
-        self.unpack(gpu, matrix, weights)?;
-        gpu.product(&self.in_f16(matrix, weights), weights.n_out, weights.n_in, x, out, alpha, beta, n)
+        let weights = matrix.of(layer).expect("a layer of a dense model");
+        let (n_out, n_in) = (weights.n_out, weights.n_in);
+        if let Some(values) = in_f16(weights) {
+            return gpu.product(&values, n_out, n_in, x, out, alpha, beta, n);
+        }
+        let room = &self.unpacked[matrix as usize];
+        gpu.pass(&room.filled)?;
+        gpu.product(&room.values, n_out, n_in, x, out, alpha, beta, n)?;
+        gpu.set(&room.done)
     }
 }
 
@@ -255,6 +283,9 @@ impl Engine {
         let (n_embd, epsilon) = (config.n_embd, config.rms_epsilon);
         gpu.embedding(weights.token_embd.all(), &s.tokens, &s.x, n)?;
         record(trace, gpu, "inp_embd", None, &s.x, &[n, n_embd])?;
+        for matrix in Matrix::ALL {
+            p.fill(gpu, weights.layers.first(), matrix)?;
+        }
 
         for (il, (layer, scales)) in weights.layers.iter().zip(&p.scales).enumerate() {
             gpu.rmsnorm_f16(&s.x, &layer.attn_norm, &p.normed, n, epsilon, scales.attn_norm)?;
@@ -275,6 +306,23 @@ impl Engine {
         Ok(())
     }
 
+    /// A product with a matrix of a layer, after which the next layer's is unpacked.
+    #[allow(clippy::too_many_arguments)]
+    fn product_of_many(
+        &self,
+        p: &Prefill,
+        il: usize,
+        matrix: Matrix,
+        x: &Slice<f16>,
+        out: Product,
+        factors: (f32, f32),
+        n: usize,
+    ) -> Result<(), GpuError> {
+        let Engine { gpu, weights, .. } = self;
+        p.multiply(gpu, &weights.layers[il], matrix, x, out, factors, n)?;
+        p.fill(gpu, weights.layers.get(il + 1), matrix)
+    }
+
     /// The attention half of a layer: adds to `x` what it makes of `normed`.
     fn attend(&self, p: &Prefill, il: usize, n: usize, trace: &mut Recorder) -> Result<(), EngineError> {
         let Engine { gpu, config, weights, cache, scratch: s, .. } = self;
@@ -285,9 +333,8 @@ impl Engine {
         let score_scale = config.attention_scale * weights.rope_magnitude;
         let flash = has_flash(cache.cache_type);
 
-        let product = Product::F32(&p.qkv);
-        let alpha = scales.attn_norm.recip();
-        p.product(gpu, &weights.layers, il, Matrix::Qkv, &p.normed, product, alpha, 0.0, n)?;
+        let factors = (scales.attn_norm.recip(), 0.0);
+        self.product_of_many(p, il, Matrix::Qkv, &p.normed, Product::F32(&p.qkv), factors, n)?;
         let packed = cache.cache_type == CacheType::Q8_0;
         let qkv = Qkv {
             shape: if packed { AttentionShape { n_context: 0, ..shape } } else { shape },
@@ -332,9 +379,8 @@ impl Engine {
         if trace.is_on() {
             self.trace_product("attn_out", p, il, Matrix::Output, &p.attended, scales.attended, bias, n, trace)?;
         }
-        let product = Product::F32(&s.x);
-        let alpha = scales.attended.recip();
-        p.product(gpu, &weights.layers, il, Matrix::Output, &p.attended, product, alpha, 1.0, n)?;
+        let factors = (scales.attended.recip(), 1.0);
+        self.product_of_many(p, il, Matrix::Output, &p.attended, Product::F32(&s.x), factors, n)?;
         if bias.is_some() {
             gpu.matmul_epilogue(&s.x, None, bias, None, &s.x, n, config.n_embd)?;
         }
@@ -349,9 +395,8 @@ impl Engine {
         gpu.rmsnorm_f16(&s.x, &layer.ffn_norm, &p.normed, n, config.rms_epsilon, scales.ffn_norm)?;
         record_f16(trace, gpu, "ffn_norm", il, &p.normed, scales.ffn_norm, &[n, n_embd])?;
 
-        let product = Product::F16(&p.gate_up);
-        let alpha = scales.gate_up / scales.ffn_norm;
-        p.product(gpu, &weights.layers, il, Matrix::GateUp, &p.normed, product, alpha, 0.0, n)?;
+        let factors = (scales.gate_up / scales.ffn_norm, 0.0);
+        self.product_of_many(p, il, Matrix::GateUp, &p.normed, Product::F16(&p.gate_up), factors, n)?;
         if trace.is_on() {
             self.trace_gate_up(p, il, n, trace)?;
         }
@@ -361,7 +406,7 @@ impl Engine {
         if trace.is_on() {
             self.trace_product("ffn_out", p, il, Matrix::Down, &p.swiglu, scales.swiglu, None, n, trace)?;
         }
-        let product = Product::F32(&s.x);
-        Ok(p.product(gpu, &weights.layers, il, Matrix::Down, &p.swiglu, product, scales.swiglu.recip(), 1.0, n)?)
+        let factors = (scales.swiglu.recip(), 1.0);
+        Ok(self.product_of_many(p, il, Matrix::Down, &p.swiglu, Product::F32(&s.x), factors, n)?)
     }
 }

@@ -133,7 +133,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let Engine { gpu, config, weights, .. } = self;
         let out = gpu.alloc("a trace", n * config.n_embd)?;
-        p.product(gpu, &weights.layers, il, matrix, x, Product::F32(&out), scale.recip(), 0.0, n)?;
+        p.multiply(gpu, &weights.layers[il], matrix, x, Product::F32(&out), (scale.recip(), 0.0), n)?;
         if bias.is_some() {
             gpu.matmul_epilogue(&out, None, bias, None, &out, n, config.n_embd)?;
         }

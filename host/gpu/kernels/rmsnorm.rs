@@ -42,7 +42,7 @@ impl Gpu {
         expect_aligned("weight", weight);
         expect_aligned("out", out);
         let arguments = (x, weight, out, count(n), epsilon, out_scale);
-        // SAFETY: the slices hold what the contract asks for.
-        unsafe { self.launch(rmsnorm_f16, [count(rows), 1, 1], BLOCK, arguments) }
+        // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
+        unsafe { self.launch_early(rmsnorm_f16, [count(rows), 1, 1], BLOCK, arguments) }
     }
 }

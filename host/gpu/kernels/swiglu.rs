@@ -33,7 +33,7 @@ impl Gpu {
         expect_aligned("gate_up", gate_up);
         expect_aligned("out", out);
         let grid = [count(n.div_ceil(GROUP * BLOCK as usize)), count(n_tokens), 1];
-        // SAFETY: the slices hold what the contract asks for.
-        unsafe { self.launch(swiglu_f16, grid, BLOCK, (gate_up, out, count(n), in_scale, out_scale)) }
+        // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
+        unsafe { self.launch_early(swiglu_f16, grid, BLOCK, (gate_up, out, count(n), in_scale, out_scale)) }
     }
 }
