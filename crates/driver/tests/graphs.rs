@@ -285,7 +285,7 @@ fn captured_work_is_checked_when_it_is_captured() {
     // SAFETY: the stream is live while the handle is used, and the matrices lie in the buffer.
     unsafe {
         handle.set_stream(raw(&stream)).unwrap();
-        let error = handle.matmul(one, one, one, 0.0).unwrap_err().to_string();
+        let error = handle.matmul(one, one, one, 1.0, 0.0).unwrap_err().to_string();
         assert!(error.contains("matrix products of cuBLAS"), "{error}");
     }
     refused(end(raw(&stream)).0, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, "matrix products");

@@ -254,6 +254,7 @@ impl Prefill {
     }
 
     /// out = alpha · matrix · x + beta · out for each of `n` tokens, with a matrix that is f16 or was begun to be unpacked.
+    #[allow(clippy::too_many_arguments)]
     fn multiply(
         &self,
         gpu: &Gpu,
