@@ -5,7 +5,9 @@ use crate::{
     gguf::TensorType,
     gpu::{
         Activations, Gpu,
-        kernels::{ArgmaxScratch, AttentionShape, CacheType, Gemv, HEAD_DIMS, RopeShape},
+        kernels::{
+            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemv, KeySplits, RopeShape,
+        },
     },
     model::RopePairing,
 };
@@ -43,8 +45,9 @@ pub fn rows() -> Vec<Row> {
         rows.push(embedding(&small, tensor_type, 512).small());
     }
     for cache_type in CacheType::ALL {
-        let head_dims = HEAD_DIMS.into_iter().filter(|dim| cache_type.head_dims().any(|known| known == *dim));
-        rows.extend(head_dims.map(|head_dim| attention(&small, cache_type, head_dim, 300).small()));
+        // Fewer keys than a block takes alone, and more.
+        rows.extend(cache_type.head_dims().map(|head_dim| attention(&small, cache_type, head_dim, 200).small()));
+        rows.extend(cache_type.head_dims().map(|head_dim| attention(&small, cache_type, head_dim, 600).small()));
         rows.push(cache_store(&small, cache_type).small());
     }
     rows
@@ -99,29 +102,48 @@ fn embedding(widths: &Widths, tensor_type: TensorType, n_vocab: usize) -> Row {
     })
 }
 
+/// A token's attention, from its projections on, over a cache that has room for `n_positions`, all of them seen.
 fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n_positions: usize) -> Row {
-    let shape = AttentionShape {
-        n_tokens: 1,
-        n_heads: widths.n_heads,
-        n_kv_heads: widths.n_kv_heads,
-        head_dim,
-        n_context: n_positions,
-        window: None,
-    };
-    let n = widths.n_heads * head_dim;
-    let cache_len = cache_type.bytes(widths.n_kv_heads * n_positions, head_dim);
+    let (n_heads, n_kv_heads) = (widths.n_heads, widths.n_kv_heads);
+    let shape = AttentionShape { n_tokens: 1, n_heads, n_kv_heads, head_dim, n_context: n_positions, window: None };
+    let (n_qkv, n) = ((n_heads + 2 * n_kv_heads) * head_dim, n_heads * head_dim);
+    let cache_len = cache_type.bytes(n_kv_heads * n_positions, head_dim);
     let name = format!("{} heads, {n_positions} positions", widths.name);
-    let bytes = (2 * cache_len + 8 * n, 2 * cache_len);
-    Row::streaming(format!("attention_{cache_type}_{head_dim}"), name, bytes, move |gpu| {
+    let bytes = (2 * cache_len + 4 * (n_qkv + n), 2 * cache_len);
+    Row::streaming(format!("attention_decode_{cache_type}_{head_dim}"), name, bytes, move |gpu| {
         let (keys, cached) = (room::<u8>(gpu, cache_len)?, room::<u8>(gpu, cache_len)?);
         // Zero is a valid key in every type.
         gpu.fill(&keys, 0)?;
         gpu.fill(&cached, 0)?;
-        let (q, out) = (values(gpu, n)?, room(gpu, n)?);
-        let positions = gpu.upload("positions", &[n_positions as u32 - 1])?;
+        let (qkv, frequencies, out) = (values(gpu, n_qkv)?, values(gpu, head_dim)?, room(gpu, n)?);
+        let position = gpu.upload("positions", &[n_positions as u32 - 1])?;
+        let n_splits = KeySplits::new(n_positions, n_heads, n_kv_heads, gpu.multiprocessors()).n_splits;
+        let scratch = AttentionScratch::new(n_heads, n_kv_heads, head_dim, n_splits);
+        let (parts, arrivals) = (room(gpu, scratch.parts)?, room(gpu, scratch.arrivals)?);
+        gpu.fill(&arrivals, 0)?;
         let streamed = vec![keys.address(), cached.address()];
-        let launch =
-            move |gpu: &Gpu| gpu.attention(shape, &q, &keys, &cached, cache_type, &positions, &out, None, 0.125);
+        let launch = move |gpu: &Gpu| {
+            gpu.attention_decode(&AttentionDecode {
+                shape,
+                qkv: &qkv,
+                position: &position,
+                q_norm: None,
+                k_norm: None,
+                epsilon: 1e-6,
+                frequencies: &frequencies,
+                n_rot: head_dim,
+                pairing: RopePairing::Halves,
+                magnitude: 1.0,
+                scale: 0.125,
+                keys: &keys,
+                values: &cached,
+                cache_type,
+                n_splits,
+                parts: &parts,
+                arrivals: &arrivals,
+                out: &out,
+            })
+        };
         Ok((launch, streamed))
     })
 }
@@ -166,8 +188,7 @@ fn around(widths: &Widths) -> Vec<Row> {
         Ok(move |gpu: &Gpu| gpu.swiglu(&gate, &up, &out, n_ff))
     });
     let argmax = Row::new("argmax", format!("{name} vocabulary of {n_vocab}"), 4 * n_vocab, move |gpu| {
-        let (logits, out) = (values(gpu, n_vocab)?, room(gpu, 1)?);
-        let scratch = ArgmaxScratch::new(gpu, 1)?;
+        let (logits, out, scratch) = (values(gpu, n_vocab)?, room(gpu, 1)?, ArgmaxScratch::new(gpu, 1)?);
         Ok(move |gpu: &Gpu| gpu.argmax(&scratch, &logits, &out, None, 1, n_vocab, n_vocab))
     });
     let rows = vec![

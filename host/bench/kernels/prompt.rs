@@ -24,13 +24,16 @@ pub fn rows() -> Vec<Row> {
             let matrices = matrices.filter(|(_, _, n_in)| (*n_in as u64).is_multiple_of(tensor_type.block_elements()));
             rows.extend(matrices.map(|(what, n_out, n_in)| matmul(&widths, what, tensor_type, n_out, n_in)));
         }
-        rows.push(attention(&widths, N, 0));
-        rows.push(attention(&widths, N, 3584));
+        for depth in [0, 3584] {
+            rows.push(attention(&widths, CacheType::F16, widths.head_dim, N, depth));
+        }
     }
     let small = Widths::small();
     let quantised = TensorType::ALL.iter().copied().filter(|tensor_type| tensor_type.is_quantised());
     rows.extend(quantised.map(|tensor_type| dequantise(&small, tensor_type).small()));
-    rows.push(attention(&small, FEW, 48).small());
+    for cache_type in CacheType::ALL {
+        rows.extend(cache_type.head_dims().map(|head_dim| attention(&small, cache_type, head_dim, FEW, 48).small()));
+    }
     rows.extend(conversions(&small, FEW).into_iter().map(Row::small));
     rows.extend(conversions(&Widths::all()[1], N));
     rows
@@ -49,8 +52,8 @@ fn matmul(widths: &Widths, what: &str, tensor_type: TensorType, n_out: usize, n_
 }
 
 /// `n` tokens after `depth` others.
-fn attention(widths: &Widths, n: usize, depth: usize) -> Row {
-    let (cache_type, head_dim, n_context) = (CacheType::F16, widths.head_dim, depth + n);
+fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n: usize, depth: usize) -> Row {
+    let n_context = depth + n;
     let shape = AttentionShape {
         n_tokens: n,
         n_heads: widths.n_heads,
