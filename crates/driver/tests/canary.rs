@@ -89,10 +89,10 @@ fn check(kernel: &str, words: &[&str]) {
 
 #[test]
 fn racy_kernel() {
-    check("racy", &["racy", "tile"]);
+    check("racy", &["racy", "shared memory was never written"]);
 }
 
 #[test]
 fn overrunning_kernel() {
-    check("overrun", &["overrun", "4 bytes past"]);
+    check("overrun", &["overrun", "past the end of the 256-byte allocation"]);
 }
