@@ -10,6 +10,7 @@ use std::{
 };
 
 use cuda_builder::{Assembler, BuildError, CudaBuilder, NvvmArch};
+use cuda_std::{Bounds, KernelInfo};
 
 /// `sm_80` runs on that and everything after it; `sm_90a` on Hopper alone, with the instructions that only Hopper has.
 const ARCHS: [NvvmArch; 2] = [NvvmArch::Compute80, NvvmArch::Compute90a];
@@ -31,7 +32,7 @@ fn build() -> Result<(), BuildError> {
     let assembler = Assembler::find()?;
     let build_one = |arch: NvvmArch| {
         let ptx = out.join(format!("kernels.{}.ptx", arch.target_cpu()));
-        CudaBuilder::new("kernels").arch(arch).copy_to(&ptx).kernels(kernels::all()).build()?;
+        CudaBuilder::new("kernels").arch(arch).copy_to(&ptx).kernels(bounded(arch)).build()?;
         let mut images = image(arch.target_cpu(), "Ptx(include_str!", &ptx);
         let Some(assembler) = &assembler else {
             return Ok(images);
@@ -51,6 +52,17 @@ fn build() -> Result<(), BuildError> {
     });
     let list = out.join("images.rs");
     fs::write(&list, format!("&[\n{}]\n", images?)).map_err(|source| BuildError::File { path: list, source })
+}
+
+/// Every kernel, with its bounds on an architecture: before Hopper a few of the products need some registers more than fit two
+/// blocks of theirs, and would spill.
+fn bounded(arch: NvvmArch) -> impl Iterator<Item = KernelInfo> {
+    kernels::all().map(move |kernel| match kernel.bounds {
+        Some(bounds) if arch == NvvmArch::Compute80 && kernel.name.starts_with("gemv_") => {
+            KernelInfo { bounds: Some(Bounds { blocks: 1, ..bounds }), ..kernel }
+        }
+        _ => kernel,
+    })
 }
 
 /// The Rust expression that embeds an image.

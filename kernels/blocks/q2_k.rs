@@ -1,11 +1,8 @@
 //! Q2_K: 256 integers of 2 bits, in 16 runs of 16 with a 4-bit scale and minimum each.
 
-use cuda_std::float;
+use cuda_std::{float, types::two_f16};
 
-use super::{
-    Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16,
-    run::{dot_unsigned, two_f16},
-};
+use super::{Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16, run::dot_unsigned};
 use crate::gemv::activations::{Q8, Scale};
 
 /// 16 bytes of scales (low half) and minima (high half), 64 bytes of integers, `d`, `dmin` (f16):

@@ -1,12 +1,12 @@
 //! Q4_K: 256 integers of 4 bits, in 8 runs of 32 with a 6-bit scale and minimum each.
 
-use cuda_std::float;
+use cuda_std::{float, types::two_f16};
 
 use super::{
     Block, Fields, GROUP, Packed, Plane, Planes, eight,
     k_scales::{pair_of_runs, scale_and_minimum},
     load_f16,
-    run::{dot_unsigned, high_halves, low_halves, two_f16},
+    run::{dot_unsigned, high_halves, low_halves},
 };
 use crate::gemv::activations::{Q8, Scale};
 

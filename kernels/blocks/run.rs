@@ -1,7 +1,7 @@
 //! What the formats with blocks of 32 share: the 8-bit activations beside one, and the two ways of scaling a product; and the
 //! products of integers that all formats use.
 
-use cuda_std::{F16, float, integer};
+use cuda_std::{float, integer, types::two_f16};
 
 use crate::gemv::activations::{Q8, Scale};
 
@@ -59,12 +59,6 @@ impl Pair {
         let (d, m) = two_f16(dm);
         float::fma(m, self.sum(), float::fma(d, product, sum))
     }
-}
-
-/// The half-precision numbers in the lower and the upper half of a word.
-#[inline(always)]
-pub fn two_f16(word: u32) -> (f32, f32) {
-    (F16::from_bits(word as u16).to_f32(), F16::from_bits((word >> 16) as u16).to_f32())
 }
 
 /// The low halves of sixteen bytes, with `more` bits added.

@@ -86,9 +86,10 @@ impl<T: Element, S: Source> Dot for Vectors<T, S> {
 
     #[inline(always)]
     fn dot(bits: [u32; 4], x: &[[f32; 4]; 2], sum: f32) -> f32 {
+        let values = T::all_of_vector(bits);
         let (mut sum, mut index) = (sum, 0);
         while index < T::PER_VECTOR {
-            sum = float::fma(T::of_vector(bits, index), x[index / 4][index % 4], sum);
+            sum = float::fma(values[index], x[index / 4][index % 4], sum);
             index += 1;
         }
         sum

@@ -89,6 +89,29 @@ pub fn pack_bf16(low: f32, high: f32) -> u32 {
     u32::from(BF16::from_f32(low).to_bits()) | u32::from(BF16::from_f32(high).to_bits()) << 16
 }
 
+/// The f16 in the lower and the one in the upper half of a word, as `f32`, exactly. Taken apart by the conversions themselves.
+#[inline(always)]
+pub fn two_f16(word: u32) -> (f32, f32) {
+    #[cfg(target_arch = "nvptx64")]
+    {
+        let (low, high): (f32, f32);
+        // SAFETY: conversions between registers.
+        unsafe {
+            core::arch::asm!(
+                "{{ .reg .b16 low, high; mov.b32 {{low, high}}, {2}; cvt.f32.f16 {0}, low; cvt.f32.f16 {1}, high; }}",
+                out(reg32) low, out(reg32) high, in(reg32) word,
+                options(pure, nomem, nostack)
+            );
+        }
+        (low, high)
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    {
+        let _ = word;
+        crate::device_only()
+    }
+}
+
 /// A type that values are stored in and computed on as `f32`.
 pub trait Element: Copy {
     /// How many of them a 16-byte load brings.
@@ -102,6 +125,17 @@ pub trait Element: Copy {
 
     /// Element `index` of a 16-byte vector of them, as `f32`. The index must be a constant after unrolling.
     fn of_vector(vector: [u32; 4], index: usize) -> f32;
+
+    /// The elements of a 16-byte vector, as `f32`; the last four are 0 where it holds four only.
+    #[inline(always)]
+    fn all_of_vector(vector: [u32; 4]) -> [f32; 8] {
+        let (mut values, mut index) = ([0.0; 8], 0);
+        while index < Self::PER_VECTOR {
+            values[index] = Self::of_vector(vector, index);
+            index += 1;
+        }
+        values
+    }
 }
 
 impl Element for f32 {
@@ -141,6 +175,12 @@ impl Element for F16 {
     #[inline(always)]
     fn of_vector(vector: [u32; 4], index: usize) -> f32 {
         F16::from_bits(half_of(vector, index)).to_f32()
+    }
+
+    #[inline(always)]
+    fn all_of_vector(vector: [u32; 4]) -> [f32; 8] {
+        let [a, b, c, d] = vector.map(two_f16);
+        [a.0, a.1, b.0, b.1, c.0, c.1, d.0, d.1]
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod decode;
 mod other;
+mod prefill;
 mod prompt;
 
 use crate::{
@@ -24,9 +25,15 @@ use crate::{
 };
 use driver::Backend;
 
+/// Enqueues a kernel.
+type Run = Box<dyn Fn(&Gpu) -> Result<(), GpuError>>;
+
+/// Makes operands of its own for a launch.
+type Prepare = Box<dyn Fn(&Gpu) -> Result<Launch, GpuError>>;
+
 /// A launch on operands that it owns.
 struct Launch {
-    run: Box<dyn Fn(&Gpu) -> Result<(), GpuError>>,
+    run: Run,
     /// Addresses of the operands that are too large for a cache: matrices, keys and values.
     streamed: Vec<u64>,
 }
@@ -46,7 +53,7 @@ pub struct Row {
     /// Of these, bytes of the operands that are too large for a cache.
     pub streamed_bytes: u64,
     /// Makes operands of its own for a launch.
-    prepare: Box<dyn Fn(&Gpu) -> Result<Launch, GpuError>>,
+    prepare: Prepare,
 }
 
 impl Row {
@@ -121,6 +128,7 @@ impl Row {
 pub fn rows() -> Vec<Row> {
     let mut rows = decode::rows();
     rows.extend(prompt::rows());
+    rows.extend(prefill::rows());
     rows.extend(other::rows());
     rows
 }

@@ -68,7 +68,7 @@ fn arrange() -> Row {
 }
 
 fn size(words: usize) -> String {
-    format!("{} KiB", words * size_of::<u32>() >> 10)
+    format!("{} KiB", (words * size_of::<u32>()) >> 10)
 }
 
 fn read(words: usize) -> Row {
