@@ -38,9 +38,9 @@ const SECTIONS: [(&str, &str); 4] = [
     ("registers", "Registers of a thread, by the GPU that ptxas compiles for. No kernel spills any."),
     (
         "kernels",
-        "One launch. global_bytes: in the sectors that warp instructions touch, the same sector as often as they do.\n\
-         # streamed_over_needed: bytes read of weights or cache, over those there are. shared_ways: the worst conflict over a\n\
-         # bank of shared memory.",
+        "One launch. warp_instructions: without moves between registers. global_bytes: in the sectors that warp\n\
+         # instructions touch, the same sector as often as they do. streamed_over_needed: bytes read of weights or cache, over\n\
+         # those there are. shared_ways: the worst conflict over a bank of shared memory.",
     ),
     (
         "tokens",

@@ -49,7 +49,7 @@ class Run:
             if name in os.environ:
                 self.environment[name] = os.environ[name]
         self.environment.update(
-            FERROWARP_DEVICE="cuda",
+            FERROWARP_DEVICE=os.environ.get("FERROWARP_DEVICE", "cuda"),
             FERROWARP_ROOT=str(self.folder),
             CARGO_BIN_EXE_ferrowarp=str(self.bin / "ferrowarp"),
             RUST_BACKTRACE="0",

@@ -1,6 +1,6 @@
 //! What softcuda counted: exact and the same on every run, where times would say nothing about a GPU.
 
-use driver::soft::LaunchRecord;
+use driver::soft::{Class, LaunchRecord};
 use serde::Serialize;
 
 /// Bytes of a sector, the unit in which global memory moves.
@@ -11,7 +11,7 @@ const SECTOR: u64 = 32;
 pub struct Counts {
     /// Kernels launched.
     pub launches: u64,
-    /// Warp instructions.
+    /// Warp instructions without moves, of which an assembler mostly makes none.
     pub warp_instructions: u64,
     /// Bytes of global memory in the sectors that warp instructions read, wrote or changed atomically.
     pub global_bytes: u64,
@@ -32,7 +32,7 @@ impl Counts {
             let sectors = counters.global_load_sectors + counters.global_store_sectors + counters.atomic_sectors;
             let streamed_sectors =
                 reads.iter().filter(|read| streamed.contains(&read.address)).map(|read| read.sectors);
-            counts.warp_instructions += counters.warp_instructions();
+            counts.warp_instructions += counters.warp_instructions() - counters.class(Class::Move);
             counts.global_bytes += SECTOR * sectors;
             counts.streamed_bytes += SECTOR * streamed_sectors.sum::<u64>();
             counts.shared_conflicts += counters.shared_conflicts;

@@ -6,7 +6,8 @@ use crate::{
     gpu::{
         Activations, Gpu,
         kernels::{
-            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemv, KeySplits, RopeShape,
+            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemv, Input, KeySplits,
+            Output, RopeShape, quantised_len,
         },
     },
     model::RopePairing,
@@ -58,13 +59,13 @@ fn fits(tensor_type: TensorType, n_in: usize) -> bool {
 }
 
 /// A product with what stands around it in a layer: RMSNorm before, SwiGLU or the residual after.
-fn gemv(widths: &Widths, what: &str, tensor_type: TensorType, n_out: usize, n_in: usize) -> Row {
+fn gemv(widths: &Widths, what: &'static str, tensor_type: TensorType, n_out: usize, n_in: usize) -> Row {
     product(widths, what, tensor_type, (n_out, n_in), Activations::Q8)
 }
 
 fn product(
     widths: &Widths,
-    what: &str,
+    what: &'static str,
     tensor_type: TensorType,
     (n_out, n_in): (usize, usize),
     activations: Activations,
@@ -76,14 +77,23 @@ fn product(
     let vectors = n_in * if before { 2 } else { 1 } + out_len * if after { 2 } else { 1 };
     let matrix_bytes = matrix_bytes(tensor_type, n_out, n_in);
     let bytes = (matrix_bytes + 4 * vectors, matrix_bytes);
-    let exact = if tensor_type.is_quantised() && activations == Activations::F32 { "exact_" } else { "" };
+    let quantised = tensor_type.is_quantised() && activations == Activations::Q8;
+    let exact = if tensor_type.is_quantised() && !quantised { "exact_" } else { "" };
     let kernel = format!("gemv_{exact}{}", tensor_type.name().to_lowercase());
     Row::streaming(kernel, format!("{} {what} {n_out}×{n_in}", widths.name), bytes, move |gpu| {
         let (weights, x, norm) = (matrix(gpu, tensor_type, n_out, n_in)?, values(gpu, n_in)?, values(gpu, n_in)?);
         let (residual, out) = (values(gpu, out_len)?, room(gpu, out_len)?);
+        // Between gate and down activations are 8-bit integers.
+        let between = room(gpu, quantised_len(n_in.max(out_len)))?;
+        gpu.fill(&between, 0)?;
         let streamed = vec![weights.data.address()];
         let launch = move |gpu: &Gpu| {
-            let product = Gemv::new(weights.all(), &x, &out).activations(activations);
+            let mut product = Gemv::new(weights.all(), &x, &out).activations(activations);
+            if quantised && swiglu {
+                product.out = Output::Quantised(&between);
+            } else if quantised && what == DOWN {
+                product.x = Input::Quantised(&between);
+            }
             let norm = before.then_some((&*norm, 1e-6));
             gpu.gemv(&Gemv { norm, residual: after.then_some(&*residual), swiglu, ..product })
         };
