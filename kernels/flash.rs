@@ -7,7 +7,11 @@
 //!
 //! The query heads that share a KV head are rows of one matrix beside each other: row `r` is token `r / ratio`, head
 //! `r % ratio` of the KV head's `ratio` query heads. So a tile of rows spans few tokens: short prompts fill it, and little of
-//! the last tile of keys is masked. A warp takes 16 rows (the M of `mma.m16n8k16`), a block 64.
+//! the last tile of keys is masked. A warp takes a fragment of 16 rows (the M of `mma.m16n8k16`), a block of four warps 64.
+//!
+//! A `wide` kernel gives a warp two fragments, so that what it loads from shared memory serves twice as many products: that
+//! bandwidth is what limits the others. It takes nearly all registers, so there is one for heads of 64 only, of which two
+//! blocks fit a multiprocessor, and it knows no sliding window.
 //!
 //! # Keys
 //!
@@ -18,8 +22,8 @@
 //! would make it, but with every address a constant away from one register.
 //!
 //! For each tile a warp computes S = Q · Kᵀ (Q's fragments stay in registers), masks it where a row's limits cross the tile,
-//! updates the online softmax, and adds P · V; S's fragments, rounded, are P's. A row's maximum and its factor are shared by
-//! the four lanes that hold it; sums are kept a lane each until the end.
+//! updates the online softmax, and adds P · V; S's fragments, rounded, are P's. A row's reference, from which its exponents
+//! are counted, is shared by the four lanes that hold it; sums are kept a lane each until the end.
 //!
 //! # Precision
 //!
@@ -43,11 +47,11 @@ use cuda_std::{
 /// The block's number of threads.
 pub const BLOCK: u32 = 128;
 
-/// Rows of a block.
-pub const ROWS: u32 = N_WARPS * ROWS_PER_WARP;
+/// Rows of a fragment, of which a warp has one or two.
+pub const ROWS: u32 = 16;
 
-const N_WARPS: u32 = BLOCK / 32;
-const ROWS_PER_WARP: u32 = 16;
+/// The block's warps.
+pub const N_WARPS: u32 = BLOCK / 32;
 
 /// Elements of 16 bytes.
 const CHUNK: usize = 8;
@@ -106,6 +110,10 @@ impl Shape {
     }
 }
 
+/// How far scores may be above their row's reference, in powers of two: weights of up to 2^8 are as precise as those up to 1,
+/// and what was summed needs a new factor only when a score is further above, which after a row's first keys is rare.
+const SLACK: f32 = 8.0;
+
 /// Less than any score, and yet a number: while no key was seen, a masked score's distance to it is −∞ and its weight 0. No
 /// branch is taken on it, which the compiler could carry on past the warp's collective instructions.
 const NO_SCORE: f32 = -1e30;
@@ -121,29 +129,39 @@ struct Row {
     oldest: u32,
     /// The position of the newest: its own.
     newest: u32,
-    /// The largest score so far, [`NO_SCORE`] before the first.
-    largest: f32,
-    /// This lane's part of the sum of 2^(score − largest).
+    /// What scores are taken less: one of them, with none more than [`SLACK`] above it, or [`NO_SCORE`] before the first.
+    reference: f32,
+    /// This lane's part of the sum of 2^(score − reference).
     sum: f32,
 }
 
 impl Row {
-    /// The larger of the largest score so far and `largest`, which this lane found in a tile, and the factor for what was
-    /// summed before. Collective.
+    /// Raises the reference where `largest`, which this lane found in a tile, is too far above it, and gives the factor for what
+    /// was summed before. Collective.
     #[inline(always)]
-    fn grow(&mut self, largest: f32) -> f32 {
+    fn raise(&mut self, largest: f32) -> f32 {
         let largest = float::max(largest, warp::shuffle_xor(largest, 1));
         let largest = float::max(largest, warp::shuffle_xor(largest, 2));
-        let largest = float::max(self.largest, largest);
-        let keep = float::exp2_approx_flushed(self.largest - largest);
-        self.largest = largest;
-        self.sum *= keep;
+        let reference = if largest > self.reference + SLACK { largest } else { self.reference };
+        let keep = float::exp2_approx_flushed(self.reference - reference);
+        self.reference = reference;
         keep
     }
 
+    /// Hides the score of a key that the row does not see.
     #[inline(always)]
-    fn sees(&self, key: u32) -> bool {
-        self.oldest <= key && key <= self.newest
+    fn mask(&self, score: &mut f32, key: u32) {
+        if key < self.oldest || self.newest < key {
+            *score = f32::NEG_INFINITY;
+        }
+    }
+
+    /// 2^(score − reference), which is added to the sum.
+    #[inline(always)]
+    fn weigh(&mut self, score: f32) -> f32 {
+        let weight = float::exp2_approx_flushed(score - self.reference);
+        self.sum += weight;
+        weight
     }
 
     /// Writes the output's row, of which this lane holds the columns `2 member` and the next of each eight, as elements
@@ -254,7 +272,7 @@ impl<T, const HEAD_DIM: usize> Tiles<T, HEAD_DIM> {
 }
 
 #[inline(always)]
-unsafe fn flash<T: Operand, const HEAD_DIM: usize>(
+unsafe fn flash<T: Operand, const HEAD_DIM: usize, const FRAGMENTS: usize>(
     q: *const T,
     keys: *const T,
     values: *const T,
@@ -267,6 +285,8 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize>(
     window: u32,
 ) {
     let shape = const { Shape::new(HEAD_DIM) };
+    // Two fragments leave no registers for a second limit of each row.
+    let window = if FRAGMENTS == 1 { window } else { u32::MAX };
     let (n_kv_heads, kv_head) = (thread::grid_dim_x(), thread::block_idx_x());
     let n_heads = n_kv_heads * ratio;
     // SAFETY: not zero by the launch contract; said here so that no division is guarded by a panic.
@@ -281,8 +301,9 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize>(
     let (group, member) = (lane / 4, lane % 4);
 
     // The rows with the most keys go first, so that no long block is left for the end.
-    let first_row = (thread::grid_dim_y() - 1 - thread::block_idx_y()) * ROWS;
-    let last_row = u32::min(first_row + ROWS, n_tokens * ratio) - 1;
+    let rows_per_warp = FRAGMENTS as u32 * ROWS;
+    let first_row = (thread::grid_dim_y() - 1 - thread::block_idx_y()) * N_WARPS * rows_per_warp;
+    let last_row = u32::min(first_row + N_WARPS * rows_per_warp, n_tokens * ratio) - 1;
     let row = |index: u32| {
         let exists = index <= last_row;
         let index = u32::min(index, last_row);
@@ -293,34 +314,39 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize>(
             exists,
             oldest: (newest + 1).saturating_sub(window),
             newest,
-            largest: NO_SCORE,
+            reference: NO_SCORE,
             sum: 0.0,
         }
     };
-    let first_of_warp = first_row + thread::warp() * ROWS_PER_WARP;
-    let mut upper = row(first_of_warp + group);
-    let mut lower = row(first_of_warp + group + 8);
-    // What all rows of the warp see, what some see, and what some of the block see.
-    let (warp_first, warp_last) = (row(first_of_warp), row(first_of_warp + ROWS_PER_WARP - 1));
-    let (block_first, block_last) = (row(first_row), row(last_row));
-
-    let end = block_last.newest + 1;
-    let mut first_key = block_first.oldest / shape.keys as u32 * shape.keys as u32;
+    // A fragment's rows `group` and `group + 8` are this lane's.
+    let first_of_warp = first_row + thread::warp() * rows_per_warp;
+    let mut upper = [row(first_of_warp + group), row(first_of_warp + group + 16)];
+    let mut lower = [row(first_of_warp + group + 8), row(first_of_warp + group + 24)];
+    // What some rows of the block see, from `oldest` to before `end`, and what all of them see.
+    let (first, last) = (row(first_row), row(last_row));
+    let (oldest, end) = (first.oldest, last.newest + 1);
+    let (all_see_from, all_see_to) = (last.oldest, first.newest + 1);
+    let mut first_key = oldest / shape.keys as u32 * shape.keys as u32;
     let cache_row = kv_head as usize * n_context as usize * HEAD_DIM;
     let tiles = Tiles::<T, HEAD_DIM>::new(keys.wrapping_add(cache_row), values.wrapping_add(cache_row), end);
     unsafe { tiles.start(first_key, 0) };
 
     // Q's A fragments, for each step of 16 along the head.
-    let q_upper = q.wrapping_add(upper.start as usize);
-    let q_lower = q.wrapping_add(lower.start as usize);
-    let mut query = [[0; 4]; 16];
+    let mut query = [[[0; 4]; 16]; 2];
     unroll(
-        HEAD_DIM / 16,
+        FRAGMENTS,
         #[inline(always)]
-        |step| {
-            let element = 16 * step + 2 * member as usize;
-            let load = |row: *const T, column: usize| unsafe { *row.add(element + column).cast::<u32>() };
-            query[step] = [load(q_upper, 0), load(q_lower, 0), load(q_upper, 8), load(q_lower, 8)];
+        |fragment| {
+            let (above, below) = (upper[fragment].start as usize, lower[fragment].start as usize);
+            unroll(
+                HEAD_DIM / 16,
+                #[inline(always)]
+                |step| {
+                    let element = 16 * step + 2 * member as usize;
+                    let load = |row: usize, column: usize| unsafe { *q.add(row + element + column).cast::<u32>() };
+                    query[fragment][step] = [load(above, 0), load(below, 0), load(above, 8), load(below, 8)];
+                },
+            );
         },
     );
 
@@ -330,7 +356,7 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize>(
     let key_lane = (matrix / 2 * 8 + line) * stride + matrix % 2 * 8;
     let value_lane = (matrix % 2 * 8 + line) * stride + matrix / 2 * 8;
 
-    let mut output = [[0.0; 4]; 32];
+    let mut output = [[[0.0; 4]; 32]; 2];
     let mut stage = 0;
     while first_key < end {
         wait::<0>();
@@ -339,125 +365,152 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize>(
         if next < end {
             unsafe { tiles.start(next, stage ^ 1) };
         }
-        let tile_end = next;
-        if warp_first.oldest < tile_end && first_key <= warp_last.newest {
-            let key_tile = stage * Tiles::<T, HEAD_DIM>::STAGE + key_lane;
-            let value_tile = stage * Tiles::<T, HEAD_DIM>::STAGE + shape.tile() as u32 + value_lane;
+        let key_tile = stage * Tiles::<T, HEAD_DIM>::STAGE + key_lane;
+        let value_tile = stage * Tiles::<T, HEAD_DIM>::STAGE + shape.tile() as u32 + value_lane;
 
-            let mut scores = [[0.0; 4]; 8];
-            unroll(
-                HEAD_DIM / 16,
-                #[inline(always)]
-                |step| {
-                    unroll(
-                        shape.keys / 16,
-                        #[inline(always)]
-                        |pair| {
-                            let offset = (16 * pair) as u32 * stride + 16 * step as u32;
-                            let [a, b, c, d] = unsafe { load_matrices(tiles.shared, key_tile + offset) };
-                            let (left, right) = (2 * pair, 2 * pair + 1);
-                            scores[left] = T::multiply_add(query[step], [a, b], scores[left]);
-                            scores[right] = T::multiply_add(query[step], [c, d], scores[right]);
-                        },
-                    );
-                },
-            );
-
-            let all_see = warp_last.oldest <= first_key && tile_end <= warp_first.newest + 1;
-            if !all_see {
+        let mut scores = [[[0.0; 4]; 8]; 2];
+        unroll(
+            HEAD_DIM / 16,
+            #[inline(always)]
+            |step| {
                 unroll(
-                    shape.keys / 8,
+                    shape.keys / 16,
                     #[inline(always)]
-                    |part| {
-                        let key = first_key + 8 * part as u32 + 2 * member;
-                        let mask = |score: &mut f32, row: &Row, key: u32| {
-                            if !row.sees(key) {
-                                *score = f32::NEG_INFINITY;
-                            }
-                        };
-                        mask(&mut scores[part][0], &upper, key);
-                        mask(&mut scores[part][1], &upper, key + 1);
-                        mask(&mut scores[part][2], &lower, key);
-                        mask(&mut scores[part][3], &lower, key + 1);
+                    |pair| {
+                        let offset = (16 * pair) as u32 * stride + 16 * step as u32;
+                        let [a, b, c, d] = unsafe { load_matrices(tiles.shared, key_tile + offset) };
+                        let (left, right) = (2 * pair, 2 * pair + 1);
+                        unroll(
+                            FRAGMENTS,
+                            #[inline(always)]
+                            |fragment| {
+                                let (query, scores) = (query[fragment][step], &mut scores[fragment]);
+                                scores[left] = T::multiply_add(query, [a, b], scores[left]);
+                                scores[right] = T::multiply_add(query, [c, d], scores[right]);
+                            },
+                        );
                     },
                 );
-            }
+            },
+        );
 
-            let (mut largest_upper, mut largest_lower) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+        if first_key < all_see_from || all_see_to < next {
             unroll(
-                shape.keys / 8,
+                FRAGMENTS,
                 #[inline(always)]
-                |part| {
-                    let [a, b, c, d] = scores[part];
-                    largest_upper = float::max(largest_upper, float::max(a, b));
-                    largest_lower = float::max(largest_lower, float::max(c, d));
-                },
-            );
-            let (keep_upper, keep_lower) = (upper.grow(largest_upper), lower.grow(largest_lower));
-            unroll(
-                HEAD_DIM / 16,
-                #[inline(always)]
-                |step| {
-                    let mut part = 2 * step;
-                    while part < 2 * step + 2 {
-                        output[part][0] *= keep_upper;
-                        output[part][1] *= keep_upper;
-                        output[part][2] *= keep_lower;
-                        output[part][3] *= keep_lower;
-                        part += 1;
-                    }
-                },
-            );
-
-            unroll(
-                shape.keys / 16,
-                #[inline(always)]
-                |step| {
-                    let mut weights = [0; 4];
-                    let mut half = 0;
-                    while half < 2 {
-                        let [a, b, c, d] = scores[2 * step + half];
-                        let (a, b) = (a - upper.largest, b - upper.largest);
-                        let (c, d) = (c - lower.largest, d - lower.largest);
-                        let (a, b) = (float::exp2_approx_flushed(a), float::exp2_approx_flushed(b));
-                        let (c, d) = (float::exp2_approx_flushed(c), float::exp2_approx_flushed(d));
-                        upper.sum += a + b;
-                        lower.sum += c + d;
-                        weights[2 * half] = T::pack(a, b);
-                        weights[2 * half + 1] = T::pack(c, d);
-                        half += 1;
-                    }
+                |fragment| {
                     unroll(
-                        HEAD_DIM / 16,
+                        shape.keys / 8,
                         #[inline(always)]
-                        |pair| {
-                            let offset = (16 * step) as u32 * stride + 16 * pair as u32;
-                            let [a, b, c, d] = unsafe { load_matrices_transposed(tiles.shared, value_tile + offset) };
-                            let (left, right) = (2 * pair, 2 * pair + 1);
-                            output[left] = T::multiply_add(weights, [a, b], output[left]);
-                            output[right] = T::multiply_add(weights, [c, d], output[right]);
+                        |part| {
+                            let key = first_key + 8 * part as u32 + 2 * member;
+                            let [a, b, c, d] = &mut scores[fragment][part];
+                            upper[fragment].mask(a, key);
+                            upper[fragment].mask(b, key + 1);
+                            lower[fragment].mask(c, key);
+                            lower[fragment].mask(d, key + 1);
                         },
                     );
                 },
             );
         }
+
+        unroll(
+            FRAGMENTS,
+            #[inline(always)]
+            |fragment| {
+                let (mut above, mut below) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+                unroll(
+                    shape.keys / 8,
+                    #[inline(always)]
+                    |part| {
+                        let [a, b, c, d] = scores[fragment][part];
+                        above = float::max(above, float::max(a, b));
+                        below = float::max(below, float::max(c, d));
+                    },
+                );
+                let (above, below) = (upper[fragment].raise(above), lower[fragment].raise(below));
+                if !warp::any(above != 1.0 || below != 1.0) {
+                    return;
+                }
+                upper[fragment].sum *= above;
+                lower[fragment].sum *= below;
+                unroll(
+                    HEAD_DIM / 16,
+                    #[inline(always)]
+                    |step| {
+                        let mut part = 2 * step;
+                        while part < 2 * step + 2 {
+                            let [a, b, c, d] = output[fragment][part];
+                            output[fragment][part] = [a * above, b * above, c * below, d * below];
+                            part += 1;
+                        }
+                    },
+                );
+            },
+        );
+
+        unroll(
+            shape.keys / 16,
+            #[inline(always)]
+            |step| {
+                let mut weights = [[0; 4]; 2];
+                unroll(
+                    FRAGMENTS,
+                    #[inline(always)]
+                    |fragment| {
+                        let (upper, lower) = (&mut upper[fragment], &mut lower[fragment]);
+                        let mut half = 0;
+                        while half < 2 {
+                            let [a, b, c, d] = scores[fragment][2 * step + half];
+                            weights[fragment][2 * half] = T::pack(upper.weigh(a), upper.weigh(b));
+                            weights[fragment][2 * half + 1] = T::pack(lower.weigh(c), lower.weigh(d));
+                            half += 1;
+                        }
+                    },
+                );
+                unroll(
+                    HEAD_DIM / 16,
+                    #[inline(always)]
+                    |pair| {
+                        let offset = (16 * step) as u32 * stride + 16 * pair as u32;
+                        let [a, b, c, d] = unsafe { load_matrices_transposed(tiles.shared, value_tile + offset) };
+                        let (left, right) = (2 * pair, 2 * pair + 1);
+                        unroll(
+                            FRAGMENTS,
+                            #[inline(always)]
+                            |fragment| {
+                                let (weights, output) = (weights[fragment], &mut output[fragment]);
+                                output[left] = T::multiply_add(weights, [a, b], output[left]);
+                                output[right] = T::multiply_add(weights, [c, d], output[right]);
+                            },
+                        );
+                    },
+                );
+            },
+        );
         first_key = next;
         stage ^= 1;
     }
 
-    unsafe {
-        upper.finish::<HEAD_DIM>(out, member, &output, 0, out_scale);
-        lower.finish::<HEAD_DIM>(out, member, &output, 2, out_scale);
-    }
+    unroll(
+        FRAGMENTS,
+        #[inline(always)]
+        |fragment| unsafe {
+            upper[fragment].finish::<HEAD_DIM>(out, member, &output[fragment], 0, out_scale);
+            lower[fragment].finish::<HEAD_DIM>(out, member, &output[fragment], 2, out_scale);
+        },
+    );
 }
 
 macro_rules! variants {
-    ($($name:ident: $element:ty, $head_dim:literal, blocks $blocks:literal;)*) => {$(
+    ($($name:ident: $element:ty, $head_dim:literal, $fragments:literal, blocks $blocks:literal;)*) => {$(
         /// out[token][head] = out_scale · softmax₂(q[token][head] · Kᵀ) · V in f16, softmax₂ being 2^score over its sum, over the
         /// last `window` of the keys at positions 0 to positions[0] + token of KV head `head / ratio`; a window of 2^32 − 1 sees
-        /// them all.
+        /// them all, and so does any in a `wide` kernel.
         ///
-        /// Launch: grid (n_kv_heads, ⌈n_tokens · ratio ÷ ROWS⌉), block ([`BLOCK`]).
+        /// Launch: grid (n_kv_heads, ⌈n_tokens · ratio ÷ rows⌉), block ([`BLOCK`]), a block having [`ROWS`] · [`N_WARPS`] rows, or in
+        /// a `wide` kernel twice as many.
         ///
         /// # Safety
         /// - `q` and `out` are `[n_tokens][n_kv_heads · ratio][HEAD_DIM]` of fewer than 2^32 elements, 4-byte aligned, not the
@@ -478,7 +531,7 @@ macro_rules! variants {
             window: u32,
         ) {
             unsafe {
-                flash::<$element, $head_dim>(
+                flash::<$element, $head_dim, $fragments>(
                     q, keys, values, positions, out, out_scale, n_tokens, ratio, n_context, window,
                 )
             }
@@ -487,14 +540,15 @@ macro_rules! variants {
 }
 
 variants! {
-    flash_f16_64: F16, 64, blocks 3;
-    flash_f16_80: F16, 80, blocks 3;
-    flash_f16_96: F16, 96, blocks 3;
-    flash_f16_128: F16, 128, blocks 3;
-    flash_f16_256: F16, 256, blocks 2;
-    flash_bf16_64: BF16, 64, blocks 3;
-    flash_bf16_80: BF16, 80, blocks 3;
-    flash_bf16_96: BF16, 96, blocks 3;
-    flash_bf16_128: BF16, 128, blocks 3;
-    flash_bf16_256: BF16, 256, blocks 2;
+    flash_f16_64: F16, 64, 1, blocks 3;
+    flash_f16_80: F16, 80, 1, blocks 3;
+    flash_f16_96: F16, 96, 1, blocks 3;
+    flash_f16_128: F16, 128, 1, blocks 3;
+    flash_f16_256: F16, 256, 1, blocks 2;
+    flash_f16_64_wide: F16, 64, 2, blocks 2;
+    flash_bf16_64: BF16, 64, 1, blocks 3;
+    flash_bf16_80: BF16, 80, 1, blocks 3;
+    flash_bf16_96: BF16, 96, 1, blocks 3;
+    flash_bf16_128: BF16, 128, 1, blocks 3;
+    flash_bf16_256: BF16, 256, 1, blocks 2;
 }

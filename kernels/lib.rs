@@ -70,6 +70,7 @@ const KERNELS: &[cuda_std::KernelInfo] = &[
     experts::experts_route.info(),
     experts::experts_combine.info(),
     flash::flash_f16_64.info(),
+    flash::flash_f16_64_wide.info(),
     flash::flash_f16_80.info(),
     flash::flash_f16_96.info(),
     flash::flash_f16_128.info(),

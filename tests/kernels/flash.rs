@@ -1,7 +1,7 @@
 //! softmax₂(q · Kᵀ) · V over the keys a token sees, for many tokens at once: the definition is attention's, with scores in
 //! powers of two.
 
-use ferrowarp::gpu::kernels::{AttentionShape, CacheType};
+use ferrowarp::gpu::kernels::{AttentionShape, CacheType, FlashRows};
 use half::{bf16, f16};
 
 use crate::{
@@ -27,16 +27,18 @@ struct Case {
     ratio: usize,
     n_kv_heads: usize,
     window: Option<usize>,
+    rows: FlashRows,
     /// Queries are random in this range: the larger, the sharper the softmax.
     size: f32,
 }
 
-const PLAIN: Case = Case { n_tokens: 40, first: 0, ratio: 2, n_kv_heads: 2, window: None, size: 0.5 };
+const PLAIN: Case =
+    Case { n_tokens: 40, first: 0, ratio: 2, n_kv_heads: 2, window: None, rows: FlashRows::One, size: 0.5 };
 
 fn run(case: Case, cache_type: CacheType, head_dim: usize) {
     let gpu = gpu();
     let mut random = Random::new();
-    let Case { n_tokens, first, ratio, n_kv_heads, window, size } = case;
+    let Case { n_tokens, first, ratio, n_kv_heads, window, rows, size } = case;
     let n_heads = ratio * n_kv_heads;
     let n_context = first + n_tokens + 5;
     let shape = AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, window };
@@ -67,6 +69,7 @@ fn run(case: Case, cache_type: CacheType, head_dim: usize) {
         &gpu.upload("positions", &positions[..1]).unwrap(),
         &out,
         out_scale,
+        rows,
     )
     .unwrap();
     let got: Vec<f32> = out.read(&gpu).iter().map(|half| half.to_f32()).collect();
@@ -96,6 +99,30 @@ fn any_number_of_tokens_will_do() {
     for (n_tokens, first, ratio, n_kv_heads) in cases {
         run(Case { n_tokens, first, ratio, n_kv_heads, ..PLAIN }, CacheType::F16, 64);
     }
+}
+
+#[test]
+fn two_fragments_a_warp_give_the_same() {
+    for (n_tokens, first, ratio, n_kv_heads) in
+        [(1, 0, 1, 1), (3, 200, 7, 2), (65, 130, 1, 2), (150, 0, 7, 1), (19, 63, 14, 1)]
+    {
+        let case = Case { n_tokens, first, ratio, n_kv_heads, rows: FlashRows::Two, ..PLAIN };
+        run(case, CacheType::F16, 64);
+        run(Case { size: 500.0, ..case }, CacheType::F16, 64);
+    }
+}
+
+#[test]
+fn rows_are_chosen_by_the_shape() {
+    let choose = |n_tokens, n_heads, n_kv_heads, head_dim, window| {
+        let shape = AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context: 4096, window };
+        FlashRows::choose(shape, CacheType::F16, 132)
+    };
+    // Qwen2.5-0.5B with chunks of 512 and of 2048 tokens, a window, and a larger head.
+    assert_eq!(choose(512, 14, 2, 64, None), FlashRows::One);
+    assert_eq!(choose(2048, 14, 2, 64, None), FlashRows::Two);
+    assert_eq!(choose(2048, 14, 2, 64, Some(4096)), FlashRows::One);
+    assert_eq!(choose(2048, 28, 4, 128, None), FlashRows::One);
 }
 
 #[test]

@@ -43,7 +43,7 @@ use crate::{
     gguf::TensorType,
     gpu::{
         Buffer, Gpu, GpuError, Mark, Product, Slice, SubSlice, Weights,
-        kernels::{AttentionShape, CacheType, Qkv},
+        kernels::{AttentionShape, CacheType, FlashRows, Qkv},
     },
     model::{Config, LayerWeights, ModelWeights, WeightView},
     trace::Recorder,
@@ -365,8 +365,10 @@ impl Engine {
             self.trace_attention(&qkv, il, n, trace)?;
         }
         if flash {
-            let q = p.q.cast();
-            gpu.flash(shape, &q, &keys, &values, cache.cache_type, &s.positions, &p.attended, scales.attended)?;
+            let (q, cache_type) = (p.q.cast(), cache.cache_type);
+            let rows = FlashRows::choose(shape, cache_type, gpu.multiprocessors());
+            let scale = scales.attended;
+            gpu.flash(shape, &q, &keys, &values, cache_type, &s.positions, &p.attended, scale, rows)?;
         } else {
             let q = p.q.cast();
             let (cache_type, positions) = (cache.cache_type, &s.positions);

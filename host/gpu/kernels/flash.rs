@@ -6,10 +6,35 @@ use kernels::flash::*;
 use super::{AttentionShape, CacheType, count, expect_len};
 use crate::gpu::{Gpu, GpuError, Slice};
 
+/// How many rows a warp of flash attention takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlashRows {
+    /// 16: for every shape.
+    One,
+    /// 32, which halves the reading of shared memory: for a cache of f16, heads of 64, and no sliding window.
+    Two,
+}
+
+impl FlashRows {
+    /// Rows of a block.
+    fn of_block(self) -> usize {
+        let fragments = if self == FlashRows::Two { 2 } else { 1 };
+        fragments * (ROWS * N_WARPS) as usize
+    }
+
+    /// The more, where there are blocks enough for the device's multiprocessors all the same.
+    pub fn choose(shape: AttentionShape, cache_type: CacheType, multiprocessors: usize) -> FlashRows {
+        let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, window, .. } = shape;
+        let can = cache_type == CacheType::F16 && head_dim == 64 && window.is_none();
+        let blocks = n_kv_heads * (n_tokens * (n_heads / n_kv_heads)).div_ceil(FlashRows::Two.of_block());
+        if can && 2 * blocks >= 3 * multiprocessors { FlashRows::Two } else { FlashRows::One }
+    }
+}
+
 impl Gpu {
     /// out[token][head] = out_scale · softmax₂(q · Kᵀ) · V in f16 over the keys at positions up to positions[0] + token, which
     /// are below `n_context` and in the cache. `q` is of the cache's type, f16 or bf16, times whatever scale the scores have
-    /// and log₂ e: softmax₂ takes powers of two.
+    /// and log₂ e: softmax₂ takes powers of two. `rows` is for speed: [`FlashRows::choose`].
     #[allow(clippy::too_many_arguments)]
     pub fn flash(
         &self,
@@ -21,6 +46,7 @@ impl Gpu {
         positions: &Slice<u32>,
         out: &Slice<f16>,
         out_scale: f32,
+        rows: FlashRows,
     ) -> Result<(), GpuError> {
         let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, window } = shape;
         assert!(n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads), "{n_heads} heads over {n_kv_heads} KV heads");
@@ -34,7 +60,7 @@ impl Gpu {
         expect_len("out", out, n_elements);
         assert!(window != Some(0), "a sliding window holds at least the token itself");
         let ratio = n_heads / n_kv_heads;
-        let grid = [count(n_kv_heads), count((n_tokens * ratio).div_ceil(ROWS as usize)), 1];
+        let grid = [count(n_kv_heads), count((n_tokens * ratio).div_ceil(rows.of_block())), 1];
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
                 // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for; the positions are the caller's promise, and within
@@ -59,6 +85,13 @@ impl Gpu {
                     )
                 }
             };
+        }
+        if rows == FlashRows::Two {
+            assert!(
+                cache_type == CacheType::F16 && head_dim == 64 && window.is_none(),
+                "{rows:?} fragments: {shape:?}"
+            );
+            return launch!(flash_f16_64_wide, f16);
         }
         match (cache_type, head_dim) {
             (CacheType::F16, 64) => launch!(flash_f16_64, f16),

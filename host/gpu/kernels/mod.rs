@@ -27,6 +27,7 @@ pub use attention_decode::{AttentionDecode, AttentionScratch, KeySplits};
 pub use bandwidth::BANDWIDTH_VECTOR;
 pub use blocks::block_format;
 pub use cache::CacheType;
+pub use flash::FlashRows;
 pub use gemv::{Experts, Gemv, Input, Output, quantised_len};
 pub use noise::{NoiseFloat, Strided};
 pub use qkv::Qkv;
