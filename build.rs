@@ -46,12 +46,27 @@ fn build() -> Result<(), BuildError> {
         Ok(images)
     };
     let build_one = &build_one;
+    let archs = wanted_archs();
     let images: Result<String, BuildError> = thread::scope(|scope| {
-        let threads = ARCHS.map(|arch| scope.spawn(move || build_one(arch)));
+        let threads: Vec<_> = archs.into_iter().map(|arch| scope.spawn(move || build_one(arch))).collect();
         threads.into_iter().map(|thread| thread.join().expect("the build of one target does not panic")).collect()
     });
     let list = out.join("images.rs");
     fs::write(&list, format!("&[\n{}]\n", images?)).map_err(|source| BuildError::File { path: list, source })
+}
+
+/// All of `ARCHS`, or those that `FERROWARP_ARCHS` names, with commas between: for a shorter wait while a kernel is written.
+fn wanted_archs() -> Vec<NvvmArch> {
+    println!("cargo::rerun-if-env-changed=FERROWARP_ARCHS");
+    let Some(wanted) = env::var("FERROWARP_ARCHS").ok().filter(|wanted| !wanted.is_empty()) else {
+        return ARCHS.to_vec();
+    };
+    let arch = |name: &str| ARCHS.into_iter().find(|arch| arch.target_cpu() == name);
+    let known = ARCHS.map(NvvmArch::target_cpu).join(", ");
+    wanted
+        .split(',')
+        .map(|name| arch(name).unwrap_or_else(|| panic!("FERROWARP_ARCHS={wanted}: {name:?} is none of {known}")))
+        .collect()
 }
 
 /// Every kernel, with its bounds on an architecture: before Hopper a few of the products need some registers more than fit two

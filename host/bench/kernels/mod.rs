@@ -1,7 +1,7 @@
 //! Each kernel at the shapes that real models give it.
 //!
-//! The table is in `decode.rs`, `prompt.rs` and `other.rs`: a row is a name, a shape, the bytes that the kernel cannot avoid
-//! moving (or the operations that it does), and how to make its operands and launch it. Adding a kernel is adding a row;
+//! The table is in `decode.rs`, `prefill.rs`, `prompt.rs` and `other.rs`: a row is a name, a shape, the bytes that the kernel
+//! cannot avoid moving (or the operations that it does), and how to make its operands and launch it. Adding a kernel is adding a row;
 //! `tests/budgets.rs` fails while a registered kernel is in none.
 //!
 //! A time is one from a cold cache: every launch has operands of its own, and before each round of them the cache is filled

@@ -1,85 +1,125 @@
-//! Kernels between a prompt's products on tensor cores: f16 in and out, and flash attention.
+//! A prompt's chunk through a layer: products of f16 on cuBLAS, flash attention, and what is between them.
 
 use half::{bf16, f16};
 
 use super::{Row, Widths, room, values};
 use crate::{
     gpu::{
-        Buffer, Gpu, GpuError,
-        kernels::{AttentionShape, CacheType, HEAD_DIMS, Qkv},
+        Buffer, Gpu, GpuError, Product,
+        kernels::{AttentionShape, CacheType, FlashRows, Qkv},
     },
     model::RopePairing,
 };
 
-/// Tokens of a chunk.
-const N: usize = 512;
+/// Tokens of the chunks that are measured.
+const CHUNKS: [usize; 2] = [512, 2048];
 /// Tokens of a chunk that is counted on every test run.
 const FEW: usize = 16;
 
 pub fn rows() -> Vec<Row> {
-    let small = Widths::small();
     let mut rows = Vec::new();
-    for element in [CacheType::F16, CacheType::BF16] {
-        rows.extend(HEAD_DIMS.into_iter().map(|head_dim| flash(&small, element, head_dim, FEW, 48).small()));
-    }
-    for element in [CacheType::F32, CacheType::F16, CacheType::BF16] {
-        rows.push(qkv(&small, element, FEW).small());
-    }
-    rows.extend(around(&small, FEW).into_iter().map(Row::small));
     for widths in Widths::all() {
-        rows.extend([0, 3584].map(|depth| flash(&widths, CacheType::F16, widths.head_dim, N, depth)));
-        rows.push(qkv(&widths, CacheType::F16, N));
-        rows.extend(around(&widths, N));
+        for n in CHUNKS {
+            let matrices = widths.matrices();
+            rows.extend(matrices.map(|(what, n_out, n_in)| product(&widths, what, n_out, n_in, n)));
+            for depth in [0, 14_336] {
+                rows.extend(
+                    tiles(widths.head_dim).map(|tile| flash(&widths, CacheType::F16, widths.head_dim, n, depth, tile)),
+                );
+            }
+            rows.extend([qkv(&widths, CacheType::F16, n), rmsnorm(&widths, n), swiglu(&widths, n)]);
+        }
     }
+    let small = Widths::small();
+    for cache_type in [CacheType::F16, CacheType::BF16] {
+        rows.extend(cache_type.head_dims().map(|dim| flash(&small, cache_type, dim, FEW, 48, FlashRows::One).small()));
+    }
+    rows.push(flash(&small, CacheType::F16, 64, FEW, 48, FlashRows::Two).small());
+    let types = [CacheType::F32, CacheType::F16, CacheType::BF16];
+    rows.extend(types.map(|element| qkv(&small, element, FEW).small()));
+    rows.extend([rmsnorm(&small, FEW).small(), swiglu(&small, FEW).small()]);
+    rows.extend(ranges(&small).into_iter().map(Row::small));
     rows
 }
 
-/// Bytes that are all zero: numbers of any type that change nothing of what is measured.
-fn zeros(gpu: &Gpu, len: usize) -> Result<Buffer<u8>, GpuError> {
-    let buffer = room(gpu, len)?;
-    gpu.fill(&buffer, 0)?;
-    Ok(buffer)
+/// How flash attention over heads of this size can be laid out.
+fn tiles(head_dim: usize) -> impl Iterator<Item = FlashRows> {
+    [FlashRows::One, FlashRows::Two].into_iter().filter(move |tile| head_dim == 64 || *tile == FlashRows::One)
+}
+
+/// Random values in f16.
+fn halves(gpu: &Gpu, n: usize) -> Result<Buffer<f16>, GpuError> {
+    let (exact, halves) = (values(gpu, n)?, room(gpu, n)?);
+    gpu.range_to_f16_f32(&exact, &halves, 1.0, n)?;
+    Ok(halves)
+}
+
+/// Gate and up projection end in f16, the others in f32; what is added to the residual stream is read first.
+fn product(widths: &Widths, what: &'static str, n_out: usize, n_in: usize, n: usize) -> Row {
+    let (to_f16, adds) = (what == super::GATE_UP, what == super::OUTPUT || what == super::DOWN);
+    let out_bytes = if to_f16 {
+        2
+    } else if adds {
+        8
+    } else {
+        4
+    };
+    let bytes = 2 * (n_out * n_in + n * n_in) + out_bytes * n * n_out;
+    let name = format!("{} {what} {n_out}×{n_in}, {n} tokens", widths.name);
+    Row::new("product f16", name, bytes, move |gpu| {
+        let (matrix, x) = (halves(gpu, n_out * n_in)?, halves(gpu, n * n_in)?);
+        let (exact, rounded) =
+            (room(gpu, if to_f16 { 0 } else { n * n_out })?, room(gpu, if to_f16 { n * n_out } else { 0 })?);
+        gpu.fill(&exact, 0)?;
+        let beta = if adds { 1.0 } else { 0.0 };
+        Ok(move |gpu: &Gpu| {
+            let out = if to_f16 { Product::F16(&rounded) } else { Product::F32(&exact) };
+            gpu.product(&matrix, n_out, n_in, &x, out, 1.0, beta, n)
+        })
+    })
+    .operations(2.0 * (n * n_out * n_in) as f64)
 }
 
 /// `n` tokens after `depth` others.
-fn flash(widths: &Widths, element: CacheType, head_dim: usize, n: usize, depth: usize) -> Row {
+fn flash(widths: &Widths, cache_type: CacheType, head_dim: usize, n: usize, depth: usize, tile: FlashRows) -> Row {
     let (n_heads, n_kv_heads, n_context) = (widths.n_heads, widths.n_kv_heads, depth + n);
     let shape = AttentionShape { n_tokens: n, n_heads, n_kv_heads, head_dim, n_context, window: None };
-    let cache_len = element.bytes(n_kv_heads * n_context, head_dim);
-    let n_values = n * n_heads * head_dim;
-    let seen: f64 = (depth..n_context).map(|position| (position + 1) as f64).sum();
+    let (n_values, n_cached) = (n * n_heads * head_dim, n_kv_heads * n_context * head_dim);
+    let seen: f64 = (depth..n_context).map(|position| position as f64 + 1.0).sum();
+    let wide = if tile == FlashRows::Two { "_wide" } else { "" };
     let name = format!("{} heads, {n} tokens after {depth}", widths.name);
-    Row::new(format!("flash_{element}_{head_dim}"), name, 2 * cache_len + 4 * n_values, move |gpu| {
-        let (keys, cached) = (zeros(gpu, cache_len)?, zeros(gpu, cache_len)?);
-        let (q, out) = (zeros(gpu, 2 * n_values)?, room::<f16>(gpu, n_values)?);
-        let positions: Vec<u32> = (depth as u32..n_context as u32).collect();
-        let positions = gpu.upload("positions", &positions)?;
-        Ok(move |gpu: &Gpu| gpu.flash(shape, &q.cast(), &keys, &cached, element, &positions, &out, 1.0))
+    Row::new(format!("flash_{cache_type}_{head_dim}{wide}"), name, 4 * n_cached + 4 * n_values, move |gpu| {
+        // Numbers of one 16-bit type are numbers of the other.
+        let (keys, cached, q) = (halves(gpu, n_cached)?, halves(gpu, n_cached)?, halves(gpu, n_values)?);
+        let (out, positions) = (room(gpu, n_values)?, gpu.upload("positions", &[depth as u32])?);
+        Ok(move |gpu: &Gpu| {
+            gpu.flash(shape, &q.cast(), &keys.cast(), &cached.cast(), cache_type, &positions, &out, 1.0, tile)
+        })
     })
     .operations(4.0 * seen * (n_heads * head_dim) as f64)
 }
 
 fn qkv(widths: &Widths, element: CacheType, n: usize) -> Row {
     let Widths { n_heads, n_kv_heads, head_dim, .. } = *widths;
+    let heads = n_heads + 2 * n_kv_heads;
     let shape = AttentionShape { n_tokens: n, n_heads, n_kv_heads, head_dim, n_context: n, window: None };
-    let len = n * (n_heads + 2 * n_kv_heads) * head_dim;
-    let bytes = 4 * len + element.bytes(n * (n_heads + 2 * n_kv_heads), head_dim);
-    Row::new(format!("qkv_{element}"), format!("{} heads, {n} tokens", widths.name), bytes, move |gpu| {
-        let (product, frequencies) = (values(gpu, len)?, values(gpu, head_dim)?);
+    let bytes = n * (4 * heads * head_dim + element.bytes(heads, head_dim));
+    let name = format!("{} heads, {n} tokens", widths.name);
+    Row::new(format!("qkv_{element}"), name, bytes, move |gpu| {
+        let (product, bias) = (values(gpu, n * heads * head_dim)?, values(gpu, heads * head_dim)?);
+        let (frequencies, norm) = (values(gpu, head_dim)?, values(gpu, head_dim)?);
         let positions: Vec<u32> = (0..n as u32).collect();
         let positions = gpu.upload("positions", &positions)?;
-        let q = zeros(gpu, element.bytes(n * n_heads, head_dim))?;
-        let (keys, cached) = (
-            zeros(gpu, element.bytes(n_kv_heads * n, head_dim))?,
-            zeros(gpu, element.bytes(n_kv_heads * n, head_dim))?,
-        );
+        let q = room::<u8>(gpu, element.bytes(n * n_heads, head_dim))?;
+        let cache = || room::<u8>(gpu, element.bytes(n * n_kv_heads, head_dim));
+        let (keys, cached) = (cache()?, cache()?);
         Ok(move |gpu: &Gpu| {
             gpu.qkv(&Qkv {
                 shape,
                 product: &product,
-                bias: None,
-                q_norm: None,
-                k_norm: None,
+                bias: Some(&bias),
+                q_norm: Some(&norm),
+                k_norm: Some(&norm),
                 epsilon: 1e-6,
                 frequencies: &frequencies,
                 n_rot: head_dim,
@@ -96,38 +136,46 @@ fn qkv(widths: &Widths, element: CacheType, n: usize) -> Row {
     })
 }
 
-/// Norms, SwiGLU, and what is asked of the weights' range at load.
-fn around(widths: &Widths, n: usize) -> Vec<Row> {
-    let (n_embd, n_ff) = (widths.n_embd, widths.n_ff);
-    let (len, ff_len) = (n * n_embd, n * n_ff);
-    let name = format!("{} {n} rows of {n_embd}", widths.name);
-    let norm = Row::new("rmsnorm_f16", &*name, 6 * len, move |gpu| {
-        let (x, weight, out) = (values(gpu, len)?, values(gpu, n_embd)?, room::<f16>(gpu, len)?);
+fn rmsnorm(widths: &Widths, n: usize) -> Row {
+    let n_embd = widths.n_embd;
+    Row::new("rmsnorm_f16", format!("{} {n} tokens of {n_embd}", widths.name), 6 * n * n_embd, move |gpu| {
+        let (x, weight, out) = (values(gpu, n * n_embd)?, values(gpu, n_embd)?, room(gpu, n * n_embd)?);
         Ok(move |gpu: &Gpu| gpu.rmsnorm_f16(&x, &weight, &out, n, 1e-6, 1.0))
+    })
+}
+
+fn swiglu(widths: &Widths, n: usize) -> Row {
+    let n_ff = widths.n_ff;
+    Row::new("swiglu_f16", format!("{} {n} tokens of {n_ff}", widths.name), 6 * n * n_ff, move |gpu| {
+        let (gate_up, out) = (halves(gpu, n * 2 * n_ff)?, room(gpu, n * n_ff)?);
+        Ok(move |gpu: &Gpu| gpu.swiglu_f16(&gate_up, &out, n, n_ff, 1.0, 1.0))
+    })
+}
+
+/// What measures weights when a model is loaded, and conversions to f16.
+fn ranges(widths: &Widths) -> Vec<Row> {
+    let (rows, n) = (64, widths.n_embd);
+    let len = rows * n;
+    let name = format!("{rows}×{n}");
+    let measure_f16 = Row::new("range_rows_f16", &*name, 2 * len, move |gpu| {
+        let (matrix, norm, out) = (halves(gpu, len)?, values(gpu, n)?, room(gpu, 2 * rows)?);
+        Ok(move |gpu: &Gpu| gpu.range_rows_f16(&matrix, Some(&norm), &out, rows, n))
     });
-    let swiglu = Row::new("swiglu_f16", format!("{} {n} rows of {n_ff}", widths.name), 6 * ff_len, move |gpu| {
-        let (gate_up, out) = (zeros(gpu, 4 * ff_len)?, room::<f16>(gpu, ff_len)?);
-        Ok(move |gpu: &Gpu| gpu.swiglu_f16(&gate_up.cast(), &out, n, n_ff, 1.0, 1.0))
+    let measure_bf16 = Row::new("range_rows_bf16", &*name, 2 * len, move |gpu| {
+        let (matrix, norm, out) = (halves(gpu, len)?, values(gpu, n)?, room(gpu, 2 * rows)?);
+        Ok(move |gpu: &Gpu| gpu.range_rows_bf16(&matrix.cast(), Some(&norm), &out, rows, n))
     });
-    let rows_f16 = Row::new("range_rows_f16", &*name, 2 * len, move |gpu| {
-        let (matrix, out) = (zeros(gpu, 2 * len)?, room(gpu, 2 * n)?);
-        Ok(move |gpu: &Gpu| gpu.range_rows_f16(&matrix.cast::<f16>(), None, &out, n, n_embd))
+    let of_f16 = Row::new("range_to_f16_f16", &*name, 4 * len, move |gpu| {
+        let (x, out) = (halves(gpu, len)?, room(gpu, len)?);
+        Ok(move |gpu: &Gpu| gpu.range_to_f16_f16(&x, &out, 1.0, len))
     });
-    let rows_bf16 = Row::new("range_rows_bf16", &*name, 2 * len, move |gpu| {
-        let (matrix, out) = (zeros(gpu, 2 * len)?, room(gpu, 2 * n)?);
-        Ok(move |gpu: &Gpu| gpu.range_rows_bf16(&matrix.cast::<bf16>(), None, &out, n, n_embd))
-    });
-    let from_f16 = Row::new("range_to_f16_f16", &*name, 4 * len, move |gpu| {
-        let (x, out) = (zeros(gpu, 2 * len)?, room::<f16>(gpu, len)?);
-        Ok(move |gpu: &Gpu| gpu.range_to_f16_f16(&x.cast(), &out, 1.0, len))
-    });
-    let from_bf16 = Row::new("range_to_f16_bf16", &*name, 4 * len, move |gpu| {
-        let (x, out) = (zeros(gpu, 2 * len)?, room::<f16>(gpu, len)?);
-        Ok(move |gpu: &Gpu| gpu.range_to_f16_bf16(&x.cast(), &out, 1.0, len))
-    });
-    let from_f32 = Row::new("range_to_f16_f32", &*name, 6 * len, move |gpu| {
-        let (x, out) = (values(gpu, len)?, room::<f16>(gpu, len)?);
+    let of_f32 = Row::new("range_to_f16_f32", &*name, 6 * len, move |gpu| {
+        let (x, out) = (values(gpu, len)?, room(gpu, len)?);
         Ok(move |gpu: &Gpu| gpu.range_to_f16_f32(&x, &out, 1.0, len))
     });
-    vec![norm, swiglu, rows_f16, rows_bf16, from_f16, from_bf16, from_f32]
+    let of_bf16 = Row::new("range_to_f16_bf16", &*name, 4 * len, move |gpu| {
+        let (x, out) = (halves(gpu, len)?, room(gpu, len)?);
+        Ok(move |gpu: &Gpu| gpu.range_to_f16_bf16(&x.cast::<bf16>(), &out, 1.0, len))
+    });
+    vec![measure_f16, measure_bf16, of_f16, of_f32, of_bf16]
 }

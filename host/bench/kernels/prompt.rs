@@ -1,4 +1,5 @@
-//! Kernels of a prompt's many tokens: the matrix units are the limit.
+//! Kernels of many tokens where prefill has no fused ones: models of F32, logits of every token, caches of F32 and Q8_0; and
+//! unpacking.
 
 use half::{bf16, f16};
 
@@ -19,18 +20,22 @@ const FEW: usize = 16;
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for widths in Widths::all() {
-        for tensor_type in [TensorType::F16, TensorType::Q4_K] {
-            let matrices = widths.matrices().into_iter();
-            let matrices = matrices.filter(|(_, _, n_in)| (*n_in as u64).is_multiple_of(tensor_type.block_elements()));
-            rows.extend(matrices.map(|(what, n_out, n_in)| matmul(&widths, what, tensor_type, n_out, n_in)));
+        let Widths { n_embd, n_vocab, .. } = widths;
+        for tensor_type in [TensorType::F16, TensorType::Q8_0] {
+            rows.push(matmul(&widths, "output", tensor_type, n_vocab, n_embd));
         }
-        for depth in [0, 3584] {
-            rows.push(attention(&widths, CacheType::F16, widths.head_dim, N, depth));
+        for cache_type in [CacheType::F32, CacheType::Q8_0] {
+            rows.push(attention(&widths, cache_type, widths.head_dim, N, 0));
         }
     }
+    for tensor_type in [TensorType::Q8_0, TensorType::Q4_K, TensorType::Q5_K, TensorType::Q6_K] {
+        let [_, _, (_, n_out, n_in), _] = Widths::all()[1].matrices();
+        rows.push(dequantise(tensor_type, n_out, n_in));
+    }
     let small = Widths::small();
+    // The down projection's width, which all types' blocks divide.
     let quantised = TensorType::ALL.iter().copied().filter(|tensor_type| tensor_type.is_quantised());
-    rows.extend(quantised.map(|tensor_type| dequantise(&small, tensor_type).small()));
+    rows.extend(quantised.map(|tensor_type| dequantise(tensor_type, 64, small.n_ff).small()));
     for cache_type in CacheType::ALL {
         rows.extend(cache_type.head_dims().map(|head_dim| attention(&small, cache_type, head_dim, FEW, 48).small()));
     }
@@ -78,9 +83,7 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n: usize, 
     .operations(4.0 * seen * (widths.n_heads * head_dim) as f64)
 }
 
-fn dequantise(widths: &Widths, tensor_type: TensorType) -> Row {
-    // The down projection's width, which all types' blocks divide.
-    let (n_out, n_in) = (64, widths.n_ff);
+fn dequantise(tensor_type: TensorType, n_out: usize, n_in: usize) -> Row {
     let kernel = format!("dequantise_{}", tensor_type.name().to_lowercase());
     let bytes = matrix_bytes(tensor_type, n_out, n_in) + 2 * n_out * n_in;
     Row::new(kernel, format!("{n_out}×{n_in}"), bytes, move |gpu| {
