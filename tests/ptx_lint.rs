@@ -120,3 +120,21 @@ fn weights_and_caches_are_read_wide() {
         }
     }
 }
+
+#[test]
+fn attention_in_decoding_is_on_tensor_cores_for_16_bit_caches() {
+    for (kernel, name, body) in entries() {
+        let Some((element, head_dim)) =
+            kernel.strip_prefix("attention_decode_").and_then(|shape| shape.rsplit_once('_'))
+        else {
+            continue;
+        };
+        let head_dim: usize = head_dim.parse().expect("a head size");
+        // For a tile of 16 keys: two products of eight keys for each 16 elements, two pieces of the weights for each 16.
+        let products = match element {
+            "f16" | "bf16" if head_dim <= 128 => 4 * head_dim.div_ceil(32) + 8 * head_dim.div_ceil(64),
+            _ => 0,
+        };
+        assert_eq!(count(&body, "mma.sync.aligned.m16n8k16"), products, "{name}");
+    }
+}

@@ -47,7 +47,7 @@ pub trait CacheWords: CacheElement {
     fn unpack(words: Words) -> ([f32; GROUP], f32);
 
     /// The words of values that are not turned yet. Collective as [`CacheElement::turn`].
-    fn pack(values: [f32; GROUP]) -> Words;
+    fn pack_eight(values: [f32; GROUP]) -> Words;
 
     /// Writes eight elements to a multiple of eight.
     ///
@@ -102,7 +102,7 @@ macro_rules! floats {
             }
 
             #[inline(always)]
-            fn pack($value: [f32; GROUP]) -> Words {
+            fn pack_eight($value: [f32; GROUP]) -> Words {
                 let mut words = EMPTY;
                 let mut $index = 0;
                 while $index < Self::WORDS {
@@ -179,7 +179,7 @@ impl CacheWords for i8 {
     }
 
     #[inline(always)]
-    fn pack(values: [f32; GROUP]) -> Words {
+    fn pack_eight(values: [f32; GROUP]) -> Words {
         let values = Self::turn(values);
         let mut largest = 0.0;
         let mut index = 0;

@@ -116,6 +116,7 @@ macro_rules! access {
 access! {
     f32: "b32" reg32;
     u32: "b32" reg32;
+    u16: "b16" reg16;
 }
 
 #[cfg(target_arch = "nvptx64")]

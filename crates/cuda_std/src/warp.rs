@@ -35,18 +35,23 @@ pub fn shuffle_xor_bits(bits: u32, lane_mask: u32) -> u32 {
     }
 }
 
-/// A value that is the same in every lane: lane 0's. The compiler then knows that what depends on it is the same too, a branch
-/// for one.
+/// The value that lane `from` holds.
 #[inline(always)]
-pub fn uniform(value: u32) -> u32 {
+pub fn shuffle(value: f32, from: u32) -> f32 {
+    f32::from_bits(shuffle_bits(value.to_bits(), from))
+}
+
+/// [`shuffle`] for 32 bits of anything.
+#[inline(always)]
+pub fn shuffle_bits(bits: u32, from: u32) -> u32 {
     #[cfg(target_arch = "nvptx64")]
     {
         let result: u32;
         // SAFETY: shfl.sync with a full member mask, as above.
         unsafe {
             core::arch::asm!(
-                "shfl.sync.idx.b32 {}, {}, 0, 31, -1;",
-                out(reg32) result, in(reg32) value,
+                "shfl.sync.idx.b32 {}, {}, {}, 31, -1;",
+                out(reg32) result, in(reg32) bits, in(reg32) from,
                 options(nomem, nostack)
             );
         }
@@ -54,9 +59,16 @@ pub fn uniform(value: u32) -> u32 {
     }
     #[cfg(not(target_arch = "nvptx64"))]
     {
-        let _ = value;
+        let _ = (bits, from);
         crate::device_only()
     }
+}
+
+/// A value that is the same in every lane: lane 0's. The compiler then knows that what depends on it is the same too, a branch
+/// for one.
+#[inline(always)]
+pub fn uniform(value: u32) -> u32 {
+    shuffle_bits(value, 0)
 }
 
 /// Whether `condition` is true in some lane.

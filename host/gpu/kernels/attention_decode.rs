@@ -62,14 +62,11 @@ pub struct AttentionScratch {
 impl AttentionScratch {
     /// For a model's heads and a number of splits.
     pub fn new(n_heads: usize, n_kv_heads: usize, head_dim: usize, n_splits: usize) -> AttentionScratch {
-        let rows = n_kv_heads * blocks_per_kv_head(n_heads, n_kv_heads);
-        AttentionScratch { parts: rows * n_splits * HEADS * (head_dim + 2), arrivals: rows }
+        // For blocks of few heads and of many, whichever the cache's type takes.
+        let rows = |heads: usize| n_kv_heads * (n_heads / n_kv_heads).div_ceil(heads);
+        let parts = |heads: usize| rows(heads) * n_splits * heads * (head_dim + 2);
+        AttentionScratch { parts: parts(LANES_HEADS).max(parts(TENSOR_HEADS)), arrivals: rows(LANES_HEADS) }
     }
-}
-
-/// A block serves up to [`HEADS`] query heads.
-fn blocks_per_kv_head(n_heads: usize, n_kv_heads: usize) -> usize {
-    (n_heads / n_kv_heads).div_ceil(HEADS)
 }
 
 /// How attention in decoding is split while the number of keys that it sees stays within a bound. A captured launch is good
@@ -87,7 +84,7 @@ pub struct KeySplits {
 /// computes on some 200 keys.
 const UNSPLIT: usize = 256;
 
-/// Keys that are worth a block of their own: two or three tiles for each of its warps, so that loads overlap computing.
+/// Keys that are worth a block of their own: a tile on tensor cores for each of its eight warps, all loaded at once.
 const KEYS_PER_SPLIT: usize = 128;
 
 /// Blocks that a multiprocessor has room for at a time, by their registers. More would run one after another.
@@ -101,7 +98,7 @@ impl KeySplits {
         if most_keys == UNSPLIT {
             return KeySplits { n_splits: 1, most_keys };
         }
-        let blocks = n_kv_heads * blocks_per_kv_head(n_heads, n_kv_heads);
+        let blocks = n_kv_heads * (n_heads / n_kv_heads).div_ceil(TENSOR_HEADS);
         let room = (BLOCKS_PER_MULTIPROCESSOR * n_multiprocessors / blocks).clamp(1, MAX_SPLITS as usize);
         KeySplits { n_splits: room.min(most_keys / KEYS_PER_SPLIT), most_keys }
     }
@@ -134,7 +131,8 @@ impl Gpu {
             expect_len("parts", operands.parts, scratch.parts);
             expect_len("arrivals", operands.arrivals, scratch.arrivals);
         }
-        let grid = [count(blocks_per_kv_head(n_heads, n_kv_heads)), count(n_splits), count(n_kv_heads)];
+        let heads = heads(8 * cache_type.bytes(1, 32) / 32, head_dim);
+        let grid = [count((n_heads / n_kv_heads).div_ceil(heads)), count(n_splits), count(n_kv_heads)];
         let launch = Launch::new(grid, BLOCK).early();
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
