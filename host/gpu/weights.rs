@@ -197,10 +197,14 @@ pub fn arrange(tensor_type: TensorType, blocks: &[u8]) -> Vec<u8> {
     let block_bytes = tensor_type.block_bytes() as usize;
     let n_blocks = blocks.len() / block_bytes;
     let mut arranged = vec![0; blocks.len()];
-    for PlaneOf { plane: Plane { offset, size }, start } in planes(tensor_type, n_blocks) {
+    for PlaneOf { plane: Plane { offset, size, order }, start } in planes(tensor_type, n_blocks) {
         let fields = arranged[start..start + n_blocks * size].chunks_exact_mut(size);
-        for (field, block) in fields.zip(blocks.chunks_exact(block_bytes)) {
-            field.copy_from_slice(&block[offset..offset + size]);
+        for (arranged, block) in fields.zip(blocks.chunks_exact(block_bytes)) {
+            let field = &block[offset..offset + size];
+            for (byte, arranged) in arranged.iter_mut().enumerate() {
+                // SAFETY: the field has `size` bytes, of which this is one.
+                *arranged = unsafe { order.byte(field.as_ptr(), byte) };
+            }
         }
     }
     arranged

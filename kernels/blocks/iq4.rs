@@ -32,7 +32,7 @@ pub struct Iq4Xs;
 
 impl Block for Iq4Nl {
     const ELEMENTS: usize = 32;
-    const PLANES: &'static [Plane] = &[Plane { offset: 2, size: 16 }, Plane { offset: 0, size: 2 }];
+    const PLANES: &'static [Plane] = &[Plane::new(2, 16), Plane::new(0, 2)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, d, ..]): Fields, group: usize) -> [f32; GROUP] {
@@ -65,7 +65,7 @@ impl Packed for Iq4Nl {
 
 impl Block for Iq4Xs {
     const ELEMENTS: usize = 256;
-    const PLANES: &'static [Plane] = &[Plane { offset: 8, size: 128 }, Plane { offset: 0, size: 8 }];
+    const PLANES: &'static [Plane] = &[Plane::new(8, 128), Plane::new(0, 8)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, d, ..]): Fields, group: usize) -> [f32; GROUP] {

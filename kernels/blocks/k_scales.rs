@@ -1,28 +1,57 @@
 //! The packed scales and minima of Q4_K and Q5_K: eight of each, 6 bits wide, in 12 bytes.
+//!
+//! On the device these are three words, made so that the scale and the minimum of run `r` are found by turning the words to the
+//! right by 4 r bits, whichever run it is:
+//!
+//! | word, turned | bits | are |
+//! |---|---|---|
+//! | 0 | 0–3 | the scale's lower four |
+//! | 1 | 2–5 | the minimum's lower four |
+//! | 2 | 4–5, 6–7 | the scale's upper two, the minimum's upper two |
+//!
+//! So a scale is two masks away, and so is four times a minimum.
 
-/// Scale and minimum of the 32 values `index`, 0 to 7: the first four in the low six bits of bytes 0–3 and 4–7; the other
+/// Scale and minimum of run `run` in a file's 12 bytes: the first four in the low six bits of bytes 0–3 and 4–7; the other
 /// four with their low halves in bytes 8–11 and their upper two bits on top of bytes 0–3 and 4–7.
-#[inline(always)]
-pub unsafe fn scale_and_minimum(packed: *const u8, index: usize) -> (f32, f32) {
+unsafe fn in_file(packed: *const u8, run: usize) -> (u32, u32) {
     let byte = |at: usize| u32::from(unsafe { *packed.add(at) });
-    let (scale, minimum) = if index < 4 {
-        (byte(index) & 63, byte(index + 4) & 63)
+    if run < 4 {
+        (byte(run) & 63, byte(run + 4) & 63)
     } else {
-        let low = byte(index + 4);
-        (low & 15 | byte(index - 4) >> 6 << 4, low >> 4 | byte(index) >> 6 << 4)
-    };
-    (scale as f32, minimum as f32)
+        let low = byte(run + 4);
+        (low & 15 | byte(run - 4) >> 6 << 4, low >> 4 | byte(run) >> 6 << 4)
+    }
 }
 
-/// The scales of the neighbouring runs `2 · pair` and `2 · pair + 1`, and their minima, from the three words: four bytes of
-/// which the lower two count.
-#[inline(always)]
-pub fn pair_of_runs(words: [u32; 3], pair: u32) -> (u32, u32) {
-    let shift = pair % 2 * 16;
-    let [scales, minima, more] = words.map(|word| word >> shift);
-    if pair < 2 {
-        (scales & 0x3f3f, minima & 0x3f3f)
-    } else {
-        (more & 0x0f0f | scales >> 2 & 0x3030, more >> 4 & 0x0f0f | minima >> 2 & 0x3030)
+/// The device's words from the file's 12 bytes.
+pub unsafe fn pack(packed: *const u8) -> [u32; 3] {
+    let mut words = [0; 3];
+    let mut run = 0;
+    while run < 8 {
+        let (scale, minimum) = unsafe { in_file(packed, run) };
+        let parts = [scale & 15, (minimum & 15) << 2, (scale >> 4) << 4 | (minimum >> 4) << 6];
+        let mut word = 0;
+        while word < 3 {
+            words[word] |= parts[word].rotate_left(4 * run as u32);
+            word += 1;
+        }
+        run += 1;
     }
+    words
+}
+
+/// The scale of run `run`, and four times its minimum.
+#[inline(always)]
+pub fn scale_and_four_minima(words: [u32; 3], run: u32) -> (u32, u32) {
+    let [scales, minima, upper] = words.map(|word| word.rotate_right(4 * run));
+    (scales & 0x0f | upper & 0x30, minima & 0x3c | upper & 0xc0)
+}
+
+/// Scale and minimum of run `run` of a block's 16 bytes on the device, which are 4-byte aligned.
+#[inline(always)]
+pub unsafe fn scale_and_minimum(header: *const u8, run: usize) -> (f32, f32) {
+    let words = header.cast::<u32>();
+    let words = unsafe { [*words.add(1), *words.add(2), *words.add(3)] };
+    let (scale, four_minima) = scale_and_four_minima(words, run as u32);
+    (scale as f32, (four_minima / 4) as f32)
 }

@@ -16,6 +16,7 @@ mod iq4;
 mod k_scales;
 mod look_up;
 mod mxfp4;
+mod order;
 mod q2_k;
 mod q3_k;
 mod q4;
@@ -27,6 +28,8 @@ mod q8;
 mod run;
 
 use core::marker::PhantomData;
+
+pub use order::Order;
 
 use cuda_std::{
     F16, float, grid, kernel,
@@ -61,6 +64,19 @@ pub struct Plane {
     pub offset: usize,
     /// Its bytes.
     pub size: usize,
+    /// How its bits lie on the device.
+    pub order: Order,
+}
+
+impl Plane {
+    /// A field whose bytes are as in the file.
+    const fn new(offset: usize, size: usize) -> Plane {
+        Plane::ordered(offset, size, Order::File)
+    }
+
+    const fn ordered(offset: usize, size: usize, order: Order) -> Plane {
+        Plane { offset, size, order }
+    }
 }
 
 /// Bytes of a block with these fields.
@@ -100,8 +116,6 @@ pub trait Block: Copy {
 pub trait Packed: Block {
     /// Values that a lane takes at a time.
     const CHUNK: u32;
-    /// As [`Dot::AHEAD`].
-    const AHEAD: bool = true;
     /// A chunk's weights, as loaded.
     type Bits: Copy;
     /// The activations beside a chunk.
@@ -171,11 +185,16 @@ impl Planes {
         unsafe { load_constant_4(self.0[plane].cast::<u32>().add(index as usize))[0] }
     }
 
+    /// The 2 bytes `index` of a plane.
+    #[inline(always)]
+    unsafe fn half(self, plane: usize, index: u32) -> u32 {
+        unsafe { load_constant_2(self.0[plane].cast::<u16>().add(index as usize))[0] }
+    }
+
     /// The half-precision number `index` of a plane.
     #[inline(always)]
     unsafe fn f16(self, plane: usize, index: u32) -> f32 {
-        let [bits] = unsafe { load_constant_2(self.0[plane].cast::<u16>().add(index as usize)) };
-        F16::from_bits(bits as u16).to_f32()
+        F16::from_bits(unsafe { self.half(plane, index) } as u16).to_f32()
     }
 
     /// Byte `index` of a plane.
@@ -231,7 +250,6 @@ struct Exact<B, S> {
 
 impl<B: Block, S: Source> Dot for Exact<B, S> {
     const CHUNK: u32 = GROUP as u32;
-    const AHEAD: bool = false;
     type Bits = [f32; GROUP];
     type X = [[f32; 4]; 2];
     type Activations = S::Staged;
@@ -286,7 +304,6 @@ struct Integers<B> {
 
 impl<B: Packed> Dot for Integers<B> {
     const CHUNK: u32 = B::CHUNK;
-    const AHEAD: bool = B::AHEAD;
     type Bits = B::Bits;
     type X = B::X;
     type Activations = Q8;
@@ -360,15 +377,24 @@ unsafe fn dequantise<B: Block>(weights: *const u8, n_blocks: u32, first_block: u
     unsafe { *out.add(group as usize * GROUP).cast::<Vector16>() = halves }
 }
 
-/// Takes one field out of a file's blocks: plane[b · size + i] = blocks[b · block_bytes + offset + i], for each of
-/// `n_blocks` blocks and `size` bytes.
+/// Takes one field out of a file's blocks: plane[b · size + i] = byte i of the field at blocks[b · block_bytes + offset] in the
+/// order of number `order`, for each of `n_blocks` blocks and `size` bytes.
 ///
 /// One thread a byte. Launch: grid (⌈n_blocks · size ÷ BLOCK⌉), block ([`BLOCK`]).
 ///
 /// # Safety
-/// - `blocks` is `n_blocks` blocks of `block_bytes`, `plane` has room for as many fields; `size ≥ 1`, `offset + size ≤ block_bytes`.
+/// - `blocks` is `n_blocks` blocks of `block_bytes`, `plane` has room for as many fields; `size ≥ 1`, `offset + size ≤ block_bytes`;
+///   the order is that of a field of this size.
 #[kernel]
-pub unsafe fn arrange(blocks: *const u8, plane: *mut u8, n_blocks: u32, block_bytes: u32, offset: u32, size: u32) {
+pub unsafe fn arrange(
+    blocks: *const u8,
+    plane: *mut u8,
+    n_blocks: u32,
+    block_bytes: u32,
+    offset: u32,
+    size: u32,
+    order: u32,
+) {
     let index = thread::index_1d();
     if index >= n_blocks * size {
         return;
@@ -376,7 +402,8 @@ pub unsafe fn arrange(blocks: *const u8, plane: *mut u8, n_blocks: u32, block_by
     // SAFETY: by the launch contract; said here so that no division is guarded by a panic.
     unsafe { core::hint::assert_unchecked(size > 0) }
     let (block, byte) = (index / size, index % size);
-    unsafe { *plane.add(index as usize) = *blocks.add((block * block_bytes + offset + byte) as usize) }
+    let order = Order::of(order);
+    unsafe { *plane.add(index as usize) = order.byte(blocks.add((block * block_bytes + offset) as usize), byte as usize) }
 }
 
 /// The kernels of one block format, and what their launcher must know.
@@ -463,17 +490,17 @@ macro_rules! formats {
 }
 
 formats! {
-    "Q4_0", q4::Q4_0: gemv_q4_0[2] gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0;
-    "Q4_1", q4::Q4_1: gemv_q4_1[2] gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1;
-    "Q5_0", q5::Q5_0: gemv_q5_0[2] gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0;
-    "Q5_1", q5::Q5_1: gemv_q5_1[2] gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1;
+    "Q4_0", q4::Q4_0: gemv_q4_0[3] gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0;
+    "Q4_1", q4::Q4_1: gemv_q4_1[3] gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1;
+    "Q5_0", q5::Q5_0: gemv_q5_0[3] gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0;
+    "Q5_1", q5::Q5_1: gemv_q5_1[3] gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1;
     "Q8_0", q8::Q8_0: gemv_q8_0[2] gemv_exact_q8_0 embedding_q8_0 dequantise_q8_0;
     "Q2_K", q2_k::Q2K: gemv_q2_k[2] gemv_exact_q2_k embedding_q2_k dequantise_q2_k;
-    "Q3_K", q3_k::Q3K: gemv_q3_k[1] gemv_exact_q3_k embedding_q3_k dequantise_q3_k;
+    "Q3_K", q3_k::Q3K: gemv_q3_k[2] gemv_exact_q3_k embedding_q3_k dequantise_q3_k;
     "Q4_K", q4_k::Q4K: gemv_q4_k[2] gemv_exact_q4_k embedding_q4_k dequantise_q4_k;
-    "Q5_K", q5_k::Q5K: gemv_q5_k[1] gemv_exact_q5_k embedding_q5_k dequantise_q5_k;
+    "Q5_K", q5_k::Q5K: gemv_q5_k[2] gemv_exact_q5_k embedding_q5_k dequantise_q5_k;
     "Q6_K", q6_k::Q6K: gemv_q6_k[2] gemv_exact_q6_k embedding_q6_k dequantise_q6_k;
-    "IQ4_NL", iq4::Iq4Nl: gemv_iq4_nl[2] gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl;
+    "IQ4_NL", iq4::Iq4Nl: gemv_iq4_nl[3] gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl;
     "IQ4_XS", iq4::Iq4Xs: gemv_iq4_xs[2] gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs;
-    "MXFP4", mxfp4::Mxfp4: gemv_mxfp4[2] gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4;
+    "MXFP4", mxfp4::Mxfp4: gemv_mxfp4[3] gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4;
 }

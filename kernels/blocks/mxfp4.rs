@@ -34,7 +34,7 @@ fn half_scale(exponent: u32) -> f32 {
 
 impl Block for Mxfp4 {
     const ELEMENTS: usize = 32;
-    const PLANES: &'static [Plane] = &[Plane { offset: 1, size: 16 }, Plane { offset: 0, size: 1 }];
+    const PLANES: &'static [Plane] = &[Plane::new(1, 16), Plane::new(0, 1)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, exponent, ..]): Fields, group: usize) -> [f32; GROUP] {

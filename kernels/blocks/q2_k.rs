@@ -23,7 +23,7 @@ pub unsafe fn two_bits(qs: *const u8, group: usize, index: usize) -> u8 {
 impl Block for Q2K {
     const ELEMENTS: usize = 256;
     const PLANES: &'static [Plane] =
-        &[Plane { offset: 16, size: 64 }, Plane { offset: 0, size: 16 }, Plane { offset: 80, size: 4 }];
+        &[Plane::new(16, 64), Plane::new(0, 16), Plane::new(80, 4)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, scales, d, _]): Fields, group: usize) -> [f32; GROUP] {
@@ -62,7 +62,6 @@ impl FourRuns {
 
 impl Packed for Q2K {
     const CHUNK: u32 = 64;
-    const AHEAD: bool = false;
     type Bits = ([u32; 4], [u32; 2], u32);
     type X = FourRuns;
 

@@ -20,10 +20,10 @@ pub struct Q3K;
 impl Block for Q3K {
     const ELEMENTS: usize = 256;
     const PLANES: &'static [Plane] = &[
-        Plane { offset: 32, size: 64 },
-        Plane { offset: 0, size: 32 },
-        Plane { offset: 96, size: 12 },
-        Plane { offset: 108, size: 2 },
+        Plane::new(32, 64),
+        Plane::new(0, 32),
+        Plane::new(96, 12),
+        Plane::new(108, 2),
     ];
 
     #[inline(always)]
@@ -43,7 +43,6 @@ impl Block for Q3K {
 
 impl Packed for Q3K {
     const CHUNK: u32 = 64;
-    const AHEAD: bool = false;
     type Bits = ([u32; 4], [u32; 4], [u32; 3], f32);
     type X = FourRuns;
 

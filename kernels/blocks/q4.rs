@@ -2,7 +2,7 @@
 
 use super::{
     Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16,
-    run::{Pair, high_halves, low_halves},
+    run::Pair,
 };
 use crate::gemv::activations::Q8;
 
@@ -23,7 +23,7 @@ pub unsafe fn nibble(qs: *const u8, group: usize, index: usize) -> u32 {
 
 impl Block for Q4_0 {
     const ELEMENTS: usize = 32;
-    const PLANES: &'static [Plane] = &[Plane { offset: 2, size: 16 }, Plane { offset: 0, size: 2 }];
+    const PLANES: &'static [Plane] = &[Plane::new(2, 16), Plane::new(0, 2)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, d, ..]): Fields, group: usize) -> [f32; GROUP] {
@@ -49,13 +49,13 @@ impl Packed for Q4_0 {
 
     #[inline(always)]
     fn dot((qs, d): Self::Bits, x: &Pair, sum: f32) -> f32 {
-        x.with_offset(d, x.dot(low_halves(qs, [0; 4]), high_halves(qs, [0; 4])), -8.0, sum)
+        x.with_offset(d, x.dot_nibbles(qs), -8.0, sum)
     }
 }
 
 impl Block for Q4_1 {
     const ELEMENTS: usize = 32;
-    const PLANES: &'static [Plane] = &[Plane { offset: 4, size: 16 }, Plane { offset: 0, size: 4 }];
+    const PLANES: &'static [Plane] = &[Plane::new(4, 16), Plane::new(0, 4)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, d, ..]): Fields, group: usize) -> [f32; GROUP] {
@@ -81,6 +81,6 @@ impl Packed for Q4_1 {
 
     #[inline(always)]
     fn dot((qs, dm): Self::Bits, x: &Pair, sum: f32) -> f32 {
-        x.with_minimum(dm, x.dot(low_halves(qs, [0; 4]), high_halves(qs, [0; 4])), sum)
+        x.with_minimum(dm, x.dot_nibbles(qs), sum)
     }
 }

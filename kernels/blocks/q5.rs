@@ -1,8 +1,8 @@
-//! Q5_0 and Q5_1: 32 integers of 5 bits. The low four lie as in Q4_0; bit `i` of a little-endian word is the fifth of
-//! value `i`.
+//! Q5_0 and Q5_1: 32 integers of 5 bits. The low four lie as in Q4_0; in the file bit `i` of a little-endian word is the
+//! fifth of value `i`.
 
 use super::{
-    Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16,
+    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight, load_f16,
     q4::nibble,
     run::{Pair, high_halves, low_halves},
 };
@@ -16,29 +16,27 @@ pub struct Q5_0;
 #[derive(Clone, Copy)]
 pub struct Q5_1;
 
-/// The 5-bit integer of value `8 · group + index`.
+/// The 5-bit integer of value `8 · group + index`, `fifths` being the word's bytes as [`Order`] has them.
 #[inline(always)]
-unsafe fn integer(qs: *const u8, fifths: *const u8, group: usize, index: usize) -> u32 {
-    let high = unsafe { *fifths.add(group) } >> index & 1;
+pub unsafe fn integer(qs: *const u8, fifths: *const u8, group: usize, index: usize) -> u32 {
+    let value = group * GROUP + index;
+    let high = unsafe { *fifths.add(value % 4) } >> (value / 4) & 1;
     unsafe { nibble(qs, group, index) | u32::from(high) << 4 }
-}
-
-/// The four bits from bit `first` of `word` on as bit 4 of a byte each.
-#[inline(always)]
-fn spread(word: u32, first: u32) -> u32 {
-    // Bit i goes to bit 8i + 4 by the factor's bit 7i + 4; the sixteen products land on different bits.
-    ((word >> first & 15) * 0x0204_0810) & 0x1010_1010
 }
 
 /// The fifth bits of 32 values as bit 4 of a byte each: those of values 0 to 15, then of 16 to 31, four to a word.
 #[inline(always)]
 fn fifth_bits(word: u32) -> ([u32; 4], [u32; 4]) {
-    ([0, 4, 8, 12].map(|first| spread(word, first)), [16, 20, 24, 28].map(|first| spread(word, first)))
+    let of_each_byte = |word: u32| word & 0x1010_1010;
+    (
+        [word << 4, word << 3, word << 2, word << 1].map(of_each_byte),
+        [word, word >> 1, word >> 2, word >> 3].map(of_each_byte),
+    )
 }
 
 /// Σ q · x over a block.
 #[inline(always)]
-fn dot(qs: [u32; 4], fifths: u32, x: &Pair) -> f32 {
+pub fn dot(qs: [u32; 4], fifths: u32, x: &Pair) -> f32 {
     let (low, high) = fifth_bits(fifths);
     x.dot(low_halves(qs, low), high_halves(qs, high))
 }
@@ -46,7 +44,7 @@ fn dot(qs: [u32; 4], fifths: u32, x: &Pair) -> f32 {
 impl Block for Q5_0 {
     const ELEMENTS: usize = 32;
     const PLANES: &'static [Plane] =
-        &[Plane { offset: 6, size: 16 }, Plane { offset: 2, size: 4 }, Plane { offset: 0, size: 2 }];
+        &[Plane::new(6, 16), Plane::ordered(2, 4, Order::Fifth), Plane::new(0, 2)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, fifths, d, _]): Fields, group: usize) -> [f32; GROUP] {
@@ -79,7 +77,7 @@ impl Packed for Q5_0 {
 impl Block for Q5_1 {
     const ELEMENTS: usize = 32;
     const PLANES: &'static [Plane] =
-        &[Plane { offset: 8, size: 16 }, Plane { offset: 4, size: 4 }, Plane { offset: 0, size: 4 }];
+        &[Plane::new(8, 16), Plane::ordered(4, 4, Order::Fifth), Plane::new(0, 4)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, fifths, d, _]): Fields, group: usize) -> [f32; GROUP] {

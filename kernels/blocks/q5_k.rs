@@ -1,58 +1,56 @@
 //! Q5_K: 256 integers of 5 bits, in 8 runs of 32 with a 6-bit scale and minimum each.
 
 use super::{
-    Block, Fields, GROUP, Packed, Plane, Planes, eight,
+    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
     k_scales::scale_and_minimum,
     load_f16,
-    q4_k::TwoHalves,
-    run::{high_halves, low_halves},
+    q4_k::OfRun,
+    q5::{dot, integer},
 };
 use crate::gemv::activations::Q8;
 
-/// `d`, `dmin` (f16), 12 bytes of scales and minima, 32 bytes of fifth bits (bit `r` of byte `l` belongs to value `l` of run
-/// `r`), then 128 bytes as in Q4_K: value = d · scale · q − dmin · minimum.
+/// `d`, `dmin` (f16), 12 bytes of scales and minima, 32 bytes of fifth bits, then 128 bytes as in Q4_K:
+/// value = d · scale · q − dmin · minimum. In the file bit `r` of byte `l` of the fifth bits belongs to value `l` of run `r`.
 #[derive(Clone, Copy)]
 pub struct Q5K;
 
 impl Block for Q5K {
     const ELEMENTS: usize = 256;
-    const PLANES: &'static [Plane] =
-        &[Plane { offset: 48, size: 128 }, Plane { offset: 16, size: 32 }, Plane { offset: 0, size: 16 }];
+    const PLANES: &'static [Plane] = &[
+        Plane::ordered(48, 128, Order::Nibbles),
+        Plane::ordered(16, 32, Order::Fifths),
+        Plane::ordered(0, 16, Order::Scales),
+    ];
 
     #[inline(always)]
-    unsafe fn values(Fields([qs, fifths, d, _]): Fields, group: usize) -> [f32; GROUP] {
+    unsafe fn values(Fields([qs, fifths, header, _]): Fields, group: usize) -> [f32; GROUP] {
         let run = group / 4;
-        let (scale, minimum) = unsafe { scale_and_minimum(d.add(4), run) };
-        let (d, dmin) = unsafe { (load_f16(d), load_f16(d.add(2))) };
+        let (scale, minimum) = unsafe { scale_and_minimum(header, run) };
+        let (d, dmin) = unsafe { (load_f16(header), load_f16(header.add(2))) };
         let (scale, minimum) = (d * scale, dmin * minimum);
-        let first = group % 4 * GROUP;
-        let (fifths, qs) = unsafe { (fifths.add(first), qs.add(run / 2 * 32 + first)) };
-        eight(|index| {
-            let (low, high) = unsafe { (*qs.add(index) >> (run % 2 * 4) & 15, *fifths.add(index) >> run & 1) };
-            scale * f32::from(low | high << 4) - minimum
-        })
+        let (qs, fifths) = unsafe { (qs.add(16 * run), fifths.add(4 * run)) };
+        eight(|index| scale * unsafe { integer(qs, fifths, group % 4, index) } as f32 - minimum)
     }
 }
 
+/// A chunk is a run.
 impl Packed for Q5K {
     const CHUNK: u32 = 32;
-    const AHEAD: bool = false;
-    type Bits = ([u32; 4], [u32; 4], [u32; 4]);
-    type X = TwoHalves;
+    type Bits = ([u32; 4], u32, [u32; 4]);
+    type X = OfRun;
 
     #[inline(always)]
     unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
-        unsafe { (planes.stream(0, chunk), planes.sixteen(1, chunk / 8 * 2 + chunk % 2), planes.sixteen(2, chunk / 8)) }
+        unsafe { (planes.stream(0, chunk), planes.word(1, chunk), planes.sixteen(2, chunk / 8)) }
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> TwoHalves {
-        unsafe { TwoHalves::of(staged, chunk) }
+    unsafe fn x(staged: Q8, chunk: u32) -> OfRun {
+        unsafe { OfRun::of(staged, chunk) }
     }
 
     #[inline(always)]
-    fn dot((qs, fifths, header): Self::Bits, x: &TwoHalves, sum: f32) -> f32 {
-        let fifth = |run: u32| fifths.map(|word| word >> run << 4 & 0x1010_1010);
-        x.dot(low_halves(qs, fifth(2 * x.pair)), high_halves(qs, fifth(2 * x.pair + 1)), header, sum)
+    fn dot((qs, fifths, header): Self::Bits, x: &OfRun, sum: f32) -> f32 {
+        x.scaled(header, dot(qs, fifths, &x.pair), sum)
     }
 }

@@ -2,7 +2,7 @@
 
 use cuda_std::float;
 
-use super::{Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16, run::dot_signed};
+use super::{Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16, run::Pair};
 use crate::gemv::activations::Q8;
 
 /// `d` (f16), then 32 `i8`: value = d · q.
@@ -11,40 +11,34 @@ pub struct Q8_0;
 
 impl Block for Q8_0 {
     const ELEMENTS: usize = 32;
-    const PLANES: &'static [Plane] = &[Plane { offset: 2, size: 32 }, Plane { offset: 0, size: 2 }];
+    const PLANES: &'static [Plane] = &[Plane::new(2, 16), Plane::new(18, 16), Plane::new(0, 2)];
 
     #[inline(always)]
-    unsafe fn values(Fields([qs, d, ..]): Fields, group: usize) -> [f32; GROUP] {
+    unsafe fn values(Fields([low, high, d, _]): Fields, group: usize) -> [f32; GROUP] {
         let d = unsafe { load_f16(d) };
-        let qs = unsafe { qs.add(group * GROUP) };
+        let qs = unsafe { if group < 2 { low } else { high }.add(group % 2 * GROUP) };
         eight(|index| d * f32::from(unsafe { *qs.add(index) } as i8))
     }
 }
 
-/// Sixteen activations and their scale.
-pub struct X {
-    integers: [u32; 4],
-    scale: f32,
-}
-
-/// A chunk is half a block.
+/// A chunk is a block, its two halves from planes of their own.
 impl Packed for Q8_0 {
-    const CHUNK: u32 = 16;
-    type Bits = ([u32; 4], f32);
-    type X = X;
+    const CHUNK: u32 = 32;
+    type Bits = ([u32; 4], [u32; 4], f32);
+    type X = Pair;
 
     #[inline(always)]
     unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
-        unsafe { (planes.stream(0, chunk), planes.f16(1, chunk / 2)) }
+        unsafe { (planes.stream(0, chunk), planes.stream(1, chunk), planes.f16(2, chunk)) }
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> X {
-        unsafe { X { integers: staged.integers(chunk), scale: staged.scale(chunk).scale } }
+    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+        unsafe { Pair::of(staged, chunk) }
     }
 
     #[inline(always)]
-    fn dot((qs, d): Self::Bits, x: &X, sum: f32) -> f32 {
-        float::fma(d * x.scale, dot_signed(qs, x.integers) as f32, sum)
+    fn dot((low, high, d): Self::Bits, x: &Pair, sum: f32) -> f32 {
+        float::fma(d, x.dot_signed(low, high), sum)
     }
 }

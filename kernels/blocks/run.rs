@@ -24,6 +24,33 @@ impl Pair {
         }
     }
 
+    /// Σ q · x of each run's integers, without the activations' scale. The weights' are without sign.
+    #[inline(always)]
+    pub fn products(&self, low: [u32; 4], high: [u32; 4]) -> [f32; 2] {
+        [dot_unsigned(low, self.integers[0]) as f32, dot_unsigned(high, self.integers[1]) as f32]
+    }
+
+    /// The activations' scale of a run.
+    #[inline(always)]
+    pub fn scale(&self, run: usize) -> f32 {
+        self.scales[run].scale
+    }
+
+    /// Σ x of each run.
+    #[inline(always)]
+    pub fn sums(&self) -> [f32; 2] {
+        self.scales.map(|scale| scale.sum)
+    }
+
+    /// Σ q · x, the integers being the halves of sixteen bytes: the low ones of the first run, the high ones of the second.
+    #[inline(always)]
+    pub fn dot_nibbles(&self, qs: [u32; 4]) -> f32 {
+        let low = dot_unsigned(qs.map(|word| word & 0x0f0f_0f0f), self.integers[0]) as f32;
+        // Sixteen times as large, for want of a shift.
+        let high = dot_unsigned(qs.map(|word| word & 0xf0f0_f0f0), self.integers[1]) as f32;
+        float::fma(high, self.scales[1].scale * 0.0625, low * self.scales[0].scale)
+    }
+
     /// Σ q · x, the integers being without sign.
     #[inline(always)]
     pub fn dot(&self, low: [u32; 4], high: [u32; 4]) -> f32 {
@@ -43,7 +70,7 @@ impl Pair {
 
     /// Σ x.
     #[inline(always)]
-    fn sum(&self) -> f32 {
+    pub fn sum(&self) -> f32 {
         self.scales[0].sum + self.scales[1].sum
     }
 

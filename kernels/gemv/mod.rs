@@ -5,9 +5,10 @@
 //!
 //! Time is the reading of the weights, and everything serves that:
 //!
-//! - A warp takes four rows at once. At each step every lane loads one *chunk* of each, 16 bytes in most formats, neighbouring
-//!   lanes neighbouring chunks; the four loads of the next step, of the next rows too, are under way while it multiplies. The
-//!   activations beside a chunk are fetched once for the four rows.
+//! - A warp takes four rows at once. At each step every lane has one *chunk* of each, 16 bytes in most formats, neighbouring
+//!   lanes neighbouring chunks. As soon as a row's chunk is multiplied the row's next one is loaded, or the first one of the
+//!   row that follows, into the same registers: these are few, so many warps fit beside each other, and what they have under
+//!   way together keeps the memory busy. The activations beside a chunk are fetched once for the four rows.
 //! - Rows that are long and few are split: 2^`split` warps of a block take turns over the chunks of the same rows, and the
 //!   first of them adds up. Which split and how many blocks suit a shape is the launcher's table.
 //! - The first loads are issued before the kernel waits for its predecessor in the stream: weights depend on nothing.
@@ -71,9 +72,6 @@ pub struct Operands {
 pub trait Dot: Copy {
     /// Values of a chunk.
     const CHUNK: u32;
-    /// Whether the next step's chunks are loaded before this one's are multiplied: where a chunk is few registers. Where it is
-    /// many, more warps fit beside each other instead.
-    const AHEAD: bool;
     /// A chunk's weights, as loaded.
     type Bits: Copy;
     /// The activations beside a chunk, and what else a chunk's place in its row decides.
@@ -252,25 +250,31 @@ pub unsafe fn gemv<D: Dot>(operands: Operands) {
         loop {
             let ahead = chunk + stride;
             let more = ahead - lane < chunks;
-            let load_next = |bits| {
-                if more {
-                    unsafe { load(matrix, rows, within(ahead)) }
-                } else if last {
-                    bits
-                } else {
-                    unsafe { load(matrix, next_rows, within(first)) }
-                }
+            let ([a, b, c, d], next) =
+                if more { (rows.starts, within(ahead)) } else { (next_rows.starts, within(first)) };
+            let loads = more || !last;
+            let x = unsafe { D::x(activations, within(chunk)) };
+            // In a row's last step some lanes have another's chunk, which does not count.
+            let add = |bits, sum: f32| {
+                let with = D::dot(bits, &x, sum);
+                if chunk < chunks { with } else { sum }
             };
-            let early = if D::AHEAD { load_next(bits) } else { bits };
-            if chunk < chunks {
-                let x = unsafe { D::x(activations, chunk) };
-                sums[0] = D::dot(bits.a, &x, sums[0]);
-                sums[1] = D::dot(bits.b, &x, sums[1]);
-                sums[2] = D::dot(bits.c, &x, sums[2]);
-                sums[3] = D::dot(bits.d, &x, sums[3]);
+            sums[0] = add(bits.a, sums[0]);
+            if loads {
+                bits.a = unsafe { matrix.load(a + next) };
             }
-            let next = if D::AHEAD { early } else { load_next(bits) };
-            bits = next;
+            sums[1] = add(bits.b, sums[1]);
+            if loads {
+                bits.b = unsafe { matrix.load(b + next) };
+            }
+            sums[2] = add(bits.c, sums[2]);
+            if loads {
+                bits.c = unsafe { matrix.load(c + next) };
+            }
+            sums[3] = add(bits.d, sums[3]);
+            if loads {
+                bits.d = unsafe { matrix.load(d + next) };
+            }
             if !more {
                 break;
             }

@@ -44,7 +44,8 @@ impl Gpu {
         let n_blocks = blocks.len() / bytes;
         for (plane, field) in targets(tensor_type, part, first..first + n_blocks) {
             let grid = [count(plane.len().div_ceil(BLOCK as usize)), 1, 1];
-            let arguments = (blocks, &*plane, count(n_blocks), count(bytes), count(field.offset), count(field.size));
+            let (offset, size) = (count(field.offset), count(field.size));
+            let arguments = (blocks, &*plane, count(n_blocks), count(bytes), offset, size, field.order as u32);
             // SAFETY: `plane` has room for a field of each of the blocks; the field lies within a block.
             unsafe { self.launch(arrange, grid, BLOCK, arguments)? }
         }
