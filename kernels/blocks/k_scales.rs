@@ -25,19 +25,16 @@ unsafe fn in_file(packed: *const u8, run: usize) -> (u32, u32) {
 
 /// The device's words from the file's 12 bytes.
 pub unsafe fn pack(packed: *const u8) -> [u32; 3] {
-    let mut words = [0; 3];
-    let mut run = 0;
+    let (mut scales, mut minima, mut upper, mut run) = (0, 0, 0, 0);
     while run < 8 {
         let (scale, minimum) = unsafe { in_file(packed, run) };
-        let parts = [scale & 15, (minimum & 15) << 2, (scale >> 4) << 4 | (minimum >> 4) << 6];
-        let mut word = 0;
-        while word < 3 {
-            words[word] |= parts[word].rotate_left(4 * run as u32);
-            word += 1;
-        }
+        let turn = 4 * run as u32;
+        scales |= (scale & 15).rotate_left(turn);
+        minima |= (minimum << 2 & 0x3c).rotate_left(turn);
+        upper |= (scale & 0x30 | minimum << 2 & 0xc0).rotate_left(turn);
         run += 1;
     }
-    words
+    [scales, minima, upper]
 }
 
 /// The scale of run `run`, and four times its minimum.

@@ -116,6 +116,8 @@ pub trait Block: Copy {
 pub trait Packed: Block {
     /// Values that a lane takes at a time.
     const CHUNK: u32;
+    /// As [`Dot::AHEAD`].
+    const AHEAD: bool = true;
     /// A chunk's weights, as loaded.
     type Bits: Copy;
     /// The activations beside a chunk.
@@ -250,6 +252,7 @@ struct Exact<B, S> {
 
 impl<B: Block, S: Source> Dot for Exact<B, S> {
     const CHUNK: u32 = GROUP as u32;
+    const AHEAD: bool = false;
     type Bits = [f32; GROUP];
     type X = [[f32; 4]; 2];
     type Activations = S::Staged;
@@ -304,6 +307,7 @@ struct Integers<B> {
 
 impl<B: Packed> Dot for Integers<B> {
     const CHUNK: u32 = B::CHUNK;
+    const AHEAD: bool = B::AHEAD;
     type Bits = B::Bits;
     type X = B::X;
     type Activations = Q8;
@@ -490,17 +494,17 @@ macro_rules! formats {
 }
 
 formats! {
-    "Q4_0", q4::Q4_0: gemv_q4_0[3] gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0;
-    "Q4_1", q4::Q4_1: gemv_q4_1[3] gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1;
-    "Q5_0", q5::Q5_0: gemv_q5_0[3] gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0;
-    "Q5_1", q5::Q5_1: gemv_q5_1[3] gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1;
+    "Q4_0", q4::Q4_0: gemv_q4_0[2] gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0;
+    "Q4_1", q4::Q4_1: gemv_q4_1[2] gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1;
+    "Q5_0", q5::Q5_0: gemv_q5_0[2] gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0;
+    "Q5_1", q5::Q5_1: gemv_q5_1[2] gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1;
     "Q8_0", q8::Q8_0: gemv_q8_0[2] gemv_exact_q8_0 embedding_q8_0 dequantise_q8_0;
     "Q2_K", q2_k::Q2K: gemv_q2_k[2] gemv_exact_q2_k embedding_q2_k dequantise_q2_k;
-    "Q3_K", q3_k::Q3K: gemv_q3_k[2] gemv_exact_q3_k embedding_q3_k dequantise_q3_k;
+    "Q3_K", q3_k::Q3K: gemv_q3_k[1] gemv_exact_q3_k embedding_q3_k dequantise_q3_k;
     "Q4_K", q4_k::Q4K: gemv_q4_k[2] gemv_exact_q4_k embedding_q4_k dequantise_q4_k;
     "Q5_K", q5_k::Q5K: gemv_q5_k[2] gemv_exact_q5_k embedding_q5_k dequantise_q5_k;
     "Q6_K", q6_k::Q6K: gemv_q6_k[2] gemv_exact_q6_k embedding_q6_k dequantise_q6_k;
-    "IQ4_NL", iq4::Iq4Nl: gemv_iq4_nl[3] gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl;
+    "IQ4_NL", iq4::Iq4Nl: gemv_iq4_nl[2] gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl;
     "IQ4_XS", iq4::Iq4Xs: gemv_iq4_xs[2] gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs;
-    "MXFP4", mxfp4::Mxfp4: gemv_mxfp4[3] gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4;
+    "MXFP4", mxfp4::Mxfp4: gemv_mxfp4[2] gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4;
 }

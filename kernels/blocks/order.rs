@@ -9,6 +9,8 @@
 //! byte `i` of 16 holds value `i` in its low half and value `i + 16` in its high half. What is beyond four bits lies so that
 //! the bits for the four bytes of a word are found together: value `v = 4k + b` has its bits in byte `b`, the `k`-th from below.
 
+use super::k_scales;
+
 /// The order of a field's bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -70,8 +72,13 @@ impl Order {
             }
             Order::Scales if byte < 4 => at(byte),
             Order::Scales => {
-                let words = unsafe { super::k_scales::pack(field.add(4)) };
-                words[byte / 4 - 1].to_le_bytes()[byte % 4]
+                let [scales, minima, upper] = unsafe { k_scales::pack(field.add(4)) };
+                let word = match byte / 4 {
+                    1 => scales,
+                    2 => minima,
+                    _ => upper,
+                };
+                (word >> (byte % 4 * 8)) as u8
             }
             Order::Fifths => {
                 let (run, b) = (byte / 4, byte % 4);

@@ -62,6 +62,7 @@ impl FourRuns {
 
 impl Packed for Q2K {
     const CHUNK: u32 = 64;
+    const AHEAD: bool = false;
     type Bits = ([u32; 4], [u32; 2], u32);
     type X = FourRuns;
 

@@ -43,6 +43,7 @@ impl Block for Q3K {
 
 impl Packed for Q3K {
     const CHUNK: u32 = 64;
+    const AHEAD: bool = false;
     type Bits = ([u32; 4], [u32; 4], [u32; 3], f32);
     type X = FourRuns;
 

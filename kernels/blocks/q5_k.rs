@@ -36,6 +36,7 @@ impl Block for Q5K {
 /// A chunk is a run.
 impl Packed for Q5K {
     const CHUNK: u32 = 32;
+    const AHEAD: bool = false;
     type Bits = ([u32; 4], u32, [u32; 4]);
     type X = OfRun;
 

@@ -52,6 +52,7 @@ fn upper_pairs(word: u32) -> [u32; 4] {
 /// A chunk is two runs.
 impl Packed for Q6K {
     const CHUNK: u32 = 32;
+    const AHEAD: bool = false;
     type Bits = ([u32; 4], [u32; 2], u32, f32);
     type X = X;
 

@@ -24,6 +24,7 @@ impl Block for Q8_0 {
 /// A chunk is a block, its two halves from planes of their own.
 impl Packed for Q8_0 {
     const CHUNK: u32 = 32;
+    const AHEAD: bool = false;
     type Bits = ([u32; 4], [u32; 4], f32);
     type X = Pair;
 

@@ -57,6 +57,7 @@ pub struct Vectors<T, S> {
 
 impl<T: Element, S: Source> Dot for Vectors<T, S> {
     const CHUNK: u32 = T::PER_VECTOR as u32;
+    const AHEAD: bool = true;
     type Bits = [u32; 4];
     type X = [[f32; 4]; 2];
     type Activations = S::Staged;
@@ -101,6 +102,7 @@ pub struct Scalars<T>(*const T);
 
 impl<T: Element> Dot for Scalars<T> {
     const CHUNK: u32 = 1;
+    const AHEAD: bool = false;
     type Bits = f32;
     type X = f32;
     type Activations = F32;

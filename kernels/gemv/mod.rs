@@ -6,9 +6,10 @@
 //! Time is the reading of the weights, and everything serves that:
 //!
 //! - A warp takes four rows at once. At each step every lane has one *chunk* of each, 16 bytes in most formats, neighbouring
-//!   lanes neighbouring chunks. As soon as a row's chunk is multiplied the row's next one is loaded, or the first one of the
-//!   row that follows, into the same registers: these are few, so many warps fit beside each other, and what they have under
-//!   way together keeps the memory busy. The activations beside a chunk are fetched once for the four rows.
+//!   lanes neighbouring chunks. As soon as a row's chunk is multiplied a later one, perhaps of the next rows, is loaded into the
+//!   same registers, so that nothing waits in the way from one row to the next. Where registers allow, a lane has the
+//!   chunks of two steps: what all warps have under way together must keep the memory busy. The activations beside a chunk
+//!   are fetched once for the four rows.
 //! - Rows that are long and few are split: 2^`split` warps of a block take turns over the chunks of the same rows, and the
 //!   first of them adds up. Which split and how many blocks suit a shape is the launcher's table.
 //! - The first loads are issued before the kernel waits for its predecessor in the stream: weights depend on nothing.
@@ -72,6 +73,8 @@ pub struct Operands {
 pub trait Dot: Copy {
     /// Values of a chunk.
     const CHUNK: u32;
+    /// Whether a lane has the chunks of two steps at a time, so that twice as much is under way: where they are few registers.
+    const AHEAD: bool;
     /// A chunk's weights, as loaded.
     type Bits: Copy;
     /// The activations beside a chunk, and what else a chunk's place in its row decides.
@@ -116,43 +119,75 @@ pub trait Dot: Copy {
     fn dot(bits: Self::Bits, x: &Self::X, sum: f32) -> f32;
 }
 
-/// The four rows of one warp.
+/// Where a launch's rows are, and how a warp goes through them, and through the chunks of each four.
 #[derive(Clone, Copy)]
-struct Rows {
-    /// Each row's first chunk, counted over the matrix.
-    starts: [u32; ROWS as usize],
-}
-
-/// Where a launch's rows are.
-#[derive(Clone, Copy)]
-struct Place {
+struct Walk {
     /// The first row of this vector's matrix.
     matrix: u32,
+    /// Chunks of a row.
     chunks: u32,
     n_out: u32,
     to_up: u32,
+    /// The lane's first chunk of a row, and how far it is to the next.
+    first: u32,
+    stride: u32,
+    /// Outputs of the warps before this one in the block, and those that all blocks make at a time.
+    before: u32,
+    all_outputs: u32,
 }
 
-impl Place {
+impl Walk {
     /// Outputs that a warp makes of its four rows: with SwiGLU, two of them are the gate's and two the up projection's.
     #[inline(always)]
-    fn outputs(self) -> u32 {
-        if self.to_up == 0 { ROWS } else { ROWS / 2 }
+    fn outputs(to_up: u32) -> u32 {
+        if to_up == 0 { ROWS } else { ROWS / 2 }
     }
 
-    /// The rows of outputs `first` and following. Outputs past the end are the last one once more, and are not written.
+    /// Each row's first chunk, counted over the matrix, for outputs `first` and following. Outputs past the end are the last one
+    /// once more, and are not written.
     #[inline(always)]
-    fn rows(self, first: u32) -> Rows {
-        let mut starts = [0; ROWS as usize];
-        let mut index = 0;
-        while index < ROWS {
+    fn rows(&self, first: u32) -> [u32; ROWS as usize] {
+        [0, 1, 2, 3].map(|index| {
             let (output, up) =
                 if self.to_up == 0 { (first + index, 0) } else { (first + index % 2, index / 2 * self.to_up) };
             let row = self.matrix + if output < self.n_out { output } else { self.n_out - 1 } + up;
-            starts[index as usize] = row * self.chunks;
-            index += 1;
+            row * self.chunks
+        })
+    }
+
+    /// The lane's chunk; in a row's last step, where some lanes have none, the row's last.
+    #[inline(always)]
+    fn within(&self, chunk: u32) -> u32 {
+        if chunk < self.chunks { chunk } else { self.chunks - 1 }
+    }
+}
+
+/// A step on that way. The same for a block's warps but for the chunk, so that all of them reach the barriers in `finish`.
+#[derive(Clone, Copy)]
+struct Step {
+    /// The block's first output.
+    output: u32,
+    /// The lane's chunk.
+    chunk: u32,
+}
+
+impl Step {
+    /// Goes on, and says whether to the next rows.
+    #[inline(always)]
+    fn advance(&mut self, walk: &Walk) -> bool {
+        self.chunk += walk.stride;
+        let through = self.chunk - thread::lane() >= walk.chunks;
+        if through {
+            self.chunk = walk.first;
+            self.output += walk.all_outputs;
         }
-        Rows { starts }
+        through
+    }
+
+    /// Whether the way ends before it.
+    #[inline(always)]
+    fn is_past_end(self, walk: &Walk) -> bool {
+        self.output >= walk.n_out
     }
 }
 
@@ -165,16 +200,97 @@ struct Chunks<B> {
     d: B,
 }
 
-#[inline(always)]
-unsafe fn load<D: Dot>(matrix: D, rows: Rows, chunk: u32) -> Chunks<D::Bits> {
-    let [a, b, c, d] = rows.starts;
-    unsafe {
-        Chunks {
-            a: matrix.load(a + chunk),
-            b: matrix.load(b + chunk),
-            c: matrix.load(c + chunk),
-            d: matrix.load(d + chunk),
+/// A warp at work.
+struct Warp<D: Dot> {
+    matrix: D,
+    walk: Walk,
+    /// What is loaded next, and the rows there.
+    next: Step,
+    rows: [u32; ROWS as usize],
+    /// What is multiplied next.
+    now: Step,
+    sums: [f32; ROWS as usize],
+    parity: u32,
+}
+
+impl<D: Dot> Warp<D> {
+    /// Loads a chunk of each row and goes on.
+    ///
+    /// # Safety
+    /// - The way has not ended.
+    #[inline(always)]
+    unsafe fn load(&mut self) -> Chunks<D::Bits> {
+        let chunk = self.walk.within(self.next.chunk);
+        let [a, b, c, d] = self.rows.map(|row| row + chunk);
+        let chunks = unsafe {
+            Chunks {
+                a: self.matrix.load(a),
+                b: self.matrix.load(b),
+                c: self.matrix.load(c),
+                d: self.matrix.load(d),
+            }
+        };
+        self.pass();
+        chunks
+    }
+
+    /// The next step to load.
+    #[inline(always)]
+    fn pass(&mut self) {
+        if self.next.advance(&self.walk) {
+            self.rows = self.walk.rows(self.next.output + self.walk.before);
         }
+    }
+
+    /// Multiplies the chunks of a step, and loads those of a later one in their place; `true` after the last.
+    ///
+    /// # Safety
+    /// - The chunks are those of `now`; the activations are staged; the kernels' launch contract.
+    #[inline(always)]
+    unsafe fn step(
+        &mut self,
+        operands: &Operands,
+        activations: D::Activations,
+        scale: f32,
+        part: u32,
+        bits: &mut Chunks<D::Bits>,
+    ) -> bool {
+        let Walk { chunks, .. } = self.walk;
+        let x = unsafe { D::x(activations, self.walk.within(self.now.chunk)) };
+        // In a row's last step some lanes have another's chunk, which does not count.
+        let there = self.now.chunk < chunks;
+        let add = |bits, sum: f32| {
+            let with = D::dot(bits, &x, sum);
+            if there { with } else { sum }
+        };
+        let loads = !self.next.is_past_end(&self.walk);
+        let next = self.walk.within(self.next.chunk);
+        let [a, b, c, d] = self.rows.map(|row| row + next);
+        self.sums[0] = add(bits.a, self.sums[0]);
+        if loads {
+            bits.a = unsafe { self.matrix.load(a) };
+        }
+        self.sums[1] = add(bits.b, self.sums[1]);
+        if loads {
+            bits.b = unsafe { self.matrix.load(b) };
+        }
+        self.sums[2] = add(bits.c, self.sums[2]);
+        if loads {
+            bits.c = unsafe { self.matrix.load(c) };
+        }
+        self.sums[3] = add(bits.d, self.sums[3]);
+        if loads {
+            bits.d = unsafe { self.matrix.load(d) };
+            self.pass();
+        }
+        let output = self.now.output;
+        if !self.now.advance(&self.walk) {
+            return false;
+        }
+        unsafe { finish(operands, &self.walk, output, self.sums, scale, part, self.parity) }
+        self.sums = [0.0; ROWS as usize];
+        self.parity ^= 1;
+        self.now.is_past_end(&self.walk)
     }
 }
 
@@ -186,8 +302,6 @@ pub unsafe fn gemv<D: Dot>(operands: Operands) {
     let n_warps = thread::block_dim_x() / 32;
     let (part, group, n_groups) = (thread::warp() & ((1 << split) - 1), thread::warp() >> split, n_warps >> split);
 
-    let matrix = unsafe { D::new(&operands) };
-    let chunks = n_in / D::CHUNK;
     // Experts are chosen by an earlier kernel of the step; without them nothing is waited for yet.
     let expert = if operands.experts.is_null() {
         0
@@ -195,19 +309,30 @@ pub unsafe fn gemv<D: Dot>(operands: Operands) {
         grid::wait();
         unsafe { *operands.experts.add(vector as usize) }
     };
-    let place = Place { matrix: operands.first_row + expert * n_out, chunks, n_out, to_up };
-    let outputs = n_groups * place.outputs();
-    let within = |chunk: u32| if chunk < chunks { chunk } else { chunks - 1 };
-
-    let (first, stride) = (part * 32 + lane, 32 << split);
-    let mut output = thread::block_idx_x() * outputs + group * place.outputs();
-    let all_outputs = thread::grid_dim_x() * outputs;
-    let mut rows = place.rows(output);
-    let mut bits = unsafe { load(matrix, rows, within(first)) };
+    let outputs = Walk::outputs(to_up);
+    let walk = Walk {
+        matrix: operands.first_row + expert * n_out,
+        chunks: n_in / D::CHUNK,
+        n_out,
+        to_up,
+        first: part * 32 + lane,
+        stride: 32 << split,
+        before: group * outputs,
+        all_outputs: thread::grid_dim_x() * n_groups * outputs,
+    };
+    let start = Step { output: thread::block_idx_x() * n_groups * outputs, chunk: walk.first };
+    let rows = walk.rows(start.output + walk.before);
+    let matrix = unsafe { D::new(&operands) };
+    let mut warp = Warp { matrix, walk, next: start, rows, now: start, sums: [0.0; ROWS as usize], parity: 0 };
+    let mut bits = unsafe { warp.load() };
+    let mut other = bits;
+    if D::AHEAD && !warp.next.is_past_end(&walk) {
+        other = unsafe { warp.load() };
+    }
     // A line of 128 bytes is eight chunks: what follows in these rows, as far as 32 lanes reach.
     let ahead = 8 * lane;
-    if part == 0 && 32 <= ahead && ahead < chunks {
-        let [a, b, c, d] = rows.starts;
+    if part == 0 && 32 <= ahead && ahead < walk.chunks {
+        let [a, b, c, d] = rows;
         unsafe {
             matrix.prefetch(a + ahead);
             matrix.prefetch(b + ahead);
@@ -239,62 +364,23 @@ pub unsafe fn gemv<D: Dot>(operands: Operands) {
         thread::sync_threads();
     }
 
-    let mut parity = 0;
-    // A block's first output is the same for its warps, so that all of them reach the barrier in `finish`.
-    let mut first_of_block = thread::block_idx_x() * outputs;
-    while first_of_block < n_out {
-        let next_rows = place.rows(output + all_outputs);
-        let last = first_of_block + all_outputs >= n_out;
-        let mut sums = [0.0; ROWS as usize];
-        let mut chunk = first;
-        loop {
-            let ahead = chunk + stride;
-            let more = ahead - lane < chunks;
-            let ([a, b, c, d], next) =
-                if more { (rows.starts, within(ahead)) } else { (next_rows.starts, within(first)) };
-            let loads = more || !last;
-            let x = unsafe { D::x(activations, within(chunk)) };
-            // In a row's last step some lanes have another's chunk, which does not count.
-            let add = |bits, sum: f32| {
-                let with = D::dot(bits, &x, sum);
-                if chunk < chunks { with } else { sum }
-            };
-            sums[0] = add(bits.a, sums[0]);
-            if loads {
-                bits.a = unsafe { matrix.load(a + next) };
-            }
-            sums[1] = add(bits.b, sums[1]);
-            if loads {
-                bits.b = unsafe { matrix.load(b + next) };
-            }
-            sums[2] = add(bits.c, sums[2]);
-            if loads {
-                bits.c = unsafe { matrix.load(c + next) };
-            }
-            sums[3] = add(bits.d, sums[3]);
-            if loads {
-                bits.d = unsafe { matrix.load(d + next) };
-            }
-            if !more {
-                break;
-            }
-            chunk = ahead;
+    loop {
+        if unsafe { warp.step(&operands, activations, scale, part, &mut bits) } {
+            break;
         }
-        unsafe { finish(&operands, place, output, sums, scale, part, parity) }
-        rows = next_rows;
-        output += all_outputs;
-        first_of_block += all_outputs;
-        parity ^= 1;
+        if D::AHEAD && unsafe { warp.step(&operands, activations, scale, part, &mut other) } {
+            break;
+        }
     }
 }
 
-/// Adds up what the lanes, and the warps of a split, have of four rows, and writes the outputs. Collective over the block
-/// where there is a split, over the warp where not.
+/// Adds up what the lanes, and the warps of a split, have of four rows, and writes the outputs; the block's first is `first`.
+/// Collective over the block where there is a split, over the warp where not.
 #[inline(always)]
 unsafe fn finish(
     operands: &Operands,
-    place: Place,
-    output: u32,
+    walk: &Walk,
+    first: u32,
     sums: [f32; ROWS as usize],
     scale: f32,
     part: u32,
@@ -319,31 +405,32 @@ unsafe fn finish(
         }
     }
     sum *= scale;
-    let index = if place.to_up == 0 {
+    let output = first + walk.before;
+    let index = if walk.to_up == 0 {
         output + row
     } else {
         // Rows 0 and 1 are the gate's, 2 and 3 the up projection's of the same outputs.
         let up = warp::shuffle_xor(sum, 16);
         sum = crate::swiglu::silu(sum) * up;
-        if row > 1 { place.n_out } else { output + row }
+        if row > 1 { walk.n_out } else { output + row }
     };
     let writes = thread::lane().is_multiple_of(8);
     if !operands.quantised_out.is_null() {
         // The block's warps have a run of outputs between them.
-        let in_run = (thread::warp() >> operands.split) * place.outputs() + row;
-        if writes && row < place.outputs() {
-            unsafe { gemv_outputs().set(parity * RUN + in_run, if index < place.n_out { sum } else { 0.0 }) }
+        let in_run = walk.before + row;
+        if writes && row < Walk::outputs(walk.to_up) {
+            unsafe { gemv_outputs().set(parity * RUN + in_run, if index < walk.n_out { sum } else { 0.0 }) }
         }
         // A warp reaches the barrier as one.
         warp::sync();
         thread::sync_threads();
         if thread::warp() == 0 {
-            unsafe { quantise_run(operands, output, parity) }
+            unsafe { quantise_run(operands, first, parity) }
         }
         return;
     }
-    if index < place.n_out && writes {
-        let at = thread::block_idx_y() as usize * place.n_out as usize + index as usize;
+    if index < walk.n_out && writes {
+        let at = thread::block_idx_y() as usize * walk.n_out as usize + index as usize;
         unsafe {
             if !operands.bias.is_null() {
                 sum += *operands.bias.add(index as usize);

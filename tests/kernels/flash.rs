@@ -114,15 +114,16 @@ fn two_fragments_a_warp_give_the_same() {
 
 #[test]
 fn rows_are_chosen_by_the_shape() {
-    let choose = |n_tokens, n_heads, n_kv_heads, head_dim, window| {
+    let choose = |n_past, n_tokens, n_heads, n_kv_heads, head_dim, window| {
         let shape = AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context: 4096, window };
-        FlashRows::choose(shape, CacheType::F16, 132)
+        FlashRows::choose(shape, n_past, CacheType::F16, 132)
     };
-    // Qwen2.5-0.5B with chunks of 512 and of 2048 tokens, a window, and a larger head.
-    assert_eq!(choose(512, 14, 2, 64, None), FlashRows::One);
-    assert_eq!(choose(2048, 14, 2, 64, None), FlashRows::Two);
-    assert_eq!(choose(2048, 14, 2, 64, Some(4096)), FlashRows::One);
-    assert_eq!(choose(2048, 28, 4, 128, None), FlashRows::One);
+    // Qwen2.5-0.5B with chunks of 512 and of 2048 tokens, the beginning of a prompt, a window, and a larger head.
+    assert_eq!(choose(8192, 512, 14, 2, 64, None), FlashRows::One);
+    assert_eq!(choose(8192, 2048, 14, 2, 64, None), FlashRows::Two);
+    assert_eq!(choose(0, 2048, 14, 2, 64, None), FlashRows::One);
+    assert_eq!(choose(8192, 2048, 14, 2, 64, Some(4096)), FlashRows::One);
+    assert_eq!(choose(8192, 2048, 28, 4, 128, None), FlashRows::One);
 }
 
 #[test]

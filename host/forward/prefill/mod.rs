@@ -366,7 +366,7 @@ impl Engine {
         }
         if flash {
             let (q, cache_type) = (p.q.cast(), cache.cache_type);
-            let rows = FlashRows::choose(shape, cache_type, gpu.multiprocessors());
+            let rows = FlashRows::choose(shape, self.n_past, cache_type, gpu.multiprocessors());
             let scale = scales.attended;
             gpu.flash(shape, &q, &keys, &values, cache_type, &s.positions, &p.attended, scale, rows)?;
         } else {

@@ -22,12 +22,14 @@ impl FlashRows {
         fragments * (ROWS * N_WARPS) as usize
     }
 
-    /// The more, where there are blocks enough for the device's multiprocessors all the same.
-    pub fn choose(shape: AttentionShape, cache_type: CacheType, multiprocessors: usize) -> FlashRows {
+    /// The more, behind `n_past` other tokens, where there are blocks enough for the device's multiprocessors all the same. On the
+    /// diagonal of a prompt's beginning smaller tiles waste less: of 2048 tokens the more rows take 57 µs, not 52, behind
+    /// none, and 435 µs, not 507, behind 14336 (H200, heads of Qwen2.5-0.5B).
+    pub fn choose(shape: AttentionShape, n_past: usize, cache_type: CacheType, multiprocessors: usize) -> FlashRows {
         let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, window, .. } = shape;
         let can = cache_type == CacheType::F16 && head_dim == 64 && window.is_none();
         let blocks = n_kv_heads * (n_tokens * (n_heads / n_kv_heads)).div_ceil(FlashRows::Two.of_block());
-        if can && 2 * blocks >= 3 * multiprocessors { FlashRows::Two } else { FlashRows::One }
+        if can && n_past >= 2 * n_tokens && 2 * blocks >= 3 * multiprocessors { FlashRows::Two } else { FlashRows::One }
     }
 }
 
