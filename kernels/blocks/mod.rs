@@ -407,7 +407,9 @@ pub unsafe fn arrange(
     unsafe { core::hint::assert_unchecked(size > 0) }
     let (block, byte) = (index / size, index % size);
     let order = Order::of(order);
-    unsafe { *plane.add(index as usize) = order.byte(blocks.add((block * block_bytes + offset) as usize), byte as usize) }
+    unsafe {
+        *plane.add(index as usize) = order.byte(blocks.add((block * block_bytes + offset) as usize), byte as usize)
+    }
 }
 
 /// The kernels of one block format, and what their launcher must know.

@@ -22,8 +22,7 @@ pub unsafe fn two_bits(qs: *const u8, group: usize, index: usize) -> u8 {
 
 impl Block for Q2K {
     const ELEMENTS: usize = 256;
-    const PLANES: &'static [Plane] =
-        &[Plane::new(16, 64), Plane::new(0, 16), Plane::new(80, 4)];
+    const PLANES: &'static [Plane] = &[Plane::new(16, 64), Plane::new(0, 16), Plane::new(80, 4)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, scales, d, _]): Fields, group: usize) -> [f32; GROUP] {

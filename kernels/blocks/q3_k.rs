@@ -19,12 +19,7 @@ pub struct Q3K;
 
 impl Block for Q3K {
     const ELEMENTS: usize = 256;
-    const PLANES: &'static [Plane] = &[
-        Plane::new(32, 64),
-        Plane::new(0, 32),
-        Plane::new(96, 12),
-        Plane::new(108, 2),
-    ];
+    const PLANES: &'static [Plane] = &[Plane::new(32, 64), Plane::new(0, 32), Plane::new(96, 12), Plane::new(108, 2)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, thirds, scales, d]): Fields, group: usize) -> [f32; GROUP] {

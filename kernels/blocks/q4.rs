@@ -1,9 +1,6 @@
 //! Q4_0 and Q4_1: 32 integers of 4 bits. Byte `j` holds value `j` in its low half and value `j + 16` in its high half.
 
-use super::{
-    Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16,
-    run::Pair,
-};
+use super::{Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16, run::Pair};
 use crate::gemv::activations::Q8;
 
 /// `d` (f16), then 16 bytes: value = d · (q − 8).

@@ -17,8 +17,7 @@ pub struct Q4K;
 
 impl Block for Q4K {
     const ELEMENTS: usize = 256;
-    const PLANES: &'static [Plane] =
-        &[Plane::ordered(16, 128, Order::Nibbles), Plane::ordered(0, 16, Order::Scales)];
+    const PLANES: &'static [Plane] = &[Plane::ordered(16, 128, Order::Nibbles), Plane::ordered(0, 16, Order::Scales)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, header, ..]): Fields, group: usize) -> [f32; GROUP] {

@@ -43,8 +43,7 @@ pub fn dot(qs: [u32; 4], fifths: u32, x: &Pair) -> f32 {
 
 impl Block for Q5_0 {
     const ELEMENTS: usize = 32;
-    const PLANES: &'static [Plane] =
-        &[Plane::new(6, 16), Plane::ordered(2, 4, Order::Fifth), Plane::new(0, 2)];
+    const PLANES: &'static [Plane] = &[Plane::new(6, 16), Plane::ordered(2, 4, Order::Fifth), Plane::new(0, 2)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, fifths, d, _]): Fields, group: usize) -> [f32; GROUP] {
@@ -76,8 +75,7 @@ impl Packed for Q5_0 {
 
 impl Block for Q5_1 {
     const ELEMENTS: usize = 32;
-    const PLANES: &'static [Plane] =
-        &[Plane::new(8, 16), Plane::ordered(4, 4, Order::Fifth), Plane::new(0, 4)];
+    const PLANES: &'static [Plane] = &[Plane::new(8, 16), Plane::ordered(4, 4, Order::Fifth), Plane::new(0, 4)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, fifths, d, _]): Fields, group: usize) -> [f32; GROUP] {

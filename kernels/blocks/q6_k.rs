@@ -71,7 +71,8 @@ impl Packed for Q6K {
     fn dot((ql, qh, scales, d): Self::Bits, x: &X, sum: f32) -> f32 {
         let [low, high] = x.pair.products(low_halves(ql, upper_pairs(qh[0])), high_halves(ql, upper_pairs(qh[1])));
         // Σ (q − 32) · x
-        let (low, high) = (float::fma(low, x.pair.scale(0), x.offsets[0]), float::fma(high, x.pair.scale(1), x.offsets[1]));
+        let (low, high) =
+            (float::fma(low, x.pair.scale(0), x.offsets[0]), float::fma(high, x.pair.scale(1), x.offsets[1]));
         let scale = |of: u32| f32::from((scales >> (8 * of)) as u8 as i8);
         float::fma(d, float::fma(scale(1), high, scale(0) * low), sum)
     }

@@ -223,12 +223,7 @@ impl<D: Dot> Warp<D> {
         let chunk = self.walk.within(self.next.chunk);
         let [a, b, c, d] = self.rows.map(|row| row + chunk);
         let chunks = unsafe {
-            Chunks {
-                a: self.matrix.load(a),
-                b: self.matrix.load(b),
-                c: self.matrix.load(c),
-                d: self.matrix.load(d),
-            }
+            Chunks { a: self.matrix.load(a), b: self.matrix.load(b), c: self.matrix.load(c), d: self.matrix.load(d) }
         };
         self.pass();
         chunks
