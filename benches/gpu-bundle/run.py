@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -86,6 +87,25 @@ class Run:
         ended = "stopped at its limit" if code is None else f"exit code {code}"
         print(text, f"[{ended} after {seconds:.1f} s]\n", sep="\n", file=self.log, flush=True)
         return code, text, seconds
+
+    def first_byte(self, arguments, limit):
+        """Seconds from a program's start to the first byte that it prints, or None where there is none."""
+        begin = time.monotonic()
+        process = subprocess.Popen(
+            [str(argument) for argument in arguments],
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            stdin=subprocess.DEVNULL,
+            cwd=self.folder,
+            env=self.environment,
+        )
+        timer = threading.Timer(limit, process.kill)
+        timer.start()
+        first = process.stdout.read(1)
+        seconds = time.monotonic() - begin
+        process.stdout.read()
+        timer.cancel()
+        return seconds if process.wait() == 0 and first else None
 
     def check(self, step, name, state, note, seconds=0.0):
         """Notes how a check ended: passed, failed, or left out with the reason."""
@@ -202,12 +222,8 @@ def load(run):
             run.check("bench", f"load {name}", "failed", f"no file: exit code {code}: {text.strip()[-200:]}", seconds)
             continue
         found = measurements(run, f"load-{name.replace(' ', '-')}", ["-m", model, "-p", "0", "-n", "8", "-r", "1"], 60)
-        starts = []
-        for _ in range(3):
-            generate = [program, "generate", "-m", model, "--raw", "-p", "a", "-n", "1", "--temp", "0"]
-            code, text, seconds = run.command(generate, 60)
-            if code == 0:
-                starts.append(seconds)
+        generate = [program, "generate", "-m", model, "--raw", "-p", "a", "-n", "2", "--temp", "0", "--ignore-eos"]
+        starts = [seconds for seconds in [run.first_byte(generate, 60) for _ in range(3)] if seconds]
         if not found or not starts:
             run.check("bench", f"load {name}", "failed", "no token came")
             continue

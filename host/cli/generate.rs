@@ -1,6 +1,6 @@
 //! `ferrowarp generate`: continue a prompt.
 
-use std::{io::Write, path::PathBuf, time::Instant};
+use std::{io::Write, path::PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -53,15 +53,13 @@ impl Arguments {
         interrupt::install()?;
         self.generation.limits(0)?; // What is wrong with these needs no model to be said.
         let gguf = self.engine.model.open()?;
-        let start = Instant::now();
-        let tokenizer = self.tokenizer.load(&gguf)?;
-        let vocab_time = start.elapsed();
+        let (device, tokenizer, vocab_time) = self.engine.open_with(&gguf, &self.tokenizer)?;
         let prompt = self.prompt.ids(&gguf, &tokenizer)?;
         let limits = self.generation.limits(prompt.len())?;
         let mut sampler = self.generation.sampler(&gguf, &tokenizer)?;
         let mut constraint = self.generation.constraint(&tokenizer)?;
 
-        let (engine, load_time) = self.engine.load(&gguf, false)?;
+        let (engine, load_time) = self.engine.load(device, &gguf, false)?;
         let device = engine.gpu().name()?;
         let mut session = Session::new(engine);
         if let Some(path) = &self.prompt_cache {

@@ -1,20 +1,23 @@
 //! The arguments that choose a model and a device, and loading it.
 
 use std::{
+    panic::resume_unwind,
     path::PathBuf,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::Args;
 use driver::DeviceChoice;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::shows_progress;
+use super::{shows_progress, tokenizer::TokenizerArguments};
 use crate::{
     forward::{Engine, EngineOptions},
     gguf::Gguf,
     gpu::{Activations, Gpu, kernels::CacheType},
+    tokenizer::Tokenizer,
 };
 
 /// The model in the program itself, so that it does something without a download.
@@ -105,11 +108,36 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("found {text:?}, expected a number of bytes such as 800M or 6G"))
 }
 
+/// A device, and the time that opening it took.
+pub struct Opened {
+    gpu: Gpu,
+    time: Duration,
+}
+
 impl EngineArguments {
-    /// Loads the model onto the device, with a progress bar where a person watches; gives the time it took.
-    pub fn load(&self, gguf: &Gguf, all_logits: bool) -> Result<(Engine, Duration)> {
+    /// Opens the device.
+    pub fn open(&self) -> Result<Opened> {
         let start = Instant::now();
         let gpu = Gpu::open(self.device.device)?;
+        Ok(Opened { gpu, time: start.elapsed() })
+    }
+
+    /// Opens the device and, beside that, makes the tokenizer: each takes a while. Gives the time that the tokenizer took.
+    pub fn open_with(&self, gguf: &Gguf, tokenizer: &TokenizerArguments) -> Result<(Opened, Tokenizer, Duration)> {
+        thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| {
+                let start = Instant::now();
+                Ok::<_, Error>((tokenizer.load(gguf)?, start.elapsed()))
+            });
+            let opened = self.open();
+            let (tokenizer, vocab_time) = tokenizer.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            Ok((opened?, tokenizer, vocab_time))
+        })
+    }
+
+    /// Loads the model onto the opened device, with a progress bar where a person watches; gives the time that both took.
+    pub fn load(&self, Opened { gpu, time }: Opened, gguf: &Gguf, all_logits: bool) -> Result<(Engine, Duration)> {
+        let start = Instant::now();
         let bar = if shows_progress() { ProgressBar::new(0) } else { ProgressBar::hidden() };
         let style = ProgressStyle::with_template("loading {bar:40} {bytes}/{total_bytes} {bytes_per_sec}");
         bar.set_style(style.context("the progress bar's template")?);
@@ -119,6 +147,6 @@ impl EngineArguments {
             bar.set_position(done);
         });
         bar.finish_and_clear();
-        Ok((engine?, start.elapsed()))
+        Ok((engine?, time + start.elapsed()))
     }
 }

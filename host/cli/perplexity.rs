@@ -57,8 +57,8 @@ impl Arguments {
         interrupt::install()?;
         let gguf = self.engine.model.open()?;
         let config = Config::from_gguf(&gguf)?;
+        let (device, tokenizer, _) = self.engine.open_with(&gguf, &self.tokenizer)?;
         // A file may pad its vocabulary past the tokenizer's last token: those have no part in the predictions.
-        let tokenizer = self.tokenizer.load(&gguf)?;
         let n_vocab = tokenizer.vocab_size().min(config.vocab_size);
         let mut base = match &self.kl_base {
             Some(path) => Some(BaseReader::open(path, n_vocab)?),
@@ -84,7 +84,7 @@ impl Arguments {
             Some(path) => Some(BaseWriter::create(path, n_vocab, &windows)?),
             None => None,
         };
-        let (mut engine, _) = self.engine.load(&gguf, true)?;
+        let (mut engine, _) = self.engine.load(device, &gguf, true)?;
 
         let listener = interrupt::Listener::new();
         let (mut nll, mut divergence) = (Mean::default(), Divergence::default());

@@ -53,7 +53,7 @@ impl Arguments {
 
 /// The trace of the device's forward pass, with the logits of every token.
 pub fn device_trace(arguments: &EngineArguments, gguf: &Gguf, ids: &[u32], one_by_one: bool) -> Result<Trace> {
-    let (mut engine, _) = arguments.load(gguf, true)?;
+    let (mut engine, _) = arguments.load(arguments.open()?, gguf, true)?;
     if ids.is_empty() {
         bail!("--prompt-ids: expected at least one token id");
     }

@@ -184,6 +184,7 @@ impl Engine {
         plan.expect_room(gguf, &config, &options, gpu.backend(), free as u64)?;
         // The weights first: loading them takes a buffer that the rest then has the place of.
         let weights = DeviceWeights::upload(&gpu, &config, &views, source, progress)?;
+        gpu.expect_cublas()?;
         Ok(Engine {
             cache: KvCache::new(&gpu, &config, plan.n_context, options.cache_type)?,
             decode: Decode::new(&gpu, &config, plan.n_context, &options)?,

@@ -138,10 +138,11 @@ impl Gpu {
         );
         let operand = |address, element, rows, columns| Matrix { address, element, rows, columns };
         for (index, input) in inputs.into_iter().enumerate() {
+            let cublas = self.cublas.get()?;
             // SAFETY: the three matrices lie in live allocations of at least their sizes (checked by the conversions
             // above and the assertion); the handle works on this stream.
             unsafe {
-                self.cublas.matmul(
+                cublas.matmul(
                     operand(matrix, element, n_out, n_in),
                     operand(input, element, n_tokens, n_in),
                     operand(out.address(), Element::F32, n_tokens, n_out),
@@ -181,10 +182,11 @@ impl Gpu {
             assert!(found >= needed, "a product's {name} holds {found} of {needed}");
         }
         let half = |address, rows, columns| Matrix { address, element: Element::F16, rows, columns };
+        let cublas = self.cublas.get()?;
         // SAFETY: the three matrices lie in live allocations of at least their sizes, which was just checked; the handle
         // works on this stream.
         unsafe {
-            self.cublas.matmul(
+            cublas.matmul(
                 half(matrix.address(), n_out, n_in),
                 half(x.address(), n_tokens, n_in),
                 Matrix { address, element, rows: n_tokens, columns: n_out },

@@ -8,6 +8,7 @@
 
 mod aside;
 mod buffer;
+mod cublas;
 mod graph;
 pub mod image;
 pub mod kernels;
@@ -28,11 +29,12 @@ use cust::{
     stream::{Stream, StreamFlags},
     sys::{CUresult, cudaError_enum},
 };
-use driver::{Backend, DeviceChoice, cublas};
+use driver::{Backend, DeviceChoice};
 
 use aside::Aside;
 pub use aside::Mark;
 pub use buffer::{Buffer, Element, Pinned, Slice, SubSlice};
+use cublas::Cublas;
 pub use graph::Graph;
 pub use image::Image;
 use launch::Function;
@@ -74,7 +76,7 @@ pub enum GpuError {
     Image(#[from] image::ImageError),
     /// cuBLAS is missing or failed.
     #[error(transparent)]
-    Cublas(#[from] cublas::CublasError),
+    Cublas(#[from] driver::cublas::CublasError),
 }
 
 /// Turns a result of `cust`'s into one that says what was being done.
@@ -115,7 +117,7 @@ fn capability(device: &Device) -> Result<(u32, u32), GpuError> {
 /// One device with its context, stream, loaded kernels and cuBLAS handle. Belongs to the thread that opened it.
 pub struct Gpu {
     // In the order in which they must be dropped: each needs those after it.
-    cublas: cublas::Handle,
+    cublas: Cublas,
     functions: HashMap<&'static str, Function>,
     _module: Module,
     image: &'static Image,
@@ -137,6 +139,7 @@ impl Gpu {
         let stream = driver_call(|| "creating a stream".into(), Stream::new(StreamFlags::NON_BLOCKING, None))?;
         let multiprocessors = device.get_attribute(DeviceAttribute::MultiprocessorCount);
         let multiprocessors = driver_call(|| "reading the number of multiprocessors".into(), multiprocessors)?;
+        let cublas = Cublas::start(device, stream.as_inner());
         let images = image::candidates(capability(&device)?, backend == Backend::Cuda)?;
         let (module, image) = image::load(&images)?;
         let mut functions = HashMap::new();
@@ -145,9 +148,6 @@ impl Gpu {
             let function = driver_call(|| format!("finding the kernel `{}`", kernel.name), function)?;
             functions.insert(kernel.name, Function::new(&function));
         }
-        let cublas = cublas::Handle::new()?;
-        // SAFETY: the stream belongs to the current context and outlives the handle, which is dropped before it.
-        unsafe { cublas.set_stream(stream.as_inner().cast())? };
         Ok(Gpu {
             cublas,
             functions,
@@ -180,6 +180,14 @@ impl Gpu {
     /// The number of multiprocessors.
     pub fn multiprocessors(&self) -> usize {
         self.multiprocessors
+    }
+
+    /// Waits until cuBLAS, which starts beside everything else, has started.
+    ///
+    /// # Errors
+    /// There is none that runs here.
+    pub fn expect_cublas(&self) -> Result<(), GpuError> {
+        self.cublas.get().map(|_| ())
     }
 
     /// Free bytes of the chosen device's memory, for who wants no more of it than that.

@@ -23,7 +23,7 @@ const SLOTS: usize = 4;
 /// No block of a quantised type is longer.
 const LARGEST_BLOCK: usize = 512;
 /// What one thread copies at a time.
-const PART_BYTES: usize = 1 << 20;
+const PART_BYTES: usize = 256 << 10;
 
 /// Bytes of the host that go to a place on the device.
 pub struct Transfer<'a> {

@@ -1,10 +1,6 @@
 //! What was said so far, and the model that answers.
 
-use std::{
-    io::Write,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{io::Write, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -53,13 +49,11 @@ impl Conversation {
         template: &TemplateArguments,
         arguments: GenerationArguments,
     ) -> Result<Conversation> {
-        let start = Instant::now();
-        let tokenizer = tokenizer.load(gguf)?;
-        let vocab_time = start.elapsed();
+        let (device, tokenizer, vocab_time) = engine.open_with(gguf, tokenizer)?;
         let template = template.load(gguf, &tokenizer)?;
         let sampler = arguments.sampler(gguf, &tokenizer)?;
         let constraint = arguments.constraint(&tokenizer)?;
-        let (engine, load_time) = engine.load(gguf, false)?;
+        let (engine, load_time) = engine.load(device, gguf, false)?;
         Ok(Conversation {
             session: Session::new(engine),
             tokenizer,
