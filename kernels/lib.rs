@@ -28,6 +28,7 @@ pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;
 pub mod swiglu;
+pub mod top_k;
 
 /// Every kernel, for the build to check against the PTX and for tests to count.
 #[cfg(not(target_arch = "nvptx64"))]
@@ -106,4 +107,5 @@ const KERNELS: &[cuda_std::KernelInfo] = &[
     rope::rope_neighbours.info(),
     swiglu::swiglu.info(),
     swiglu::swiglu_f16.info(),
+    top_k::top_k.info(),
 ];

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ferrowarp::sample::{DryBreakers, Mt19937, SampleError, Sampler, SamplerOptions, Stage, TokenMask};
+use ferrowarp::sample::{DryBreakers, Mt19937, SampleError, Sampled, Sampler, SamplerOptions, Stage, TokenMask};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -98,15 +98,35 @@ fn sample_all(case: &Case, logits: &[Vec<f32>]) -> Vec<u32> {
     for &token in &case.prompt {
         sampler.accept(token);
     }
+    let mut shortlisting = sampler.clone();
     logits
         .iter()
         .zip(&case.tokens)
         .map(|(row, &token)| {
             let sampled = sampler.sample(row).unwrap();
             sampler.accept(token);
+            let (same, _) = by_shortlist(&mut shortlisting, row, row.len());
+            assert_eq!(same, Ok(sampled), "by the largest logits alone; options {:?}", case.params);
+            shortlisting.accept(token);
             sampled.id
         })
         .collect()
+}
+
+/// Draws from the largest logits where the chain can do with these and they decide, else from the row. Also says whether
+/// they did.
+fn by_shortlist(sampler: &mut Sampler, row: &[f32], limit: usize) -> (Result<Sampled, SampleError>, bool) {
+    let plain = |logit: f32| if logit.is_nan() { f32::NEG_INFINITY } else { logit + 0.0 };
+    if let Some(len) = sampler.shortlist_len(limit) {
+        let mut largest: Vec<(u32, f32)> = (0..).zip(row.iter().map(|&logit| plain(logit))).collect();
+        largest.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        match sampler.sample_shortlist(&largest[..len]) {
+            Ok(Some(sampled)) => return (Ok(sampled), true),
+            Ok(None) => {}
+            Err(error) => return (Err(error), true),
+        }
+    }
+    (sampler.sample(row), false)
 }
 
 fn json_files(folder: &Path) -> Vec<PathBuf> {
@@ -234,8 +254,93 @@ fn any_options() -> impl Strategy<Value = SamplerOptions> {
     })
 }
 
+/// Which chains can do with a shortlist, and how long it is.
+#[test]
+fn a_shortlist_is_as_long_as_the_chain_needs() {
+    let plain = SamplerOptions::default();
+    let top_k_later = [Stage::Penalties, Stage::TopP, Stage::TopK].to_vec();
+    for (options, want) in [
+        (plain.clone(), Some(41)),
+        (SamplerOptions { top_k: 511, ..plain.clone() }, Some(512)),
+        (SamplerOptions { top_k: 512, ..plain.clone() }, None),
+        (SamplerOptions { top_k: 0, ..plain.clone() }, None),
+        (SamplerOptions { temp: 0.0, ..plain.clone() }, Some(2)),
+        (SamplerOptions { repeat_penalty: 1.1, ..plain.clone() }, Some(105)),
+        (SamplerOptions { repeat_penalty: 0.9, ..plain.clone() }, None),
+        (SamplerOptions { presence_penalty: -0.5, ..plain.clone() }, None),
+        (SamplerOptions { dry_multiplier: 0.5, dry_penalty_last_n: u32::MAX, ..plain.clone() }, Some(512)),
+        (SamplerOptions { dry_multiplier: -0.5, ..plain.clone() }, None),
+        (SamplerOptions { logit_bias: vec![(3, f32::NEG_INFINITY)], ..plain.clone() }, Some(42)),
+        (SamplerOptions { logit_bias: vec![(3, 0.5)], ..plain.clone() }, None),
+        (SamplerOptions { top_n_sigma: 2.0, ..plain.clone() }, None),
+        (SamplerOptions { mirostat: 2, ..plain.clone() }, None),
+        (SamplerOptions { samplers: top_k_later.clone(), ..plain.clone() }, None),
+        (SamplerOptions { samplers: top_k_later, top_p: 1.0, ..plain }, Some(41)),
+    ] {
+        let sampler = Sampler::new(options.clone(), 1000, DryBreakers::default()).unwrap();
+        assert_eq!(sampler.shortlist_len(512), want, "{options:?}");
+    }
+}
+
+/// Logits without equal ones decide by their shortlist; one more than k of them is enough.
+#[test]
+fn a_shortlist_decides_where_no_two_logits_are_equal() {
+    let row: Vec<f32> = (0..5000).map(|i| ((i * 1237 % 5000) as f32 * 0.001).sin() * 9.0).collect();
+    let options = SamplerOptions { seed: Some(4), temp: 1.3, ..SamplerOptions::default() };
+    let mut sampler = Sampler::new(options, row.len(), DryBreakers::default()).unwrap();
+    let mut whole = sampler.clone();
+    for _ in 0..50 {
+        let sampled = whole.sample(&row);
+        assert_eq!(by_shortlist(&mut sampler, &row, 512), (sampled, true));
+    }
+    let mut equal = row;
+    equal.fill(1.5);
+    assert!(!by_shortlist(&mut sampler, &equal, 512).1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
+
+    /// Whatever the logits and options, the largest logits draw what the whole row does, or say that they cannot.
+    #[test]
+    fn a_shortlist_draws_what_the_whole_row_does(
+        options in any_options(),
+        top_k in 1u32..60,
+        first in any::<bool>(),
+        lowers in any::<bool>(),
+        rows in proptest::collection::vec(proptest::collection::vec(any_logit(), 300), 1..6),
+        biases in proptest::collection::vec((0u32..300, -5.0f32..0.5), 0..3),
+    ) {
+        let mut options = SamplerOptions { logit_bias: biases, ..options };
+        if first {
+            // As a rule a random chain needs the whole row: half of them shall not.
+            options.samplers.retain(|stage| *stage != Stage::TopK);
+            options.samplers.insert(0, Stage::TopK);
+            (options.top_k, options.mirostat, options.temp) = (top_k, 0, options.temp.abs());
+        }
+        if lowers {
+            options.repeat_penalty = options.repeat_penalty.max(1.0);
+            options.presence_penalty = options.presence_penalty.abs();
+            options.frequency_penalty = options.frequency_penalty.abs();
+            options.logit_bias.iter_mut().for_each(|(_, bias)| *bias = -bias.abs());
+        }
+        let breakers = DryBreakers::from_sequences([&[1u32][..], &[2, 3]]);
+        let mut whole = Sampler::new(options, 300, breakers).unwrap();
+        let mut sampler = whole.clone();
+        for row in rows {
+            let want = whole.sample(&row);
+            let (got, by_the_largest) = by_shortlist(&mut sampler, &row, 128);
+            match (&want, &got) {
+                (Ok(want), Ok(got)) => {
+                    prop_assert_eq!(want, got, "by the largest: {}", by_the_largest);
+                    whole.accept(want.id);
+                    sampler.accept(want.id);
+                }
+                (Err(_), Err(_)) => break,
+                _ => prop_assert!(false, "{:?} from the row, {:?} from the largest", want, got),
+            }
+        }
+    }
 
     /// Whatever the logits and options, a token comes out that nothing excludes, or the error that says all are.
     #[test]

@@ -28,7 +28,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 STEPS = ["kernels", "golden", "sanitizer", "bench"]
-GOLDEN = ["golden", "facts", "memory", "loading", "engine_families", "haiku", "cust_end_to_end", "matmul"]
+GOLDEN = ["golden", "facts", "memory", "loading", "engine_families", "haiku", "shortlist", "cust_end_to_end", "matmul"]
 SHAPES = ["qwen2.5-0.5b", "qwen2.5-7b", "llama3-8b"]
 TYPES = ["f16", "q8_0", "q4_k_m"]
 # Seconds for everything: what is left when a step begins bounds its commands too.

@@ -8,12 +8,16 @@
 //! 4. RMSNorm, gate and up projection, SwiGLU;
 //! 5. down projection, residual;
 //!
-//! and three around them: the token's embedding; the last RMSNorm and the logits; the greedy choice. The step reads the token
-//! and its position from device memory, and leaves there the greedy choice and the next position: the next step may follow
-//! without a word from the host.
+//! and three around them: the token's embedding; the last RMSNorm and the logits; what the next token is chosen by, its
+//! [`Choice`]. The step reads the token and its position from device memory. The greedy choice leaves there itself and the next
+//! position: the next step may follow without a word from the host.
+//!
+//! A sampler that draws from the largest logits gets these alone. It runs on the host: its probabilities must be llama.cpp's
+//! to the last bit, and so its exponentials the C library's.
 //!
 //! A graph holds launches with their grids. All are the same for every token but attention's, whose keys are spread over more
-//! blocks the more there are, in a few [`KeySplits`]: there is a graph for each of these that was met.
+//! blocks the more there are, in a few [`KeySplits`]: there is a graph for each of these that was met. All of them make the
+//! choice that was asked for last: a generation asks for the same one at each token.
 //!
 //! Where a file mixes types within queries, keys and values there is a launch for each type; a mixture of experts takes the
 //! wide path's launches in place of 4 and 5.
@@ -23,8 +27,8 @@ use crate::{
     gpu::{
         Activations, Buffer, Gpu, GpuError, Graph, Pinned, Rows, Slice,
         kernels::{
-            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, Gemv, Input, KeySplits, Output,
-            quantised_len,
+            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, Gemv, Input, KeySplits, MAX_TOP_K,
+            Output, TopKScratch, quantised_len,
         },
     },
     model::Config,
@@ -40,12 +44,24 @@ pub(super) struct Decode {
     parts: Buffer<f32>,    // attention's splits
     arrivals: Buffer<u32>, // the same
     argmax: ArgmaxScratch,
+    top_k: TopKScratch,
+    largest: Buffer<u32>, // [MAX_TOP_K][2]: ids and logits
+    chosen: Pinned<u32>,  // [MAX_TOP_K][2]: the choice, on the host
     activations: Activations,
-    /// How many tokens the greedy choice is among: the vocabulary without its padding.
-    n_choices: usize,
-    /// Whether `input` holds the greedy choice that belongs to the logits.
+    choice: Choice,
+    /// Whether the choice was made by the logits that are there.
     has_choice: bool,
     graphs: Vec<(KeySplits, Graph)>,
+}
+
+/// What the device finds in the logits, among the first `n_tokens` of the vocabulary: a file may pad it past the tokenizer's
+/// last token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// The token with the largest, in `input`.
+    Greedy { n_tokens: usize },
+    /// The `k` largest, in `largest`.
+    Largest { n_tokens: usize, k: usize },
 }
 
 /// More multiprocessors than any device has: what is allocated does not depend on the device.
@@ -69,6 +85,8 @@ pub(super) fn allocations(config: &Config, n_context: usize) -> Vec<usize> {
     [2, qkv_len(config), quantised_len(config.n_ff), parts, arrivals]
         .into_iter()
         .chain(ArgmaxScratch::elements(1))
+        .chain(TopKScratch::elements(config.vocab_size))
+        .chain([2 * MAX_TOP_K])
         .collect()
 }
 
@@ -90,8 +108,11 @@ impl Decode {
             parts: gpu.alloc("attention", scratch.parts)?,
             arrivals,
             argmax: ArgmaxScratch::new(gpu, 1)?,
+            top_k: TopKScratch::new(gpu, config.vocab_size)?,
+            largest: gpu.alloc("top-k", 2 * MAX_TOP_K)?,
+            chosen: gpu.alloc_pinned("a choice", 2 * MAX_TOP_K)?,
             activations: options.activations,
-            n_choices: config.vocab_size,
+            choice: Choice::Greedy { n_tokens: config.vocab_size },
             has_choice: false,
             graphs: Vec::new(),
         })
@@ -130,21 +151,57 @@ impl Engine {
     /// The token with the largest logit among the first `n_tokens` of the vocabulary, chosen on the device. A file may
     /// pad its vocabulary past the tokenizer's last token; the padding is never chosen.
     pub fn greedy(&mut self, n_tokens: usize) -> Result<u32, EngineError> {
-        let (stride, decode) = (self.config.vocab_size, &mut self.decode);
-        let n_tokens = n_tokens.min(stride);
-        if decode.n_choices != n_tokens {
-            // The graphs choose among others.
-            decode.graphs.clear();
-            (decode.n_choices, decode.has_choice) = (n_tokens, false);
-        }
-        let token = decode.input.slice(0..1);
-        if !decode.has_choice {
-            self.gpu.argmax(&decode.argmax, &self.scratch.logits, &token, None, 1, n_tokens, stride)?;
-        }
-        let mut best = [0];
-        self.gpu.read_into(&token, &mut best)?;
+        let n_tokens = n_tokens.min(self.config.vocab_size);
+        self.choose(Choice::Greedy { n_tokens })?;
+        let Decode { input, chosen, .. } = &mut self.decode;
+        self.gpu.read_into(&input.slice(0..1), &mut chosen[..1])?;
         self.staging = false;
-        Ok(best[0])
+        Ok(self.decode.chosen[0])
+    }
+
+    /// Tokens and logits of the largest logits among the first `n_tokens` of the vocabulary, found on the device, into memory
+    /// of the caller's: in descending order, equal ones by ascending id. NaN counts as −∞ and −0 as 0.
+    ///
+    /// # Panics
+    /// Where there is room for more than [`Engine::MAX_LARGEST`] or for more than there are.
+    pub fn largest_into(&mut self, n_tokens: usize, largest: &mut [(u32, f32)]) -> Result<(), EngineError> {
+        let k = largest.len();
+        self.choose(Choice::Largest { n_tokens: n_tokens.min(self.config.vocab_size), k })?;
+        let found = &mut self.decode.chosen[..2 * k];
+        self.gpu.read_into(&self.decode.largest.slice(0..2 * k), found)?;
+        self.staging = false;
+        for (place, found) in largest.iter_mut().zip(found.chunks_exact(2)) {
+            *place = (found[0], f32::from_bits(found[1]));
+        }
+        Ok(())
+    }
+
+    /// The most logits that [`Engine::largest_into`] finds.
+    pub const MAX_LARGEST: usize = MAX_TOP_K;
+
+    /// Makes the choice, where the last step has not, and has the next steps make it.
+    fn choose(&mut self, choice: Choice) -> Result<(), EngineError> {
+        if self.decode.choice != choice {
+            // The graphs make another.
+            self.decode.graphs.clear();
+            (self.decode.choice, self.decode.has_choice) = (choice, false);
+        }
+        if !self.decode.has_choice {
+            self.enqueue_choice(None)?;
+            self.decode.has_choice = true;
+        }
+        Ok(())
+    }
+
+    /// Enqueues the choice by the logits of one token; the greedy one moves the position on, where it is given.
+    fn enqueue_choice(&self, position: Option<&Slice<u32>>) -> Result<(), GpuError> {
+        let Engine { gpu, config, scratch: s, decode: d, .. } = self;
+        match d.choice {
+            Choice::Greedy { n_tokens } => {
+                gpu.argmax(&d.argmax, &s.logits, &d.input.slice(0..1), position, 1, n_tokens, config.vocab_size)
+            }
+            Choice::Largest { n_tokens, k } => gpu.top_k(&d.top_k, &s.logits, &d.largest, n_tokens, k),
+        }
     }
 
     /// How many kernels the next decoding step runs.
@@ -177,7 +234,7 @@ impl Engine {
         Ok(self.decode.graphs.len() - 1)
     }
 
-    /// One token: from `input` to the logits, the greedy choice and the next position.
+    /// One token: from `input` to the logits and the choice.
     fn step(&self, n_splits: usize) -> Result<(), EngineError> {
         let Engine { gpu, config, weights, cache, scratch: s, decode: d, .. } = self;
         let (token, position) = (d.input.slice(0..1), d.input.slice(1..2));
@@ -255,7 +312,7 @@ impl Engine {
         }
         let output_norm = Some((&*weights.output_norm, config.rms_epsilon));
         gpu.gemv(&Gemv { norm: output_norm, ..self.product(weights.output.all(), &s.x, &s.logits) })?;
-        Ok(gpu.argmax(&d.argmax, &s.logits, &token, Some(&position), 1, d.n_choices, config.vocab_size)?)
+        Ok(self.enqueue_choice(Some(&position))?)
     }
 
     fn product<'a>(&self, weights: Rows<'a>, x: &'a Slice<f32>, out: &'a Slice<f32>) -> Gemv<'a> {

@@ -6,7 +6,9 @@
 //!                   └── decode ── (context full? shift or stop) ────┘
 //! ```
 //!
-//! Where the token is simply the one with the largest logit, it is found on the device and no logits are copied.
+//! Where the token is simply the one with the largest logit, it is found on the device and no logits are copied. Where a
+//! sampler draws from the largest alone, as the usual one does, the device finds these, and 40 logits or a few more are copied
+//! instead of the whole vocabulary's; only where two of them are equal all of them are, to end llama.cpp's way.
 
 mod stop;
 
@@ -16,7 +18,7 @@ use std::{
 };
 
 use crate::{
-    forward::EngineError,
+    forward::{Engine, EngineError},
     sample::{Constraint, ConstraintError, Logprob, SampleError, Sampler, logprob, top_logprobs},
     session::Session,
     tokenizer::{ControlText, StreamDecoder, Tokenizer, TokenizerError},
@@ -132,7 +134,12 @@ pub fn generate(
     let is_interrupted = || interrupt.is_some_and(|interrupt| interrupt.load(Ordering::Relaxed));
     // A file may pad its vocabulary past the tokenizer's last token: those are never chosen.
     let n_tokens = tokenizer.vocab_size().min(session.engine().config().vocab_size);
-    let mut chooser = Chooser { constraint, logprobs, row: vec![0.0; n_tokens], sampler };
+    let shortlist = match (&constraint, logprobs) {
+        (None, None) => sampler.shortlist_len(n_tokens.min(Engine::MAX_LARGEST)),
+        _ => None,
+    };
+    let shortlist = shortlist.map(|len| vec![(0, 0.0); len]);
+    let mut chooser = Chooser { constraint, logprobs, row: vec![0.0; n_tokens], shortlist, sampler };
     let mut text = TextStream {
         decoder: StreamDecoder::new(tokenizer, ControlText::Hide),
         stops: StopStrings::new(stop),
@@ -209,6 +216,8 @@ struct Chooser<'a> {
     logprobs: Option<usize>,
     /// The logits, where they are needed on the host.
     row: Vec<f32>,
+    /// The largest, where the sampler can do with these.
+    shortlist: Option<Vec<(u32, f32)>>,
 }
 
 impl Chooser<'_> {
@@ -216,6 +225,13 @@ impl Chooser<'_> {
         let engine = session.engine();
         if self.constraint.is_none() && self.logprobs.is_none() && self.sampler.is_argmax() {
             return Ok(engine.greedy(self.row.len())?);
+        }
+        if let Some(shortlist) = &mut self.shortlist {
+            engine.largest_into(self.row.len(), shortlist)?;
+            if let Some(sampled) = self.sampler.sample_shortlist(shortlist)? {
+                self.sampler.accept(sampled.id);
+                return Ok(sampled.id);
+            }
         }
         engine.logits_into(&mut self.row)?;
         let id = match &mut self.constraint {

@@ -69,6 +69,17 @@ impl Candidates {
         }
     }
 
+    /// Starts over with some tokens and their logits.
+    pub fn load_some(&mut self, tokens: &[(u32, f32)]) {
+        self.entries.clear();
+        self.order = Order::Unknown;
+        self.entries.extend(tokens.iter().map(|&(id, logit)| {
+            let mut candidate = Candidate { id, logit: 0.0, p: 0.0 };
+            candidate.set_logit(logit);
+            candidate
+        }));
+    }
+
     /// The candidate with this id, if it is still in the running.
     pub fn get_mut(&mut self, id: u32) -> Option<&mut Candidate> {
         let at = match self.order {
@@ -118,6 +129,25 @@ impl Candidates {
             self.order = Order::Logit;
         }
         self.entries.truncate(k);
+    }
+
+    /// Keeps the `k` largest logits, in descending order, where it is certain which these are and in which order
+    /// [`Self::keep_largest`] would leave them, whatever the others of the vocabulary were: no two of them are equal, and all
+    /// are larger than the candidates that go and than `outside`, which none of the others passes. Says whether it is; if not,
+    /// all candidates are still there.
+    pub fn keep_decided(&mut self, k: usize, outside: Option<f32>) -> bool {
+        let k = k.min(self.entries.len());
+        // Equal logits end in any order: they decide nothing.
+        self.entries.sort_unstable_by(|a, b| b.logit.total_cmp(&a.logit));
+        self.order = Order::Logit;
+        let edge = (k + 1).min(self.entries.len());
+        let decided = k > 0
+            && self.entries[..edge].windows(2).all(|pair| pair[0].logit > pair[1].logit)
+            && outside.is_none_or(|outside| self.entries[k - 1].logit > outside);
+        if decided {
+            self.entries.truncate(k);
+        }
+        decided
     }
 
     /// The `k` largest logits in descending order, without disturbing the candidates. After them may come more, in no

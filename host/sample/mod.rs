@@ -12,7 +12,8 @@
 //!
 //! The stages between bias and draw can be reordered ([`SamplerOptions::samplers`]). Each is a small function over
 //! [`candidates::Candidates`]; at the usual settings top-k cuts the vocabulary to forty early, so a token costs little
-//! more than two passes over the logits.
+//! more than two passes over the logits. Where nothing before top-k needs the whole row, a device may find the largest
+//! logits, and [`Sampler::sample_shortlist`] draws the same token from these alone.
 //!
 //! A [`Constraint`] (JSON schema or grammar) gives the mask for [`Sampler::sample_allowed`], which comes before the bias.
 //!
@@ -37,6 +38,7 @@ pub mod options;
 pub mod order;
 pub mod penalties;
 pub mod random;
+mod shortlist;
 pub mod temperature;
 pub mod truncate;
 
@@ -242,12 +244,16 @@ impl Sampler {
     /// Whether the token is the one with the largest logit after the penalties: no stage in between can remove it.
     fn is_plainly_greedy(&self) -> bool {
         let options = &self.options;
-        let xtc_off = options.xtc_probability <= 0.0 || options.xtc_threshold > 0.5;
         options.temp <= 0.0
             && options.dynatemp_range <= 0.0
             && options.typical_p >= 1.0
-            && xtc_off
+            && !self.is_xtc_on()
             && options.samplers == Stage::DEFAULT_ORDER
+    }
+
+    /// Whether XTC may drop a token.
+    fn is_xtc_on(&self) -> bool {
+        self.options.xtc_probability > 0.0 && self.options.xtc_threshold <= 0.5
     }
 
     fn apply(&mut self, stage: Stage) {

@@ -27,3 +27,4 @@ mod rmsnorm;
 mod rope;
 mod support;
 mod swiglu;
+mod top_k;

@@ -141,6 +141,32 @@ pub fn dynamic<T>(offset: u32) -> Shared<T> {
 }
 
 impl Shared<u32> {
+    /// Adds to word `index` and returns what it was. Other threads may do so at the same time; in which order is not said.
+    ///
+    /// # Safety
+    /// - `index` is within the array, and a barrier separates this from other threads' accesses to it of another kind.
+    #[inline(always)]
+    pub unsafe fn add(self, index: u32, value: u32) -> u32 {
+        #[cfg(target_arch = "nvptx64")]
+        {
+            let before: u32;
+            // SAFETY: within the array by this function's contract.
+            unsafe {
+                core::arch::asm!(
+                    "atom.shared.add.u32 {}, [{}], {};",
+                    out(reg32) before, in(reg32) self.element_address(index), in(reg32) value,
+                    options(nostack)
+                );
+            }
+            before
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            let _ = (self.element_address(index), value);
+            crate::device_only()
+        }
+    }
+
     /// Words `index` to `index + 3` in one access.
     ///
     /// # Safety

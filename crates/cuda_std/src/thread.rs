@@ -68,3 +68,28 @@ pub fn sync_threads() {
     #[cfg(not(target_arch = "nvptx64"))]
     crate::device_only()
 }
+
+/// Waits as [`sync_threads`] does, and says for how many of the block's threads `condition` is true.
+///
+/// All threads of the block must reach the same call.
+#[inline(always)]
+pub fn count_threads(condition: bool) -> u32 {
+    #[cfg(target_arch = "nvptx64")]
+    {
+        let count: u32;
+        // SAFETY: as for `sync_threads`.
+        unsafe {
+            core::arch::asm!(
+                "{{ .reg .pred mine; setp.ne.u32 mine, {1}, 0; bar.red.popc.u32 {0}, 0, mine; }}",
+                out(reg32) count, in(reg32) u32::from(condition),
+                options(nostack)
+            );
+        }
+        count
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    {
+        let _ = condition;
+        crate::device_only()
+    }
+}

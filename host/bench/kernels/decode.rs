@@ -7,7 +7,7 @@ use crate::{
         Activations, Gpu,
         kernels::{
             ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemv, Input, KeySplits,
-            Output, RopeShape, quantised_len,
+            Output, RopeShape, TopKScratch, quantised_len,
         },
     },
     model::RopePairing,
@@ -201,12 +201,18 @@ fn around(widths: &Widths) -> Vec<Row> {
         let (logits, out, scratch) = (values(gpu, n_vocab)?, room(gpu, 1)?, ArgmaxScratch::new(gpu, 1)?);
         Ok(move |gpu: &Gpu| gpu.argmax(&scratch, &logits, &out, None, 1, n_vocab, n_vocab))
     });
+    // As sampling at the usual settings asks for: 40 and one more.
+    let top_k = Row::new("top_k", format!("{name} 41 of a vocabulary of {n_vocab}"), 4 * n_vocab, move |gpu| {
+        let (logits, out, scratch) = (values(gpu, n_vocab)?, room(gpu, 82)?, TopKScratch::new(gpu, n_vocab)?);
+        Ok(move |gpu: &Gpu| gpu.top_k(&scratch, &logits, &out, n_vocab, 41))
+    });
     let rows = vec![
         rmsnorm,
         rope(RopePairing::Halves, "rope_halves"),
         rope(RopePairing::Neighbours, "rope_neighbours"),
         swiglu,
         argmax,
+        top_k,
     ];
     match name == Widths::small().name {
         true => rows.into_iter().map(Row::small).collect(),

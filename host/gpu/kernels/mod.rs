@@ -20,6 +20,7 @@ mod range;
 mod rmsnorm;
 mod rope;
 mod swiglu;
+mod top_k;
 
 pub use argmax::ArgmaxScratch;
 pub use attention::{AttentionShape, HEAD_DIMS};
@@ -32,6 +33,7 @@ pub use gemv::{Experts, Gemv, Input, Output, quantised_len};
 pub use noise::{NoiseFloat, Strided};
 pub use qkv::Qkv;
 pub use rope::RopeShape;
+pub use top_k::{MAX_TOP_K, TopKScratch};
 
 use super::{Element, Slice};
 
