@@ -4,8 +4,9 @@
 //! them out; the [`Graph`] carries them out, in order, each time it is launched. Kernel arguments are those of the
 //! capture, so what changes from one launch to the next (a position, a token) is read from device memory.
 
-use std::ptr;
+use std::{mem, ptr};
 
+use driver::captures::{self, Capturing};
 use driver::sys::{
     CU_GRAPH_NODE_TYPE_KERNEL, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL, CUgraph, CUgraphExec, CUgraphNode, CUstream,
     cuGraphDestroy, cuGraphExecDestroy, cuGraphGetNodes, cuGraphInstantiateWithFlags, cuGraphLaunch,
@@ -56,23 +57,25 @@ impl Captured {
 
 /// A stream's capture; ends it, if nothing else does.
 struct Capture {
+    /// Null once it has ended.
     stream: CUstream,
+    /// Keeps other threads from waiting for the whole device, which would spoil the capture.
+    _alone: Capturing,
 }
 
 impl Capture {
     fn begin(stream: CUstream) -> Result<Self, GpuError> {
+        let alone = captures::capturing();
         // SAFETY: the stream is live. The mode binds this thread only: no other enqueues on the stream.
         let result = unsafe { cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL) };
         check_call(|| "beginning to capture a graph".into(), result)?;
-        Ok(Capture { stream })
+        Ok(Capture { stream, _alone: alone })
     }
 
-    fn end(self) -> Result<Captured, GpuError> {
-        let stream = self.stream;
-        std::mem::forget(self);
+    fn end(mut self) -> Result<Captured, GpuError> {
         let mut graph = ptr::null_mut();
         // SAFETY: the stream is live, and captures.
-        let result = unsafe { cuStreamEndCapture(stream, &mut graph) };
+        let result = unsafe { cuStreamEndCapture(mem::replace(&mut self.stream, ptr::null_mut()), &mut graph) };
         check_call(|| "capturing a graph".into(), result)?;
         Ok(Captured(graph))
     }
@@ -81,6 +84,9 @@ impl Capture {
 /// After an error or a panic: the stream goes on as if it had not captured.
 impl Drop for Capture {
     fn drop(&mut self) {
+        if self.stream.is_null() {
+            return;
+        }
         let mut graph = ptr::null_mut();
         // SAFETY: the stream is live. If the capture became invalid there is no graph, which is not news here.
         let _ = unsafe { cuStreamEndCapture(self.stream, &mut graph) };
@@ -94,7 +100,8 @@ impl Gpu {
     /// Runs `record` with the stream capturing, and gives what it enqueued as a graph. Nothing of it is carried out.
     ///
     /// `record` may not allocate or free device memory, wait for the device, or copy from or to host memory that is not
-    /// pinned. An error of its own is given back, and what was captured is dropped.
+    /// pinned. An error of its own is given back, and what was captured is dropped. Meanwhile other threads may do with the
+    /// device what they like: what would spoil the capture waits for its end ([`driver::captures`]).
     pub fn capture(&self, record: impl FnOnce() -> Result<(), GpuError>) -> Result<Graph, GpuError> {
         let capture = Capture::begin(self.stream.as_inner().cast())?;
         record()?;

@@ -1,9 +1,11 @@
 //! Work that is captured once and launched often.
 
+use std::{sync::mpsc, thread, time::Duration};
+
 use driver::calls;
 use ferrowarp::gpu::GpuError;
 
-use crate::support::*;
+use crate::support::{self, *};
 
 #[test]
 fn a_captured_chain_gives_what_its_launches_would_each_time() {
@@ -34,6 +36,29 @@ fn a_captured_chain_gives_what_its_launches_would_each_time() {
         chain(&direct).unwrap();
         assert_eq!(got, direct.read(&gpu));
     }
+}
+
+/// Another thread that opens and closes the device would wait for all of it in the middle of the capture.
+#[test]
+fn a_capture_is_not_spoilt_by_another_threads_device() {
+    let gpu = gpu();
+    let n = 300;
+    let values = gpu.upload("values", &vec![1.0f32; n]).unwrap();
+    let out = Output::new(&gpu, n);
+    let (done, is_done) = mpsc::channel();
+    let mut other = None;
+    let captured = gpu.capture(|| {
+        gpu.swiglu(&values, &values, &out, n)?;
+        other = Some(thread::spawn(move || {
+            drop(support::gpu());
+            done.send(()).unwrap();
+        }));
+        // Long enough for the other thread to come to its end, if it does not wait for this one's.
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(2)), Err(mpsc::RecvTimeoutError::Timeout));
+        gpu.swiglu(&out, &values, &out, n)
+    });
+    assert_eq!(captured.unwrap().n_kernels(), 2);
+    other.unwrap().join().unwrap();
 }
 
 #[test]

@@ -18,12 +18,14 @@
 //! |---|---|
 //! | [`sys`] | the entry points, in one list, and the types and result codes they use |
 //! | [`calls`] | how often each was called by this thread |
+//! | [`captures`] | keeping captures apart from calls that wait for the whole device |
 //! | [`soft`] | the entry points over softcuda; the device itself, for its sanitizer and counters |
 //! | [`cublas`] | matrix products, by cuBLAS opened at run time or by the `gemm` crate |
 //!
 //! A failing call gives cust a `CUresult`, which is a number. [`last_error`] has the sentence that goes with it.
 
 pub mod calls;
+pub mod captures;
 pub mod cublas;
 mod error;
 mod libcuda;

@@ -228,6 +228,34 @@ fn captures_that_cannot_begin_or_end() {
     refused(end(raw(&stream)).0, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, "another thread");
 }
 
+/// Whatever the capture's mode, and whichever thread it is.
+#[test]
+fn waiting_for_the_whole_context_spoils_captures() {
+    let _turn = common::turn_on(DeviceChoice::Soft);
+    let waits: [fn(); 2] = [
+        || {
+            // SAFETY: no memory is involved.
+            refused(unsafe { cuCtxSynchronize() }, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "cannot wait for a context");
+        },
+        // Without the lock that keeps handles apart from captures: a capture of this test's does not hold it.
+        || drop(driver::cublas::Handle::new().unwrap()),
+    ];
+    for mode in [CU_STREAM_CAPTURE_MODE_THREAD_LOCAL, CU_STREAM_CAPTURE_MODE_RELAXED] {
+        for wait in waits {
+            let stream = stream();
+            // SAFETY: the stream is live.
+            ok(unsafe { cuStreamBeginCapture_v2(raw(&stream), mode) });
+            std::thread::spawn(move || {
+                let _context = cust::quick_init().unwrap();
+                wait();
+            })
+            .join()
+            .unwrap();
+            refused(end(raw(&stream)).0, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, "cannot wait for a context");
+        }
+    }
+}
+
 #[test]
 fn captured_work_is_checked_when_it_is_captured() {
     let _turn = common::turn_on(DeviceChoice::Soft);

@@ -31,7 +31,7 @@ use std::ffi::c_void;
 
 use crate::error::{Attempt, Lines};
 use crate::sys::{CUdeviceptr, CUstream};
-use crate::{Backend, backend, error};
+use crate::{Backend, backend, captures, error};
 
 use library::Library;
 use table::{RawHandle, Status, Table};
@@ -95,6 +95,7 @@ impl Handle {
     /// - [`CublasError::NotSelected`] before [`crate::select`].
     /// - [`CublasError::NotFound`] where no cuBLAS opens and starts; it lists the places.
     pub fn new() -> Result<Self, CublasError> {
+        let _alone = captures::waiting();
         let handle = match backend().ok_or(CublasError::NotSelected)? {
             Backend::Cuda => {
                 let (library, raw) = library::create_handle().map_err(|attempts| CublasError::NotFound { attempts })?;
@@ -155,6 +156,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        let _alone = captures::waiting();
         // SAFETY: the handle is live and used no more. A failure means that the context is gone, and the handle with it.
         unsafe { self.table.cublasDestroy_v2(self.raw) };
     }

@@ -5,13 +5,15 @@
 //! would be slow or would read memory that is gone: host memory of a copy must be page-locked, memory is not allocated in
 //! a capture, and a capture stays on one stream.
 //!
-//! Of the capture modes, relaxed restricts nobody, thread-local its own thread, global every thread.
+//! Of the capture modes, relaxed restricts nobody, thread-local its own thread, global every thread. To wait for a whole
+//! context spoils the captures of its streams in any mode, whichever thread does it.
 
 use std::ffi::c_uint;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
+use super::context::Owner;
 use super::stream;
 use super::work::Work;
 use super::{Failure, Outcome, graph};
@@ -166,9 +168,9 @@ fn legacy(stream: CUstream) -> Outcome {
     let text = "the legacy default stream waits for the streams that capture";
     match stream.addr() {
         PER_THREAD => Ok(()),
-        _ => {
-            spoil_where(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, text, |capture, blocking| blocking || is_bound(capture, me))
-        }
+        _ => spoil_where(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, text, |capture, stream| {
+            stream.is_blocking() || is_bound(capture, me)
+        }),
     }
 }
 
@@ -198,8 +200,17 @@ pub(crate) fn permit(class: Class) -> Outcome {
     spoil_where(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, &text, |capture, _| is_bound(capture, me))
 }
 
-/// Spoils each capture that `concerns`, which is told whether its stream is a blocking one; an error where there is one.
-fn spoil_where(result: CUresult, text: &str, concerns: impl Fn(&Capture, bool) -> bool) -> Outcome {
+/// Refuses to wait for all streams of a context while one of them captures.
+pub(crate) fn wait_for_all(owner: Owner) -> Outcome {
+    if COUNT.load(Ordering::Acquire) == 0 {
+        return Ok(());
+    }
+    let text = "the host cannot wait for a context while one of its streams captures";
+    spoil_where(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, text, |_, stream| stream.is_of(owner))
+}
+
+/// Spoils each capture that `concerns`, which is told its stream; an error where there is one.
+fn spoil_where(result: CUresult, text: &str, concerns: impl Fn(&Capture, &stream::Stream) -> bool) -> Outcome {
     let mut outcome = Ok(());
     let mut list = CAPTURING.lock().unwrap_or_else(PoisonError::into_inner);
     list.retain(|&handle| {
@@ -210,7 +221,7 @@ fn spoil_where(result: CUresult, text: &str, concerns: impl Fn(&Capture, bool) -
         let Some(capture) = &mut *capture else {
             return false;
         };
-        if concerns(capture, target.is_blocking()) {
+        if concerns(capture, &target) {
             capture.invalid.get_or_insert_with(|| text.to_owned());
             outcome = Err(Failure::new(result, text));
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::registry::Registry;
-use super::{Failure, Outcome, give, graph, initialised_device, memory, module, properties, stream};
+use super::{Failure, Outcome, capture, give, graph, initialised_device, memory, module, properties, stream};
 use crate::sys::*;
 
 struct Context {
@@ -247,7 +247,7 @@ pub(crate) unsafe fn api_version(context: CUcontext, version: *mut c_uint) -> Ou
 
 /// Every operation was done when its call returned: there is nothing to wait for.
 pub(crate) fn synchronize() -> Outcome {
-    current()?;
+    capture::wait_for_all(current()?)?;
     initialised_device()?.end_chain();
     Ok(())
 }

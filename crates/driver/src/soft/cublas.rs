@@ -100,6 +100,10 @@ pub(crate) unsafe extern "C" fn create(handle: *mut RawHandle) -> Status {
 }
 
 pub(crate) unsafe extern "C" fn destroy(handle: RawHandle) -> Status {
+    // cuBLAS waits for the device first, and takes no notice where that is refused.
+    if let Ok(owner) = context::current() {
+        let _ = capture::wait_for_all(owner);
+    }
     finish("cublasDestroy_v2", HANDLES.remove(handle).map(drop).map_err(Refusal::from))
 }
 

@@ -29,6 +29,11 @@ impl Stream {
         self.capture.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it was made in this context.
+    pub fn is_of(&self, owner: Owner) -> bool {
+        self.owner == owner
+    }
+
     /// Whether the legacy default stream waits for this one: it was made without `CU_STREAM_NON_BLOCKING`.
     pub fn is_blocking(&self) -> bool {
         self.flags & 1 == 0
