@@ -2,20 +2,23 @@
 //!
 //! For each head of each token: the bias, RMSNorm over the head where the family has one, RoPE for queries and keys, and the
 //! result to where it is wanted, in its type; what `rmsnorm.rs`, `rope.rs` and `cache.rs` do in kernels of their own. A warp
-//! takes a head, and reads it twice where there is a norm, the second time from the L1 cache. In memory there is one read of
-//! the product and one write of each result.
+//! takes one head of a token after another, with the angles that they share, and reads it twice where there is a norm, the
+//! second time from the L1 cache. In memory there is one read of the product and one write of each result.
 //!
 //! RoPE's magnitude (YaRN's attention factor) belongs to the scores: keys are kept without it, queries get it twice.
 
-use cuda_std::{BF16, F16, float, grid, kernel, thread, types::Element, warp};
+use cuda_std::{BF16, F16, float, grid, kernel, thread, types::Element, unroll::unroll, warp};
 
 use crate::rope::{elements, rotation, turn};
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 128;
 
-/// Heads of a block.
+/// Heads that a block takes at a time.
 pub const HEADS: u32 = BLOCK / 32;
+
+/// The most pairs of a head that a lane turns: heads have at most 256 elements.
+const MOST_PAIRS: usize = 4;
 
 /// A head of the product, as the bias and the norm leave it.
 struct Head {
@@ -63,64 +66,81 @@ unsafe fn qkv<T: Element>(
     grid::launch_dependents();
     grid::wait();
     let lane = thread::lane();
-    let head = thread::block_idx_x() * HEADS + thread::warp();
     let n_all = n_heads + 2 * n_kv_heads;
-    if head >= n_all {
-        return;
-    }
     let token = thread::block_idx_y();
     let position = unsafe { *positions.add(token as usize) };
     let dim = head_dim as usize;
-
-    // Where the head goes, and what it is multiplied by: rotated elements, and the others.
-    let (is_query, is_key) = (head < n_heads, head < n_heads + n_kv_heads);
     let of_cache = |cache: *mut T, head: u32| {
         let row = if n_context == 0 { token * n_kv_heads + head } else { head * n_context + position };
         cache.wrapping_add(row as usize * dim)
     };
-    let (out, norm, rotated, plain) = if is_query {
-        let row = token as usize * n_heads as usize + head as usize;
-        (q.wrapping_add(row * dim), q_norm, magnitude * q_scale, q_scale)
-    } else if is_key {
-        (of_cache(keys, head - n_heads), k_norm, 1.0, float::reciprocal(magnitude))
-    } else {
-        (of_cache(values, head - n_heads - n_kv_heads), core::ptr::null(), 1.0, 1.0)
-    };
 
-    let mut source = Head {
-        product: product.wrapping_add((token as usize * n_all as usize + head as usize) * dim),
-        bias: if bias.is_null() { bias } else { bias.wrapping_add(head as usize * dim) },
-        norm,
-        scale: 1.0,
-    };
-    if !norm.is_null() {
-        let mut squares = 0.0;
-        let mut element = lane;
+    // The angles are the same for all of a token's heads.
+    let mut angles = [(1.0, 0.0); MOST_PAIRS];
+    unroll(
+        MOST_PAIRS,
+        #[inline(always)]
+        |turn| {
+            let pair = 32 * turn as u32 + lane;
+            if pair < n_rot / 2 {
+                angles[turn] = unsafe { rotation(frequencies, pair, position) };
+            }
+        },
+    );
+
+    let mut head = thread::block_idx_x() * HEADS + thread::warp();
+    while head < n_all {
+        // Where the head goes, and what it is multiplied by: rotated elements, and the others.
+        let (is_query, is_key) = (head < n_heads, head < n_heads + n_kv_heads);
+        let (out, norm, rotated, plain) = if is_query {
+            let row = token as usize * n_heads as usize + head as usize;
+            (q.wrapping_add(row * dim), q_norm, magnitude * q_scale, q_scale)
+        } else if is_key {
+            (of_cache(keys, head - n_heads), k_norm, 1.0, float::reciprocal(magnitude))
+        } else {
+            (of_cache(values, head - n_heads - n_kv_heads), core::ptr::null(), 1.0, 1.0)
+        };
+
+        let mut source = Head {
+            product: product.wrapping_add((token as usize * n_all as usize + head as usize) * dim),
+            bias: if bias.is_null() { bias } else { bias.wrapping_add(head as usize * dim) },
+            norm,
+            scale: 1.0,
+        };
+        if !norm.is_null() {
+            let mut squares = 0.0;
+            let mut element = lane;
+            while element < head_dim {
+                let value = unsafe { source.biased(element) };
+                squares = float::fma(value, value, squares);
+                element += 32;
+            }
+            let mean = warp::sum(squares) / head_dim as f32;
+            source.scale = float::reciprocal(float::sqrt(mean + epsilon));
+        }
+
+        let n_rot = if is_key { n_rot } else { 0 };
+        unroll(
+            MOST_PAIRS,
+            #[inline(always)]
+            |turn_of| {
+                let pair = 32 * turn_of as u32 + lane;
+                if pair < n_rot / 2 {
+                    let (first, second) = elements(pair, n_rot, neighbours != 0);
+                    unsafe {
+                        let (a, b) = turn(source.value(first), source.value(second), angles[turn_of], rotated);
+                        *out.add(first as usize) = T::store(a);
+                        *out.add(second as usize) = T::store(b);
+                    }
+                }
+            },
+        );
+        let mut element = n_rot + lane;
         while element < head_dim {
-            let value = unsafe { source.biased(element) };
-            squares = float::fma(value, value, squares);
+            unsafe { *out.add(element as usize) = T::store(source.value(element) * plain) }
             element += 32;
         }
-        let mean = warp::sum(squares) / head_dim as f32;
-        source.scale = float::reciprocal(float::sqrt(mean + epsilon));
-    }
-
-    let n_rot = if is_key { n_rot } else { 0 };
-    let mut pair = lane;
-    while pair < n_rot / 2 {
-        let (first, second) = elements(pair, n_rot, neighbours != 0);
-        unsafe {
-            let angle = rotation(frequencies, pair, position);
-            let (a, b) = turn(source.value(first), source.value(second), angle, rotated);
-            *out.add(first as usize) = T::store(a);
-            *out.add(second as usize) = T::store(b);
-        }
-        pair += 32;
-    }
-    let mut element = n_rot + lane;
-    while element < head_dim {
-        unsafe { *out.add(element as usize) = T::store(source.value(element) * plain) }
-        element += 32;
+        head += thread::grid_dim_x() * HEADS;
     }
 }
 
@@ -135,11 +155,12 @@ macro_rules! variants {
         /// A null `bias`, `q_norm` or `k_norm` leaves that out. Elements from `n_rot` on are not turned; `neighbours` is 0 for
         /// RoPE over pairs (i, i + n_rot/2), else it is over (2i, 2i + 1).
         ///
-        /// Launch: grid (⌈heads ÷ HEADS⌉, n_tokens) for heads = n_heads + 2 n_kv_heads, block ([`BLOCK`]).
+        /// Launch: grid (≥ 1, n_tokens), the blocks of a token taking turns over the n_heads + 2 n_kv_heads heads, block ([`BLOCK`]).
         ///
         /// # Safety
         /// - `product` is `[n_tokens][heads][head_dim]`, `bias` `[heads][head_dim]`, the norms `[head_dim]`, `frequencies`
-        ///   `[n_rot/2][2]` as in `rope.rs`, `positions` `[n_tokens]`, below 2^24; `n_rot` is even and at most `head_dim`.
+        ///   `[n_rot/2][2]` as in `rope.rs`, `positions` `[n_tokens]`, below 2^24; `n_rot` is even and at most `head_dim`,
+        ///   which is at most 256.
         /// - `q` is `[n_tokens][n_heads][head_dim]`; `keys` and `values` are a layer's caches of this type (`cache.rs`), the
         ///   positions all different and below `n_context`, or as above where that is 0. None overlaps what is read.
         #[kernel]
