@@ -41,6 +41,7 @@ pub(super) struct Decode {
     staged: Pinned<u32>,   // [2]: the same, on the host
     qkv: Buffer<f32>,      // [n_heads + 2 · n_kv_heads][head_dim]
     gate: Buffer<u32>,     // [n_ff] of SwiGLU's output, quantised
+    attended: Buffer<u32>, // [n_heads][head_dim], quantised
     parts: Buffer<f32>,    // attention's splits
     arrivals: Buffer<u32>, // the same
     argmax: ArgmaxScratch,
@@ -82,7 +83,7 @@ fn qkv_len(config: &Config) -> usize {
 /// The elements of the step's allocations, 4 bytes each.
 pub(super) fn allocations(config: &Config, n_context: usize) -> Vec<usize> {
     let AttentionScratch { parts, arrivals } = attention_scratch(config, n_context);
-    [2, qkv_len(config), quantised_len(config.n_ff), parts, arrivals]
+    [2, qkv_len(config), quantised_len(config.n_ff), quantised_len(config.n_heads * config.head_dim), parts, arrivals]
         .into_iter()
         .chain(ArgmaxScratch::elements(1))
         .chain(TopKScratch::elements(config.vocab_size))
@@ -105,6 +106,7 @@ impl Decode {
             staged: gpu.alloc_pinned("a token", 2)?,
             qkv: gpu.alloc("activations", qkv_len(config))?,
             gate: gpu.alloc("activations", quantised_len(config.n_ff))?,
+            attended: gpu.alloc("activations", quantised_len(config.n_heads * config.head_dim))?,
             parts: gpu.alloc("attention", scratch.parts)?,
             arrivals,
             argmax: ArgmaxScratch::new(gpu, 1)?,
@@ -258,6 +260,13 @@ impl Engine {
                 gpu.gemv(&Gemv { norm: attn_norm, bias: bias.as_deref(), ..self.product(rows, &s.x, &out) })?;
                 row = range.end;
             }
+            // Between two products activations are 8-bit integers where the second wants them so.
+            let takes_integers = |rows: Rows| d.activations == Activations::Q8 && rows.tensor_type().is_quantised();
+            let mut output = self.product(layer.attn_output.all(), &s.attended, &s.ffn_inp);
+            let mut attended = Output::F32(&s.attended);
+            if takes_integers(layer.attn_output.all()) {
+                (attended, output.x) = (Output::Quantised(&d.attended), Input::Quantised(&d.attended));
+            }
             gpu.attention_decode(&AttentionDecode {
                 shape,
                 qkv: &d.qkv,
@@ -276,21 +285,18 @@ impl Engine {
                 n_splits,
                 parts: &d.parts,
                 arrivals: &d.arrivals,
-                out: &s.attended,
+                out: attended,
             })?;
-            let output = self.product(layer.attn_output.all(), &s.attended, &s.ffn_inp);
             gpu.gemv(&Gemv { bias: layer.attn_output_bias.as_deref(), residual: Some(&s.x), ..output })?;
 
             // ffn_inp → x
             let ffn_norm = (&*layer.ffn_norm, config.rms_epsilon);
             match (&layer.ffn, config.experts) {
                 (FeedForward::Dense { gate_up, down }, _) => {
-                    // Between the two products activations are 8-bit integers where the second wants them so.
-                    let quantised = d.activations == Activations::Q8 && down.all().tensor_type().is_quantised();
                     let mut gate = Output::F32(&s.gate);
                     let mut product = self.product(down.all(), &s.gate, &s.x);
                     if let [_] = gate_up.parts[..] {
-                        if quantised {
+                        if takes_integers(down.all()) {
                             (gate, product.x) = (Output::Quantised(&d.gate), Input::Quantised(&d.gate));
                         }
                         let gate_up = self.product(gate_up.all(), &s.ffn_inp, &s.gate);

@@ -5,6 +5,8 @@
 
 use cuda_std::{atomic, float, memory::Vector16, shared::Shared, shared_array, thread, unroll::unroll, warp};
 
+use crate::gemv::activations;
+
 use super::{BLOCK, MAX_HEADS, MAX_SPLITS, N_WARPS, Operands, Split, words::CacheWords};
 
 /// 16-byte loads a thread has in flight.
@@ -119,18 +121,20 @@ pub unsafe fn finish<T: CacheWords, const HEAD_DIM: usize, const HEADS: usize>(
             }
             value
         };
-        let out = unsafe { o.out.add((first_head + head) as usize * HEAD_DIM) };
         let kept = unsafe { parts.values.add((own_split as usize * HEADS + head as usize) * HEAD_DIM) };
-        for column in columns {
-            if column < HEAD_DIM as u32 {
-                let value = merged(column);
+        unroll(
+            2,
+            #[inline(always)]
+            |index| {
+                let column = columns[index];
+                let value = if column < HEAD_DIM as u32 { merged(column) } else { 0.0 };
                 if n_used == 1 {
-                    unsafe { *out.add(column as usize) = T::turn_back(value * inverse) }
-                } else {
+                    unsafe { write::<T, HEAD_DIM>(o, first_head + head, column, value * inverse) }
+                } else if column < HEAD_DIM as u32 {
                     unsafe { *kept.add(column as usize) = value }
                 }
-            }
-        }
+            },
+        );
         if n_used > 1 && columns[0] == 0 {
             let at = (head * n_splits + own_split) as usize;
             unsafe {
@@ -155,20 +159,46 @@ pub unsafe fn finish<T: CacheWords, const HEAD_DIM: usize, const HEADS: usize>(
     }
     unsafe { combine::<HEAD_DIM, HEADS>(parts, warp, n_used, heads, found.values) }
     for_columns::<HEAD_DIM>(warp, heads, |head, columns| {
-        let out = unsafe { o.out.add((first_head + head) as usize * HEAD_DIM) };
-        for column in columns {
-            if column < HEAD_DIM as u32 {
-                let mut value = 0.0;
-                let mut subset = 0;
-                while subset < const { subsets(HEAD_DIM * HEADS) } {
+        unroll(
+            2,
+            #[inline(always)]
+            |index| {
+                let column = columns[index];
+                let (mut value, mut subset) = (0.0, 0);
+                while column < HEAD_DIM as u32 && subset < const { subsets(HEAD_DIM * HEADS) } {
                     let row = (subset * HEADS as u32 + head) * HEAD_DIM as u32;
                     value += unsafe { found.values.get(row + column) };
                     subset += 1;
                 }
-                unsafe { *out.add(column as usize) = T::turn_back(value) }
+                unsafe { write::<T, HEAD_DIM>(o, first_head + head, column, value) }
+            },
+        );
+    });
+}
+
+/// Writes an element of a head's output, which may lie beyond the head, to where outputs go. Collective over the warp, whose lanes
+/// have 32 neighbouring elements.
+///
+/// # Safety
+/// - The kernels' launch contract.
+#[inline(always)]
+unsafe fn write<T: CacheWords, const HEAD_DIM: usize>(o: &Operands<T>, head: u32, column: u32, value: f32) {
+    let value = T::turn_back(value);
+    let index = head * HEAD_DIM as u32 + column;
+    let there = column < HEAD_DIM as u32;
+    if o.quantised_out.is_null() {
+        if there {
+            unsafe { *o.out.add(index as usize) = value }
+        }
+    } else {
+        // A head is whole runs: those of lanes beyond it are only theirs.
+        let quantised = activations::quantise_lanes(value);
+        if there {
+            unsafe {
+                activations::write_lanes(o.quantised_out, o.n_kv_heads * o.group * HEAD_DIM as u32, index, quantised)
             }
         }
-    });
+    }
 }
 
 /// Gives the block's warps 64 columns of a head at a time, of which each lane takes two; they may lie beyond the head.

@@ -117,6 +117,7 @@ struct Operands<T> {
     keys: *mut T,
     values: *mut T,
     out: *mut f32,
+    quantised_out: *mut u32,
     parts: *mut f32,
     arrivals: *mut u32,
     epsilon: f32,
@@ -393,7 +394,8 @@ macro_rules! variants {
         ///
         /// # Safety
         /// - `qkv` is `[n_kv_heads · (group + 2)][HEAD_DIM]`, queries, keys, values, 16-byte aligned; `q_norm` and `k_norm` are
-        ///   null or `[HEAD_DIM]`; `out` is `[n_kv_heads · group][HEAD_DIM]`.
+        ///   null or `[HEAD_DIM]`; `out` is `[n_kv_heads · group][HEAD_DIM]`, and not written where `quantised_out` is not null,
+        ///   which then has room for as many values in the form that [`activations`](crate::gemv::activations) says.
         /// - `*position` is below `n_context` and 2^24; `keys` and `values` are a layer's caches of this type (`cache.rs`), 16-byte
         ///   aligned, written before that position. Neither they nor `position` nor `frequencies` are written by a launch that
         ///   this one may overlap with: they are read before it waits.
@@ -412,6 +414,7 @@ macro_rules! variants {
             keys: *mut $element,
             values: *mut $element,
             out: *mut f32,
+            quantised_out: *mut u32,
             parts: *mut f32,
             arrivals: *mut u32,
             epsilon: f32,
@@ -426,7 +429,7 @@ macro_rules! variants {
         ) {
             unsafe {
                 attention_decode::<$element, $attend, $head_dim, $heads>(Operands {
-                    qkv, position, frequencies, q_norm, k_norm, keys, values, out, parts, arrivals, epsilon, scale,
+                    qkv, position, frequencies, q_norm, k_norm, keys, values, out, quantised_out, parts, arrivals, epsilon, scale,
                     magnitude, n_kv_heads, group, n_context, window, n_rot, neighbours,
                 })
             }

@@ -190,13 +190,50 @@ impl Q8 {
     }
 }
 
+/// What values of which the largest is this are multiplied by.
+#[inline(always)]
+fn inverse(largest: f32) -> f32 {
+    // Below this all are 0: the inverse would not be finite.
+    if largest < 1e-36 { 0.0 } else { 127.0 * float::reciprocal_approx(largest) }
+}
+
+/// The integers of a lane and its neighbours, four to a word, and the scale, d · Σ q of the run that sixteen lanes have between
+/// them. Collective over these.
+#[inline(always)]
+pub fn quantise_lanes(value: f32) -> (u32, Scale) {
+    let largest = warp::max_over(float::abs(value), RUN);
+    let integer = float::nearest_integer(value * inverse(largest));
+    let byte = (integer.cast_unsigned() & 0xff) << (thread::lane() % 4 * 8);
+    let with = |word: u32, distance| word | warp::shuffle_xor_bits(word, distance);
+    let scale = largest * (1.0 / 127.0);
+    (with(with(byte, 1), 2), Scale { scale, sum: scale * warp::sum_over(integer as f32, RUN) })
+}
+
+/// Writes what [`quantise_lanes`] made of value `index` of `n` to a vector in the form above. A lane's value is that of its place
+/// in its run.
+///
+/// # Safety
+/// - `out` has room for `n` values.
+#[inline(always)]
+pub unsafe fn write_lanes(out: *mut u32, n: u32, index: u32, (word, scale): (u32, Scale)) {
+    unsafe {
+        if index.is_multiple_of(4) {
+            *out.add((index / 4) as usize) = word;
+        }
+        if index.is_multiple_of(RUN) {
+            let scales = out.add((n / 4 + index / RUN * 2) as usize);
+            *scales = scale.scale.to_bits();
+            *scales.add(1) = scale.sum.to_bits();
+        }
+    }
+}
+
 /// Four integers and their scale, d · Σ q. Collective over each `lanes` neighbouring lanes, whose values share the scale.
 #[inline(always)]
 pub fn quantise(values: [f32; 4], lanes: u32) -> (u32, Scale) {
     let [a, b, c, d] = values.map(float::abs);
     let largest = warp::max_over(float::max(float::max(a, b), float::max(c, d)), lanes);
-    // Below this all are 0: the inverse would not be finite.
-    let inverse = if largest < 1e-36 { 0.0 } else { 127.0 * float::reciprocal_approx(largest) };
+    let inverse = inverse(largest);
     let [a, b, c, d] = values.map(|value| float::nearest_integer(value * inverse).cast_unsigned());
     let word = integer::pick_bytes(integer::pick_bytes(a, b, 0x40), integer::pick_bytes(c, d, 0x40), 0x5410);
     let scale = largest * (1.0 / 127.0);

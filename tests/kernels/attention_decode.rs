@@ -5,7 +5,7 @@ use ferrowarp::{
     forward::turns,
     gpu::{
         Gpu,
-        kernels::{AttentionDecode, AttentionScratch, AttentionShape, CacheType, RopeShape},
+        kernels::{self, AttentionDecode, AttentionScratch, AttentionShape, CacheType, RopeShape},
     },
     model::RopePairing,
 };
@@ -140,8 +140,7 @@ fn run(gpu: &Gpu, case: Case) {
     let parts = Output::<f32>::new(gpu, scratch.parts);
     let arrivals = Output::<u32>::new(gpu, scratch.arrivals);
     gpu.write(&arrivals.slice(0..scratch.arrivals), &vec![0; scratch.arrivals]).unwrap();
-    let launch = || {
-        let out = Output::new(gpu, q_len);
+    let launch = |out: kernels::Output| {
         gpu.attention_decode(&AttentionDecode {
             shape,
             qkv: &device_qkv,
@@ -160,12 +159,16 @@ fn run(gpu: &Gpu, case: Case) {
             n_splits,
             parts: &parts,
             arrivals: &arrivals,
-            out: &out,
+            out,
         })
         .unwrap_or_else(|error| panic!("{case:?}: {error}"));
+    };
+    let floats = || {
+        let out = Output::new(gpu, q_len);
+        launch(kernels::Output::F32(&out));
         out.read(gpu)
     };
-    let got = launch();
+    let got = floats();
     for (name, cache, stored) in [("keys", &caches[0], &stored[0]), ("values", &caches[1], &stored[1])] {
         assert!(cache.read(gpu) == *stored, "{name} are not what the cache's own kernel stores: {case:?}");
     }
@@ -177,8 +180,30 @@ fn run(gpu: &Gpu, case: Case) {
     assert_close(&format!("{case:?}"), &got, &want, relative, relative);
     // The counters are ready for the next launch, which gives the same bits.
     assert!(arrivals.read(gpu).iter().all(|count| *count == 0), "{case:?}");
-    let again = launch();
+    let again = floats();
     assert!(got.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "a second launch differs: {case:?}");
+    // As integers: the nearest to the same values, with a scale for each 16 that the largest gives, and their sum.
+    let quantised = Output::<u32>::new(gpu, kernels::quantised_len(q_len));
+    launch(kernels::Output::Quantised(&quantised));
+    let words = quantised.read(gpu);
+    let (integers, scales) = words.split_at(q_len / 4);
+    let integers: Vec<f32> =
+        integers.iter().flat_map(|word| word.to_le_bytes()).map(|byte| f32::from(byte as i8)).collect();
+    for (run, values) in got.chunks(16).enumerate() {
+        let [scale, sum] = [scales[2 * run], scales[2 * run + 1]].map(f32::from_bits);
+        let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        assert!(
+            (scale - largest / 127.0).abs() <= 1e-6 * largest,
+            "run {run}: scale {scale}, largest {largest}: {case:?}"
+        );
+        let integers = &integers[16 * run..16 * run + 16];
+        for (value, integer) in values.iter().zip(integers) {
+            // An approximate inverse may choose the other neighbour where both are equally near.
+            assert!((value - scale * integer).abs() <= 0.5001 * scale, "{value} as {integer} · {scale}: {case:?}");
+        }
+        let want = scale * integers.iter().sum::<f32>();
+        assert!((sum - want).abs() <= 1e-5 * want.abs(), "run {run}: sum {sum}, want {want}: {case:?}");
+    }
     parts.read(gpu);
 }
 
@@ -289,7 +314,7 @@ fn a_generation_reads_what_it_wrote() {
                 n_splits,
                 parts: &parts,
                 arrivals: &arrivals,
-                out: &out,
+                out: kernels::Output::F32(&out),
             })
             .unwrap();
             // What the launch left in the cache, by the kernel that only reads it.

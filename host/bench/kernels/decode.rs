@@ -83,7 +83,7 @@ fn product(
     Row::streaming(kernel, format!("{} {what} {n_out}×{n_in}", widths.name), bytes, move |gpu| {
         let (weights, x, norm) = (matrix(gpu, tensor_type, n_out, n_in)?, values(gpu, n_in)?, values(gpu, n_in)?);
         let (residual, out) = (values(gpu, out_len)?, room(gpu, out_len)?);
-        // Between gate and down activations are 8-bit integers.
+        // Between attention and its output, and between gate and down, activations are 8-bit integers.
         let between = room(gpu, quantised_len(n_in.max(out_len)))?;
         gpu.fill(&between, 0)?;
         let streamed = vec![weights.data.address()];
@@ -91,7 +91,7 @@ fn product(
             let mut product = Gemv::new(weights.all(), &x, &out).activations(activations);
             if quantised && swiglu {
                 product.out = Output::Quantised(&between);
-            } else if quantised && what == DOWN {
+            } else if quantised && after {
                 product.x = Input::Quantised(&between);
             }
             let norm = before.then_some((&*norm, 1e-6));
@@ -151,7 +151,7 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n_position
                 n_splits,
                 parts: &parts,
                 arrivals: &arrivals,
-                out: &out,
+                out: Output::F32(&out),
             })
         };
         Ok((launch, streamed))

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use kernels::attention_decode::*;
 
-use super::{AttentionShape, CacheType, count, expect_len};
+use super::{AttentionShape, CacheType, Output, count, expect_len, quantised_len};
 use crate::{
     gpu::{Gpu, GpuError, Slice, launch::Launch},
     model::RopePairing,
@@ -46,8 +46,8 @@ pub struct AttentionDecode<'a> {
     pub parts: &'a Slice<f32>,
     /// [`AttentionScratch::arrivals`], all zero; zero again afterwards.
     pub arrivals: &'a Slice<u32>,
-    /// `[n_heads][head_dim]`.
-    pub out: &'a Slice<f32>,
+    /// `[n_heads][head_dim]`, as they are or as a product takes them quantised.
+    pub out: Output<'a>,
 }
 
 /// The memory that a launch with several splits needs, in elements. Launches that run one after another share it.
@@ -125,7 +125,16 @@ impl Gpu {
         }
         expect_len("keys", operands.keys, cache_len);
         expect_len("values", operands.values, cache_len);
-        expect_len("out", operands.out, n_heads * head_dim);
+        let (out, quantised_out) = match operands.out {
+            Output::F32(out) => {
+                expect_len("out", out, n_heads * head_dim);
+                (Some(out), None)
+            }
+            Output::Quantised(out) => {
+                expect_len("out", out, quantised_len(n_heads * head_dim));
+                (None, Some(out))
+            }
+        };
         if n_splits > 1 {
             let scratch = AttentionScratch::new(n_heads, n_kv_heads, head_dim, n_splits);
             expect_len("parts", operands.parts, scratch.parts);
@@ -150,7 +159,8 @@ impl Gpu {
                             operands.k_norm,
                             &*operands.keys.cast::<$element>(),
                             &*operands.values.cast::<$element>(),
-                            operands.out,
+                            out,
+                            quantised_out,
                             operands.parts,
                             operands.arrivals,
                             operands.epsilon,

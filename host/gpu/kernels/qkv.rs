@@ -46,9 +46,6 @@ pub struct Qkv<'a> {
     pub element: CacheType,
 }
 
-/// Blocks that a multiprocessor has room for at a time.
-const BLOCKS_WANTED: usize = 8;
-
 impl Gpu {
     /// Bias, norms over heads and RoPE, as [`Gpu::rmsnorm`] and [`Gpu::rope`] do; then queries times `q_scale` to `q`, and keys,
     /// without RoPE's magnitude, and values to the cache at `positions`.
@@ -67,10 +64,7 @@ impl Gpu {
         expect_len("q", operands.q, element.bytes(n_tokens * n_heads, head_dim));
         expect_len("keys", operands.keys, element.bytes(kv_rows, head_dim));
         expect_len("values", operands.values, element.bytes(kv_rows, head_dim));
-        assert!(head_dim <= 256, "heads of {head_dim} values");
-        // A block makes a token's angles once for all heads; only where there are few tokens it leaves heads to others.
-        let blocks = (BLOCKS_WANTED * self.multiprocessors()).div_ceil(n_tokens).min(heads.div_ceil(HEADS as usize));
-        let grid = [count(blocks), count(n_tokens), 1];
+        let grid = [count(heads.div_ceil(HEADS_OF_BLOCK as usize)), count(n_tokens), 1];
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
                 // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for; the positions are the caller's promise.
