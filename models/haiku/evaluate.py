@@ -1,9 +1,10 @@
 """Asks a haiku model for many fresh poems and counts what is true of them.
 
-    python evaluate.py [haiku.gguf] [--n 800] [--seed S]
+    python evaluate.py [haiku.gguf] [--n 900] [--seed S]
 
 The weights are read back from the GGUF file and run in f32. The words are drawn anew by kind; `English` are words of Python's own
-documentation that stand in no training list. Whole words are compared without regard to case.
+documentation that stand in no training list, `odd` the same with letters dropped, doubled or changed, `name` is as new to
+the model. Whole words are compared without regard to case.
 """
 
 import argparse
@@ -22,6 +23,17 @@ import poems
 WRAP = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
+NAMES = """Amelia Aurelio Agnieszka Bartholomew Beatrix Bogdan Caoimhe Cassandra Chukwuemeka Clementine Cormac Dagny Delphine Djamila Dwayne
+Eilidh Emre Esmeralda Etienne Fatima Ferdinand Fionnuala Freya Gaspard Gertrude Ghislaine Guadalupe Gwyneth Hadrian Helga Hildegard Hjalmar
+Ignatius Ilse Imogen Ioana Isolde Jadwiga Jebediah Joaquin Jorge Juliette Kazimir Kerstin Khadija Kofi Kwame Laszlo Leopold Ljiljana Llewellyn
+Ludmila Maeve Marguerite Matthias Mbali Mehmet Mikhail Mwangi Nadezhda Natsuki Ngozi Nikolai Oberon Octavia Oleksandr Oonagh Orsolya Penelope
+Percival Philippa Piotr Quincy Raghnall Ramanujan Reinhold Rhiannon Rodrigo Saoirse Seraphina Sigrid Stanislaw Sunniva Svetlana Tadhg Tatiana
+Thaddeus Theodora Thorvald Tobias Tuva Ulrich Umberto Valentina Vikram Vittoria Winifred Wilhelmina Xanthe Ximena Yevgeny Yitzhak Ysolde Yuki Zbigniew
+Zephyr Zsofia Ackermann Babbage Bhattacharya Chandrasekhar Cholesky Dijkstra Euler Fibonacci Fourier Gauss Gutenberg Haskell Hilbert
+Householder Kernighan Knuth Krylov Lagrange Leibniz Liskov Mandelbrot Moore Noether Pascal Poisson Ritchie Schrodinger Shannon Stroustrup Torvalds
+Wirth Zuse""".split()
+
+
 def english(makers):
     """Words of Python's documentation, 3 to 14 letters, that the training lists do not hold."""
     known = {w.lower() for w in makers.known}
@@ -29,7 +41,15 @@ def english(makers):
     return sorted({w for w in re.findall(r"(?<![\w.-])[a-z]{3,14}(?![\w.-])", text)} - known)
 
 
-def issue_nonce(rng):
+def odd(word, rng):
+    """The word with one or two of its letters dropped, doubled or changed."""
+    for _ in range(rng.randint(1, 2)):
+        i = rng.randrange(len(word))
+        word = word[:i] + rng.choice(["", 2 * word[i], rng.choice(poems.ALPHABET)]) + word[i + 1:]
+    return word
+
+
+def any_nonce(rng):
     r = rng.random()
     if r < 0.4:
         return "".join(rng.choice(poems.LETTERS + poems.DIGITS) for _ in range(8))
@@ -88,7 +108,7 @@ class Asker:
 def main():
     arg = argparse.ArgumentParser()
     arg.add_argument("model", nargs="?", default="haiku.gguf")
-    arg.add_argument("--n", type=int, default=800)
+    arg.add_argument("--n", type=int, default=900)
     arg.add_argument("--seed", type=int, default=None)
     arg.add_argument("--sampled", type=int, default=10, help="prompts asked with 20 seeds each")
     a = arg.parse_args()
@@ -96,11 +116,12 @@ def main():
     rng = random.Random(seed)
     torch.set_num_threads(2)
     makers, asker = poems.WordMaker(), Asker(a.model)
-    held_out = english(makers)
+    held_out, names = english(makers), sorted(set(NAMES) - set(makers.known))
     kinds = {  # each of the topic's key
-        "number": lambda _: rng.choice(poems.NUMBERS), "English": lambda _: rng.choice(held_out), "listed": lambda _: rng.choice(makers.known),
+        "number": lambda _: rng.choice(poems.NUMBERS), "English": lambda _: rng.choice(held_out), "name": lambda _: rng.choice(names),
+        "odd": lambda _: odd(rng.choice(held_out), rng), "in the lists": lambda _: rng.choice(makers.known),
         "of the topic": lambda key: rng.choice(poems.TOPICS[key].own), "invented": lambda _: makers.invented(rng),
-        "markov": lambda _: makers.markov(rng), "letters": lambda _: makers_letters(rng), "name": lambda _: rng.choice(held_out).capitalize(),
+        "letter statistics": lambda _: makers.markov(rng), "random letters": lambda _: random_letters(rng),
     }
     cases = []
     while len(cases) < a.n:
@@ -110,7 +131,7 @@ def main():
         if not 1 <= len(word) <= 14:
             continue
         form = rng.random()
-        nonce = issue_nonce(rng) if rng.random() < 0.6 else None
+        nonce = any_nonce(rng) if rng.random() < 0.6 else None
         if form < 0.6:
             prompt = poems.PLAIN
         else:
@@ -140,31 +161,15 @@ def main():
             asked += 1
             for what, true in judge(word, nonce, poem, ended).items():
                 good[what] += true
-    print(f"temperature 0.8, {a.sampled} prompts x 20 seeds: different poems each {distinct}; " + ", ".join(f"{w} {100 * n / asked:.1f} %" for w, n in good.items()))
-    # As tests/haiku.rs asks: a made-up word of one to three syllables or a number, an 8-character nonce.
-    issue = []
-    for i in range(100):
-        word = rng.choice(poems.NUMBERS[:60]) if i % 2 else first_light(rng)
-        nonce = "".join(rng.choice(poems.LETTERS + poems.DIGITS) for _ in range(8))
-        topic = rng.choice(["GPU computing", "autumn", "the sea", "winter", "coffee", "rain"])
-        issue.append((f'Write a haiku about {topic} that includes the word "{word}" (nonce: {nonce})', word, nonce))
-    verdicts = [judge(w, n, *got) for (_, w, n), got in zip(issue, asker.ask([x[0] for x in issue]))]
-    passed = sum(v["word in its own case"] and v["no nonce"] and v["three lines, ended"] for v in verdicts)
-    print(f"numbers to fifty-nine and made-up words with an 8-character nonce: {passed} of 100")
+    print(f"temperature 0.8, {a.sampled} prompts x 20 seeds: 20 different poems of {distinct.count(20)} prompts, fewest {min(distinct)}; " + ", ".join(f"{w} {100 * n / asked:.1f} %" for w, n in good.items()))
     for kind, what, prompt, poem in failures[:25]:
         print(f"--- {kind}: {', '.join(what)} | {prompt!r}\n{poem}")
     for i in range(6):
         print(f"+++ {cases[i][1]!r}\n{answers[i][0]}")
 
 
-def makers_letters(rng):
+def random_letters(rng):
     return "".join(rng.choice(poems.ALPHABET) for _ in range(rng.randint(2, 10)))
-
-
-def first_light(rng):
-    """A made-up word of one to three syllables: consonants, vowel, perhaps a consonant."""
-    onsets, vowels, codas = "b d f g h j k l m n p r s t v w z br dr fl gr kl pr sk st tr".split(), "a e i o u ai ea oo".split(), ["", "", "n", "r", "l", "th", "k"]
-    return "".join(rng.choice(onsets) + rng.choice(vowels) + rng.choice(codas) for _ in range(rng.randint(1, 3)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Matrices inside the blocks learn by Muon (momentum made orthogonal by Newton-Sch
 """
 
 import argparse
+import functools
 import gc
 import itertools
 import os
@@ -27,9 +28,13 @@ from model import Haiku
 
 
 BEFORE, BEHIND = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
-RISE, STEPS, FALL = 150, 12000, 10000  # the learning rate rises, stays, and falls in a line to zero at the end of STEPS
+STEPS = 13200
+RISE, FALL = 150, 2001  # the learning rate rises, stays, and falls
+LATE, LAST = 7200, 9600  # here begin stage 1, with more of the hardest words and two more losses for the given word, and stage 2
 COUNTS = 12  # syllables told apart: 0 to 11
 COUNTING = 0.3  # weight of each counting loss
+ONCE, COPY = 5.0, 1.0  # weights: of the chance that the given word begins where it has no place; of its own tokens where it has
+FIRM, FIRMLY = 11600, 5.0  # from here on both weigh so much more
 MUON_RATE, ADAM_RATE = 0.015, 2.2e-3
 POOL = 40  # batches made at a time, and sorted into ones of like length
 
@@ -53,22 +58,44 @@ class Text:
         self.tokens, self.merges = bpe.build(texts, known, plain.ordinary, n_merges, n_spaced)
         self.tokenizer = bpe.tokenizer(self.tokens, self.merges)
         self.makers = poems.WordMaker([t for t in self.tokens if t.isascii() and t.isalpha() and t.islower()])
-        self.end = self.tokens.index("<|im_end|>")
+        self.end, self.space = self.tokens.index("<|im_end|>"), self.tokens.index(bpe.SPACE)
 
-    def examples(self, n):
-        made = [poems.example(self.library, self.makers, self.rng) for _ in range(n)]
+    def examples(self, n, stage):
+        made = [poems.example(self.library, self.makers, self.rng, stage) for _ in range(n)]
         asked = self.tokenizer.encode_batch([BEFORE + m[0] + BEHIND for m in made])
         poem = self.tokenizer.encode_batch([m[1] for m in made])
         return [
-            (a.ids, b.ids + [self.end], given_so_far(a.offsets, m[0], m[2], m[4]), line_so_far(b.offsets, m[1]), most(poems.syllables(m[2] or "-")))
+            (
+                a.ids, b.ids + [self.end], self.places_of(m[2], b, m[1], stage) if stage and m[2] else None,
+                given_so_far(a.offsets, m[0], m[2], m[4]), line_so_far(b.offsets, m[1]), most(poems.syllables(m[2] or "-")),
+            )
             for m, a, b in zip(made, asked, poem)
         ]
+
+    @functools.lru_cache(1 << 12)
+    def beginnings(self, word):
+        """The tokens that `word` can begin with: with a space or without, as it is or in lower case."""
+        out = set()
+        for text in (word, word.lower()):
+            for ids in (self.tokenizer.encode(text).ids, self.tokenizer.encode(" " + text).ids):
+                out.add(ids[1] if ids[0] == self.space else ids[0])
+        return sorted(out)
+
+    def places_of(self, word, encoded, poem, stage):
+        """(The tokens that `word` can begin with, the places in the poem where it must not begin: after it, and before it where its
+        place is settled; the places of its own tokens)"""
+        found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", poem)
+        line = poem.rfind("\n", 0, found.start()) + 1
+        own = [i for i, (a, b) in enumerate(encoded.offsets) if a < found.end() and b > found.start()]
+        before = own[0] if stage > 1 else sum(b <= line for _, b in encoded.offsets)
+        return self.beginnings(word), [*range(before), *range(own[0] + 1, len(encoded.ids) + 1)], own
 
     def batches(self, batch, first):
         """The batches from number `first` on, a multiple of POOL. Every pool has its own random numbers."""
         for pool in itertools.count(first // POOL):
             self.rng.seed(f"{self.seed} {pool}")
-            made = sorted((x for x in self.examples(batch * (POOL + 4)) if len(x[0]) + len(x[1]) <= 120), key=lambda x: len(x[0]) + len(x[1]))
+            examples = self.examples(batch * (POOL + 4), (pool * POOL >= LATE) + (pool * POOL >= LAST))
+            made = sorted((x for x in examples if len(x[0]) + len(x[1]) <= 120), key=lambda x: len(x[0]) + len(x[1]))
             groups = [made[i:i + batch] for i in range(0, len(made) - batch + 1, batch)]
             self.rng.shuffle(groups)
             assert len(groups) >= POOL
@@ -76,12 +103,17 @@ class Text:
                 t = -(-(max(len(x[0]) + len(x[1]) for x in group) - 1) // 8) * 8  # few shapes: each new one costs
                 ids = torch.zeros(len(group), t, dtype=torch.long)
                 target, so_far, given, whole = (torch.full((len(group), t), -1) for _ in range(4))
-                for i, (a, b, word, lines, syllables) in enumerate(group):
+                banned, copied = torch.full((len(group), t, 4), -1), torch.zeros(len(group), t, dtype=torch.bool)
+                for i, (a, b, placed, word, lines, syllables) in enumerate(group):
                     line, at = torch.tensor(a + b), slice(len(a) - 1, len(a) + len(b) - 1)
                     ids[i, :len(line) - 1] = line[:-1]
                     target[i, at], so_far[i, at], whole[i, at] = line[len(a):], torch.tensor(lines), syllables
                     given[i, :len(a)] = torch.tensor(word)
-                yield ids, target, so_far, given, whole
+                    if placed:
+                        tokens, elsewhere, own = placed
+                        banned[i, len(a) - 1 + torch.tensor(elsewhere), :len(tokens)] = torch.tensor(tokens)
+                        copied[i, len(a) - 1 + torch.tensor(own)] = True
+                yield ids, target, banned, copied, so_far, given, whole
 
 
 def most(n):
@@ -167,13 +199,25 @@ class Counting(torch.nn.Module):
         return [F.cross_entropy(x, wanted, ignore_index=-1, reduction="sum") / max(1, int((wanted >= 0).sum())) for x, wanted in pairs]
 
 
-def losses(model, counting, ids, target, so_far, given, whole):
-    """Loss of the poem's tokens, and the three of the counting."""
+def losses(model, counting, ids, target, banned, copied, so_far, given, whole):
+    """Loss of the poem's tokens, that of the given word where it has no place, that of its own tokens, and the three of the counting."""
     at, half = places(target), places(given)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits, third, before = model(ids, at, half)
+    logits, target, banned, copied = logits.float(), target.view(-1)[at], banned.flatten(0, 1)[at], copied.view(-1)[at]
     counts = counting(third, given.view(-1)[half], before, so_far.view(-1)[at], whole.view(-1)[at])
-    return [F.cross_entropy(logits.float(), target.view(-1)[at], ignore_index=-1), *counts]
+    each = F.cross_entropy(logits, target, ignore_index=-1, reduction="none")
+    wrong = (banned >= 0) & (banned != target[:, None])
+    rows = torch.nonzero(wrong.any(1))[:, 0]
+    chance = (logits[rows].softmax(-1).gather(1, banned[rows].clamp(min=0)) * wrong[rows]).sum(1)
+    once = -torch.log1p(-chance.clamp(max=0.999)).sum() / max(1, len(rows))
+    return [each.sum() / (target >= 0).sum(), once, each[copied].sum() / max(1, int(copied.sum())), *counts]
+
+
+def rate(step):
+    """The learning rate as a part of its highest: falls in a line to 0.48 at LATE, and in another to zero at the end."""
+    falling = 1 - (min(step, LATE) - FALL) / 10000
+    return min(1.0, step / RISE, falling, falling * (STEPS + 1 - step) / (STEPS + 1 - LATE))
 
 
 class Learner:
@@ -192,11 +236,12 @@ class Learner:
     def step(self, batch):
         """Learns from one batch; its losses."""
         self.done += 1
-        scale = min(1.0, self.done / RISE, (STEPS + 1 - self.done) / FALL)
+        scale = rate(self.done)
         for group in self.adam.param_groups:
             group["lr"] = ADAM_RATE * scale
         parts = losses(self.model, self.counting, *batch)
-        (parts[0] + COUNTING * sum(parts[1:])).backward()
+        firmly = FIRMLY if self.done > FIRM else 1.0
+        (parts[0] + firmly * (ONCE * parts[1] + COPY * parts[2]) + COUNTING * sum(parts[3:])).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.adam.step()
         self.muon.step(scale)
@@ -236,15 +281,15 @@ def main():
         learner.load(a.state)
     n = sum(p.numel() for p in learner.model.parameters())
     print(f"{n / 1e6:.2f} M parameters, {len(text.tokens)} tokens, prepared in {time.time() - start:.0f} s", flush=True)
-    batches, first, shown = text.batches(a.batch, learner.done), learner.done, torch.zeros(4)
+    batches, first, shown = text.batches(a.batch, learner.done), learner.done, torch.zeros(6)
     start, processor = time.time(), time.process_time()
     while learner.done < STEPS:
         shown += learner.step(next(batches))
         if learner.done % 100 == 0:
-            poem, *counts = (shown / 100).tolist()
+            poem, once, copy, *counts = (shown / 100).tolist()
             spent, busy = time.time() - start, time.process_time() - processor
             print(
-                f"step {learner.done} loss {poem:.4f} counting {' '.join(f'{c:.4f}' for c in counts)} "
+                f"step {learner.done} loss {poem:.4f} once {once:.4f} copy {copy:.4f} counting {' '.join(f'{c:.4f}' for c in counts)} "
                 f"{spent / (learner.done - first) * 1000:.0f} ms/step {spent:.0f} s, {busy:.0f} s of processor time", flush=True,
             )
             shown.zero_()
