@@ -33,7 +33,8 @@ pub mod top_k;
 /// Every kernel, for the build to check against the PTX and for tests to count.
 #[cfg(not(target_arch = "nvptx64"))]
 pub fn all() -> impl Iterator<Item = cuda_std::KernelInfo> {
-    KERNELS.iter().chain(blocks::KERNELS).chain(attention_decode::KERNELS).copied()
+    let mixed = blocks::mixed::MIXED.iter().map(|mixed| mixed.kernel.info());
+    KERNELS.iter().chain(blocks::KERNELS).chain(attention_decode::KERNELS).copied().chain(mixed)
 }
 
 /// The kernels that are listed one by one.

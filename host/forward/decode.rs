@@ -19,7 +19,8 @@
 //! blocks the more there are, in a few [`KeySplits`]: there is a graph for each of these that was met. All of them make the
 //! choice that was asked for last: a generation asks for the same one at each token.
 //!
-//! Where a file mixes types within queries, keys and values there is a launch for each type; a mixture of experts takes the
+//! Where a file mixes types within queries, keys and values, one launch has them all the same, if they are a pair of
+//! llama.cpp's mixes; of others, and of gate and up projection, there is a launch for each type. A mixture of experts takes the
 //! wide path's launches in place of 4 and 5.
 
 use super::{Engine, EngineError, EngineOptions, FeedForward};
@@ -27,8 +28,8 @@ use crate::{
     gpu::{
         Activations, Buffer, Gpu, GpuError, Graph, Pinned, Rows, Slice,
         kernels::{
-            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, Gemv, Input, KeySplits, MAX_TOP_K,
-            Output, TopKScratch, quantised_len,
+            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, Gemv, GemvParts, Input, KeySplits,
+            MAX_TOP_K, Output, TopKScratch, quantised_len,
         },
     },
     model::Config,
@@ -252,14 +253,14 @@ impl Engine {
         for (il, layer) in weights.layers.iter().enumerate() {
             // x → ffn_inp
             let attn_norm = Some((&*layer.attn_norm, config.rms_epsilon));
-            let mut row = 0;
-            for rows in layer.attn_qkv.rows_of_parts() {
-                let range = row..row + rows.n_out;
-                let bias = layer.attn_qkv_bias.as_ref().map(|bias| bias.slice(range.clone()));
-                let out = d.qkv.slice(range.clone());
-                gpu.gemv(&Gemv { norm: attn_norm, bias: bias.as_deref(), ..self.product(rows, &s.x, &out) })?;
-                row = range.end;
-            }
+            gpu.gemv_parts(&GemvParts {
+                weights: &layer.attn_qkv,
+                x: &s.x,
+                norm: attn_norm,
+                bias: layer.attn_qkv_bias.as_deref(),
+                out: &d.qkv,
+                activations: d.activations,
+            })?;
             // Between two products activations are 8-bit integers where the second wants them so.
             let takes_integers = |rows: Rows| d.activations == Activations::Q8 && rows.tensor_type().is_quantised();
             let mut output = self.product(layer.attn_output.all(), &s.attended, &s.ffn_inp);

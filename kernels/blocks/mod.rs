@@ -15,6 +15,7 @@
 mod iq4;
 mod k_scales;
 mod look_up;
+pub mod mixed;
 mod mxfp4;
 mod order;
 mod q2_k;

@@ -122,7 +122,7 @@ pub trait Dot: Copy {
 /// Where a launch's rows are, and how a warp goes through them, and through the chunks of each four.
 #[derive(Clone, Copy)]
 struct Walk {
-    /// The first row of this vector's matrix.
+    /// The row of this vector's output 0: of its matrix the first, modulo 2^32.
     matrix: u32,
     /// Chunks of a row.
     chunks: u32,
@@ -150,7 +150,7 @@ impl Walk {
         [0, 1, 2, 3].map(|index| {
             let (output, up) =
                 if self.to_up == 0 { (first + index, 0) } else { (first + index % 2, index / 2 * self.to_up) };
-            let row = self.matrix + if output < self.n_out { output } else { self.n_out - 1 } + up;
+            let row = self.matrix.wrapping_add(if output < self.n_out { output } else { self.n_out - 1 } + up);
             row * self.chunks
         })
     }
@@ -292,6 +292,24 @@ impl<D: Dot> Warp<D> {
 /// The product of one launch; see the module.
 #[inline(always)]
 pub unsafe fn gemv<D: Dot>(operands: Operands) {
+    let turns = Turns { block: thread::block_idx_x(), n_blocks: thread::grid_dim_x(), first: 0 };
+    unsafe { gemv_part::<D>(operands, turns) }
+}
+
+/// A block among those that take turns over a product's outputs.
+#[derive(Clone, Copy)]
+pub struct Turns {
+    /// Which of them it is.
+    pub block: u32,
+    /// How many there are.
+    pub n_blocks: u32,
+    /// The first output that is theirs.
+    pub first: u32,
+}
+
+/// The part of a product that one block has; see the module.
+#[inline(always)]
+pub unsafe fn gemv_part<D: Dot>(operands: Operands, turns: Turns) {
     let Operands { n_in, n_out, to_up, split, .. } = operands;
     let (lane, vector) = (thread::lane(), thread::block_idx_y());
     let n_warps = thread::block_dim_x() / 32;
@@ -313,9 +331,9 @@ pub unsafe fn gemv<D: Dot>(operands: Operands) {
         first: part * 32 + lane,
         stride: 32 << split,
         before: group * outputs,
-        all_outputs: thread::grid_dim_x() * n_groups * outputs,
+        all_outputs: turns.n_blocks * n_groups * outputs,
     };
-    let start = Step { output: thread::block_idx_x() * n_groups * outputs, chunk: walk.first };
+    let start = Step { output: turns.first + turns.block * n_groups * outputs, chunk: walk.first };
     let rows = walk.rows(start.output + walk.before);
     let matrix = unsafe { D::new(&operands) };
     let mut warp = Warp { matrix, walk, next: start, rows, now: start, sums: [0.0; ROWS as usize], parity: 0 };

@@ -4,7 +4,8 @@ use ferrowarp::{
     gguf::TensorType,
     gpu::{
         Activations, Gpu, Weights,
-        kernels::{self, Gemv, Input, quantised_len},
+        kernels::{self, Gemv, GemvParts, Input, quantised_len},
+        parts,
     },
 };
 
@@ -164,6 +165,80 @@ fn what_stands_around_a_product_agrees_with_its_definition() {
                     let tolerance = size * (4e-6 + if quantises { 5e-4 } else { 0.0 }) + 1e-6;
                     let error = (f64::from(*got) - want).abs();
                     assert!(error <= tolerance, "{what} row {row}: got {got}, want {want}, {error:e} > {tolerance:e}");
+                }
+            }
+        }
+    }
+}
+
+/// A matrix with rows of two types, one above the other, with its values.
+fn two_types(gpu: &Gpu, random: &mut Random, matrices: [(TensorType, usize); 2], n_in: usize) -> (Weights, Vec<f64>) {
+    let (parts, bytes) = parts(&matrices, n_in, 1);
+    let data = gpu.alloc("blocks", bytes).unwrap();
+    gpu.fill(&data, 0).unwrap();
+    let mut exact = Vec::new();
+    for (part, (tensor_type, n_out)) in parts.iter().zip(matrices) {
+        let (weights, values) = matrix(gpu, random, tensor_type, n_out, n_in);
+        let bytes = gpu.read(&weights.data).unwrap();
+        gpu.write(&data.slice(part.start..part.start + part.bytes), &bytes).unwrap();
+        exact.extend(values);
+    }
+    let n_out = matrices[0].1 + matrices[1].1;
+    (Weights { data, parts, n_matrices: 1, n_out, n_in }, exact)
+}
+
+/// Every type above and below another, and the pairs of published files: in one launch where they fit together.
+#[test]
+fn a_product_with_rows_of_two_types_agrees_with_its_definition() {
+    use TensorType::{F16, IQ4_NL, Q2_K, Q3_K, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+    let gpu = gpu();
+    let mut random = Random::new();
+    let epsilon = 1e-5f32;
+    let all: Vec<TensorType> = quantised().collect();
+    let neighbours = all.iter().copied().zip(all.iter().copied().cycle().skip(1));
+    let published = [(Q4_K, Q6_K), (Q5_K, Q6_K), (Q4_K, Q5_K), (Q3_K, Q5_K), (Q2_K, Q4_K), (Q5_0, Q8_0), (Q5_1, Q8_0)];
+    let with_floats = [(F16, Q8_0), (Q5_0, F16)];
+    let pairs: Vec<_> = neighbours.chain(published).chain([(IQ4_NL, Q5_1)]).chain(with_floats).collect();
+    for (index, (first, second)) in pairs.into_iter().enumerate() {
+        // Short rows that share a block among the warps, and long ones that share a row.
+        let (n_first, n_second, n_in) = [(42, 7, 256), (6, 70, 2560), (1, 3, 512)][index % 3];
+        let (weights, exact) = two_types(&gpu, &mut random, [(first, n_first), (second, n_second)], n_in);
+        let n_out = n_first + n_second;
+        let (x, norm, bias) = (random.values(n_in, 3.0), random.values(n_in, 2.0), random.values(n_out, 5.0));
+        let [device_x, device_norm, device_bias] =
+            [&x, &norm, &bias].map(|values| gpu.upload("a vector", values).unwrap());
+        for (with_norm, with_bias) in [(true, true), (false, false)] {
+            let out = Output::new(&gpu, n_out);
+            gpu.gemv_parts(&GemvParts {
+                weights: &weights,
+                x: &device_x,
+                norm: with_norm.then_some((&*device_norm, epsilon)),
+                bias: with_bias.then_some(&*device_bias),
+                out: &out,
+                activations: Activations::Q8,
+            })
+            .unwrap();
+            let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / n_in as f64;
+            let factor = if with_norm { 1.0 / (mean + f64::from(epsilon)).sqrt() } else { 1.0 };
+            let weighted = x.iter().zip(&norm).map(|(x, w)| f64::from(if with_norm { x * w } else { *x }));
+            let weighted: Vec<f64> = weighted.collect();
+            let got = out.read(&gpu);
+            for (part, tensor_type) in [(0..n_first, first), (n_first..n_out, second)] {
+                let quantises = tensor_type.is_quantised();
+                let staged = if quantises { in_eight_bits(&weighted) } else { weighted.clone() };
+                let products = reference(&exact[part.start * n_in..part.end * n_in], &staged);
+                for (row, (sum, size)) in part.zip(products) {
+                    let added = if with_bias { f64::from(bias[row]) } else { 0.0 };
+                    let want = sum * factor + added;
+                    // As above.
+                    let tolerance =
+                        size * factor * (4e-6 + if quantises { 5e-4 } else { 0.0 }) + added.abs() * 1e-6 + 1e-6;
+                    let error = (f64::from(got[row]) - want).abs();
+                    assert!(
+                        error <= tolerance,
+                        "{first} above {second} {n_first}+{n_second}×{n_in} norm {with_norm}: row {row}: got {}, want {want}",
+                        got[row]
+                    );
                 }
             }
         }

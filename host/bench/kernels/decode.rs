@@ -1,14 +1,15 @@
 //! One token's kernels: the memory is the limit.
 
-use super::{DOWN, GATE_UP, OUTPUT, QKV, Row, Widths, matrix, matrix_bytes, room, values};
+use super::{DOWN, GATE_UP, OUTPUT, QKV, Row, Widths, filled, matrix, matrix_bytes, room, values};
 use crate::{
     gguf::TensorType,
     gpu::{
-        Activations, Gpu,
+        Activations, Gpu, Weights,
         kernels::{
-            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemv, Input, KeySplits,
-            Output, RopeShape, TopKScratch, quantised_len,
+            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemv, GemvParts, Input,
+            KeySplits, Output, RopeShape, TopKScratch, quantised_len,
         },
+        parts,
     },
     model::RopePairing,
 };
@@ -29,6 +30,10 @@ pub fn rows() -> Vec<Row> {
         let head =
             [TensorType::F16, TensorType::Q8_0, TensorType::Q6_K].into_iter().filter(|t| fits(*t, widths.n_embd));
         rows.extend(head.map(|t| gemv(&widths, HEAD, t, widths.n_vocab, widths.n_embd)));
+        // As Q4_K_M has them.
+        if fits(TensorType::Q4_K, widths.n_embd) {
+            rows.push(mixed(&widths, "k", [TensorType::Q4_K, TensorType::Q6_K], widths.n_embd));
+        }
         for n_positions in [512, 4096] {
             rows.push(attention(&widths, CacheType::F16, widths.head_dim, n_positions));
             rows.push(attention(&widths, CacheType::Q8_0, widths.head_dim, n_positions));
@@ -45,6 +50,10 @@ pub fn rows() -> Vec<Row> {
         }
         rows.push(embedding(&small, tensor_type, 512).small());
     }
+    // As Q4_K_M has them where 256 does not divide the columns, and the others with the columns of the down projection.
+    rows.push(mixed(&small, "32", [TensorType::Q5_0, TensorType::Q8_0], small.n_embd).small());
+    rows.push(mixed(&small, "k", [TensorType::Q4_K, TensorType::Q6_K], small.n_ff).small());
+    rows.push(mixed(&small, "q3_k", [TensorType::Q3_K, TensorType::Q5_K], small.n_ff).small());
     for cache_type in CacheType::ALL {
         // Fewer keys than a block takes alone, and more.
         rows.extend(cache_type.head_dims().map(|head_dim| attention(&small, cache_type, head_dim, 200).small()));
@@ -96,6 +105,30 @@ fn product(
             }
             let norm = before.then_some((&*norm, 1e-6));
             gpu.gemv(&Gemv { norm, residual: after.then_some(&*residual), swiglu, ..product })
+        };
+        Ok((launch, streamed))
+    })
+}
+
+/// Queries and keys of one type, and values of another.
+fn mixed(widths: &Widths, kernel: &str, types: [TensorType; 2], n_in: usize) -> Row {
+    let n_second = widths.n_kv_heads * widths.head_dim;
+    let n_first = widths.n_heads * widths.head_dim + n_second;
+    let n_out = n_first + n_second;
+    let (parts, data_len) = parts(&[(types[0], n_first), (types[1], n_second)], n_in, 1);
+    let matrix_bytes = parts.iter().map(|part| part.bytes).sum();
+    let bytes = (matrix_bytes + 4 * (2 * n_in + n_out), matrix_bytes);
+    let [first, second] = types.map(TensorType::name);
+    let name = format!("{} {QKV} {n_out}×{n_in} {first} {second}", widths.name);
+    Row::streaming(format!("gemv_mixed_{kernel}"), name, bytes, move |gpu| {
+        let data = room(gpu, data_len)?;
+        let weights = filled(gpu, Weights { data, parts: parts.clone(), n_matrices: 1, n_out, n_in })?;
+        let (x, norm, out) = (values(gpu, n_in)?, values(gpu, n_in)?, room(gpu, n_out)?);
+        let streamed = vec![weights.data.address()];
+        let activations = Activations::Q8;
+        let launch = move |gpu: &Gpu| {
+            let norm = Some((&*norm, 1e-6));
+            gpu.gemv_parts(&GemvParts { weights: &weights, x: &x, norm, bias: None, out: &out, activations })
         };
         Ok((launch, streamed))
     })

@@ -209,7 +209,7 @@ fn matrix_bytes(tensor_type: TensorType, n_out: usize, n_in: usize) -> usize {
     tensor_type.row_bytes(n_in as u64).map_or(0, |bytes| bytes as usize) * n_out
 }
 
-/// A random matrix, or a stack. What softcuda counts does not depend on its values, so there it is zero.
+/// A random matrix, or a stack.
 fn matrices(
     gpu: &Gpu,
     tensor_type: TensorType,
@@ -218,10 +218,14 @@ fn matrices(
     n_in: usize,
 ) -> Result<Weights, GpuError> {
     let data = gpu.alloc("a matrix", matrix_bytes(tensor_type, n_matrices * n_out, n_in))?;
-    let weights = Weights::of_one_type(data, tensor_type, n_matrices, n_out, n_in);
+    filled(gpu, Weights::of_one_type(data, tensor_type, n_matrices, n_out, n_in))
+}
+
+/// The same with random values. What softcuda counts does not depend on them, so there they are zero.
+fn filled(gpu: &Gpu, weights: Weights) -> Result<Weights, GpuError> {
     match gpu.backend() {
         Backend::Soft => gpu.fill(&weights.data, 0)?,
-        Backend::Cuda => fill_on_device(gpu, &weights, 1.0 / (n_in as f64).sqrt(), 1)?,
+        Backend::Cuda => fill_on_device(gpu, &weights, 1.0 / (weights.n_in as f64).sqrt(), 1)?,
     }
     Ok(weights)
 }

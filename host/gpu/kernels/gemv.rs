@@ -145,13 +145,13 @@ impl<'a> Gemv<'a> {
 
 /// How a product is spread over the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Spread {
+pub(super) struct Spread {
     /// Blocks along x.
-    blocks: u32,
+    pub(super) blocks: u32,
     /// Warps of a block.
-    warps: u32,
+    pub(super) warps: u32,
     /// 2^split warps take turns over the chunks of a row.
-    split: u32,
+    pub(super) split: u32,
 }
 
 /// Warps that a multiprocessor should have of a product, where it has work for them: with four 16-byte loads a lane as many
@@ -171,7 +171,7 @@ const FLOATS_RESIDENT: usize = 3;
 /// | few short rows | QKV of a small model | latency | split, small blocks, so that all multiprocessors take part |
 ///
 /// Where blocks `quantise` what they make, a block's warps make a run of it between them: no split, eight warps.
-fn spread(quads: usize, chunks: usize, multiprocessors: usize, resident: usize, quantise: bool) -> Spread {
+pub(super) fn spread(quads: usize, chunks: usize, multiprocessors: usize, resident: usize, quantise: bool) -> Spread {
     let steps = chunks.div_ceil(32);
     let mut split = 0;
     while !quantise && split < 3 && quads << split < WARPS_WANTED * multiprocessors && 2 << split <= steps {
