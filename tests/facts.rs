@@ -190,10 +190,9 @@ fn weights_on_the_device_are_the_files_bytes() {
                 FeedForward::Dense { gate_up, down } => {
                     vec![(gate_up, vec![&view.ffn_gate, &view.ffn_up]), (down, vec![&view.ffn_down])]
                 }
-                FeedForward::Mixture { router, gate, up, down } => vec![
+                FeedForward::Mixture { router, gate_up, down } => vec![
                     (router, vec![view.ffn_gate_inp.as_ref().expect("a router")]),
-                    (gate, vec![&view.ffn_gate]),
-                    (up, vec![&view.ffn_up]),
+                    (gate_up, vec![&view.ffn_gate, &view.ffn_up]),
                     (down, vec![&view.ffn_down]),
                 ],
             });

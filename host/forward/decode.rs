@@ -20,8 +20,9 @@
 //! choice that was asked for last: a generation asks for the same one at each token.
 //!
 //! Where a file mixes types within queries, keys and values, one launch has them all the same, if they are a pair of
-//! llama.cpp's mixes; of others, and of gate and up projection, there is a launch for each type. A mixture of experts takes the
-//! wide path's launches in place of 4 and 5.
+//! llama.cpp's mixes; of others, and of gate and up projection, there is a launch for each type. A mixture of experts takes five
+//! launches in place of 4 and 5: the router's logits, its choice, the chosen experts' gate and up projection, their down projection,
+//! and the weighted sum.
 
 use super::{Engine, EngineError, EngineOptions, FeedForward};
 use crate::{
@@ -311,9 +312,8 @@ impl Engine {
                     gpu.gemv(&Gemv { residual: Some(&s.ffn_inp), ..product })?;
                 }
                 (FeedForward::Mixture { .. }, shape) => {
-                    gpu.rmsnorm(&s.ffn_inp, ffn_norm.0, &s.normed, 1, ffn_norm.1)?;
                     let shape = shape.expect("a model with experts has their shape");
-                    self.mixture(il, shape, &s.ffn_inp, 1, &mut Recorder::off())?;
+                    self.mixture(il, shape, &s.ffn_inp, Some(ffn_norm), 1, &mut Recorder::off())?;
                 }
             }
         }

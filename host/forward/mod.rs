@@ -26,7 +26,7 @@ use std::ops::Range;
 use crate::{
     gguf::Gguf,
     gpu::{
-        Activations, Buffer, Gpu, GpuError, Matmul, Pinned, Slice, Weights,
+        Activations, Buffer, Gpu, GpuError, Matmul, Pinned, Slice,
         kernels::{AttentionShape, CacheType, Experts as Chosen, Gemv, RopeShape},
     },
     model::{Config, Experts, ModelWeights},
@@ -333,7 +333,7 @@ impl Engine {
             gpu.rmsnorm(&s.ffn_inp, &layer.ffn_norm, &s.normed, n, epsilon)?;
             record(trace, gpu, "ffn_norm", Some(il), &s.normed, &[n, n_embd])?;
             match (&layer.ffn, config.experts) {
-                (FeedForward::Mixture { .. }, Some(shape)) => self.mixture(il, shape, &s.ffn_inp, n, trace)?,
+                (FeedForward::Mixture { .. }, Some(shape)) => self.mixture(il, shape, &s.ffn_inp, None, n, trace)?,
                 _ => self.feed_forward(il, n, trace)?,
             }
             record(trace, gpu, "l_out", Some(il), &s.x, &[n, n_embd])?;
@@ -375,36 +375,51 @@ impl Engine {
         Ok(gpu.matmul(&s.matmul, down, &s.gate, None, Some(&s.ffn_inp), &s.x, n)?)
     }
 
-    /// A mixture of feed-forward networks in place of one, from `normed` and the residual stream, which may be `x`, to `x`: each token's row goes through the experts that the router
-    /// chooses for it. One vector at a time, whatever the number of tokens: neighbours rarely share their experts.
+    /// A mixture of feed-forward networks in place of one, from `normed` and the residual stream, which may be `x`, to `x`: each
+    /// token's row goes through the experts that the router chooses for it. One vector at a time, whatever the number of tokens:
+    /// neighbours rarely share their experts. One token may come from the residual stream alone, with the `norm` that makes
+    /// `normed` of it.
     fn mixture(
         &self,
         il: usize,
         shape: Experts,
         residual: &Slice<f32>,
+        norm: Option<(&Slice<f32>, f32)>,
         n: usize,
         trace: &mut Recorder,
     ) -> Result<(), EngineError> {
         let Engine { gpu, config, weights, scratch: s, .. } = self;
-        let FeedForward::Mixture { router, gate, up, down } = &weights.layers[il].ffn else {
+        let FeedForward::Mixture { router, gate_up, down } = &weights.layers[il].ffn else {
             panic!("layer {il} has no experts")
         };
         let m = s.mixture.as_ref().expect("allocated for a model with experts");
         let (n_embd, n_used) = (config.n_embd, shape.n_used);
         let n_pairs = n * n_used;
-        gpu.matmul(&s.matmul, router.all(), &s.normed, None, None, &m.logits, n)?;
+        let x = if norm.is_some() { residual } else { &s.normed };
+        match norm {
+            None => gpu.matmul(&s.matmul, router.all(), x, None, None, &m.logits, n)?,
+            Some(_) => {
+                assert_eq!(n, 1, "the norm is made with a product, which takes one token");
+                gpu.gemv(&Gemv { norm, ..Gemv::new(router.all(), x, &m.logits).activations(s.matmul.activations()) })?;
+            }
+        }
         record(trace, gpu, "ffn_moe_logits", Some(il), &m.logits, &[n, shape.n_experts])?;
         gpu.experts_route(shape, &m.logits, &m.experts, &m.weights, n)?;
         record(trace, gpu, "ffn_moe_weights", Some(il), &m.weights, &[n, n_used])?;
-        let product = |stack: &Weights, x, out, share| {
+        let product = |rows, x, out, share, norm, swiglu| {
             let experts = Some(Chosen { chosen: &m.experts, n_vectors: n_pairs, share });
-            let gemv = Gemv::new(stack.all(), x, out).activations(s.matmul.activations());
-            gpu.gemv(&Gemv { experts, ..gemv })
+            let gemv = Gemv::new(rows, x, out).activations(s.matmul.activations());
+            gpu.gemv(&Gemv { experts, norm, swiglu, ..gemv })
         };
-        product(up, &s.normed, &s.up, n_used)?;
-        product(gate, &s.normed, &s.gate, n_used)?;
-        gpu.swiglu(&s.gate, &s.up, &s.gate, n_pairs * config.n_ff)?;
-        product(down, &s.gate, &m.parts, 1)?;
+        if let [_] = gate_up.parts[..] {
+            product(gate_up.all(), x, &s.gate, n_used, norm, true)?;
+        } else {
+            for (rows, out) in gate_up.rows_of_parts().zip([&s.gate, &s.up]) {
+                product(rows, x, out, n_used, norm, false)?;
+            }
+            gpu.swiglu(&s.gate, &s.up, &s.gate, n_pairs * config.n_ff)?;
+        }
+        product(down.all(), &s.gate, &m.parts, 1, None, false)?;
         if trace.is_on() {
             let out = gpu.alloc("a trace", n * n_embd)?;
             gpu.experts_combine(&m.parts, &m.weights, None, &out, n, n_embd, n_used)?;

@@ -18,7 +18,7 @@ impl DeviceWeights {
         let of_layers = self.layers.iter().flat_map(|layer| {
             let feed_forward = match &layer.ffn {
                 FeedForward::Dense { gate_up, down } => vec![gate_up, down],
-                FeedForward::Mixture { router, gate, up, down } => vec![router, gate, up, down],
+                FeedForward::Mixture { router, gate_up, down } => vec![router, gate_up, down],
             };
             [&layer.attn_qkv, &layer.attn_output].into_iter().chain(feed_forward)
         });

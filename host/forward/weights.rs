@@ -44,14 +44,12 @@ pub enum FeedForward {
         /// `n_embd` rows of `n_ff`.
         down: Weights,
     },
-    /// A mixture of experts; the three are stacks of `n_experts`.
+    /// A mixture of experts; all but the router are stacks of `n_experts`.
     Mixture {
         /// `n_experts` rows of `n_embd`.
         router: Weights,
-        /// `n_ff` rows of `n_embd`.
-        gate: Weights,
-        /// `n_ff` rows of `n_embd`.
-        up: Weights,
+        /// Gate and up projection: `n_ff` rows of `n_embd` each.
+        gate_up: Weights,
         /// `n_embd` rows of `n_ff`.
         down: Weights,
     },
@@ -77,7 +75,7 @@ pub struct DeviceWeights {
 fn stacks<'v>(layer: &LayerWeights<'v>) -> Vec<Vec<WeightView<'v>>> {
     let attention = [vec![layer.attn_q, layer.attn_k, layer.attn_v], vec![layer.attn_output]];
     let feed_forward = match layer.ffn_gate_inp {
-        Some(router) => vec![vec![router], vec![layer.ffn_gate], vec![layer.ffn_up], vec![layer.ffn_down]],
+        Some(router) => vec![vec![router], vec![layer.ffn_gate, layer.ffn_up], vec![layer.ffn_down]],
         None => vec![vec![layer.ffn_gate, layer.ffn_up], vec![layer.ffn_down]],
     };
     attention.into_iter().chain(feed_forward).collect()
@@ -189,9 +187,7 @@ impl<'v> Allocator<'_, 'v> {
             ffn_norm: self.vector(&layer.ffn_norm)?,
             ffn: match layer.ffn_gate_inp {
                 None => FeedForward::Dense { gate_up: next(self)?, down: next(self)? },
-                Some(_) => {
-                    FeedForward::Mixture { router: next(self)?, gate: next(self)?, up: next(self)?, down: next(self)? }
-                }
+                Some(_) => FeedForward::Mixture { router: next(self)?, gate_up: next(self)?, down: next(self)? },
             },
         })
     }

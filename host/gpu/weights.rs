@@ -10,7 +10,8 @@ use crate::gguf::TensorType;
 /// Where the parts of a buffer begin: a multiple of this.
 const ALIGNMENT: usize = 256;
 
-/// Matrices over the same input, one above the other: `[n_out][n_in]`, one output's weights contiguous; or a stack of such.
+/// Matrices over the same input, one above the other: `[n_out][n_in]`, one output's weights contiguous; or stacks of such, a whole
+/// stack above the other.
 ///
 /// Neighbours of one type are one [`Part`]; a file may mix types, so there can be several. Floats lie as in the file.
 /// Quantised blocks lie in planes, as `kernels/blocks/mod.rs` says, those of a whole part together.
@@ -45,8 +46,7 @@ pub fn parts(matrices: &[(TensorType, usize)], n_in: usize, n_matrices: usize) -
     let mut parts: Vec<Part> = Vec::new();
     for &(tensor_type, n_out) in matrices {
         match parts.last_mut() {
-            // Experts are counted through a part: two stacks cannot share one.
-            Some(part) if part.tensor_type == tensor_type && n_matrices == 1 => part.n_out += n_out,
+            Some(part) if part.tensor_type == tensor_type => part.n_out += n_out,
             _ => parts.push(Part { tensor_type, n_out, start: 0, bytes: 0 }),
         }
     }
@@ -84,13 +84,16 @@ impl Weights {
 
     /// Outputs `range`.
     ///
+    /// Of stacks, these are the outputs of one or more whole stacks.
+    ///
     /// # Panics
     /// Where they are of several types, or not all there.
     pub fn rows(&self, range: Range<usize>) -> Rows<'_> {
         let mut before = 0;
         for part in &self.parts {
             if range.start >= before && range.end <= before + part.n_out {
-                return Rows { weights: self, part, first: range.start - before, n_out: range.len() };
+                let first = self.n_matrices * (range.start - before);
+                return Rows { weights: self, part, first, n_out: range.len() };
             }
             before += part.n_out;
         }

@@ -506,9 +506,9 @@ macro_rules! gemv_kernels {
         /// [`MAX_WARPS`]($crate::gemv::MAX_WARPS)); dynamic shared memory as `kernels::gemv::activations` says.
         ///
         /// # Safety
-        /// - `weights` is a stack of matrices of rows of `n_in`, in planes as `kernels::blocks` says, `n_blocks` blocks in all (floats
-        ///   are one plane), 16-byte aligned, at least `first_row + n_out + to_up` rows; `experts` is null or `[n_vectors]`, below
-        ///   the stack's height. `n_in ≥ 1` is a whole number of blocks.
+        /// - `weights` is a stack of matrices of `n_out` rows of `n_in`, in planes as `kernels::blocks` says, `n_blocks` blocks in all
+        ///   (floats are one plane), 16-byte aligned, from row `first_row` on, and with `to_up` another as high `to_up` rows further;
+        ///   `experts` is null or `[n_vectors]`, below the stack's height. `n_in ≥ 1` is a whole number of blocks.
         /// - `x` is `[n_vectors / share][n_in]`, 16-byte aligned, `share ≥ 1`; where there are several vectors, `n_in` is a
         ///   multiple of 4; `norm` is null or `[n_in]`, 16-byte aligned; `out` is `[n_vectors][n_out]`, `n_out ≥ 1`.
         /// - `bias` is null or `[n_out]`, `residual` null or `[n_vectors][n_out]`.

@@ -121,6 +121,44 @@ fn quantised_stacks_work_as_float_ones_do() {
     }
 }
 
+/// Two stacks, the gates' above the up projections', behind RMSNorm.
+#[test]
+fn each_expert_has_its_gate_and_its_up_projection() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let (n_experts, n_ff, n_in, n_tokens, n_used) = (5, 7, 64, 2, 3);
+    let (stacks, exact) = weights(&gpu, &mut random, TensorType::F16, 2 * n_experts * n_ff, n_in);
+    let stacks = Weights::of_one_type(stacks.data, TensorType::F16, n_experts, 2 * n_ff, n_in);
+    let n_vectors = n_tokens * n_used;
+    let experts = random.tokens(n_vectors, n_experts);
+    let (x, norm) = (random.values(n_tokens * n_in, 2.0), random.values(n_in, 1.0));
+    let out = Output::<f32>::new(&gpu, n_vectors * n_ff);
+    let (device_x, device_norm) = (gpu.upload("x", &x).unwrap(), gpu.upload("norm", &norm).unwrap());
+    let chosen = gpu.upload("experts", &experts).unwrap();
+    gpu.gemv(&Gemv {
+        experts: Some(Chosen { chosen: &chosen, n_vectors, share: n_used }),
+        norm: Some((&device_norm, 1e-6)),
+        swiglu: true,
+        ..Gemv::new(stacks.all(), &device_x, &out)
+    })
+    .unwrap();
+    let want: Vec<f64> = (0..n_vectors * n_ff)
+        .map(|index| {
+            let (vector, row) = (index / n_ff, index % n_ff);
+            let x = &x[vector / n_used * n_in..][..n_in];
+            let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / n_in as f64;
+            let product = |stack: usize| {
+                let row = (stack * n_experts + experts[vector] as usize) * n_ff + row;
+                let weighted = x.iter().zip(&norm).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                exact[row * n_in..][..n_in].iter().zip(weighted).map(|(w, x)| w * x).sum::<f64>() / (mean + 1e-6).sqrt()
+            };
+            let gate = product(0);
+            gate / (1.0 + (-gate).exp()) * product(1)
+        })
+        .collect();
+    assert_close("SwiGLU of experts", &out.read(&gpu), &want, 2e-5, 1e-5);
+}
+
 #[test]
 fn outputs_are_added_up_by_weight() {
     let gpu = gpu();

@@ -298,7 +298,7 @@ impl Engine {
                 (FeedForward::Mixture { .. }, Some(shape)) => {
                     gpu.rmsnorm(&s.x, &layer.ffn_norm, &s.normed, n, epsilon)?;
                     record(trace, gpu, "ffn_norm", Some(il), &s.normed, &[n, n_embd])?;
-                    self.mixture(il, shape, &s.x, n, trace)?;
+                    self.mixture(il, shape, &s.x, None, n, trace)?;
                 }
                 _ => self.feed_forward_of_many(p, il, n, trace)?,
             }

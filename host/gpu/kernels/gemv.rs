@@ -30,8 +30,8 @@ pub struct Gemv<'a> {
     pub residual: Option<&'a Slice<f32>>,
     /// `[n_out]`, or `[n_vectors][n_out]`; or, of SwiGLU, what [`Input::Quantised`] takes.
     pub out: Output<'a>,
-    /// Whether `weights` are two matrices of equal height, the gate's above the up projection's, and out = silu(gate) · up,
-    /// half as long.
+    /// Whether `weights` are two matrices of equal height, or two stacks of such, the gate's above the up projection's, and
+    /// out = silu(gate) · up, half as long.
     pub swiglu: bool,
     /// The matrices of a stack that are used.
     pub experts: Option<Experts<'a>>,
@@ -192,7 +192,7 @@ impl Gpu {
         let n_out = if swiglu { rows / 2 } else { rows };
         let (n_vectors, share) = experts.map_or((1, 1), |experts| (experts.n_vectors, experts.share));
         assert!(experts.is_some() || weights.n_matrices() == 1, "a product with a stack needs to know the experts");
-        assert!(!swiglu || experts.is_none() && rows.is_multiple_of(2), "SwiGLU of two matrices, one above the other");
+        assert!(!swiglu || rows.is_multiple_of(2), "SwiGLU of two matrices, one above the other");
         assert!(share > 0 && n_vectors.is_multiple_of(share), "{n_vectors} vectors, {share} to an x");
         assert!(n_vectors == 1 || n_in.is_multiple_of(4), "several vectors of {n_in} values are not all aligned");
         let (x, quantised_x) = match x {
@@ -214,7 +214,8 @@ impl Gpu {
                 (Some(out), None)
             }
             Output::Quantised(out) => {
-                assert!(swiglu && n_out.is_multiple_of(RUN as usize), "whole runs of SwiGLU's output are quantised");
+                assert!(swiglu && experts.is_none(), "SwiGLU's output is quantised, of one matrix");
+                assert!(n_out.is_multiple_of(RUN as usize), "{n_out} outputs are no whole runs");
                 expect_len("out", out, quantised_len(n_out));
                 (None, Some(out))
             }
@@ -244,7 +245,7 @@ impl Gpu {
             experts.map(|experts| experts.chosen),
             count(n_in),
             count(n_out),
-            if swiglu { count(n_out) } else { 0 },
+            if swiglu { count(weights.n_matrices() * n_out) } else { 0 },
             count(share),
             split,
         );
