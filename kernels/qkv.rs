@@ -2,55 +2,30 @@
 //!
 //! For each head of each token: the bias, RMSNorm over the head where the family has one, RoPE for queries and keys, and the
 //! result to where it is wanted, in its type; what `rmsnorm.rs`, `rope.rs` and `cache.rs` do in kernels of their own. A warp
-//! takes four heads of a token, which share their angles, and reads them twice where there is a norm, the second time from the
-//! L1 cache. In memory there is one read of the product and one write of each result.
+//! takes a head, and reads it twice where there is a norm, the second time from the L1 cache. In memory there is one read of
+//! the product and one write of each result.
 //!
 //! RoPE's magnitude (YaRN's attention factor) belongs to the scores: keys are kept without it, queries get it twice.
 
-use cuda_std::{BF16, F16, float, grid, kernel, thread, types::Element, unroll::unroll, warp};
+use cuda_std::{BF16, F16, float, grid, kernel, thread, types::Element, warp};
 
 use crate::rope::{elements, rotation, turn};
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 128;
 
-/// Warps of a block.
-const WARPS: u32 = BLOCK / 32;
-
-/// Heads of a warp.
-const HEADS: usize = 4;
-
 /// Heads of a block.
-pub const HEADS_OF_BLOCK: u32 = WARPS * HEADS as u32;
+pub const HEADS: u32 = BLOCK / 32;
 
-/// A head of the product, as the bias and the norm leave it, and what becomes of it.
-#[derive(Clone, Copy)]
-struct Head<T> {
+/// A head of the product, as the bias and the norm leave it.
+struct Head {
     product: *const f32,
     bias: *const f32,
     norm: *const f32,
     scale: f32,
-    out: *mut T,
-    /// Whether RoPE turns it.
-    turns: bool,
-    /// What rotated elements are multiplied by.
-    rotated: f32,
-    /// What the others are multiplied by.
-    plain: f32,
 }
 
-impl<T> Head<T> {
-    const NONE: Head<T> = Head {
-        product: core::ptr::null(),
-        bias: core::ptr::null(),
-        norm: core::ptr::null(),
-        scale: 1.0,
-        out: core::ptr::null_mut(),
-        turns: false,
-        rotated: 1.0,
-        plain: 1.0,
-    };
-
+impl Head {
     #[inline(always)]
     unsafe fn biased(&self, element: u32) -> f32 {
         let value = unsafe { *self.product.add(element as usize) };
@@ -88,104 +63,64 @@ unsafe fn qkv<T: Element>(
     grid::launch_dependents();
     grid::wait();
     let lane = thread::lane();
+    let head = thread::block_idx_x() * HEADS + thread::warp();
     let n_all = n_heads + 2 * n_kv_heads;
+    if head >= n_all {
+        return;
+    }
     let token = thread::block_idx_y();
     let position = unsafe { *positions.add(token as usize) };
     let dim = head_dim as usize;
+
+    // Where the head goes, and what it is multiplied by: rotated elements, and the others.
+    let (is_query, is_key) = (head < n_heads, head < n_heads + n_kv_heads);
     let of_cache = |cache: *mut T, head: u32| {
         let row = if n_context == 0 { token * n_kv_heads + head } else { head * n_context + position };
         cache.wrapping_add(row as usize * dim)
     };
-    let first_head = (thread::block_idx_x() * WARPS + thread::warp()) * HEADS as u32;
-    if first_head >= n_all {
-        return;
+    let (out, norm, rotated, plain) = if is_query {
+        let row = token as usize * n_heads as usize + head as usize;
+        (q.wrapping_add(row * dim), q_norm, magnitude * q_scale, q_scale)
+    } else if is_key {
+        (of_cache(keys, head - n_heads), k_norm, 1.0, float::reciprocal(magnitude))
+    } else {
+        (of_cache(values, head - n_heads - n_kv_heads), core::ptr::null(), 1.0, 1.0)
+    };
+
+    let mut source = Head {
+        product: product.wrapping_add((token as usize * n_all as usize + head as usize) * dim),
+        bias: if bias.is_null() { bias } else { bias.wrapping_add(head as usize * dim) },
+        norm,
+        scale: 1.0,
+    };
+    if !norm.is_null() {
+        let mut squares = 0.0;
+        let mut element = lane;
+        while element < head_dim {
+            let value = unsafe { source.biased(element) };
+            squares = float::fma(value, value, squares);
+            element += 32;
+        }
+        let mean = warp::sum(squares) / head_dim as f32;
+        source.scale = float::reciprocal(float::sqrt(mean + epsilon));
     }
 
-    // Where each head goes, and what it is multiplied by: rotated elements, and the others. Past the last head it is the last once
-    // more, which is not written.
-    let head_of = |index: usize| {
-        let head = first_head + index as u32;
-        if head < n_all { head } else { n_all - 1 }
-    };
-    let mut heads = [Head::<T>::NONE; HEADS];
-    unroll(
-        HEADS,
-        #[inline(always)]
-        |index| {
-            let head = head_of(index);
-            let (is_query, is_key) = (head < n_heads, head < n_heads + n_kv_heads);
-            let (out, norm, rotated, plain) = if is_query {
-                let row = token as usize * n_heads as usize + head as usize;
-                (q.wrapping_add(row * dim), q_norm, magnitude * q_scale, q_scale)
-            } else if is_key {
-                (of_cache(keys, head - n_heads), k_norm, 1.0, float::reciprocal(magnitude))
-            } else {
-                (of_cache(values, head - n_heads - n_kv_heads), core::ptr::null(), 1.0, 1.0)
-            };
-            heads[index] = Head {
-                product: product.wrapping_add((token as usize * n_all as usize + head as usize) * dim),
-                bias: if bias.is_null() { bias } else { bias.wrapping_add(head as usize * dim) },
-                norm,
-                scale: 1.0,
-                out,
-                turns: is_key,
-                rotated,
-                plain,
-            };
-            if !norm.is_null() {
-                let mut squares = 0.0;
-                let mut element = lane;
-                while element < head_dim {
-                    let value = unsafe { heads[index].biased(element) };
-                    squares = float::fma(value, value, squares);
-                    element += 32;
-                }
-                let mean = warp::sum(squares) / head_dim as f32;
-                heads[index].scale = float::reciprocal(float::sqrt(mean + epsilon));
-            }
-        },
-    );
-
-    // The angle of a pair is the same for all heads; their loads are issued together.
+    let n_rot = if is_key { n_rot } else { 0 };
     let mut pair = lane;
     while pair < n_rot / 2 {
         let (first, second) = elements(pair, n_rot, neighbours != 0);
-        let mut values = [(0.0, 0.0); HEADS];
-        unroll(
-            HEADS,
-            #[inline(always)]
-            |index| values[index] = unsafe { (heads[index].value(first), heads[index].value(second)) },
-        );
-        let angle = unsafe { rotation(frequencies, pair, position) };
-        unroll(
-            HEADS,
-            #[inline(always)]
-            |index| {
-                let (a, b) = values[index];
-                let Head { out, turns, rotated, .. } = heads[index];
-                let (a, b) = if turns { turn(a, b, angle, rotated) } else { (a, b) };
-                if first_head + (index as u32) < n_all {
-                    unsafe {
-                        *out.add(first as usize) = T::store(a);
-                        *out.add(second as usize) = T::store(b);
-                    }
-                }
-            },
-        );
+        unsafe {
+            // The loads of the values first: they do not wait for the position, as the angle does.
+            let (a, b) = (source.value(first), source.value(second));
+            let (a, b) = turn(a, b, rotation(frequencies, pair, position), rotated);
+            *out.add(first as usize) = T::store(a);
+            *out.add(second as usize) = T::store(b);
+        }
         pair += 32;
     }
     let mut element = n_rot + lane;
     while element < head_dim {
-        unroll(
-            HEADS,
-            #[inline(always)]
-            |index| {
-                let Head { out, plain, .. } = heads[index];
-                if first_head + (index as u32) < n_all {
-                    unsafe { *out.add(element as usize) = T::store(heads[index].value(element) * plain) }
-                }
-            },
-        );
+        unsafe { *out.add(element as usize) = T::store(source.value(element) * plain) }
         element += 32;
     }
 }
@@ -201,7 +136,7 @@ macro_rules! variants {
         /// A null `bias`, `q_norm` or `k_norm` leaves that out. Elements from `n_rot` on are not turned; `neighbours` is 0 for
         /// RoPE over pairs (i, i + n_rot/2), else it is over (2i, 2i + 1).
         ///
-        /// Launch: grid (⌈heads ÷ HEADS_OF_BLOCK⌉, n_tokens) for heads = n_heads + 2 n_kv_heads, block ([`BLOCK`]).
+        /// Launch: grid (⌈heads ÷ HEADS⌉, n_tokens) for heads = n_heads + 2 n_kv_heads, block ([`BLOCK`]).
         ///
         /// # Safety
         /// - `product` is `[n_tokens][heads][head_dim]`, `bias` `[heads][head_dim]`, the norms `[head_dim]`, `frequencies`

@@ -64,7 +64,7 @@ impl Gpu {
         expect_len("q", operands.q, element.bytes(n_tokens * n_heads, head_dim));
         expect_len("keys", operands.keys, element.bytes(kv_rows, head_dim));
         expect_len("values", operands.values, element.bytes(kv_rows, head_dim));
-        let grid = [count(heads.div_ceil(HEADS_OF_BLOCK as usize)), count(n_tokens), 1];
+        let grid = [count(heads.div_ceil(HEADS as usize)), count(n_tokens), 1];
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
                 // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for; the positions are the caller's promise.
