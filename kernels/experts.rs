@@ -3,7 +3,7 @@
 //! The router's logits become probabilities by a softmax over all experts; a token uses the few with the largest, each
 //! weighted by its probability, divided by their sum where the model says so.
 
-use cuda_std::{float, kernel, thread, warp};
+use cuda_std::{float, grid, kernel, thread, warp};
 
 /// The number of threads of `experts_route`'s block: a warp.
 pub const ROUTE_BLOCK: u32 = 32;
@@ -36,6 +36,8 @@ pub unsafe fn experts_route(
     normalise: u32,
     scale: f32,
 ) {
+    grid::launch_dependents();
+    grid::wait();
     let (token, lane) = (thread::block_idx_x() as usize, thread::lane());
     let logits = unsafe { logits.add(token * n_experts as usize) };
     let logit = |expert: u32| unsafe { *logits.add(expert as usize) };
@@ -108,6 +110,8 @@ pub unsafe fn experts_combine(
     n: u32,
     n_used: u32,
 ) {
+    grid::launch_dependents();
+    grid::wait();
     let column = thread::index_1d() as usize;
     if column >= n as usize {
         return;

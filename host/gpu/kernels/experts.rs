@@ -25,7 +25,7 @@ impl Gpu {
         expect_len("weights", weights, n_tokens * n_used);
         let arguments = (logits, experts, weights, count(n_experts), count(n_used), u32::from(normalise), scale);
         // SAFETY: the slices hold what the contract asks for.
-        unsafe { self.launch(experts_route, [count(n_tokens), 1, 1], ROUTE_BLOCK, arguments) }
+        unsafe { self.launch_early(experts_route, [count(n_tokens), 1, 1], ROUTE_BLOCK, arguments) }
     }
 
     /// out[token] = residual[token] + Σ_slot weights[token][slot] · parts[token][slot], rows of `n`; `residual` may be `out`.
@@ -47,6 +47,6 @@ impl Gpu {
         let grid = [count(n.div_ceil(COMBINE_BLOCK as usize)), count(n_tokens), 1];
         let arguments = (parts, weights, residual, out, count(n), count(n_used));
         // SAFETY: the slices hold what the contract asks for.
-        unsafe { self.launch(experts_combine, grid, COMBINE_BLOCK, arguments) }
+        unsafe { self.launch_early(experts_combine, grid, COMBINE_BLOCK, arguments) }
     }
 }
