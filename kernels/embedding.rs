@@ -5,12 +5,13 @@ use cuda_std::{BF16, F16, grid, kernel, thread, types::Element};
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
 
-/// One block a token; its threads stride over the row.
+/// One block a token, `block`; its threads stride over the row.
+///
+/// # Safety
+/// - The kernels' launch contract.
 #[inline(always)]
-unsafe fn embed<T: Element>(table: *const T, tokens: *const u32, out: *mut f32, n_embd: u32) {
-    grid::launch_dependents();
-    grid::wait();
-    let token = thread::block_idx_x() as usize;
+pub unsafe fn embed<T: Element>(table: *const T, tokens: *const u32, out: *mut f32, n_embd: u32, block: u32) {
+    let token = block as usize;
     let row = unsafe { *tokens.add(token) } as usize * n_embd as usize;
     let mut column = thread::thread_idx_x() as usize;
     while column < n_embd as usize {
@@ -30,7 +31,8 @@ macro_rules! embedding {
         ///   `[n_tokens][n_embd]`.
         #[kernel]
         pub unsafe fn $name(table: *const $element, tokens: *const u32, out: *mut f32, n_embd: u32) {
-            unsafe { embed(table, tokens, out, n_embd) }
+            grid::launch_dependents_and_wait();
+            unsafe { embed(table, tokens, out, n_embd, thread::block_idx_x()) }
         }
     )*};
 }

@@ -22,6 +22,7 @@ pub mod flash;
 pub mod gemv;
 pub mod matmul;
 pub mod noise;
+pub mod persistent;
 pub mod qkv;
 pub mod range;
 pub mod reduce;
@@ -94,6 +95,7 @@ const KERNELS: &[cuda_std::KernelInfo] = &[
     noise::noise_f32.info(),
     noise::noise_f16.info(),
     noise::noise_bf16.info(),
+    persistent::persistent.info(),
     qkv::qkv_f32.info(),
     qkv::qkv_f16.info(),
     qkv::qkv_bf16.info(),

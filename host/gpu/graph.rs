@@ -102,10 +102,13 @@ impl Gpu {
     /// `record` may not allocate or free device memory, wait for the device, or copy from or to host memory that is not
     /// pinned. An error of its own is given back, and what was captured is dropped. Meanwhile other threads may do with the
     /// device what they like: what would spoil the capture waits for its end ([`driver::captures`]).
-    pub fn capture(&self, record: impl FnOnce() -> Result<(), GpuError>) -> Result<Graph, GpuError> {
+    pub fn capture<E: From<GpuError>>(&self, record: impl FnOnce() -> Result<(), E>) -> Result<Graph, E> {
         let capture = Capture::begin(self.stream.as_inner().cast())?;
         record()?;
-        let captured = capture.end()?;
+        Ok(self.instantiate(capture.end()?)?)
+    }
+
+    fn instantiate(&self, captured: Captured) -> Result<Graph, GpuError> {
         let n_kernels = captured.n_kernels()?;
         let mut executable = ptr::null_mut();
         // SAFETY: the captured graph is live.

@@ -7,9 +7,11 @@ use driver::sys::{
     CUlaunchAttribute, CUlaunchConfig, cuFuncSetAttribute, cuLaunchKernelEx,
 };
 
-use super::{Gpu, GpuError, check_call, launched};
+use cust::function::FunctionAttribute;
 
-/// The dynamic shared memory (bytes) that a kernel may have without asking for more.
+use super::{Gpu, GpuError, check_call, driver_call, launched};
+
+/// The shared memory (bytes), its own and dynamic, that a kernel may have without asking for more.
 const SHARED_WITHOUT_ASKING: u32 = 48 << 10;
 
 /// A kernel of the loaded image.
@@ -20,12 +22,20 @@ pub(super) struct Function {
 }
 
 impl Function {
-    pub(super) fn new(function: &cust::function::Function) -> Self {
-        Function { handle: function.to_raw().cast(), shared_limit: Cell::new(SHARED_WITHOUT_ASKING) }
+    pub(super) fn new(function: &cust::function::Function) -> Result<Self, GpuError> {
+        let declared = function.get_attribute(FunctionAttribute::SharedMemorySizeBytes);
+        let declared = driver_call(|| "reading a kernel's shared memory".into(), declared)?.unsigned_abs();
+        let shared_limit = Cell::new(SHARED_WITHOUT_ASKING.saturating_sub(declared));
+        Ok(Function { handle: function.to_raw().cast(), shared_limit })
+    }
+
+    /// As the driver knows it.
+    pub(super) fn handle(&self) -> CUfunction {
+        self.handle
     }
 
     /// Lets launches have `bytes` of dynamic shared memory.
-    fn raise_shared_limit(&self, name: &str, bytes: u32) -> Result<(), GpuError> {
+    pub(super) fn raise_shared_limit(&self, name: &str, bytes: u32) -> Result<(), GpuError> {
         const MAX_DYNAMIC_SHARED_SIZE_BYTES: u32 = 8;
         if bytes <= self.shared_limit.get() {
             return Ok(());
@@ -63,6 +73,16 @@ impl Launch {
     /// It may start before the kernel before it has ended; see [`Gpu::launch_early`].
     pub(super) fn early(self) -> Self {
         Launch { early: true, ..self }
+    }
+
+    /// Blocks along x, y and z.
+    pub(super) fn grid(self) -> [u32; 3] {
+        self.grid
+    }
+
+    /// The dynamic shared memory of a block, in bytes.
+    pub(super) fn dynamic_shared(self) -> u32 {
+        self.shared_bytes
     }
 
     /// With all blocks resident at once, so that they may wait for one another.
@@ -117,6 +137,9 @@ impl Gpu {
         launch: Launch,
         arguments: A,
     ) -> Result<(), GpuError> {
+        if let Some(recording) = &mut *self.recording.borrow_mut() {
+            return recording.keep(kernel.name(), launch, kernel.pack(arguments));
+        }
         let function = &self.functions[kernel.name()];
         launched::note(kernel.name());
         function.raise_shared_limit(kernel.name(), launch.shared_bytes)?;

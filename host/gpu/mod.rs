@@ -15,11 +15,12 @@ pub mod kernels;
 mod launch;
 mod launched;
 mod matmul;
+mod persistent;
 mod timing;
 mod upload;
 mod weights;
 
-use std::collections::HashMap;
+use std::{cell::RefCell, collections::HashMap};
 
 use cust::{
     context::Context,
@@ -40,6 +41,8 @@ pub use image::Image;
 use launch::Function;
 pub use launched::launched;
 pub use matmul::{Activations, Matmul, Product};
+use persistent::Recording;
+pub use persistent::{Program, Residents, program_len};
 pub use upload::Transfer;
 pub use weights::{Part, Rows, Weights, arrange, parts};
 
@@ -70,6 +73,21 @@ pub enum GpuError {
         free: usize,
         /// Bytes the device has.
         total: usize,
+    },
+    /// A launch that persistent decoding has no phase for.
+    #[error("persistent decoding has nothing for the kernel `{kernel}`: use --decode graph")]
+    NoPhase {
+        /// The kernel.
+        kernel: &'static str,
+    },
+    /// Persistent decoding needs blocks that run together.
+    #[error(
+        "a block of persistent decoding needs {shared_bytes} bytes of shared memory besides its own, more than a \
+         multiprocessor has: use --decode graph"
+    )]
+    NotResident {
+        /// Dynamic shared memory of a block.
+        shared_bytes: u32,
     },
     /// The device runs none of the kernels' images, or not the one asked for.
     #[error(transparent)]
@@ -123,6 +141,8 @@ pub struct Gpu {
     image: &'static Image,
     stream: Stream,
     aside: Aside,
+    /// What launches become while a program is recorded.
+    recording: RefCell<Option<Recording>>,
     device: Device,
     multiprocessors: usize,
     backend: Backend,
@@ -146,7 +166,7 @@ impl Gpu {
         for kernel in ::kernels::all() {
             let function = module.get_function(kernel.name);
             let function = driver_call(|| format!("finding the kernel `{}`", kernel.name), function)?;
-            functions.insert(kernel.name, Function::new(&function));
+            functions.insert(kernel.name, Function::new(&function)?);
         }
         Ok(Gpu {
             cublas,
@@ -155,6 +175,7 @@ impl Gpu {
             image,
             stream,
             aside: Aside::new()?,
+            recording: RefCell::new(None),
             device,
             multiprocessors: multiprocessors.unsigned_abs() as usize,
             backend,

@@ -11,7 +11,7 @@ use core::ptr::{null, null_mut};
 use cuda_std::{kernel, thread};
 
 use super::{Integers, iq4, q2_k, q3_k, q4_k, q5, q5_k, q6_k, q8};
-use crate::gemv::{Operands, Turns, gemv_part};
+use crate::gemv::{Operands, Turns, gemv_turns};
 
 /// A product with two formats, and what its launcher must know.
 #[cfg(not(target_arch = "nvptx64"))]
@@ -97,7 +97,7 @@ macro_rules! mixed_kernels {
                 let mut numbers = 0..;
                 $(
                     if numbers.next() == Some(format) {
-                        return unsafe { gemv_part::<Integers<$block>>(operands, turns) };
+                        return unsafe { gemv_turns::<Integers<$block>>(operands, turns) };
                     }
                 )*
             }

@@ -244,10 +244,10 @@ impl<D: Dot> Warp<D> {
     #[inline(always)]
     unsafe fn step(
         &mut self,
-        operands: &Operands,
+        ends: impl Ends,
         activations: D::Activations,
         scale: f32,
-        part: u32,
+        vector: u32,
         bits: &mut Chunks<D::Bits>,
     ) -> bool {
         let Walk { chunks, .. } = self.walk;
@@ -282,7 +282,7 @@ impl<D: Dot> Warp<D> {
         if !self.now.advance(&self.walk) {
             return false;
         }
-        unsafe { finish(operands, &self.walk, output, self.sums, scale, part, self.parity) }
+        unsafe { finish(ends, &self.walk, (output, vector), self.sums, scale, self.parity) }
         self.sums = [0.0; ROWS as usize];
         self.parity ^= 1;
         self.now.is_past_end(&self.walk)
@@ -293,7 +293,55 @@ impl<D: Dot> Warp<D> {
 #[inline(always)]
 pub unsafe fn gemv<D: Dot>(operands: Operands) {
     let turns = Turns { block: thread::block_idx_x(), n_blocks: thread::grid_dim_x(), first: 0 };
-    unsafe { gemv_part::<D>(operands, turns) }
+    unsafe { gemv_turns::<D>(operands, turns) }
+}
+
+/// The part of a launch's product that a block has; see the module.
+#[inline(always)]
+pub unsafe fn gemv_turns<D: Dot>(operands: Operands, turns: Turns) {
+    let wait = grid::launch_dependents_and_wait;
+    unsafe { gemv_part::<D>(&operands, &operands, turns, thread::block_idx_y(), wait) }
+}
+
+/// The operands that are wanted at the end of each turn, and take no registers before where they come from memory.
+pub trait Ends: Copy {
+    /// [`Operands::bias`].
+    fn bias(self) -> *const f32;
+    /// [`Operands::residual`].
+    fn residual(self) -> *const f32;
+    /// [`Operands::out`].
+    fn out(self) -> *mut f32;
+    /// [`Operands::quantised_out`].
+    fn quantised_out(self) -> *mut u32;
+    /// [`Operands::split`].
+    fn split(self) -> u32;
+}
+
+impl Ends for &Operands {
+    #[inline(always)]
+    fn bias(self) -> *const f32 {
+        self.bias
+    }
+
+    #[inline(always)]
+    fn residual(self) -> *const f32 {
+        self.residual
+    }
+
+    #[inline(always)]
+    fn out(self) -> *mut f32 {
+        self.out
+    }
+
+    #[inline(always)]
+    fn quantised_out(self) -> *mut u32 {
+        self.quantised_out
+    }
+
+    #[inline(always)]
+    fn split(self) -> u32 {
+        self.split
+    }
 }
 
 /// A block among those that take turns over a product's outputs.
@@ -307,11 +355,15 @@ pub struct Turns {
     pub first: u32,
 }
 
-/// The part of a product that one block has; see the module.
+/// The part of a product with vector `vector` that one block has; see the module. It calls `wait` before it reads what an earlier
+/// product, or attention, wrote, and a second time where there are `experts`.
+///
+/// # Safety
+/// - The kernels' launch contract; the block has outputs.
 #[inline(always)]
-pub unsafe fn gemv_part<D: Dot>(operands: Operands, turns: Turns) {
-    let Operands { n_in, n_out, to_up, split, .. } = operands;
-    let (lane, vector) = (thread::lane(), thread::block_idx_y());
+pub unsafe fn gemv_part<D: Dot>(operands: &Operands, ends: impl Ends, turns: Turns, vector: u32, wait: impl Fn()) {
+    let Operands { n_in, n_out, to_up, split, .. } = *operands;
+    let lane = thread::lane();
     let n_warps = thread::block_dim_x() / 32;
     let (part, group, n_groups) = (thread::warp() & ((1 << split) - 1), thread::warp() >> split, n_warps >> split);
 
@@ -319,7 +371,7 @@ pub unsafe fn gemv_part<D: Dot>(operands: Operands, turns: Turns) {
     let expert = if operands.experts.is_null() {
         0
     } else {
-        grid::wait();
+        wait();
         unsafe { *operands.experts.add(vector as usize) }
     };
     let outputs = Walk::outputs(to_up);
@@ -335,7 +387,7 @@ pub unsafe fn gemv_part<D: Dot>(operands: Operands, turns: Turns) {
     };
     let start = Step { output: turns.first + turns.block * n_groups * outputs, chunk: walk.first };
     let rows = walk.rows(start.output + walk.before);
-    let matrix = unsafe { D::new(&operands) };
+    let matrix = unsafe { D::new(operands) };
     let mut warp = Warp { matrix, walk, next: start, rows, now: start, sums: [0.0; ROWS as usize], parity: 0 };
     let mut bits = unsafe { warp.load() };
     let mut other = bits;
@@ -354,12 +406,11 @@ pub unsafe fn gemv_part<D: Dot>(operands: Operands, turns: Turns) {
         }
     }
 
-    grid::launch_dependents();
-    grid::wait();
+    wait();
     // SAFETY: share ≥ 1 by the launch contract; said here so that no division is guarded by a panic.
     unsafe { core::hint::assert_unchecked(operands.share > 0) }
     let x = unsafe { operands.x.add((vector / operands.share) as usize * n_in as usize) };
-    let (activations, squares) = unsafe { D::stage(&operands, x) };
+    let (activations, squares) = unsafe { D::stage(operands, x) };
     let mut scale = 1.0;
     if !operands.norm.is_null() {
         let partial = warp::sum(squares);
@@ -378,10 +429,10 @@ pub unsafe fn gemv_part<D: Dot>(operands: Operands, turns: Turns) {
     }
 
     loop {
-        if unsafe { warp.step(&operands, activations, scale, part, &mut bits) } {
+        if unsafe { warp.step(ends, activations, scale, vector, &mut bits) } {
             break;
         }
-        if D::AHEAD && unsafe { warp.step(&operands, activations, scale, part, &mut other) } {
+        if D::AHEAD && unsafe { warp.step(ends, activations, scale, vector, &mut other) } {
             break;
         }
     }
@@ -391,18 +442,35 @@ pub unsafe fn gemv_part<D: Dot>(operands: Operands, turns: Turns) {
 /// Collective over the block where there is a split, over the warp where not.
 #[inline(always)]
 unsafe fn finish(
-    operands: &Operands,
+    ends: impl Ends,
     walk: &Walk,
-    first: u32,
+    (first, vector): (u32, u32),
     sums: [f32; ROWS as usize],
     scale: f32,
-    part: u32,
     parity: u32,
 ) {
+    let split = ends.split();
+    let part = thread::warp() & ((1 << split) - 1);
     // Eight lanes have the sum of row lane / 8 each.
     let row = thread::lane() / 8;
+    // With SwiGLU, rows 0 and 1 are the gate's, 2 and 3 the up projection's of the same outputs.
+    let writes = thread::lane().is_multiple_of(8) && row < Walk::outputs(walk.to_up);
+    let index = first + walk.before + row;
+    let at = vector as usize * walk.n_out as usize + index as usize;
+    // On their way while the sums are added up.
+    let (mut bias, mut residual) = (0.0, 0.0);
+    if writes && index < walk.n_out && part == 0 {
+        unsafe {
+            if !ends.bias().is_null() {
+                bias = *ends.bias().add(index as usize);
+            }
+            if !ends.residual().is_null() {
+                residual = *ends.residual().add(at);
+            }
+        }
+    }
     let mut sum = warp::sum_four(sums);
-    if operands.split > 0 {
+    if split > 0 {
         let mine = (parity * MAX_WARPS + thread::warp()) * ROWS + row;
         if thread::lane().is_multiple_of(8) {
             unsafe { gemv_parts().set(mine, sum) }
@@ -412,62 +480,47 @@ unsafe fn finish(
             return;
         }
         let mut other = 1;
-        while other < 1 << operands.split {
+        while other < 1 << split {
             sum += unsafe { gemv_parts().get(mine + other * ROWS) };
             other += 1;
         }
     }
     sum *= scale;
-    let output = first + walk.before;
-    let index = if walk.to_up == 0 {
-        output + row
-    } else {
-        // Rows 0 and 1 are the gate's, 2 and 3 the up projection's of the same outputs.
+    if walk.to_up != 0 {
         let up = warp::shuffle_xor(sum, 16);
         sum = crate::swiglu::silu(sum) * up;
-        if row > 1 { walk.n_out } else { output + row }
-    };
-    let writes = thread::lane().is_multiple_of(8);
-    if !operands.quantised_out.is_null() {
+    }
+    let quantised_out = ends.quantised_out();
+    if !quantised_out.is_null() {
         // The block's warps have a run of outputs between them.
-        let in_run = walk.before + row;
-        if writes && row < Walk::outputs(walk.to_up) {
+        if writes {
+            let in_run = walk.before + row;
             unsafe { gemv_outputs().set(parity * RUN + in_run, if index < walk.n_out { sum } else { 0.0 }) }
         }
         // A warp reaches the barrier as one.
         warp::sync();
         thread::sync_threads();
         if thread::warp() == 0 {
-            unsafe { quantise_run(operands, first, parity) }
+            unsafe { quantise_run(quantised_out, walk.n_out, first, parity) }
         }
         return;
     }
-    if index < walk.n_out && writes {
-        let at = thread::block_idx_y() as usize * walk.n_out as usize + index as usize;
-        unsafe {
-            if !operands.bias.is_null() {
-                sum += *operands.bias.add(index as usize);
-            }
-            if !operands.residual.is_null() {
-                sum += *operands.residual.add(at);
-            }
-            *operands.out.add(at) = sum;
-        }
+    if writes && index < walk.n_out {
+        unsafe { *ends.out().add(at) = sum + bias + residual }
     }
 }
 
 /// Writes the run of outputs from `first` on as 8-bit integers with their scale. Collective over the first warp.
 #[inline(always)]
-unsafe fn quantise_run(operands: &Operands, first: u32, parity: u32) {
+unsafe fn quantise_run(out: *mut u32, n_out: u32, first: u32, parity: u32) {
     let lane = thread::lane() % 4;
     let values = [0, 1, 2, 3].map(|index| unsafe { gemv_outputs().get(parity * RUN + 4 * lane + index) });
     let (word, scale) = activations::quantise(values, 4);
     if thread::lane() < 4 {
-        let out = operands.quantised_out;
         unsafe {
             *out.add((first / 4 + lane) as usize) = word;
             if lane == 0 {
-                let scales = out.add((operands.n_out / 4 + first / RUN * 2) as usize);
+                let scales = out.add((n_out / 4 + first / RUN * 2) as usize);
                 *scales = scale.scale.to_bits();
                 *scales.add(1) = scale.sum.to_bits();
             }

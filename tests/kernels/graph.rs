@@ -3,7 +3,7 @@
 use std::{sync::mpsc, thread, time::Duration};
 
 use driver::calls;
-use ferrowarp::gpu::GpuError;
+use ferrowarp::gpu::{GpuError, Graph};
 
 use crate::support::{self, *};
 
@@ -81,13 +81,14 @@ fn a_capture_that_fails_leaves_the_device_as_it_was() {
     assert!(waiting.unwrap_err().to_string().starts_with("running the kernels: "));
 
     // The driver's refusal comes back at the end where the one who got it kept it to himself.
-    let hidden = gpu.capture(|| {
+    let hidden: Result<Graph, GpuError> = gpu.capture(|| {
         let _ = gpu.synchronise();
         Ok(())
     });
     assert!(hidden.unwrap_err().to_string().starts_with("capturing a graph: "));
 
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| gpu.capture(|| panic!("in a capture"))));
+    let capture = || gpu.capture(|| -> Result<(), GpuError> { panic!("in a capture") });
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(capture));
     assert!(panicked.is_err());
 
     gpu.swiglu(&values, &values, &out, n).unwrap();

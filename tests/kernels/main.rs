@@ -21,6 +21,7 @@ mod graph;
 mod launched;
 mod matmul;
 mod noise;
+mod persistent;
 mod qkv;
 mod range;
 mod rmsnorm;

@@ -99,6 +99,11 @@ pub struct Packed {
 }
 
 impl Packed {
+    /// The arguments' bits, in order.
+    pub fn slots(&self) -> &[u64] {
+        &self.slots[..self.count]
+    }
+
     /// Pointers to each argument, valid while `self` is neither moved nor dropped.
     pub fn pointers(&mut self) -> ([*mut c_void; MAX_PARAMETERS], usize) {
         let mut pointers = [std::ptr::null_mut(); MAX_PARAMETERS];

@@ -534,6 +534,23 @@ fn a_prefetch_moves_nothing_and_must_lead_somewhere() {
 }
 
 #[test]
+fn a_bulk_prefetch_stays_within_an_allocation() {
+    let body = |bytes: u32| {
+        index(&format!("setp.ne.u32 %p1, %r4, 3; @%p1 bra OUT; cp.async.bulk.prefetch.L2.global [%d2], {bytes}; OUT:"))
+            .replace(".target sm_80", ".target sm_90")
+    };
+    let buffers = [numbers(64), vec![0; 64]];
+    let (_, counters) = run(&body(256), launch(1, 32), &buffers, true).unwrap();
+    assert_eq!((counters.global_load_sectors, counters.class(Class::Other)), (0, 1));
+    for (bytes, kind) in [(272, FaultKind::OutOfBounds), (8, FaultKind::InvalidOperand)] {
+        let fault = run(&body(bytes), launch(1, 32), &buffers, false).unwrap_err();
+        assert_eq!(fault.kind(), kind, "{fault}");
+        assert!(fault.message().starts_with("prefetch of "), "{fault}");
+        assert_eq!(fault.location().unwrap().thread, [3, 0, 0]);
+    }
+}
+
+#[test]
 fn grid_dependencies_are_no_operations_and_any_target_is_read() {
     let body = "griddepcontrol.wait; griddepcontrol.launch_dependents; st.global.u32 [%d5], %r4;";
     let ptx = index(body).replace(".target sm_80", ".target sm_90a");

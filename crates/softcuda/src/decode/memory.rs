@@ -7,7 +7,8 @@ use crate::exec::access::{load as loads, store as stores};
 use crate::exec::atomic::atomic as rmw;
 use crate::exec::control::{Special, async_commit, async_copy as copy, async_wait, special};
 use crate::exec::lanes::{SPLIT_NOBODY, copied, join, map1, plain, predicate_map, split, test};
-use crate::exec::memory::{ACQUIRE, BLOCK_SCOPE, NARROW_ADDRESS, RELEASE, STRONG, Space, prefetch};
+use crate::exec::memory::{ACQUIRE, BLOCK_SCOPE, NARROW_ADDRESS, RELEASE, STRONG, Space};
+use crate::exec::prefetch::{prefetch, prefetch_bulk};
 use crate::memory::{GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 use crate::program::{Handlers, Reg};
 use crate::ptx::ast::{Operand, Type};
@@ -478,10 +479,20 @@ pub(super) fn policy(b: &mut Builder, op: &mut Opcode) -> Decoded {
     Ok(())
 }
 
-/// `cp.async` and its groups.
+/// `cp.async` and its groups, and `cp.async.bulk.prefetch`.
 pub(super) fn async_copy(b: &mut Builder, op: &mut Opcode) -> Decoded {
     if !op.take("async") {
         return b.unsupported(op, "no `.async`");
+    }
+    if op.take("bulk") {
+        if !(op.take("prefetch") && op.take("L2") && op.take("global")) {
+            return b.unsupported(op, "anything but `cp.async.bulk.prefetch.L2.global`");
+        }
+        b.count(op, 2..=2)?;
+        let (base, offset, flags) = locate(b, op.text.operands.first(), Space::Global)?;
+        let size = b.source(op, 1, Type::U32)?;
+        b.emit(plain(prefetch_bulk), Class::Other, [base, size, 0, 0, 0, 0, 0, 0], offset as u64, flags);
+        return Ok(());
     }
     if op.take("commit_group") {
         b.count(op, 0..=0)?;

@@ -76,12 +76,12 @@ pub(crate) enum Kind {
 /// The allocation an instruction used last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cached {
-    base: u64,
-    len: u64,
+    pub(super) base: u64,
+    pub(super) len: u64,
     /// Host address minus device address.
-    delta: u64,
+    pub(super) delta: u64,
     /// Index in the snapshot.
-    index: usize,
+    pub(super) index: usize,
 }
 
 impl Cached {
@@ -484,35 +484,6 @@ fn slow(
     let first = at[mask.trailing_zeros() as usize];
     (0..32).filter(|l| mask >> l & 1 == 0).for_each(|l| at[l] = first);
     Ok(Hosts { at, contiguous: false })
-}
-
-/// `prefetch`, `discard`, `applypriority`. Hardware takes any address; one outside global memory, where nothing could
-/// be loaded afterwards, is a mistake all the same, and a fault here. Nothing is counted as moved: the load that follows is.
-pub(crate) fn prefetch(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-    let addresses = addresses(ctx, ins, mask);
-    for l in lanes_of(mask) {
-        let address = addresses[l];
-        let cached = ctx.sites[ins.site as usize];
-        if address.wrapping_sub(cached.base) < cached.len {
-            continue;
-        }
-        match Space::of(ins.flags) {
-            Space::Global => {}
-            // As hardware, which has nothing to fetch there.
-            Space::Generic if Space::classify(address).0 != Space::Global => continue,
-            Space::Generic => {}
-            _ => continue,
-        }
-        let Some(allocation) = ctx.memory.find(address) else {
-            let fault = ctx.memory.explain(address, 1);
-            let fault = Fault::new(fault.kind(), format!("prefetch of {}", fault.message()));
-            return ctx.fail_with(ins, 1 << l, fault);
-        };
-        let (base, len, delta) = (allocation.base, allocation.len as u64, allocation.delta());
-        let index = ctx.memory.allocations.partition_point(|a| a.base <= address) - 1;
-        ctx.sites[ins.site as usize] = Cached { base, len, delta, index };
-    }
-    Control::Next
 }
 
 pub(crate) fn lanes_of(mask: u32) -> impl Iterator<Item = usize> {

@@ -24,6 +24,7 @@ pub(crate) mod collective;
 pub(crate) mod control;
 pub(crate) mod lanes;
 pub(crate) mod memory;
+pub(crate) mod prefetch;
 pub(crate) mod scheduler;
 pub(crate) mod tensor;
 
