@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(splits(257, 14, 2), (4, 512));
         assert_eq!(splits(32_768, 14, 2), (64, 32_768));
         assert_eq!(splits(4096, 28, 4), (32, 4096));
-        assert_eq!(splits(4097, 28, 4), (33, 8192));
+        assert_eq!(splits(4097, 28, 4), (64, 8192));
         assert_eq!(splits(100_000, 32, 8), (33, 131_072));
         assert_eq!(splits(4096, 32, 32), (8, 4096));
         // One multiprocessor is full with one split.
