@@ -101,9 +101,9 @@ fn every_phase_is_a_function() {
 
 #[test]
 fn no_kernel_accesses_memory_generically() {
-    // A generic access is resolved by the hardware each time. Shared memory is reached by ld.shared and st.shared only.
-    let entries = entries().map(|(_, name, body)| (name, body));
-    for (name, body) in entries.chain(functions()) {
+    // A generic access is resolved by the hardware each time. Shared memory is reached by ld.shared and st.shared only. The
+    // phases' functions are left out: they find their pointers in memory, which does not say what space those lead to.
+    for (_, name, body) in entries() {
         for instruction in instructions(&body) {
             let opcode = instruction.split_whitespace().next().unwrap_or_default();
             let Some((operation, rest)) = opcode.split_once('.') else {
@@ -121,13 +121,11 @@ fn no_kernel_accesses_memory_generically() {
 #[test]
 fn weights_and_caches_are_read_wide() {
     for (kernel, name, body) in entries() {
-        if kernel.starts_with("gemv_f") || kernel.starts_with("gemv_bf") {
-            // Two ways of taking the activations, and in each a step's four loads before the loop, and in it those of the next
-            // step and of the next rows.
-            assert_eq!(count(&body, "ld.global.nc.L1::no_allocate.v4.b32"), 2 * 3 * 4, "{name}");
-            assert!(count(&body, "ld.shared.v4.b32") >= 1, "{name}: activations");
-        } else if kernel.starts_with("gemv_") && !kernel.starts_with("gemv_exact") {
-            assert_eq!(count(&body, "ld.global.nc.L1::no_allocate.v4.b32"), 3 * 4, "{name}");
+        if kernel.starts_with("gemv_") && !kernel.starts_with("gemv_exact") {
+            // In turn the loads of a step's four rows: before the loop those of one or two steps, and in it those of as many.
+            // Each way of taking the activations and each format of a kernel has them.
+            let loads = count(&body, "ld.global.nc.L1::no_allocate.v4.b32");
+            assert!(loads >= 8 && loads.is_multiple_of(8), "{name}: {loads} wide loads");
             assert!(count(&body, "ld.shared.v4.b32") >= 1, "{name}: activations");
         }
         if kernel.starts_with("attention_q8_0") {
@@ -143,7 +141,9 @@ fn weights_and_caches_are_read_wide() {
             // filled beside the computing, 16 bytes at a time.
             let [products, loads] =
                 ["mma.sync.aligned.m16n8k16", "ldmatrix.sync.aligned.m8n8.x4"].map(|op| count(&body, op));
-            assert!(products > 0 && products == 2 * loads, "{name}: {products} products of {loads} loads");
+            // What is read serves one fragment of rows, or two.
+            let of_load = if kernel.ends_with("_wide") { 4 } else { 2 };
+            assert!(products > 0 && products == of_load * loads, "{name}: {products} products of {loads} loads");
             assert!(count(&body, "cp.async.cg.shared.global") > 0, "{name}");
             assert_eq!(count(&body, "ld.shared") + count(&body, "st.shared"), 0, "{name}");
         }
