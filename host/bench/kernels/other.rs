@@ -72,9 +72,9 @@ fn phases(n: usize, width: usize) -> Row {
         })?;
         let (words, counter) = (gpu.upload("a program", &program.words)?, gpu.upload("a counter", &[0])?);
         let operands = (weights, x, out, scratch);
-        // SAFETY: the program is for these residents; its operands live as long as this; the counter is zero.
         Ok(move |gpu: &Gpu| {
             let _ = &operands;
+            // SAFETY: the program is for these residents; its operands live as long as this; the counter is zero.
             unsafe { gpu.persistent(&words, &counter, program.residents) }
         })
     })

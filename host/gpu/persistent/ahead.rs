@@ -97,7 +97,7 @@ pub(super) fn spans(launches: &[Recorded], n_blocks: usize) -> Vec<Vec<Span>> {
                 next += 1;
                 continue;
             }
-            let stop = after.min(at + (end - at).next_multiple_of(16)).min(after);
+            let stop = after.min(at + (end - at).next_multiple_of(16));
             let part = range.start + (done - at)..range.start + (stop - at);
             here.push(Span::new(&part, n_blocks));
             done = stop;
@@ -105,4 +105,36 @@ pub(super) fn spans(launches: &[Recorded], n_blocks: usize) -> Vec<Vec<Span>> {
         spans.push(here);
     }
     spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A product of F16 weights at an address, without a norm or a bias.
+    fn product(weights: u64, n_out: u64, n_in: u64) -> Recorded {
+        Recorded::of("gemv_f16", [1, 1, 1], &[weights, n_out, 0, 1, 0, 0, 0, 0, 0, 2, 0, 0, n_in, n_out, 0, 1, 0])
+    }
+
+    #[test]
+    fn each_byte_of_the_windows_is_fetched_once_and_in_time() {
+        // A small matrix, one that is longer than the window, and two more.
+        let sizes = [(1u64 << 30, 64, 64), (2 << 30, 4096, 4096), (3 << 30, 100, 512), (4 << 30, 64, 512)];
+        let launches: Vec<Recorded> =
+            sizes.iter().map(|(weights, n_out, n_in)| product(*weights, *n_out, *n_in)).collect();
+        let fetched = spans(&launches, 264);
+        let of = |launch: usize| fetched[launch].iter().map(|span| (span.address, span.bytes)).collect::<Vec<_>>();
+        let bytes = |index: usize| (sizes[index].1 * sizes[index].2 * 2) as u32;
+        // At the first: itself and what the window has of the second. Then the second's next bytes, as far as a window from its start.
+        let ahead = WINDOW as u32 - bytes(0);
+        assert_eq!(of(0), [(1 << 30, bytes(0)), (2 << 30, ahead)]);
+        assert_eq!(of(1), [((2 << 30) + u64::from(ahead), bytes(0))]);
+        // The rest of the second it reads for itself.
+        assert_eq!(of(2), [(3 << 30, bytes(2)), (4 << 30, bytes(3))]);
+        assert!(of(3).is_empty());
+        for span in fetched.iter().flatten() {
+            assert!(span.address % 16 == 0 && span.bytes % 16 == 0 && span.piece % 128 == 0, "{span:?}");
+            assert!(u64::from(span.piece) * 264 >= u64::from(span.bytes), "{span:?} is fetched whole");
+        }
+    }
 }

@@ -24,6 +24,13 @@ struct Recorded {
 }
 
 impl Recorded {
+    /// A launch with these arguments.
+    #[cfg(test)]
+    fn of(kernel: &'static str, grid: [u32; 3], arguments: &[u64]) -> Recorded {
+        let kind = kind_of(kernel).expect("a phase");
+        Recorded { kernel, kind, grid, arguments: Packed::of(arguments) }
+    }
+
     /// The blocks of the launch: the parts of the phase.
     fn n_parts(&self) -> u32 {
         self.grid.iter().product()

@@ -77,3 +77,30 @@ pub(super) fn shares(launches: &[Recorded], n_blocks: usize) -> Vec<usize> {
     }
     shares
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A product from `x` to `out`, with so many rows of 64 in F16, in so many parts.
+    fn product(x: u64, out: u64, n_out: u64, parts: u32) -> Recorded {
+        Recorded::of("gemv_f16", [parts, 1, 1], &[1 << 30, n_out, 0, x, 0, 0, 0, 0, 0, out, 0, 0, 64, n_out, 0, 1, 0])
+    }
+
+    #[test]
+    fn products_of_one_input_are_a_stage() {
+        let launches = [
+            product(0x1000, 0x2000, 48, 3),
+            product(0x1000, 0x2000 + 48 * 4, 16, 2),
+            // Reads what both write.
+            product(0x2000, 0x3000, 64, 4),
+            // Writes what the one before reads.
+            product(0x1000, 0x2000, 64, 4),
+            Recorded::of("argmax", [5, 1, 1], &[0x2000]),
+        ];
+        assert_eq!(stages(&launches), [0..2, 2..3, 3..4, 4..5]);
+        assert_eq!(parts_before(&launches), [0, 0, 5, 9, 13]);
+        // By their bytes, three to one.
+        assert_eq!(shares(&launches, 100), [75, 25, 100, 100, 100]);
+    }
+}
