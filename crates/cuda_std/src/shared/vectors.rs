@@ -108,6 +108,7 @@ impl Shared<f32> {
     /// - As for [`Shared::get`], and the first element is 16-byte aligned.
     #[inline(always)]
     pub unsafe fn get_four(self, index: u32) -> [f32; 4] {
+        // SAFETY: the same words, by this function's contract.
         unsafe { self.cast::<u32>().get_four(index) }.map(f32::from_bits)
     }
 
@@ -117,6 +118,7 @@ impl Shared<f32> {
     /// - As for [`Shared::set`], and the first element is 16-byte aligned.
     #[inline(always)]
     pub unsafe fn set_four(self, index: u32, values: [f32; 4]) {
+        // SAFETY: the same words, by this function's contract.
         unsafe { self.cast::<u32>().set_four(index, values.map(f32::to_bits)) }
     }
 }
