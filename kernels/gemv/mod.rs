@@ -23,11 +23,13 @@
 //! one that `experts[vector]` names, and `share` neighbouring vectors use the same x (a token's experts).
 
 pub mod activations;
+mod ends;
 pub mod floats;
 
 use cuda_std::{float, grid, shared_array, thread, warp};
 
 use activations::Staged;
+pub use ends::Ends;
 use floats::{FromGlobal, FromShared, Scalars, Vectors};
 
 /// Rows that a warp takes at once.
@@ -301,47 +303,6 @@ pub unsafe fn gemv<D: Dot>(operands: Operands) {
 pub unsafe fn gemv_turns<D: Dot>(operands: Operands, turns: Turns) {
     let wait = grid::launch_dependents_and_wait;
     unsafe { gemv_part::<D>(&operands, &operands, turns, thread::block_idx_y(), wait) }
-}
-
-/// The operands that are wanted at the end of each turn, and take no registers before where they come from memory.
-pub trait Ends: Copy {
-    /// [`Operands::bias`].
-    fn bias(self) -> *const f32;
-    /// [`Operands::residual`].
-    fn residual(self) -> *const f32;
-    /// [`Operands::out`].
-    fn out(self) -> *mut f32;
-    /// [`Operands::quantised_out`].
-    fn quantised_out(self) -> *mut u32;
-    /// [`Operands::split`].
-    fn split(self) -> u32;
-}
-
-impl Ends for &Operands {
-    #[inline(always)]
-    fn bias(self) -> *const f32 {
-        self.bias
-    }
-
-    #[inline(always)]
-    fn residual(self) -> *const f32 {
-        self.residual
-    }
-
-    #[inline(always)]
-    fn out(self) -> *mut f32 {
-        self.out
-    }
-
-    #[inline(always)]
-    fn quantised_out(self) -> *mut u32 {
-        self.quantised_out
-    }
-
-    #[inline(always)]
-    fn split(self) -> u32 {
-        self.split
-    }
 }
 
 /// A block among those that take turns over a product's outputs.
