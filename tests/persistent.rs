@@ -5,7 +5,7 @@ mod support;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use assert_cmd::Command;
-use driver::{DeviceChoice, calls};
+use driver::{Backend, DeviceChoice, calls};
 use ferrowarp::{
     forward::{DecodeMode, Engine, EngineError, EngineOptions, Logits, MemoryPlan},
     gguf::Gguf,
@@ -164,12 +164,14 @@ fn the_plan_has_the_programs_memory() {
     let gguf = Gguf::open(&own("qwen2-tiny-q4_k_m").model).unwrap();
     let config = Config::from_gguf(&gguf).unwrap();
     let totals = [DecodeMode::Graph, DecodeMode::Persistent].map(|decode| {
-        let gpu = Gpu::open(DeviceChoice::Soft).unwrap();
+        let gpu = Gpu::open(device()).unwrap();
+        let exact = gpu.backend() == Backend::Soft;
         let (before, _) = gpu.memory().unwrap();
         let engine = Engine::load(gpu, &gguf, options(decode), &mut |_, _| {}).unwrap();
         let (after, _) = engine.gpu().memory().unwrap();
         let plan = MemoryPlan::new(&gguf, &config, &options(decode)).unwrap();
-        assert_eq!(plan.total, (before - after) as u64, "{decode}");
+        // A GPU gives memory in pages, and cuBLAS takes some there.
+        assert!(!exact || plan.total == (before - after) as u64, "{decode}: {} of {}", plan.total, before - after);
         plan.total
     });
     assert!(totals[1] > totals[0]);
@@ -179,7 +181,7 @@ fn the_plan_has_the_programs_memory() {
 fn what_has_no_phases_is_refused_by_name() {
     let refused = |name: &str, options: EngineOptions| {
         let gguf = Gguf::open(&own(name).model).unwrap();
-        let gpu = Gpu::open(DeviceChoice::Soft).unwrap();
+        let gpu = Gpu::open(device()).unwrap();
         match Engine::load(gpu, &gguf, options, &mut |_, _| {}) {
             Err(error @ EngineError::Persistent { .. }) => error.to_string(),
             Err(other) => panic!("{other}"),

@@ -16,13 +16,14 @@ use rayon::prelude::*;
 use super::{Buffer, Element, Gpu, GpuError, Pinned, Rows, Slice, check, driver_call};
 use crate::gguf::TensorType;
 
-/// Bytes of a slot of the ring. Pinning and freeing memory takes some 0.4 ms a MiB, the copy of a slot about 0.1 ms.
-const SLOT_BYTES: usize = 4 << 20;
+/// Bytes of a slot of the ring. Pinning and freeing memory takes some 0.4 ms a MiB; but to wait for a slot takes a while too,
+/// so that slots of half the size halve the rate.
+const SLOT_BYTES: usize = 8 << 20;
 /// Slots of the ring at most; a small model takes fewer.
 const SLOTS: usize = 4;
 /// No block of a quantised type is longer.
 const LARGEST_BLOCK: usize = 512;
-/// What one thread copies at a time: a sixteenth of a slot.
+/// What one thread copies at a time: sixteen threads have two each.
 const PART_BYTES: usize = 256 << 10;
 
 /// Bytes of the host that go to a place on the device.

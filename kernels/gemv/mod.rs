@@ -249,7 +249,7 @@ impl<D: Dot> Warp<D> {
         ends: impl Ends,
         activations: D::Activations,
         scale: f32,
-        vector: u32,
+        (part, vector): (u32, u32),
         bits: &mut Chunks<D::Bits>,
     ) -> bool {
         let Walk { chunks, .. } = self.walk;
@@ -284,7 +284,7 @@ impl<D: Dot> Warp<D> {
         if !self.now.advance(&self.walk) {
             return false;
         }
-        unsafe { finish(ends, &self.walk, (output, vector), self.sums, scale, self.parity) }
+        unsafe { finish(ends, &self.walk, (output, vector), self.sums, scale, part, self.parity) }
         self.sums = [0.0; ROWS as usize];
         self.parity ^= 1;
         self.now.is_past_end(&self.walk)
@@ -390,10 +390,10 @@ pub unsafe fn gemv_part<D: Dot>(operands: &Operands, ends: impl Ends, turns: Tur
     }
 
     loop {
-        if unsafe { warp.step(ends, activations, scale, vector, &mut bits) } {
+        if unsafe { warp.step(ends, activations, scale, (part, vector), &mut bits) } {
             break;
         }
-        if D::AHEAD && unsafe { warp.step(ends, activations, scale, vector, &mut other) } {
+        if D::AHEAD && unsafe { warp.step(ends, activations, scale, (part, vector), &mut other) } {
             break;
         }
     }
@@ -408,32 +408,18 @@ unsafe fn finish(
     (first, vector): (u32, u32),
     sums: [f32; ROWS as usize],
     scale: f32,
+    part: u32,
     parity: u32,
 ) {
     let split = ends.split();
-    let part = thread::warp() & ((1 << split) - 1);
     // Eight lanes have the sum of row lane / 8 each.
     let row = thread::lane() / 8;
-    // With SwiGLU, rows 0 and 1 are the gate's, 2 and 3 the up projection's of the same outputs.
-    let writes = thread::lane().is_multiple_of(8) && row < Walk::outputs(walk.to_up);
-    let index = first + walk.before + row;
-    let at = vector as usize * walk.n_out as usize + index as usize;
-    // On their way while the sums are added up.
-    let (mut bias, mut residual) = (0.0, 0.0);
-    if writes && index < walk.n_out && part == 0 {
-        unsafe {
-            if !ends.bias().is_null() {
-                bias = *ends.bias().add(index as usize);
-            }
-            if !ends.residual().is_null() {
-                residual = *ends.residual().add(at);
-            }
-        }
-    }
+    let output = first + walk.before;
+    let writes = thread::lane().is_multiple_of(8);
     let mut sum = warp::sum_four(sums);
     if split > 0 {
         let mine = (parity * MAX_WARPS + thread::warp()) * ROWS + row;
-        if thread::lane().is_multiple_of(8) {
+        if writes {
             unsafe { gemv_parts().set(mine, sum) }
         }
         thread::sync_threads();
@@ -447,15 +433,19 @@ unsafe fn finish(
         }
     }
     sum *= scale;
-    if walk.to_up != 0 {
+    let index = if walk.to_up == 0 {
+        output + row
+    } else {
+        // Rows 0 and 1 are the gate's, 2 and 3 the up projection's of the same outputs.
         let up = warp::shuffle_xor(sum, 16);
         sum = crate::swiglu::silu(sum) * up;
-    }
+        if row > 1 { walk.n_out } else { output + row }
+    };
     let quantised_out = ends.quantised_out();
     if !quantised_out.is_null() {
         // The block's warps have a run of outputs between them.
-        if writes {
-            let in_run = walk.before + row;
+        let in_run = walk.before + row;
+        if writes && row < Walk::outputs(walk.to_up) {
             unsafe { gemv_outputs().set(parity * RUN + in_run, if index < walk.n_out { sum } else { 0.0 }) }
         }
         // A warp reaches the barrier as one.
@@ -466,8 +456,18 @@ unsafe fn finish(
         }
         return;
     }
-    if writes && index < walk.n_out {
-        unsafe { *ends.out().add(at) = sum + bias + residual }
+    if index < walk.n_out && writes {
+        let at = vector as usize * walk.n_out as usize + index as usize;
+        // Loaded here and not beside adding up: the assembler then orders the loads of weights better, which is worth more.
+        unsafe {
+            if !ends.bias().is_null() {
+                sum += *ends.bias().add(index as usize);
+            }
+            if !ends.residual().is_null() {
+                sum += *ends.residual().add(at);
+            }
+            *ends.out().add(at) = sum;
+        }
     }
 }
 
