@@ -32,7 +32,7 @@ GOLDEN = ["golden", "facts", "memory", "loading", "engine_families", "haiku", "s
 SHAPES = ["qwen2.5-0.5b", "qwen2.5-7b", "llama3-8b"]
 TYPES = ["f16", "q8_0", "q4_k_m"]
 # Seconds for everything: what is left when a step begins bounds its commands too.
-TOTAL = 470
+TOTAL = 540
 
 
 class Run:
@@ -167,7 +167,7 @@ def sanitizer(run):
             return run.check("sanitizer", kind, "left out", "it cannot watch this device", seconds)
         state, note = ("passed", "found") if code == mistake else ("failed", f"not found: exit code {code}")
         run.check("sanitizer", f"{kind}: {canary.replace('_', ' ')}", state, note, seconds)
-    for kind, limit in [("memcheck", 75), ("racecheck", 75)]:
+    for kind, limit in [("memcheck", 140), ("racecheck", 140)]:
         # One test at a time: each has a context, and the tool watches all of them.
         arguments = [*over, "--tool", kind, run.bin / "kernels", "--test-threads=1"]
         code, text, seconds = run.command(arguments, limit)
