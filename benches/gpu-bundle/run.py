@@ -167,7 +167,7 @@ def sanitizer(run):
             return run.check("sanitizer", kind, "left out", "it cannot watch this device", seconds)
         state, note = ("passed", "found") if code == mistake else ("failed", f"not found: exit code {code}")
         run.check("sanitizer", f"{kind}: {canary.replace('_', ' ')}", state, note, seconds)
-    for kind, limit in [("memcheck", 140), ("racecheck", 140)]:
+    for kind, limit in [("memcheck", 160), ("racecheck", 160)]:
         # One test at a time: each has a context, and the tool watches all of them.
         # Some tests make calls fail on purpose: those are no errors of memory.
         arguments = [*over, "--tool", kind, "--report-api-errors", "no", run.bin / "kernels", "--test-threads=1"]
