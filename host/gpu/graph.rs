@@ -103,6 +103,7 @@ impl Gpu {
     /// pinned. An error of its own is given back, and what was captured is dropped. Meanwhile other threads may do with the
     /// device what they like: what would spoil the capture waits for its end ([`driver::captures`]).
     pub fn capture<E: From<GpuError>>(&self, record: impl FnOnce() -> Result<(), E>) -> Result<Graph, E> {
+        self.cublas.settle();
         let capture = Capture::begin(self.stream.as_inner().cast())?;
         record()?;
         Ok(self.instantiate(capture.end()?)?)
