@@ -65,8 +65,8 @@ impl Gpu {
         let grid = [count(n_kv_heads), count((n_tokens * ratio).div_ceil(rows.of_block())), 1];
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
-                // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for; the positions are the caller's promise, and within
-                // the cache by `n_context`.
+                // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for; the positions are the
+                // caller's promise, and within the cache by `n_context`.
                 unsafe {
                     self.launch_early(
                         $kernel,

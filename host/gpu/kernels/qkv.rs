@@ -67,7 +67,8 @@ impl Gpu {
         let grid = [count(heads.div_ceil(HEADS as usize)), count(n_tokens), 1];
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
-                // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for; the positions are the caller's promise.
+                // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for; the positions are the
+                // caller's promise.
                 unsafe {
                     self.launch_early(
                         $kernel,
