@@ -5,13 +5,7 @@
 //! lowest, so that a tie goes to the lower token id as in a serial scan; and leaves that in global memory. The block that
 //! arrives last, by a counter, does the same with what the blocks left.
 
-use cuda_std::{
-    atomic,
-    grid::{self, Block},
-    kernel,
-    memory::Vector16,
-    shared_array, thread, warp,
-};
+use cuda_std::{atomic, grid, kernel, memory::Vector16, shared_array, thread, warp};
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
@@ -52,32 +46,9 @@ pub unsafe fn argmax(
     n: u32,
     stride: u32,
 ) {
-    let operands = Operands { logits, out, parts, arrivals, position, n, stride };
-    unsafe { argmax_part(operands, Block::of_launch(), grid::launch_dependents_and_wait) };
-}
-
-/// One launch's operands: the kernel's parameters by name.
-#[allow(missing_docs)] // as the kernel says
-#[derive(Clone, Copy)]
-pub struct Operands {
-    pub logits: *const f32,
-    pub out: *mut u32,
-    pub parts: *mut u32,
-    pub arrivals: *mut u32,
-    pub position: *mut u32,
-    pub n: u32,
-    pub stride: u32,
-}
-
-/// The part of one block, after it called `wait`. Whether it was the row's last one, in all of its threads.
-///
-/// # Safety
-/// - The kernel's launch contract.
-#[inline(always)]
-pub unsafe fn argmax_part(operands: Operands, block: Block, wait: impl Fn()) -> bool {
-    let Operands { logits, out, parts, arrivals, position, n, stride } = operands;
-    wait();
-    let (row, block, n_blocks) = (block.y, block.x, block.n_x);
+    grid::launch_dependents();
+    grid::wait();
+    let (row, block, n_blocks) = (thread::block_idx_y(), thread::block_idx_x(), thread::grid_dim_x());
     let logits = unsafe { logits.add(row as usize * stride as usize) };
     let first = block * BLOCK + thread::thread_idx_x();
     let mut best = NONE;
@@ -112,7 +83,7 @@ pub unsafe fn argmax_part(operands: Operands, block: Block, wait: impl Fn()) -> 
         }
         thread::sync_threads();
         if unsafe { argmax_arrived().get(0) } != n_blocks - 1 {
-            return false;
+            return;
         }
         best = NONE;
         if thread::thread_idx_x() < n_blocks {
@@ -129,7 +100,6 @@ pub unsafe fn argmax_part(operands: Operands, block: Block, wait: impl Fn()) -> 
             }
         }
     }
-    true
 }
 
 /// The candidate with the larger value; of equals, the one with the lower index.

@@ -5,13 +5,12 @@ use cuda_std::{BF16, F16, grid, kernel, thread, types::Element};
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
 
-/// One block a token, `block`; its threads stride over the row.
-///
-/// # Safety
-/// - The kernels' launch contract.
+/// One block a token; its threads stride over the row.
 #[inline(always)]
-pub unsafe fn embed<T: Element>(table: *const T, tokens: *const u32, out: *mut f32, n_embd: u32, block: u32) {
-    let token = block as usize;
+unsafe fn embed<T: Element>(table: *const T, tokens: *const u32, out: *mut f32, n_embd: u32) {
+    grid::launch_dependents();
+    grid::wait();
+    let token = thread::block_idx_x() as usize;
     let row = unsafe { *tokens.add(token) } as usize * n_embd as usize;
     let mut column = thread::thread_idx_x() as usize;
     while column < n_embd as usize {
@@ -31,8 +30,7 @@ macro_rules! embedding {
         ///   `[n_tokens][n_embd]`.
         #[kernel]
         pub unsafe fn $name(table: *const $element, tokens: *const u32, out: *mut f32, n_embd: u32) {
-            grid::launch_dependents_and_wait();
-            unsafe { embed(table, tokens, out, n_embd, thread::block_idx_x()) }
+            unsafe { embed(table, tokens, out, n_embd) }
         }
     )*};
 }

@@ -22,7 +22,6 @@ pub mod flash;
 pub mod gemv;
 pub mod matmul;
 pub mod noise;
-pub mod persistent;
 pub mod qkv;
 pub mod range;
 pub mod reduce;
@@ -95,7 +94,6 @@ const KERNELS: &[cuda_std::KernelInfo] = &[
     noise::noise_f32.info(),
     noise::noise_f16.info(),
     noise::noise_bf16.info(),
-    persistent::persistent.info(),
     qkv::qkv_f32.info(),
     qkv::qkv_f16.info(),
     qkv::qkv_bf16.info(),

@@ -40,24 +40,6 @@ fn kernels_of(ptx: &'static str) -> BTreeMap<&'static str, Vec<&'static str>> {
     entries
 }
 
-/// The kernel that is functions for its phases, which it calls.
-const OF_FUNCTIONS: &str = "persistent";
-
-/// The functions of every image.
-fn functions() -> impl Iterator<Item = (String, Vec<&'static str>)> {
-    let texts = IMAGES.iter().filter_map(|image| match image.code {
-        Code::Ptx(text) => Some((image.target, text)),
-        Code::Cubin(_) => None,
-    });
-    texts.flat_map(|(target, text)| {
-        text.split("\n.func ").skip(1).filter_map(move |definition| {
-            let (head, body) = definition.split_once("\n{")?;
-            let name = format!("{} for {target}", head.split('(').next()?.trim());
-            Some((name, body.split("\n}").next()?.lines().map(str::trim).collect()))
-        })
-    })
-}
-
 fn count(body: &[&str], needle: &str) -> usize {
     body.iter().filter(|line| line.contains(needle)).count()
 }
@@ -79,31 +61,16 @@ fn instructions<'a>(body: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn no_kernel_uses_local_memory_or_calls_a_function() {
     // Local memory is device memory: an array that was not kept in registers, or a spill.
-    let entries = entries().map(|(kernel, name, body)| (kernel == OF_FUNCTIONS, name, body));
-    let functions = functions().map(|(name, body)| (false, name, body));
-    for (calls, name, body) in entries.chain(functions) {
-        for needle in [".local", "ld.local", "st.local"] {
+    for (_, name, body) in entries() {
+        for needle in [".local", "ld.local", "st.local", "call"] {
             assert_eq!(count(&body, needle), 0, "{name}: `{needle}` in its PTX");
         }
-        assert_eq!(count(&body, "call.uni") > 0, calls, "{name}: calls in its PTX");
     }
 }
 
 #[test]
-fn every_phase_is_a_function() {
-    let phases = functions().filter(|(name, _)| name.contains("persistent")).count();
-    assert_eq!(functions().count(), phases, "functions that are no phases");
-    let calls = |(_, _, body): (_, _, Vec<&str>)| count(&body, "call.uni");
-    let called: usize = entries().filter(|(kernel, ..)| *kernel == OF_FUNCTIONS).map(calls).sum();
-    assert_eq!(called, phases);
-    assert!(phases > 0);
-}
-
-#[test]
 fn no_kernel_accesses_memory_generically() {
-    // A generic access is resolved by the hardware each time. Shared memory is reached by ld.shared and st.shared only. The phases
-    // of persistent decoding are not held to that yet: their pointers come from records and not from parameters, so the compiler
-    // does not know that activations are in global memory. Weights, which `cuda_std` loads, are read as such there too.
+    // A generic access is resolved by the hardware each time. Shared memory is reached by ld.shared and st.shared only.
     for (_, name, body) in entries() {
         for instruction in instructions(&body) {
             let opcode = instruction.split_whitespace().next().unwrap_or_default();

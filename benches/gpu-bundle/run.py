@@ -28,7 +28,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 STEPS = ["kernels", "golden", "sanitizer", "bench"]
-GOLDEN = ["golden", "facts", "memory", "loading", "engine_families", "haiku", "shortlist", "persistent", "cust_end_to_end", "matmul"]
+GOLDEN = ["golden", "facts", "memory", "loading", "engine_families", "haiku", "shortlist", "cust_end_to_end", "matmul"]
 SHAPES = ["qwen2.5-0.5b", "qwen2.5-7b", "llama3-8b"]
 TYPES = ["f16", "q8_0", "q4_k_m"]
 # Seconds for everything: what is left when a step begins bounds its commands too.
@@ -199,16 +199,12 @@ def measurements(run, name, arguments, limit):
 
 def bench(run):
     tests = ["-p", "512,2048", "-n", "128", "-r", "3"]
-    results = {"models": [], "persistent": [], "kernels": [], "load": []}
+    results = {"models": [], "kernels": [], "load": []}
     for shape in SHAPES:
         arguments = ["--shape", shape, "--type", ",".join(TYPES), *tests]
         results["models"] += measurements(run, f"models-{shape}", arguments, 90)
     arguments = ["--shape", "qwen2.5-7b", "--type", "q4_k_m", "-p", "0", "-n", "128", "-d", "4096", "-r", "3"]
     results["models"] += measurements(run, "models-deep", arguments, 45)
-    results["persistent"] = []
-    for shape in SHAPES:
-        arguments = ["--shape", shape, "--type", ",".join(TYPES), "-p", "0", "-n", "128", "-r", "3", "--decode", "persistent"]
-        results["persistent"] += measurements(run, f"persistent-{shape}", arguments, 45)
     results["kernels"] = measurements(run, "kernels", ["--kernels", "-r", "3"], 90)
     results["load"] = load(run)
     return results
@@ -284,19 +280,15 @@ def markdown(report, targets):
     lines += ["## Checks", ""]
     checks = [[c["step"], c["name"], c["state"], c["note"], f"{c['seconds']:.1f}"] for c in report["checks"]]
     lines += table(["step", "check", "", "", "s"], checks)
-    persistent = {row["model"]: row for row in results.get("persistent", [])}
     decode = []
     for model, target in targets["tg128"].items():
         row = models.get((model, "tg128"))
         if row:
             part = f"{row['percent_of_floor']:.1f} %"
             found = f"{row['tokens_per_s']:.1f} ± {row['deviation']:.1f}"
-            other = persistent.get(model)
-            beside = f"{other['tokens_per_s']:.1f} ± {other['deviation']:.1f}" if other else ""
-            decode.append([model, found, *rate(row["tokens_per_s"], target["graph"]), part, f"{row['launches_per_token']:.1f}",
-                           beside, f"{target['persistent']:g}"])
+            decode.append([model, found, *rate(row["tokens_per_s"], target), part, f"{row['launches_per_token']:.1f}"])
     if decode:
-        titles = ["tg128", "graph, tokens/s", "target", "found/target", "of floor", "launches/token", "persistent, tokens/s", "target"]
+        titles = ["tg128", "tokens/s", "target", "found/target", "of floor", "launches/token"]
         lines += ["## Decoding", ""] + table(titles, decode)
     others = [row for (_, test), row in models.items() if test.startswith("tg") and test != "tg128"]
     if others:

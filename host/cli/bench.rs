@@ -20,7 +20,7 @@ use crate::{
         kernels::{Row, Timer, rows},
         measure, positions, tests,
     },
-    forward::{DecodeMode, Engine, EngineOptions},
+    forward::{Engine, EngineOptions},
     gguf::Gguf,
     gpu::{Activations, Gpu, GpuError, kernels::CacheType},
     synth::{FileType, SHAPES, Shape, Synth},
@@ -71,9 +71,6 @@ pub struct Arguments {
     /// What quantised weights are multiplied with when a token goes through the model alone: q8 or f32.
     #[arg(long, default_value = "q8", env = "FERROWARP_ACTIVATIONS")]
     activations: Activations,
-    /// How a token goes through the model alone: graph (a kernel after another) or persistent (one kernel for all of a token).
-    #[arg(long, default_value = "graph", env = "FERROWARP_DECODE")]
-    decode: DecodeMode,
     /// How to print.
     #[arg(short, long, value_enum, default_value = "md")]
     output: Format,
@@ -249,7 +246,6 @@ impl Arguments {
             n_context: Some(positions(tests)),
             cache_type: self.cache_type,
             activations: self.activations,
-            decode: self.decode,
             n_batch: self.batch_size.unwrap_or(defaults.n_batch),
             ..defaults
         };
@@ -276,7 +272,6 @@ impl Arguments {
             place.describe(&mut object);
             object.insert("cache_type".into(), json!(self.cache_type.to_string()));
             object.insert("activations".into(), json!(self.activations.to_string()));
-            object.insert("decode".into(), json!(self.decode.to_string()));
             object.insert("n_batch".into(), json!(engine.n_batch()));
             let mut cells = vec![name.clone(), gibibytes(size), test.to_string()];
             describe_test(&measured, place, size, &times, &mut cells, &mut object);

@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{shows_progress, tokenizer::TokenizerArguments};
 use crate::{
-    forward::{DecodeMode, Engine, EngineOptions},
+    forward::{Engine, EngineOptions},
     gguf::Gguf,
     gpu::{Activations, Gpu, kernels::CacheType},
     tokenizer::Tokenizer,
@@ -73,10 +73,6 @@ pub struct MemoryArguments {
     /// slower).
     #[arg(long, default_value = "q8", env = "FERROWARP_ACTIVATIONS")]
     pub activations: Activations,
-    /// How a token goes through the model alone: graph (a kernel after another) or persistent (one kernel for all of a token; for
-    /// models without experts, caches of f16 or bf16, and 8-bit activations).
-    #[arg(long, default_value = "graph", env = "FERROWARP_DECODE")]
-    pub decode: DecodeMode,
     /// Positions to have room for [default: the model's context, at most 4096].
     #[arg(short, long, value_name = "N", env = "FERROWARP_CONTEXT")]
     pub context: Option<usize>,
@@ -92,7 +88,6 @@ impl MemoryArguments {
             n_context: self.context,
             cache_type: self.cache_type,
             activations: self.activations,
-            decode: self.decode,
             memory_limit: self.memory_limit,
             ..EngineOptions::default()
         }

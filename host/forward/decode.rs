@@ -19,23 +19,19 @@
 //! blocks the more there are, in a few [`KeySplits`]: there is a graph for each of these that was met. All of them make the
 //! choice that was asked for last: a generation asks for the same one at each token.
 //!
-//! [`DecodeMode::Persistent`] makes one launch of all of these ([`Gpu::record`]), up to the greedy choice; what differs between
-//! numbers of keys is then written anew where their number passes into another [`KeySplits`].
-//!
 //! Where a file mixes types within queries, keys and values, one launch has them all the same, if they are a pair of
 //! llama.cpp's mixes; of others, and of gate and up projection, there is a launch for each type. A mixture of experts takes five
 //! launches in place of 4 and 5: the router's logits, its choice, the chosen experts' gate and up projection, their down projection,
 //! and the weighted sum.
 
-use super::{DecodeMode, Engine, EngineError, EngineOptions, FeedForward};
+use super::{Engine, EngineError, EngineOptions, FeedForward};
 use crate::{
     gpu::{
-        Activations, Buffer, Gpu, GpuError, Graph, Pinned, Residents, Rows, Slice,
+        Activations, Buffer, Gpu, GpuError, Graph, Pinned, Rows, Slice,
         kernels::{
             ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, Gemv, GemvParts, Input, KeySplits,
             MAX_TOP_K, Output, TopKScratch, quantised_len,
         },
-        program_len,
     },
     model::Config,
     trace::Recorder,
@@ -59,32 +55,6 @@ pub(super) struct Decode {
     /// Whether the choice was made by the logits that are there.
     has_choice: bool,
     graphs: Vec<(KeySplits, Graph)>,
-    persistent: Option<Persistent>,
-}
-
-/// What the step needs as one launch.
-struct Persistent {
-    program: Buffer<u32>, // the launches, with room for as many as any such model has
-    counter: Buffer<u32>, // [1]
-    /// What the program was written for, as it is now.
-    written: Option<(KeySplits, Residents)>,
-}
-
-impl Persistent {
-    fn new(gpu: &Gpu, config: &Config) -> Result<Persistent, GpuError> {
-        let persistent = Persistent {
-            program: gpu.alloc("the program of a step", program_len(most_launches(config)))?,
-            counter: gpu.alloc("the program of a step", 1)?,
-            written: None,
-        };
-        gpu.fill(&persistent.counter, 0)?;
-        Ok(persistent)
-    }
-}
-
-/// The most launches of a step without experts: queries, keys and values, and gate and up, may be of a type each.
-fn most_launches(config: &Config) -> usize {
-    9 * config.n_layers + 3
 }
 
 /// What the device finds in the logits, among the first `n_tokens` of the vocabulary: a file may pad it past the tokenizer's
@@ -113,15 +83,10 @@ fn qkv_len(config: &Config) -> usize {
 }
 
 /// The elements of the step's allocations, 4 bytes each.
-pub(super) fn allocations(config: &Config, n_context: usize, mode: DecodeMode) -> Vec<usize> {
+pub(super) fn allocations(config: &Config, n_context: usize) -> Vec<usize> {
     let AttentionScratch { parts, arrivals } = attention_scratch(config, n_context);
-    let of_persistent = match mode {
-        DecodeMode::Graph => vec![],
-        DecodeMode::Persistent => vec![program_len(most_launches(config)), 1],
-    };
     [2, qkv_len(config), quantised_len(config.n_ff), quantised_len(config.n_heads * config.head_dim), parts, arrivals]
         .into_iter()
-        .chain(of_persistent)
         .chain(ArgmaxScratch::elements(1))
         .chain(TopKScratch::elements(config.vocab_size))
         .chain([2 * MAX_TOP_K])
@@ -154,10 +119,6 @@ impl Decode {
             choice: Choice::Greedy { n_tokens: config.vocab_size },
             has_choice: false,
             graphs: Vec::new(),
-            persistent: match options.decode {
-                DecodeMode::Graph => None,
-                DecodeMode::Persistent => Some(Persistent::new(gpu, config)?),
-            },
         })
     }
 }
@@ -227,9 +188,6 @@ impl Engine {
         if self.decode.choice != choice {
             // The graphs make another.
             self.decode.graphs.clear();
-            if let Some(persistent) = &mut self.decode.persistent {
-                persistent.written = None;
-            }
             (self.decode.choice, self.decode.has_choice) = (choice, false);
         }
         if !self.decode.has_choice {
@@ -261,9 +219,6 @@ impl Engine {
         let Config { n_heads, n_kv_heads, sliding_window, .. } = self.config;
         let n_keys = sliding_window.map_or(self.n_past + 1, |window| window.min(self.n_past + 1));
         let splits = KeySplits::new(n_keys, n_heads, n_kv_heads, self.gpu.multiprocessors());
-        if self.decode.persistent.is_some() {
-            return self.program(splits);
-        }
         if let Some(index) = self.decode.graphs.iter().position(|(of, _)| *of == splits) {
             return Ok(index);
         }
@@ -273,53 +228,6 @@ impl Engine {
         })?;
         self.decode.graphs.push((splits, graph));
         Ok(self.decode.graphs.len() - 1)
-    }
-
-    /// Makes the program the one for these splits, and gives the graph that launches it, and the choice where that is another than
-    /// the program's own.
-    fn program(&mut self, splits: KeySplits) -> Result<usize, EngineError> {
-        let Engine { gpu, config, decode: d, .. } = &*self;
-        let persistent = d.persistent.as_ref().expect("a program of the step");
-        let written = persistent.written;
-        if written.is_some_and(|(of, _)| of == splits) {
-            return Ok(0);
-        }
-        let (n_tokens, others) = match d.choice {
-            Choice::Greedy { n_tokens } => (n_tokens, false),
-            Choice::Largest { n_tokens, .. } => (n_tokens, true),
-        };
-        let (token, position) = (d.input.slice(0..1), d.input.slice(1..2));
-        let made = gpu.record(|| {
-            self.step(splits.n_splits)?;
-            let logits = &self.scratch.logits;
-            Ok::<_, EngineError>(gpu.argmax(
-                &d.argmax,
-                logits,
-                &token,
-                Some(&position),
-                1,
-                n_tokens,
-                config.vocab_size,
-            )?)
-        })?;
-        gpu.write(&persistent.program, &made.words)?;
-        // The launch is the same for all splits.
-        let mut graph = None;
-        if written.is_none_or(|(_, residents)| residents != made.residents) {
-            let program = persistent.program.slice(0..made.words.len());
-            graph = Some(gpu.capture(|| {
-                // SAFETY: the program was written, and is for these residents; the counter began at zero. What it uses is the
-                // engine's, as with a graph of the same launches.
-                unsafe { gpu.persistent(&program, &persistent.counter, made.residents)? }
-                if others { self.enqueue_choice(None) } else { Ok(()) }
-            })?);
-        }
-        self.staging = false;
-        if let Some(graph) = graph {
-            self.decode.graphs = vec![(splits, graph)];
-        }
-        self.decode.persistent.as_mut().expect("as above").written = Some((splits, made.residents));
-        Ok(0)
     }
 
     /// One token: from `input` to the logits.

@@ -47,11 +47,6 @@ pub enum EngineError {
          which many tokens are multiplied: convert the model to F32"
     )]
     WeightRange { layer: usize, found: f32 },
-    #[error(
-        "{file}: persistent decoding: found {found}, expected a model without experts, a cache of f16 or bf16, and 8-bit \
-         activations: use --decode graph"
-    )]
-    Persistent { file: String, found: String },
     #[error("token id {found}: expected one below the vocabulary's size, {vocab_size}")]
     Token { found: u32, vocab_size: usize },
 }

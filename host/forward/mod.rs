@@ -12,7 +12,6 @@
 
 mod cache;
 mod decode;
-mod decode_mode;
 mod error;
 mod plan;
 mod prefill;
@@ -36,7 +35,6 @@ use crate::{
 
 use cache::KvCache;
 use decode::Decode;
-pub use decode_mode::DecodeMode;
 pub use error::EngineError;
 pub use plan::{MemoryPlan, ScratchPlan, Size};
 use prefill::Prefill;
@@ -53,8 +51,6 @@ pub struct EngineOptions {
     pub cache_type: CacheType,
     /// What quantised weights are multiplied with where a token goes through the layers alone.
     pub activations: Activations,
-    /// How a token goes through the layers alone.
-    pub decode: DecodeMode,
     /// The most tokens that go through the layers together.
     pub n_batch: usize,
     /// Whether logits of every token may be asked for, not only of the last: memory for `n_batch` rows of them.
@@ -69,7 +65,6 @@ impl Default for EngineOptions {
             n_context: None,
             cache_type: CacheType::F16,
             activations: Activations::default(),
-            decode: DecodeMode::default(),
             n_batch: 2048,
             all_logits: false,
             memory_limit: None,

@@ -106,7 +106,6 @@ impl MemoryPlan {
         if !expected.contains(&found) {
             return Err(EngineError::HeadDim { file: gguf.name().to_owned(), found, cache_type, expected });
         }
-        options.decode.expect_supported(gguf.name(), config, options)?;
         let n_context = options.n_context.unwrap_or(config.context_length.min(DEFAULT_CONTEXT));
         if n_context == 0 || n_context > config.context_length {
             return Err(EngineError::Context {
@@ -137,7 +136,7 @@ impl MemoryPlan {
         let mut words = |elements: &[usize]| allocations.add(size_of::<f32>(), elements);
         let scratch = ScratchPlan {
             activations: of_prefill
-                + words(&decode::allocations(config, n_context, options.decode))
+                + words(&decode::allocations(config, n_context))
                 + words(&[n_batch; 2])
                 + words(&[n_batch * config.n_embd, rows * config.n_embd, normed_rows * config.n_embd])
                 + words(&[rows * heads; 2])

@@ -3,8 +3,8 @@
 use std::{cell::Cell, ffi::c_void, ptr};
 
 use driver::sys::{
-    CU_LAUNCH_ATTRIBUTE_COOPERATIVE, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, CUfunction,
-    CUlaunchAttribute, CUlaunchConfig, cuFuncSetAttribute, cuLaunchKernelEx,
+    CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, CUfunction, CUlaunchAttribute, CUlaunchConfig,
+    cuFuncSetAttribute, cuLaunchKernelEx,
 };
 
 use cust::function::FunctionAttribute;
@@ -29,13 +29,8 @@ impl Function {
         Ok(Function { handle: function.to_raw().cast(), shared_limit })
     }
 
-    /// As the driver knows it.
-    pub(super) fn handle(&self) -> CUfunction {
-        self.handle
-    }
-
     /// Lets launches have `bytes` of dynamic shared memory.
-    pub(super) fn raise_shared_limit(&self, name: &str, bytes: u32) -> Result<(), GpuError> {
+    fn raise_shared_limit(&self, name: &str, bytes: u32) -> Result<(), GpuError> {
         const MAX_DYNAMIC_SHARED_SIZE_BYTES: u32 = 8;
         if bytes <= self.shared_limit.get() {
             return Ok(());
@@ -55,14 +50,12 @@ pub(super) struct Launch {
     block: u32,
     shared_bytes: u32,
     early: bool,
-    cooperative: bool,
 }
 
-#[allow(dead_code, reason = "a kernel asks for what it needs")]
 impl Launch {
     /// After all that was enqueued before, without dynamic shared memory.
     pub(super) fn new(grid: [u32; 3], block: u32) -> Self {
-        Launch { grid, block, shared_bytes: 0, early: false, cooperative: false }
+        Launch { grid, block, shared_bytes: 0, early: false }
     }
 
     /// With dynamic shared memory in every block; a Hopper has 227 KiB, less what the kernel declares.
@@ -73,21 +66,6 @@ impl Launch {
     /// It may start before the kernel before it has ended; see [`Gpu::launch_early`].
     pub(super) fn early(self) -> Self {
         Launch { early: true, ..self }
-    }
-
-    /// Blocks along x, y and z.
-    pub(super) fn grid(self) -> [u32; 3] {
-        self.grid
-    }
-
-    /// The dynamic shared memory of a block, in bytes.
-    pub(super) fn dynamic_shared(self) -> u32 {
-        self.shared_bytes
-    }
-
-    /// With all blocks resident at once, so that they may wait for one another.
-    pub(super) fn cooperative(self) -> Self {
-        Launch { cooperative: true, ..self }
     }
 }
 
@@ -137,9 +115,6 @@ impl Gpu {
         launch: Launch,
         arguments: A,
     ) -> Result<(), GpuError> {
-        if let Some(recording) = &mut *self.recording.borrow_mut() {
-            return recording.keep(kernel.name(), launch, kernel.pack(arguments));
-        }
         let function = &self.functions[kernel.name()];
         launched::note(kernel.name());
         function.raise_shared_limit(kernel.name(), launch.shared_bytes)?;
@@ -150,7 +125,7 @@ impl Gpu {
         let action = || format!("launching the kernel `{}`", kernel.name());
         // Without grid dependencies in its code, a kernel that started early would not wait.
         let early = launch.early && self.image.has_grid_dependencies();
-        if !early && !launch.cooperative {
+        if !early {
             // SAFETY: the function belongs to the loaded module; `pointers` leads to as many arguments as the kernel has
             // parameters, of their types, alive during the call; the rest is the caller's contract.
             let result = unsafe {
@@ -170,16 +145,7 @@ impl Gpu {
             };
             return check_call(action, result);
         }
-        let attributes = [
-            CUlaunchAttribute::number(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, early.into()),
-            CUlaunchAttribute::number(CU_LAUNCH_ATTRIBUTE_COOPERATIVE, launch.cooperative.into()),
-        ];
-        // One that is off is left out, not set to 0.
-        let set = match (early, launch.cooperative) {
-            (true, true) => &attributes[..],
-            (true, false) => &attributes[..1],
-            _ => &attributes[1..],
-        };
+        let attributes = [CUlaunchAttribute::number(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 1)];
         let config = CUlaunchConfig {
             gridDimX: x,
             gridDimY: y,
@@ -189,8 +155,8 @@ impl Gpu {
             blockDimZ: 1,
             sharedMemBytes: launch.shared_bytes,
             hStream: self.current_stream().as_inner().cast(),
-            attrs: set.as_ptr(),
-            numAttrs: set.len() as u32,
+            attrs: attributes.as_ptr(),
+            numAttrs: attributes.len() as u32,
         };
         // SAFETY: as above; the configuration and its attributes are alive during the call.
         let result = unsafe { cuLaunchKernelEx(&config, function.handle, pointers, ptr::null_mut()) };
@@ -205,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// softcuda's word on each launch: (early, cooperative, dynamic shared memory).
+    /// softcuda's word on each launch: (early, dynamic shared memory).
     #[test]
     fn launches_reach_the_driver_as_they_are_asked_for() {
         let gpu = Gpu::open(DeviceChoice::Soft).unwrap();
@@ -214,21 +180,17 @@ mod tests {
         let records = || {
             let all = device.records();
             let mine = all.iter().filter(|record| record.kernel == "swiglu" && record.grid == [1, 1, 7]);
-            mine.map(|record| (record.early, record.cooperative, record.dynamic_shared)).collect::<Vec<_>>()
+            mine.map(|record| (record.early, record.dynamic_shared)).collect::<Vec<_>>()
         };
         let launch = Launch::new([1, 1, 7], 256);
         let shared = 200 << 10;
         device.set_recording(true);
-        let launches =
-            [launch, launch.early(), launch.cooperative(), launch.early().cooperative(), launch.shared_bytes(shared)];
-        for launch in launches {
+        for launch in [launch, launch.early(), launch.shared_bytes(shared)] {
             // SAFETY: the kernel reads and writes 256 values, whatever z is.
             unsafe { gpu.launch_as(swiglu, launch, (&*values, &*values, &*values, 256)).unwrap() };
         }
         let early = gpu.image().has_grid_dependencies();
-        let expected =
-            [(false, false, 0), (early, false, 0), (false, true, 0), (early, true, 0), (false, false, shared)];
-        assert_eq!(records(), expected);
+        assert_eq!(records(), [(false, 0), (early, 0), (false, shared)]);
         // SAFETY: as above.
         let error = unsafe {
             gpu.launch_as(swiglu, launch.shared_bytes(228 << 10), (&*values, &*values, &*values, 256)).unwrap_err()

@@ -6,7 +6,6 @@
 //! Device memory is not Rust memory. A [`Slice`] names a range of it and is shared freely: kernels and copies are
 //! enqueued on one stream and run in that order, so a launch that writes through a `&Slice` races with nothing.
 
-mod aside;
 mod buffer;
 mod cublas;
 mod graph;
@@ -15,12 +14,12 @@ pub mod kernels;
 mod launch;
 mod launched;
 mod matmul;
-mod persistent;
+mod side_stream;
 mod timing;
 mod upload;
 mod weights;
 
-use std::{cell::RefCell, collections::HashMap};
+use std::collections::HashMap;
 
 use cust::{
     context::Context,
@@ -32,8 +31,6 @@ use cust::{
 };
 use driver::{Backend, DeviceChoice};
 
-use aside::Aside;
-pub use aside::Mark;
 pub use buffer::{Buffer, Element, Pinned, Slice, SubSlice};
 use cublas::Cublas;
 pub use graph::Graph;
@@ -41,8 +38,8 @@ pub use image::Image;
 use launch::Function;
 pub use launched::launched;
 pub use matmul::{Activations, Matmul, Product};
-use persistent::Recording;
-pub use persistent::{Program, Residents, program_len};
+pub use side_stream::Event;
+use side_stream::SideStream;
 pub use upload::Transfer;
 pub use weights::{Part, Rows, Weights, arrange, parts};
 
@@ -73,21 +70,6 @@ pub enum GpuError {
         free: usize,
         /// Bytes the device has.
         total: usize,
-    },
-    /// A launch that persistent decoding has no phase for.
-    #[error("persistent decoding has nothing for the kernel `{kernel}`: use --decode graph")]
-    NoPhase {
-        /// The kernel.
-        kernel: &'static str,
-    },
-    /// Persistent decoding needs blocks that run together.
-    #[error(
-        "a block of persistent decoding needs {shared_bytes} bytes of shared memory besides its own, more than a \
-         multiprocessor has: use --decode graph"
-    )]
-    NotResident {
-        /// Dynamic shared memory of a block.
-        shared_bytes: u32,
     },
     /// The device runs none of the kernels' images, or not the one asked for.
     #[error(transparent)]
@@ -140,9 +122,7 @@ pub struct Gpu {
     _module: Module,
     image: &'static Image,
     stream: Stream,
-    aside: Aside,
-    /// What launches become while a program is recorded.
-    recording: RefCell<Option<Recording>>,
+    side_stream: SideStream,
     device: Device,
     multiprocessors: usize,
     backend: Backend,
@@ -174,8 +154,7 @@ impl Gpu {
             _module: module,
             image,
             stream,
-            aside: Aside::new()?,
-            recording: RefCell::new(None),
+            side_stream: SideStream::new()?,
             device,
             multiprocessors: multiprocessors.unsigned_abs() as usize,
             backend,

@@ -3,9 +3,7 @@
 //! With several splits each block leaves, for its split, the largest score and the sum of weights of each head, and the values
 //! weighted relative to that. The last one to arrive merges them all, in an order that depends on nothing but their number.
 
-use cuda_std::{
-    atomic, float, grid::Block, memory::Vector16, shared::Shared, shared_array, thread, unroll::unroll, warp,
-};
+use cuda_std::{atomic, float, memory::Vector16, shared::Shared, shared_array, thread, unroll::unroll, warp};
 
 use crate::gemv::activations;
 
@@ -18,10 +16,11 @@ const IN_FLIGHT: usize = 16;
 const PADDING: u32 = 4;
 
 shared_array! {
-    // What each warp found, `[warp][head]`, and its values, `[warp][head][head_dim + PADDING]`, larger where that is needed.
+    // What each warp found, `[warp][head]`, and its values, `[warp][head][head_dim + PADDING]`, as large as needed.
     attention_decode_largest: [f32; N_WARPS as usize * MAX_HEADS];
     attention_decode_sums: [f32; N_WARPS as usize * MAX_HEADS];
     attention_decode_values_256: [f32; N_WARPS as usize * (256 + 8 * PADDING as usize)];
+    attention_decode_values_512: [f32; N_WARPS as usize * (512 + 8 * PADDING as usize)];
     attention_decode_values_1024: [f32; N_WARPS as usize * (1024 + 8 * PADDING as usize)];
     // How many splits had arrived before this one.
     attention_decode_before: [u32; 1];
@@ -42,6 +41,7 @@ impl Found {
     pub fn new<const HEAD_DIM: usize, const HEADS: usize>() -> Found {
         let values = match HEADS * HEAD_DIM {
             0..=256 => attention_decode_values_256(),
+            257..=512 => attention_decode_values_512(),
             _ => attention_decode_values_1024(),
         };
         Found { n_heads: HEADS as u32, head_dim: HEAD_DIM as u32, values }
@@ -75,21 +75,20 @@ impl Found {
 #[inline(always)]
 pub unsafe fn finish<T: CacheWords, const HEAD_DIM: usize, const HEADS: usize>(
     o: &Operands<T>,
-    block: Block,
     split: Split,
     warp: u32,
     found: Found,
 ) {
-    let (part, kv_head) = (block.x, block.z);
-    let (first_head, heads) = o.heads::<HEADS>(block);
-    let (n_parts, n_splits) = (block.n_x, block.n_y);
+    let (part, kv_head) = (thread::block_idx_x(), thread::block_idx_z());
+    let (first_head, heads) = o.heads::<HEADS>();
+    let (n_parts, n_splits) = (thread::grid_dim_x(), thread::grid_dim_y());
     let parts = unsafe {
         let (row, n_rows) = ((kv_head * n_parts + part) as usize, (o.n_kv_heads * n_parts) as usize);
         let n = n_splits as usize * HEADS; // a row's heads, one for each split
         let largest = o.parts.add(n_rows * n * HEAD_DIM + 2 * row * n);
         Parts { values: o.parts.add(row * n * HEAD_DIM), largest, sums: largest.add(n), n_splits }
     };
-    let (own_split, n_used) = (block.y, split.n_used());
+    let (own_split, n_used) = (thread::block_idx_y(), split.n_used());
     for_columns::<HEAD_DIM>(warp, heads, |head, columns| {
         // The warps' weights, relative to the block's largest score.
         let mut weights = [0.0; N_WARPS as usize];

@@ -19,10 +19,10 @@
 //! The outputs of the warp's rows are summed at the end in the same way: `own` also takes the bits of the row's number, so
 //! that slots can be handed on between rows.
 
-use cuda_std::{float, shared::Shared, thread, unroll::unroll, warp};
+use cuda_std::{float, shared::Shared, shared_array, thread, unroll::unroll, warp};
 
 use super::{
-    Attend, MAX_HEAD_DIM, MAX_QUERIES, attention_decode_queries,
+    Attend, MAX_HEAD_DIM,
     combine::Found,
     get_eight, kept, set_eight,
     words::{CacheWords, EMPTY, Rows, Words},
@@ -32,11 +32,9 @@ use crate::cache::{GROUP as PER_LANE, Place};
 /// Query heads of a block, a power of two.
 pub const HEADS: usize = 4;
 
-/// The queries in shared memory, `[HEADS][head_dim]`.
-#[inline(always)]
-fn queries_in_shared() -> Shared<f32> {
-    const { assert!(HEADS * MAX_HEAD_DIM <= MAX_QUERIES) }
-    attention_decode_queries()
+shared_array! {
+    // The queries, `[HEADS][head_dim]`.
+    attention_decode_queries: [f32; HEADS * MAX_HEAD_DIM];
 }
 
 /// Lanes of a row: those that hold one key.
@@ -278,13 +276,13 @@ impl<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT: usize> Attend<T> for
     unsafe fn clear_queries() {
         let element = 4 * thread::thread_idx_x();
         if element < const { (HEADS * HEAD_DIM) as u32 } {
-            unsafe { queries_in_shared().set_four(element, [0.0; 4]) }
+            unsafe { attention_decode_queries().set_four(element, [0.0; 4]) }
         }
     }
 
     #[inline(always)]
     unsafe fn set_query(head: u32, element: u32, value: f32) {
-        unsafe { queries_in_shared().set(head * HEAD_DIM as u32 + element, value) }
+        unsafe { attention_decode_queries().set(head * HEAD_DIM as u32 + element, value) }
     }
 
     #[inline(always)]
@@ -295,10 +293,10 @@ impl<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT: usize> Attend<T> for
             let eight = (lane * PER_LANE as u32).min(const { (HEAD_DIM - PER_LANE) as u32 });
             let place = head * HEAD_DIM as u32 + eight;
             warp::sync();
-            let query = T::turn(unsafe { get_eight(queries_in_shared(), place) });
+            let query = T::turn(unsafe { get_eight(attention_decode_queries(), place) });
             warp::sync();
             if lane < const { (HEAD_DIM / PER_LANE) as u32 } {
-                unsafe { set_eight(queries_in_shared(), place, query) }
+                unsafe { set_eight(attention_decode_queries(), place, query) }
             }
         }
     }
@@ -308,7 +306,7 @@ impl<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT: usize> Attend<T> for
         let mut slot = 0;
         while slot < HEADS {
             let place = (slot as u32 ^ self.lane.own) * HEAD_DIM as u32 + self.lane.element as u32;
-            let eight = unsafe { get_eight(queries_in_shared(), place) };
+            let eight = unsafe { get_eight(attention_decode_queries(), place) };
             self.queries[slot] = eight.map(|value| if self.lane.holds { value } else { 0.0 });
             slot += 1;
         }

@@ -22,17 +22,11 @@
 //! arrive merges the parts (both in `combine.rs`).
 
 mod combine;
-pub(crate) mod lanes;
-pub(crate) mod tensor;
+mod lanes;
+mod tensor;
 mod words;
 
-use cuda_std::{
-    BF16, F16, float,
-    grid::{self, Block},
-    kernel,
-    shared::Shared,
-    shared_array, thread, warp,
-};
+use cuda_std::{BF16, F16, float, grid, kernel, shared::Shared, shared_array, thread, warp};
 
 use crate::{
     cache::{GROUP as PER_LANE, Place, load_eight},
@@ -41,11 +35,10 @@ use crate::{
 use combine::{Found, finish};
 use lanes::Lanes;
 use tensor::Tensor;
-use words::{EMPTY, Words};
+use words::{CacheWords, EMPTY, Words};
 
 pub use lanes::HEADS as LANES_HEADS;
 pub use tensor::HEADS as TENSOR_HEADS;
-pub use words::CacheWords;
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
@@ -58,9 +51,6 @@ const N_WARPS: u32 = BLOCK / 32;
 /// The largest head that the shared arrays have room for.
 const MAX_HEAD_DIM: usize = 256;
 
-/// Words that the queries of a block take at most, in either form.
-const MAX_QUERIES: usize = LANES_HEADS * MAX_HEAD_DIM;
-
 /// The most query heads of a block.
 pub const MAX_HEADS: usize = TENSOR_HEADS;
 
@@ -69,8 +59,6 @@ shared_array! {
     attention_decode_cosines: [f32; MAX_HEAD_DIM / 2];
     attention_decode_sines: [f32; MAX_HEAD_DIM / 2];
     attention_decode_staged: [f32; MAX_HEAD_DIM];
-    // The queries, as `lanes.rs` or `tensor.rs` wants them.
-    attention_decode_queries: [f32; MAX_QUERIES];
     // The new key and value as the cache holds them, `[eight][words]`.
     attention_decode_key: [u32; MAX_HEAD_DIM];
     attention_decode_value: [u32; MAX_HEAD_DIM];
@@ -80,7 +68,7 @@ shared_array! {
 ///
 /// Its functions are collective over the warp. What they take of shared memory is ordered by the block's barriers:
 /// `clear_queries`, then `set_query` and `finish_query` by one warp a head, then `take_queries`.
-pub trait Attend<T: CacheWords> {
+trait Attend<T: CacheWords> {
     /// Keys of a tile.
     const TILE: u32;
 
@@ -121,36 +109,35 @@ pub trait Attend<T: CacheWords> {
 
 /// One launch's operands: the kernels' parameters by name.
 #[derive(Clone, Copy)]
-#[allow(missing_docs)] // as the kernels below say
-pub struct Operands<T> {
-    pub qkv: *const f32,
-    pub position: *const u32,
-    pub frequencies: *const f32,
-    pub q_norm: *const f32,
-    pub k_norm: *const f32,
-    pub keys: *mut T,
-    pub values: *mut T,
-    pub out: *mut f32,
-    pub quantised_out: *mut u32,
-    pub parts: *mut f32,
-    pub arrivals: *mut u32,
-    pub epsilon: f32,
-    pub scale: f32,
-    pub magnitude: f32,
-    pub n_kv_heads: u32,
-    pub group: u32,
-    pub n_context: u32,
-    pub window: u32,
-    pub n_rot: u32,
-    pub neighbours: u32,
+struct Operands<T> {
+    qkv: *const f32,
+    position: *const u32,
+    frequencies: *const f32,
+    q_norm: *const f32,
+    k_norm: *const f32,
+    keys: *mut T,
+    values: *mut T,
+    out: *mut f32,
+    quantised_out: *mut u32,
+    parts: *mut f32,
+    arrivals: *mut u32,
+    epsilon: f32,
+    scale: f32,
+    magnitude: f32,
+    n_kv_heads: u32,
+    group: u32,
+    n_context: u32,
+    window: u32,
+    n_rot: u32,
+    neighbours: u32,
 }
 
 impl<T> Operands<T> {
     /// The block's first query head, and how many it has.
     #[inline(always)]
-    fn heads<const HEADS: usize>(&self, block: Block) -> (u32, u32) {
-        let before = block.x * HEADS as u32;
-        (block.z * self.group + before, (self.group - before).min(HEADS as u32))
+    fn heads<const HEADS: usize>(&self) -> (u32, u32) {
+        let before = thread::block_idx_x() * HEADS as u32;
+        (thread::block_idx_z() * self.group + before, (self.group - before).min(HEADS as u32))
     }
 }
 
@@ -168,13 +155,13 @@ struct Split {
 impl Split {
     /// This block's split of the last `window` positions up to `position`: as many as any other's, but for the last.
     #[inline(always)]
-    fn of(position: u32, window: u32, block: Block) -> Split {
-        let n_splits = block.n_y;
+    fn of(position: u32, window: u32) -> Split {
+        let n_splits = thread::grid_dim_y();
         let n_seen = (position + 1).min(window);
         // SAFETY: there is no launch without blocks; said here so that the division is not guarded by a panic.
         unsafe { core::hint::assert_unchecked(n_splits > 0) }
         let length = (n_seen - 1) / n_splits + 1;
-        let first = position + 1 - n_seen + block.y * length;
+        let first = position + 1 - n_seen + thread::block_idx_y() * length;
         Split { first, end: (position + 1).min(first + length), n_seen, length }
     }
 
@@ -250,8 +237,8 @@ unsafe fn prepare<T, const HEAD_DIM: usize>(
 
 /// The new key and value to shared memory, and to the cache where this block is the one to. Collective over the warp.
 #[inline(always)]
-unsafe fn prepare_newest<T: CacheWords, const HEAD_DIM: usize>(o: &Operands<T>, place: Place, block: Block) {
-    let kv_head = block.z as usize;
+unsafe fn prepare_newest<T: CacheWords, const HEAD_DIM: usize>(o: &Operands<T>, place: Place) {
+    let kv_head = thread::block_idx_z() as usize;
     let first_key = (o.n_kv_heads * o.group) as usize;
     let (key, value) = unsafe {
         let key = o.qkv.add((first_key + kv_head) * HEAD_DIM);
@@ -263,17 +250,14 @@ unsafe fn prepare_newest<T: CacheWords, const HEAD_DIM: usize>(o: &Operands<T>, 
     let holds = thread::lane() < const { (HEAD_DIM / PER_LANE) as u32 };
     let place = Place { element: eight, ..place };
     let staged = attention_decode_staged();
-    // One block of those that have the key and value writes them to the cache.
-    let cache = (block.x == 0).then_some((o.keys, o.values));
-    let (keys, values) = (cache.map(|cache| cache.0), cache.map(|cache| cache.1));
     // RoPE's magnitude belongs to the scores: keys are kept without it.
     let factor = float::reciprocal(o.magnitude);
     unsafe {
         let value = load_eight(value.add(eight));
         prepare::<T, HEAD_DIM>(o, key, o.k_norm, |element, value| staged.set(element, value * factor));
         warp::sync();
-        keep::<T>(get_eight(staged, eight as u32), holds, attention_decode_key(), keys, place);
-        keep::<T>(value, holds, attention_decode_value(), values, place);
+        keep::<T>(get_eight(staged, eight as u32), holds, attention_decode_key(), o.keys, place);
+        keep::<T>(value, holds, attention_decode_value(), o.values, place);
     }
 }
 
@@ -294,15 +278,9 @@ unsafe fn set_eight(array: Shared<f32>, first: u32, values: [f32; PER_LANE]) {
 }
 
 /// Packs eight values and, in a lane that `holds` them, keeps them for the block and writes them to the cache where this
-/// block is the one to, which has it then. Collective over the warp.
+/// block is the one to. Collective over the warp.
 #[inline(always)]
-unsafe fn keep<T: CacheWords>(
-    values: [f32; PER_LANE],
-    holds: bool,
-    kept: Shared<u32>,
-    cache: Option<*mut T>,
-    place: Place,
-) {
+unsafe fn keep<T: CacheWords>(values: [f32; PER_LANE], holds: bool, kept: Shared<u32>, cache: *mut T, place: Place) {
     let words = T::pack_eight(values);
     if holds {
         let mut four = 0;
@@ -311,7 +289,7 @@ unsafe fn keep<T: CacheWords>(
             unsafe { kept.set_four(thread::lane() * T::WORDS.next_multiple_of(4) as u32 + four as u32, part) }
             four += 4;
         }
-        if let Some(cache) = cache {
+        if thread::block_idx_x() == 0 {
             unsafe { T::write(cache, place, words) }
         }
     }
@@ -331,24 +309,14 @@ unsafe fn kept<T: CacheWords>(kept: Shared<u32>, element: usize) -> Words {
     words
 }
 
-/// The part of one block. It asks for the `operands` again where it has passed a barrier, and calls `wait` before it reads `qkv` or writes; the rest of what it reads is older than the step.
-///
-/// # Safety
-/// - The kernels' launch contract.
 #[inline(always)]
-pub unsafe fn attention_decode_part<T: CacheWords, A: Attend<T>, const HEAD_DIM: usize, const HEADS: usize>(
-    operands: impl Fn() -> Operands<T>,
-    block: Block,
-    wait: impl Fn(),
-) {
-    let o = &operands();
+unsafe fn attention_decode<T: CacheWords, A: Attend<T>, const HEAD_DIM: usize, const HEADS: usize>(o: Operands<T>) {
     let position = unsafe { *o.position };
-    let split = Split::of(position, o.window, block);
+    let split = Split::of(position, o.window);
     if split.first >= split.end {
-        wait();
         return;
     }
-    let kv_head = block.z;
+    let kv_head = thread::block_idx_z();
     let warp = warp::uniform(thread::warp());
     let has_newest = split.end > position;
     // One past the split's last position that is in the cache already.
@@ -368,25 +336,25 @@ pub unsafe fn attention_decode_part<T: CacheWords, A: Attend<T>, const HEAD_DIM:
         }
     }
     unsafe {
-        make_angles(o, position);
+        make_angles(&o, position);
         A::clear_queries();
     }
     thread::sync_threads();
 
-    wait();
-    let o = &operands();
+    grid::launch_dependents();
+    grid::wait();
     let (new_key, new_value) = (attention_decode_key(), attention_decode_value());
-    let (first_head, heads) = o.heads::<HEADS>(block);
+    let (first_head, heads) = o.heads::<HEADS>();
     // A head for each warp, and the last one has the new key and value.
     if has_newest && warp == N_WARPS - 1 {
-        unsafe { prepare_newest::<T, HEAD_DIM>(o, place(position, 0), block) }
+        unsafe { prepare_newest::<T, HEAD_DIM>(&o, place(position, 0)) }
     }
     if warp < heads {
         // Scores in units of ln 2.
         let factor = o.scale * core::f32::consts::LOG2_E;
         unsafe {
             let head = o.qkv.add((first_head + warp) as usize * HEAD_DIM);
-            prepare::<T, HEAD_DIM>(o, head, o.q_norm, |element, value| A::set_query(warp, element, value * factor));
+            prepare::<T, HEAD_DIM>(&o, head, o.q_norm, |element, value| A::set_query(warp, element, value * factor));
             A::finish_query(warp);
         }
     }
@@ -412,7 +380,7 @@ pub unsafe fn attention_decode_part<T: CacheWords, A: Attend<T>, const HEAD_DIM:
     unsafe { attend.leave(warp, found) }
     thread::sync_threads();
 
-    unsafe { finish::<T, HEAD_DIM, HEADS>(&operands(), block, split, warp, found) }
+    unsafe { finish::<T, HEAD_DIM, HEADS>(&o, split, warp, found) }
 }
 
 macro_rules! variants {
@@ -460,12 +428,12 @@ macro_rules! variants {
             n_rot: u32,
             neighbours: u32,
         ) {
-            let operands = Operands {
-                qkv, position, frequencies, q_norm, k_norm, keys, values, out, quantised_out, parts, arrivals, epsilon, scale,
-                magnitude, n_kv_heads, group, n_context, window, n_rot, neighbours,
-            };
-            let (block, wait) = (Block::of_launch(), grid::launch_dependents_and_wait);
-            unsafe { attention_decode_part::<$element, $attend, $head_dim, $heads>(|| operands, block, wait) }
+            unsafe {
+                attention_decode::<$element, $attend, $head_dim, $heads>(Operands {
+                    qkv, position, frequencies, q_norm, k_norm, keys, values, out, quantised_out, parts, arrivals, epsilon, scale,
+                    magnitude, n_kv_heads, group, n_context, window, n_rot, neighbours,
+                })
+            }
         }
     )*
 

@@ -22,10 +22,11 @@
 //! pieces do not fall below f16's range.
 
 use cuda_std::{
-    BF16, F16, float, integer::pick_bytes, memory::Vector16, mma::Operand, shared::Shared, thread, unroll::unroll, warp,
+    BF16, F16, float, integer::pick_bytes, memory::Vector16, mma::Operand, shared::Shared, shared_array, thread,
+    unroll::unroll, warp,
 };
 
-use super::{Attend, MAX_QUERIES, attention_decode_queries, combine::Found, kept, set_eight, words::CacheWords};
+use super::{Attend, combine::Found, kept, set_eight, words::CacheWords};
 use crate::cache::Place;
 
 /// Query heads of a block.
@@ -43,12 +44,9 @@ const MAX_STEPS: usize = MAX_HEAD_DIM / 16;
 /// Elements of a 16-byte load.
 const PER_LOAD: usize = 8;
 
-/// The queries in shared memory as fragments of A: `[step][lane][register][2]`, lanes in the order of [`place_of_lane`].
-#[inline(always)]
-fn pieces() -> Shared<u16> {
-    const { assert!(MAX_STEPS * 32 * 4 <= MAX_QUERIES) }
-    // SAFETY: 16-byte aligned.
-    unsafe { attention_decode_queries().cast() }
+shared_array! {
+    // The queries as fragments of A: `[step][lane][register][2]`, lanes in the order of [`place_of_lane`].
+    attention_decode_pieces: [u16; MAX_STEPS * 32 * 4 * 2];
 }
 
 /// Where in a step's fragments a lane's is: the order differs from step to step, for elements that are written at once to be
@@ -183,7 +181,7 @@ impl<T: Half, const HEAD_DIM: usize> Attend<T> for Tensor<T, HEAD_DIM> {
         let thread = thread::thread_idx_x();
         // A fragment for each thread of eight warps.
         if thread < const { (2 * Self::THIRTY_TWOS * 32) as u32 } {
-            unsafe { pieces().cast::<u32>().set_four(4 * thread, [0; 4]) }
+            unsafe { attention_decode_pieces().cast::<u32>().set_four(4 * thread, [0; 4]) }
         }
     }
 
@@ -196,8 +194,8 @@ impl<T: Half, const HEAD_DIM: usize> Attend<T> for Tensor<T, HEAD_DIM> {
         let place = ((step * 32 + place_of_lane(step, lane)) * 4 + register) * 2 + element % 2;
         let [first, second] = split::<T>(value, 0.0);
         unsafe {
-            pieces().set(place, first as u16);
-            pieces().set(place + 2, second as u16);
+            attention_decode_pieces().set(place, first as u16);
+            attention_decode_pieces().set(place + 2, second as u16);
         }
     }
 
@@ -270,7 +268,7 @@ impl<T: Half, const HEAD_DIM: usize> Attend<T> for Tensor<T, HEAD_DIM> {
             |step| {
                 let fragment = step as u32 * 32 + place_of_lane(step as u32, thread::lane());
                 // SAFETY: within the arrays, and ordered before by the block's barrier.
-                let query = unsafe { pieces().cast::<u32>().get_four(4 * fragment) };
+                let query = unsafe { attention_decode_pieces().cast::<u32>().get_four(4 * fragment) };
                 let mut eight = 0;
                 while eight < 2 {
                     let words = self.tile_keys[eight * Self::THIRTY_TWOS + step / 2];

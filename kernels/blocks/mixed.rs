@@ -97,7 +97,7 @@ macro_rules! mixed_kernels {
                 let mut numbers = 0..;
                 $(
                     if numbers.next() == Some(format) {
-                        return unsafe { gemv_turns::<Integers<$block>>(operands, turns) };
+                        return unsafe { gemv_turns::<Integers<$block>>(&operands, turns) };
                     }
                 )*
             }

@@ -12,20 +12,20 @@
 //! [`Block`]'s values are computed in `f32` in the order in which ggml does it, without fused operations: they have the same
 //! bits. [`Packed`] multiplies integers (`dp4a`) and scales the sums.
 
-pub(crate) mod iq4;
+mod iq4;
 mod k_scales;
 mod look_up;
 pub mod mixed;
-pub(crate) mod mxfp4;
+mod mxfp4;
 mod order;
-pub(crate) mod q2_k;
-pub(crate) mod q3_k;
-pub(crate) mod q4;
-pub(crate) mod q4_k;
-pub(crate) mod q5;
-pub(crate) mod q5_k;
-pub(crate) mod q6_k;
-pub(crate) mod q8;
+mod q2_k;
+mod q3_k;
+mod q4;
+mod q4_k;
+mod q5;
+mod q5_k;
+mod q6_k;
+mod q8;
 mod run;
 
 use core::marker::PhantomData;
@@ -289,7 +289,7 @@ impl<B: Block, S: Source> Dot for Exact<B, S> {
 }
 
 #[inline(always)]
-unsafe fn exact<B: Block>(operands: Operands) {
+unsafe fn exact<B: Block>(operands: &Operands) {
     unsafe {
         if operands.norm.is_null() {
             gemv::<Exact<B, FromGlobal>>(operands)
@@ -301,7 +301,7 @@ unsafe fn exact<B: Block>(operands: Operands) {
 
 /// Products of a format's integers with 8-bit activations.
 #[derive(Clone, Copy)]
-pub struct Integers<B> {
+struct Integers<B> {
     planes: Planes,
     format: PhantomData<B>,
 }
@@ -350,20 +350,11 @@ impl<B: Packed> Dot for Integers<B> {
     }
 }
 
-/// The row of token `token`, by a block of any number of threads.
-///
-/// # Safety
-/// - The kernels' launch contract.
 #[inline(always)]
-pub unsafe fn embedding<B: Block>(
-    table: *const u8,
-    n_blocks: u32,
-    tokens: *const u32,
-    out: *mut f32,
-    n_embd: u32,
-    token: u32,
-) {
-    let token = token as usize;
+unsafe fn embedding<B: Block>(table: *const u8, n_blocks: u32, tokens: *const u32, out: *mut f32, n_embd: u32) {
+    grid::launch_dependents();
+    grid::wait();
+    let token = thread::block_idx_x() as usize;
     let (planes, groups) = (Planes::of::<B>(table, n_blocks), n_embd as usize / GROUP);
     let row = unsafe { *tokens.add(token) } as usize;
     let mut group = thread::thread_idx_x() as usize;
@@ -375,7 +366,7 @@ pub unsafe fn embedding<B: Block>(
             *target = four(0);
             *target.add(1) = four(4);
         }
-        group += thread::block_dim_x() as usize;
+        group += BLOCK as usize;
     }
 }
 
@@ -464,8 +455,7 @@ macro_rules! formats {
             ///   `[n_tokens]` below the number of rows; `out` is `[n_tokens][n_embd]`, 16-byte aligned.
             #[kernel]
             pub unsafe fn $embedding(table: *const u8, n_blocks: u32, tokens: *const u32, out: *mut f32, n_embd: u32) {
-                grid::launch_dependents_and_wait();
-                unsafe { embedding::<$block>(table, n_blocks, tokens, out, n_embd, thread::block_idx_x()) }
+                unsafe { embedding::<$block>(table, n_blocks, tokens, out, n_embd) }
             }
 
             /// out[i] = value i of block `first_block` and those behind it, rounded to f16.

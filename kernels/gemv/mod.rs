@@ -23,13 +23,11 @@
 //! one that `experts[vector]` names, and `share` neighbouring vectors use the same x (a token's experts).
 
 pub mod activations;
-mod ends;
 pub mod floats;
 
 use cuda_std::{float, grid, shared_array, thread, warp};
 
 use activations::Staged;
-pub use ends::Ends;
 use floats::{FromGlobal, FromShared, Scalars, Vectors};
 
 /// Rows that a warp takes at once.
@@ -246,10 +244,10 @@ impl<D: Dot> Warp<D> {
     #[inline(always)]
     unsafe fn step(
         &mut self,
-        ends: impl Ends,
+        operands: &Operands,
         activations: D::Activations,
         scale: f32,
-        (part, vector): (u32, u32),
+        part: u32,
         bits: &mut Chunks<D::Bits>,
     ) -> bool {
         let Walk { chunks, .. } = self.walk;
@@ -284,7 +282,7 @@ impl<D: Dot> Warp<D> {
         if !self.now.advance(&self.walk) {
             return false;
         }
-        unsafe { finish(ends, &self.walk, (output, vector), self.sums, scale, part, self.parity) }
+        unsafe { finish(operands, &self.walk, output, self.sums, scale, part, self.parity) }
         self.sums = [0.0; ROWS as usize];
         self.parity ^= 1;
         self.now.is_past_end(&self.walk)
@@ -292,17 +290,13 @@ impl<D: Dot> Warp<D> {
 }
 
 /// The product of one launch; see the module.
+///
+/// # Safety
+/// - The kernels' launch contract.
 #[inline(always)]
-pub unsafe fn gemv<D: Dot>(operands: Operands) {
+pub unsafe fn gemv<D: Dot>(operands: &Operands) {
     let turns = Turns { block: thread::block_idx_x(), n_blocks: thread::grid_dim_x(), first: 0 };
     unsafe { gemv_turns::<D>(operands, turns) }
-}
-
-/// The part of a launch's product that a block has; see the module.
-#[inline(always)]
-pub unsafe fn gemv_turns<D: Dot>(operands: Operands, turns: Turns) {
-    let wait = grid::launch_dependents_and_wait;
-    unsafe { gemv_part::<D>(&operands, &operands, turns, thread::block_idx_y(), wait) }
 }
 
 /// A block among those that take turns over a product's outputs.
@@ -316,15 +310,14 @@ pub struct Turns {
     pub first: u32,
 }
 
-/// The part of a product with vector `vector` that one block has; see the module. It calls `wait` before it reads what an earlier
-/// product, or attention, wrote, and a second time where there are `experts`.
+/// The outputs of a product that are this block's turns; see the module.
 ///
 /// # Safety
 /// - The kernels' launch contract; the block has outputs.
 #[inline(always)]
-pub unsafe fn gemv_part<D: Dot>(operands: &Operands, ends: impl Ends, turns: Turns, vector: u32, wait: impl Fn()) {
+pub unsafe fn gemv_turns<D: Dot>(operands: &Operands, turns: Turns) {
     let Operands { n_in, n_out, to_up, split, .. } = *operands;
-    let lane = thread::lane();
+    let (lane, vector) = (thread::lane(), thread::block_idx_y());
     let n_warps = thread::block_dim_x() / 32;
     let (part, group, n_groups) = (thread::warp() & ((1 << split) - 1), thread::warp() >> split, n_warps >> split);
 
@@ -332,7 +325,8 @@ pub unsafe fn gemv_part<D: Dot>(operands: &Operands, ends: impl Ends, turns: Tur
     let expert = if operands.experts.is_null() {
         0
     } else {
-        wait();
+        grid::launch_dependents();
+        grid::wait();
         unsafe { *operands.experts.add(vector as usize) }
     };
     let outputs = Walk::outputs(to_up);
@@ -367,7 +361,8 @@ pub unsafe fn gemv_part<D: Dot>(operands: &Operands, ends: impl Ends, turns: Tur
         }
     }
 
-    wait();
+    grid::launch_dependents();
+    grid::wait();
     // SAFETY: share ≥ 1 by the launch contract; said here so that no division is guarded by a panic.
     unsafe { core::hint::assert_unchecked(operands.share > 0) }
     let x = unsafe { operands.x.add((vector / operands.share) as usize * n_in as usize) };
@@ -390,10 +385,10 @@ pub unsafe fn gemv_part<D: Dot>(operands: &Operands, ends: impl Ends, turns: Tur
     }
 
     loop {
-        if unsafe { warp.step(ends, activations, scale, (part, vector), &mut bits) } {
+        if unsafe { warp.step(operands, activations, scale, part, &mut bits) } {
             break;
         }
-        if D::AHEAD && unsafe { warp.step(ends, activations, scale, (part, vector), &mut other) } {
+        if D::AHEAD && unsafe { warp.step(operands, activations, scale, part, &mut other) } {
             break;
         }
     }
@@ -403,15 +398,15 @@ pub unsafe fn gemv_part<D: Dot>(operands: &Operands, ends: impl Ends, turns: Tur
 /// Collective over the block where there is a split, over the warp where not.
 #[inline(always)]
 unsafe fn finish(
-    ends: impl Ends,
+    operands: &Operands,
     walk: &Walk,
-    (first, vector): (u32, u32),
+    first: u32,
     sums: [f32; ROWS as usize],
     scale: f32,
     part: u32,
     parity: u32,
 ) {
-    let split = ends.split();
+    let Operands { bias, residual, out, quantised_out, split, .. } = *operands;
     // Eight lanes have the sum of row lane / 8 each.
     let row = thread::lane() / 8;
     let output = first + walk.before;
@@ -441,7 +436,6 @@ unsafe fn finish(
         sum = crate::swiglu::silu(sum) * up;
         if row > 1 { walk.n_out } else { output + row }
     };
-    let quantised_out = ends.quantised_out();
     if !quantised_out.is_null() {
         // The block's warps have a run of outputs between them.
         let in_run = walk.before + row;
@@ -457,16 +451,16 @@ unsafe fn finish(
         return;
     }
     if index < walk.n_out && writes {
-        let at = vector as usize * walk.n_out as usize + index as usize;
+        let at = thread::block_idx_y() as usize * walk.n_out as usize + index as usize;
         // Loaded here and not beside adding up: the assembler then orders the loads of weights better, which is worth more.
         unsafe {
-            if !ends.bias().is_null() {
-                sum += *ends.bias().add(index as usize);
+            if !bias.is_null() {
+                sum += *bias.add(index as usize);
             }
-            if !ends.residual().is_null() {
-                sum += *ends.residual().add(at);
+            if !residual.is_null() {
+                sum += *residual.add(at);
             }
-            *ends.out().add(at) = sum;
+            *out.add(at) = sum;
         }
     }
 }
@@ -491,7 +485,7 @@ unsafe fn quantise_run(out: *mut u32, n_out: u32, first: u32, parity: u32) {
 
 /// Floats of one type. Whether x is staged, and whether rows are whole vectors, is the same for a whole launch.
 #[inline(always)]
-unsafe fn gemv_floats<T: cuda_std::types::Element>(operands: Operands) {
+unsafe fn gemv_floats<T: cuda_std::types::Element>(operands: &Operands) {
     unsafe {
         if !operands.n_in.is_multiple_of(T::PER_VECTOR as u32) {
             gemv::<Scalars<T>>(operands)
@@ -554,7 +548,7 @@ macro_rules! gemv_kernels {
             };
             #[allow(clippy::macro_metavars_in_unsafe, reason = "the body is a function of this crate with this contract")]
             unsafe {
-                $body(operands)
+                $body(&operands)
             }
         }
     )*};

@@ -87,7 +87,7 @@ fn schemas_and_grammars() {
 
 #[test]
 fn numbers_and_names() {
-    let cases: [(&[&str], &[&str]); 14] = [
+    let cases: [(&[&str], &[&str]); 12] = [
         (&["-n", "-2"], &["-n", "-2", "-1 for no limit"]),
         (&["--keep", "-5"], &["--keep", "-5"]),
         (&["--top-p", "1.5"], &["--top-p", "1.5", "from 0 to 1"]),
@@ -97,8 +97,6 @@ fn numbers_and_names() {
         (&["--samplers", "top_q"], &["top_q", "top_k"]),
         (&["--format", "yaml"], &["yaml", "json"]),
         (&["--cache-type", "f8"], &["f8", "q8_0"]),
-        (&["--decode", "fast"], &["fast", "graph or persistent"]),
-        (&["--decode", "persistent", "--cache-type", "q8_0"], &["a cache of type q8_0", "--decode graph"]),
         (&["--device", "abacus"], &["abacus", "soft"]),
         (&["--nonsense"], &["--nonsense"]),
         (&["--json-schema", "a", "--grammar", "b"], &["--json-schema", "--grammar"]),

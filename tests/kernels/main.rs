@@ -21,7 +21,6 @@ mod graph;
 mod launched;
 mod matmul;
 mod noise;
-mod persistent;
 mod qkv;
 mod range;
 mod rmsnorm;

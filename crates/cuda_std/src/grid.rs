@@ -12,38 +12,6 @@
 //! Both are instructions of compute capability 9.0. In an image for older GPUs (`sm_80`), where a launch never starts
 //! early, they are nothing.
 
-use crate::thread;
-
-/// One of a grid's blocks. Device code that takes its place from here, and not from the special registers, serves a launch of
-/// its own and a part of a larger one alike.
-#[derive(Clone, Copy)]
-pub struct Block {
-    /// The block's index along x.
-    pub x: u32,
-    /// Along y.
-    pub y: u32,
-    /// Along z.
-    pub z: u32,
-    /// Blocks along x.
-    pub n_x: u32,
-    /// Blocks along y.
-    pub n_y: u32,
-}
-
-impl Block {
-    /// This block, in the grid that was launched.
-    #[inline(always)]
-    pub fn of_launch() -> Block {
-        Block {
-            x: thread::block_idx_x(),
-            y: thread::block_idx_y(),
-            z: thread::block_idx_z(),
-            n_x: thread::grid_dim_x(),
-            n_y: thread::grid_dim_y(),
-        }
-    }
-}
-
 /// Lets the next kernel of the stream start, as soon as every block of this grid has called this or ended.
 #[inline(always)]
 pub fn launch_dependents() {
@@ -66,11 +34,4 @@ pub fn wait() {
     }
     #[cfg(not(target_arch = "nvptx64"))]
     crate::device_only()
-}
-
-/// Both: the next kernel of the stream may start, and this one goes on when those before it have ended.
-#[inline(always)]
-pub fn launch_dependents_and_wait() {
-    launch_dependents();
-    wait();
 }

@@ -99,21 +99,6 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Arguments by their bits.
-    ///
-    /// # Panics
-    /// Where there are more than a kernel takes.
-    pub fn of(bits: &[u64]) -> Packed {
-        let mut slots = [0; MAX_PARAMETERS];
-        slots[..bits.len()].copy_from_slice(bits);
-        Packed { slots, count: bits.len() }
-    }
-
-    /// The arguments' bits, in order.
-    pub fn slots(&self) -> &[u64] {
-        &self.slots[..self.count]
-    }
-
     /// Pointers to each argument, valid while `self` is neither moved nor dropped.
     pub fn pointers(&mut self) -> ([*mut c_void; MAX_PARAMETERS], usize) {
         let mut pointers = [std::ptr::null_mut(); MAX_PARAMETERS];

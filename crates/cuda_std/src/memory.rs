@@ -72,38 +72,6 @@ pub unsafe fn prefetch_l2<T>(address: *const T) {
     }
 }
 
-/// Starts to bring `bytes` from `address` on into the L2 cache, and does not wait for them: as few instructions as the device
-/// has for it, by this thread alone. From compute capability 9.0 on it is one.
-///
-/// # Safety
-/// - The address and `bytes` are multiples of 16, and the bytes are in global memory.
-#[inline(always)]
-pub unsafe fn prefetch_l2_bytes(address: u64, bytes: u32) {
-    #[cfg(all(target_arch = "nvptx64", cuda_arch_at_least = "90"))]
-    // SAFETY: reads nothing that the program sees. Not `pure`, so that it stays, and stays in place among other asm.
-    unsafe {
-        core::arch::asm!(
-            "{{ .reg .u64 global; cvta.to.global.u64 global, {}; cp.async.bulk.prefetch.L2.global [global], {}; }}",
-            in(reg64) address, in(reg32) bytes,
-            options(nomem, nostack)
-        );
-    }
-    #[cfg(all(target_arch = "nvptx64", not(cuda_arch_at_least = "90")))]
-    {
-        let mut offset = 0;
-        while offset < bytes {
-            // SAFETY: within the bytes.
-            unsafe { prefetch_l2((address + u64::from(offset)) as *const u8) }
-            offset += 128;
-        }
-    }
-    #[cfg(not(target_arch = "nvptx64"))]
-    {
-        let _ = (address, bytes);
-        crate::device_only()
-    }
-}
-
 macro_rules! load_streaming {
     ($($(#[$doc:meta])* $name:ident -> $words:ty, ($($word:ident),*) = $instruction:literal;)*) => {$(
         $(#[$doc])*

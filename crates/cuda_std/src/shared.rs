@@ -166,34 +166,6 @@ impl Shared<u32> {
             crate::device_only()
         }
     }
-
-    /// Word `index`, as [`Shared::get`], for what is read again rather than kept in a register: between two barriers one read serves
-    /// all uses, and none is made for a value that is not used.
-    ///
-    /// # Safety
-    /// - As for [`Shared::get`].
-    #[inline(always)]
-    pub unsafe fn look_up(self, index: u32) -> u32 {
-        #[cfg(target_arch = "nvptx64")]
-        {
-            let value: u32;
-            // SAFETY: within the array by this function's contract. `pure` + `readonly`: what was read holds until memory is
-            // written.
-            unsafe {
-                core::arch::asm!(
-                    "ld.shared.b32 {}, [{}];",
-                    out(reg32) value, in(reg32) self.element_address(index),
-                    options(pure, readonly, nostack)
-                );
-            }
-            value
-        }
-        #[cfg(not(target_arch = "nvptx64"))]
-        {
-            let _ = self.element_address(index);
-            crate::device_only()
-        }
-    }
 }
 
 impl<T> Shared<T> {
@@ -215,9 +187,8 @@ impl<T> Shared<T> {
         Shared { address: self.address, element: PhantomData }
     }
 
-    /// The address of element `index`: what [`Shared::at`] takes.
     #[inline(always)]
-    pub fn element_address(self, index: u32) -> u32 {
+    pub(crate) fn element_address(self, index: u32) -> u32 {
         self.address + index * size_of::<T>() as u32
     }
 }

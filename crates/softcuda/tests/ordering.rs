@@ -92,8 +92,7 @@ fn the_last_block_may_combine_what_all_have_released() {
     }
 }
 
-/// Blocks hand a token on: block b waits for b - 1, adds to what it left, and releases to b + 1. A counter per dependency,
-/// as a persistent kernel has it.
+/// Blocks hand a token on: block b waits for b - 1, adds to what it left, and releases to b + 1. A counter per dependency.
 #[test]
 fn a_counter_hands_data_from_block_to_block() {
     let relay = |release: &str, acquire: &str, fence: &str| {

@@ -7,7 +7,7 @@ use crate::{
     gguf::TensorType,
     gpu::{
         Gpu,
-        kernels::{ArgmaxScratch, Experts as Chosen, Gemv, NoiseFloat, Strided},
+        kernels::{Experts as Chosen, Gemv, NoiseFloat, Strided},
     },
     model::Experts,
 };
@@ -21,7 +21,6 @@ pub fn rows() -> Vec<Row> {
     let mut rows: Vec<Row> = experts();
     rows.extend([read(LARGE), copy(LARGE), read(SMALL).small(), copy(SMALL).small()]);
     rows.push(arrange().small());
-    rows.extend([phases(4, 64).small(), phases(100, 64), phases(100, 896)]);
     rows.extend([bits(LARGE), bits(SMALL).small(), scales().small(), exponents().small()]);
     rows.extend([floats::<f32>("f32").small(), floats::<f16>("f16").small(), floats::<bf16>("bf16").small()]);
     rows
@@ -55,29 +54,6 @@ fn experts() -> Vec<Row> {
         })
     });
     vec![route.small(), combine.small(), up]
-}
-
-/// Products of one matrix that wait for each other, as phases of one launch: what a phase costs.
-fn phases(n: usize, width: usize) -> Row {
-    let bytes = matrix_bytes(TensorType::F16, width, width);
-    Row::new("persistent", format!("{n} products {width}×{width} in turn"), bytes, move |gpu| {
-        let (weights, x) =
-            (matrices(gpu, TensorType::F16, 1, width, width)?, [values(gpu, width)?, values(gpu, width)?]);
-        let (out, scratch) = (room(gpu, 1)?, ArgmaxScratch::new(gpu, 1)?);
-        let program = gpu.record(|| {
-            for turn in 0..n {
-                gpu.gemv(&Gemv::new(weights.all(), &x[turn % 2], &x[(turn + 1) % 2]))?;
-            }
-            gpu.argmax(&scratch, &x[0], &out, None, 1, width, width)
-        })?;
-        let (words, counter) = (gpu.upload("a program", &program.words)?, gpu.upload("a counter", &[0])?);
-        let operands = (weights, x, out, scratch);
-        Ok(move |gpu: &Gpu| {
-            let _ = &operands;
-            // SAFETY: the program is for these residents; its operands live as long as this; the counter is zero.
-            unsafe { gpu.persistent(&words, &counter, program.residents) }
-        })
-    })
 }
 
 /// Blocks of Q4_K from a file's order into planes.

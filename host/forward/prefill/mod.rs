@@ -25,7 +25,7 @@
 //! # Unpacking
 //!
 //! Quantised weights, and bf16, are unpacked to f16 for a product, each of a layer's four matrices into a buffer of its own. As
-//! soon as a product is done its buffer is filled with the next layer's matrix, on a second stream: while the other three
+//! soon as a product is done its buffer is filled with the next layer's matrix, on a side stream: while the other three
 //! products of the layer run.
 //!
 //! # When
@@ -42,7 +42,7 @@ use super::{DeviceLayer, Engine, EngineError, FeedForward, record};
 use crate::{
     gguf::TensorType,
     gpu::{
-        Buffer, Gpu, GpuError, Mark, Product, Slice, SubSlice, Weights,
+        Buffer, Event, Gpu, GpuError, Product, Slice, SubSlice, Weights,
         kernels::{AttentionShape, CacheType, FlashRows, Qkv},
     },
     model::{Config, LayerWeights, ModelWeights, WeightView},
@@ -174,22 +174,22 @@ pub struct Prefill {
 struct Unpacked {
     /// The largest of its kind that is not f16 in the file.
     values: Buffer<f16>,
-    /// The second stream has filled it.
-    filled: Mark,
-    /// The first has multiplied it.
-    done: Mark,
+    /// The side stream has filled it.
+    filled: Event,
+    /// The main stream has multiplied it.
+    done: Event,
 }
 
 impl Unpacked {
     fn new(gpu: &Gpu, elements: usize) -> Result<Unpacked, GpuError> {
         let values = gpu.alloc("an unpacked matrix", elements)?;
-        Ok(Unpacked { values, filled: gpu.mark()?, done: gpu.mark()? })
+        Ok(Unpacked { values, filled: gpu.event()?, done: gpu.event()? })
     }
 
     /// Fills it with the matrix, as soon as the product that it was filled for before is done.
     fn fill(&self, gpu: &Gpu, weights: &Weights) -> Result<(), GpuError> {
-        gpu.aside(|| {
-            gpu.pass(&self.done)?;
+        gpu.on_side_stream(|| {
+            gpu.wait(&self.done)?;
             let mut before = 0;
             for rows in weights.rows_of_parts() {
                 let n = rows.n_out * rows.n_in();
@@ -201,7 +201,7 @@ impl Unpacked {
                 }
                 before += n;
             }
-            gpu.set(&self.filled)
+            gpu.record(&self.filled)
         })
     }
 }
@@ -271,9 +271,9 @@ impl Prefill {
             return gpu.product(&values, n_out, n_in, x, out, alpha, beta, n);
         }
         let room = &self.unpacked[matrix as usize];
-        gpu.pass(&room.filled)?;
+        gpu.wait(&room.filled)?;
         gpu.product(&room.values, n_out, n_in, x, out, alpha, beta, n)?;
-        gpu.set(&room.done)
+        gpu.record(&room.done)
     }
 }
 

@@ -18,22 +18,6 @@ pub fn block_format(tensor_type: TensorType) -> &'static BlockKernels {
     found.unwrap_or_else(|| panic!("no kernels for blocks of {tensor_type}"))
 }
 
-/// Values of a block, and bytes of a block in each plane, of the weights that the kernel of a product takes. Floats are blocks of
-/// one.
-///
-/// # Panics
-/// Where it is no such kernel.
-pub fn planes_of_kernel(kernel: &str) -> (usize, Vec<usize>) {
-    match kernel {
-        "gemv_f32" => return (1, vec![4]),
-        "gemv_f16" | "gemv_bf16" => return (1, vec![2]),
-        _ => {}
-    }
-    let of_format = |format: &&BlockKernels| [format.gemv.name(), format.gemv_exact.name()].contains(&kernel);
-    let format = FORMATS.iter().find(of_format).unwrap_or_else(|| panic!("{kernel} is no product"));
-    (format.elements, format.planes.iter().map(|plane| plane.size).collect())
-}
-
 impl Gpu {
     /// out = the values of a quantised matrix in f16, `[n_out][n_in]`.
     pub fn dequantise(&self, weights: Rows, out: &Slice<f16>) -> Result<(), GpuError> {

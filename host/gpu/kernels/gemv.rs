@@ -184,20 +184,6 @@ pub(super) fn spread(quads: usize, chunks: usize, multiprocessors: usize, reside
     Spread { blocks: count(tiles.div_ceil(turns)), warps: count(warps), split }
 }
 
-/// Spreads `quads` of four rows, each of `chunks`, over `n_blocks` blocks of eight warps that are there anyway: with the split that
-/// leaves the fewest steps to the block with the most. A turn has some of a step's worth of adding up, more where warps of a split
-/// add up between them.
-fn spread_over(quads: usize, chunks: usize, n_blocks: usize, quantise: bool) -> Spread {
-    let warps = MAX_WARPS as usize;
-    let turns = |split: usize| quads.div_ceil(warps >> split).div_ceil(n_blocks);
-    // In tenths of a step.
-    let cost = |split: &usize| turns(*split) * (10 * chunks.div_ceil(32 << split) + if *split > 0 { 6 } else { 3 });
-    let most = if quantise { 0 } else { warps.ilog2() as usize };
-    let split = (0..=most).min_by_key(cost).expect("one at least");
-    let blocks = quads.div_ceil(warps >> split).div_ceil(turns(split));
-    Spread { blocks: count(blocks), warps: MAX_WARPS, split: count(split) }
-}
-
 impl Gpu {
     /// Enqueues a product with one vector, or with a vector for each chosen expert.
     pub fn gemv(&self, gemv: &Gemv) -> Result<(), GpuError> {
@@ -241,11 +227,8 @@ impl Gpu {
 
         let outputs_of_warp = if swiglu { ROWS / 2 } else { ROWS } as usize;
         let (quads, chunks) = (n_out.div_ceil(outputs_of_warp), gemv.chunks_of_row());
-        let quantises = quantised_out.is_some();
-        let Spread { blocks, warps, split } = match self.recording_blocks() {
-            Some(n_blocks) => spread_over(quads, chunks, n_blocks, quantises),
-            None => spread(quads, chunks, self.multiprocessors(), gemv.resident(), quantises),
-        };
+        let Spread { blocks, warps, split } =
+            spread(quads, chunks, self.multiprocessors(), gemv.resident(), quantised_out.is_some());
         debug_assert!(warps <= MAX_WARPS);
         let arguments = (
             &*weights.part(),

@@ -50,9 +50,7 @@ impl Gpu {
         assert_eq!(weights.n_matrices, 1, "a matrix, not a stack");
         expect_len("out", out, weights.n_out);
         bias.inspect(|bias| expect_len("bias", bias, weights.n_out));
-        // As phases they run beside each other anyhow.
-        let pair = if self.recording_blocks().is_some() { None } else { parts.pair() };
-        if let Some((mixed, pair)) = pair {
+        if let Some((mixed, pair)) = parts.pair() {
             return self.gemv_mixed(parts, mixed, pair);
         }
         let mut row = 0;

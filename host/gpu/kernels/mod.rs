@@ -27,7 +27,7 @@ pub use argmax::ArgmaxScratch;
 pub use attention::{AttentionShape, HEAD_DIMS};
 pub use attention_decode::{AttentionDecode, AttentionScratch, KeySplits};
 pub use bandwidth::BANDWIDTH_VECTOR;
-pub use blocks::{block_format, planes_of_kernel};
+pub use blocks::block_format;
 pub use cache::CacheType;
 pub use flash::FlashRows;
 pub use gemv::{Experts, Gemv, Input, Output, quantised_len};
