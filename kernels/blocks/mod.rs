@@ -366,7 +366,7 @@ unsafe fn embedding<B: Block>(table: *const u8, n_blocks: u32, tokens: *const u3
             *target = four(0);
             *target.add(1) = four(4);
         }
-        group += BLOCK as usize;
+        group += thread::block_dim_x() as usize;
     }
 }
 
