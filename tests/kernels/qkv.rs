@@ -2,7 +2,7 @@
 
 use ferrowarp::{
     forward::turns,
-    gpu::kernels::{AttentionShape, CacheType, Qkv, RopeShape},
+    gpu::kernels::{AttentionShape, CacheType, NormAndRope, Qkv, RopeShape},
     model::RopePairing,
 };
 use half::{bf16, f16};
@@ -80,13 +80,15 @@ fn run(case: Case, element: CacheType, first: usize, n_context: usize) {
         shape: AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, window: None },
         product: &gpu.upload("product", &product).unwrap(),
         bias: bias.as_deref(),
-        q_norm: q_norm.as_deref(),
-        k_norm: k_norm.as_deref(),
-        epsilon: EPSILON,
-        frequencies: &gpu.upload("frequencies", &turns(&radians)).unwrap(),
-        n_rot,
-        pairing,
-        magnitude,
+        norm_and_rope: NormAndRope {
+            q_norm: q_norm.as_deref(),
+            k_norm: k_norm.as_deref(),
+            epsilon: EPSILON,
+            frequencies: &gpu.upload("frequencies", &turns(&radians)).unwrap(),
+            n_rot,
+            pairing,
+            magnitude,
+        },
         q_scale,
         positions: &gpu.upload("positions", &positions).unwrap(),
         q: &q_out,

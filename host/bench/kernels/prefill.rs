@@ -6,7 +6,7 @@ use super::{Row, Widths, room, values};
 use crate::{
     gpu::{
         Buffer, Gpu, GpuError, Product,
-        kernels::{AttentionShape, CacheType, FlashRows, Qkv},
+        kernels::{AttentionShape, CacheType, FlashRows, NormAndRope, Qkv},
     },
     model::RopePairing,
 };
@@ -118,13 +118,15 @@ fn qkv(widths: &Widths, element: CacheType, n: usize) -> Row {
                 shape,
                 product: &product,
                 bias: Some(&bias),
-                q_norm: Some(&norm),
-                k_norm: Some(&norm),
-                epsilon: 1e-6,
-                frequencies: &frequencies,
-                n_rot: head_dim,
-                pairing: RopePairing::Halves,
-                magnitude: 1.0,
+                norm_and_rope: NormAndRope {
+                    q_norm: Some(&norm),
+                    k_norm: Some(&norm),
+                    epsilon: 1e-6,
+                    frequencies: &frequencies,
+                    n_rot: head_dim,
+                    pairing: RopePairing::Halves,
+                    magnitude: 1.0,
+                },
                 q_scale: 0.125,
                 positions: &positions,
                 q: &q,

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     gpu::{
         Buffer, Gpu, GpuError, Product, Slice,
-        kernels::{AttentionShape, CacheType, Qkv},
+        kernels::{AttentionShape, CacheType, NormAndRope, Qkv},
     },
     trace::Recorder,
 };
@@ -53,16 +53,20 @@ impl Engine {
         let (n_heads, n_kv_heads, head_dim) = (config.n_heads, config.n_kv_heads, config.head_dim);
         let alloc = |heads: usize| gpu.alloc("a trace", n * heads * head_dim);
         let shape = AttentionShape { n_context: 0, ..fused.shape };
+        let of_head = fused.norm_and_rope;
         // Some of the steps, with keys and values as the cache would get them.
         let steps = |bias: bool, norms: bool, n_rot: usize, magnitude: f32| -> Result<Rows, GpuError> {
             let rows = Rows { q: alloc(n_heads)?, k: alloc(n_kv_heads)?, v: alloc(n_kv_heads)? };
             gpu.qkv(&Qkv {
                 shape,
                 bias: fused.bias.filter(|_| bias),
-                q_norm: fused.q_norm.filter(|_| norms),
-                k_norm: fused.k_norm.filter(|_| norms),
-                n_rot,
-                magnitude,
+                norm_and_rope: NormAndRope {
+                    q_norm: of_head.q_norm.filter(|_| norms),
+                    k_norm: of_head.k_norm.filter(|_| norms),
+                    n_rot,
+                    magnitude,
+                    ..of_head
+                },
                 q_scale: 1.0,
                 q: &rows.q.cast(),
                 keys: &rows.k.cast(),
@@ -75,7 +79,7 @@ impl Engine {
         let raw = steps(false, false, 0, 1.0)?;
         let biased = steps(true, false, 0, 1.0)?;
         let normed = steps(true, true, 0, 1.0)?;
-        let turned = steps(true, true, fused.n_rot, fused.magnitude)?;
+        let turned = steps(true, true, of_head.n_rot, of_head.magnitude)?;
         let flat = |heads: usize| [n, heads * head_dim];
         let shaped = |heads: usize| [n, heads, head_dim];
         for (name, heads, select) in [
@@ -96,12 +100,12 @@ impl Engine {
             if name == "Vcur" {
                 continue;
             }
-            let norm = if name == "Qcur" { fused.q_norm } else { fused.k_norm };
+            let norm = if name == "Qcur" { of_head.q_norm } else { of_head.k_norm };
             if norm.is_some() {
                 step(&format!("{name}_normed"), &normed, &shaped(heads), 1.0)?;
             }
             // llama.cpp's keys have RoPE's magnitude; for the cache they are divided by it.
-            step(name, &turned, &shaped(heads), if name == "Kcur" { fused.magnitude } else { 1.0 })?;
+            step(name, &turned, &shaped(heads), if name == "Kcur" { of_head.magnitude } else { 1.0 })?;
         }
 
         if let Some((buffer, stride)) = probabilities(trace, gpu, n_heads, n, self.n_past + n)? {

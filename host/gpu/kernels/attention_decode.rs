@@ -3,11 +3,8 @@
 use half::{bf16, f16};
 use kernels::attention_decode::*;
 
-use super::{AttentionShape, CacheType, Output, count, expect_len, quantised_len};
-use crate::{
-    gpu::{Gpu, GpuError, Slice, launch::Launch},
-    model::RopePairing,
-};
+use super::{AttentionShape, CacheType, NormAndRope, Output, count, expect_len, quantised_len};
+use crate::gpu::{Gpu, GpuError, Slice, launch::Launch};
 
 /// One token's attention, from its projections to the attended values; see [`Gpu::attention_decode`].
 #[derive(Clone, Copy)]
@@ -18,20 +15,8 @@ pub struct AttentionDecode<'a> {
     pub qkv: &'a Slice<f32>,
     /// `[1]`: the token's position, below `n_context`.
     pub position: &'a Slice<u32>,
-    /// `[head_dim]`: weights of the norm over each query head, where the family has one.
-    pub q_norm: Option<&'a Slice<f32>>,
-    /// `[head_dim]`: the same for key heads.
-    pub k_norm: Option<&'a Slice<f32>>,
-    /// The norms' epsilon.
-    pub epsilon: f32,
-    /// `[n_rot/2][2]`: turns per position, high and low part.
-    pub frequencies: &'a Slice<f32>,
-    /// Values of a head that RoPE rotates; even, at most `head_dim`.
-    pub n_rot: usize,
-    /// Which of them form a pair.
-    pub pairing: RopePairing,
-    /// RoPE's magnitude (YaRN's attention factor), else 1.
-    pub magnitude: f32,
+    /// What becomes of queries and keys before attention.
+    pub norm_and_rope: NormAndRope<'a>,
     /// What scores are multiplied by, besides the magnitude.
     pub scale: f32,
     /// The layer's caches, filled before the position.
@@ -109,20 +94,17 @@ impl Gpu {
     /// out[head] = softmax(q[head] · Kᵀ · scale · magnitude) · V over the positions up to it, as [`Gpu::rmsnorm`], [`Gpu::rope`],
     /// [`Gpu::cache_store`] and [`Gpu::attention`] do for one token, in one launch.
     pub fn attention_decode(&self, operands: &AttentionDecode) -> Result<(), GpuError> {
-        let AttentionDecode { shape, cache_type, n_rot, n_splits, magnitude, .. } = *operands;
+        let AttentionDecode { shape, norm_and_rope, cache_type, n_splits, .. } = *operands;
+        let NormAndRope { q_norm, k_norm, epsilon, frequencies, n_rot, magnitude, .. } = norm_and_rope;
         let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, window } = shape;
         assert_eq!(n_tokens, 1, "decoding takes one token");
         assert!(n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads), "{n_heads} heads over {n_kv_heads} KV heads");
-        assert!(n_rot.is_multiple_of(2) && n_rot <= head_dim, "rotating {n_rot} of {head_dim} values");
+        norm_and_rope.expect_head_dim(head_dim);
         assert!(window != Some(0), "a sliding window holds at least the token itself");
         assert!((1..=MAX_SPLITS as usize).contains(&n_splits), "{n_splits} splits, of at most {MAX_SPLITS}");
         let cache_len = cache_type.bytes(n_kv_heads * n_context, head_dim);
         expect_len("qkv", operands.qkv, (n_heads + 2 * n_kv_heads) * head_dim);
         expect_len("position", operands.position, 1);
-        expect_len("frequencies", operands.frequencies, n_rot);
-        for norm in [operands.q_norm, operands.k_norm].into_iter().flatten() {
-            expect_len("a norm's weights", norm, head_dim);
-        }
         expect_len("keys", operands.keys, cache_len);
         expect_len("values", operands.values, cache_len);
         let (out, quantised_out) = match operands.out {
@@ -154,16 +136,16 @@ impl Gpu {
                         (
                             operands.qkv,
                             operands.position,
-                            operands.frequencies,
-                            operands.q_norm,
-                            operands.k_norm,
+                            frequencies,
+                            q_norm,
+                            k_norm,
                             &*operands.keys.cast::<$element>(),
                             &*operands.values.cast::<$element>(),
                             out,
                             quantised_out,
                             operands.parts,
                             operands.arrivals,
-                            operands.epsilon,
+                            epsilon,
                             operands.scale * magnitude,
                             magnitude,
                             count(n_kv_heads),
@@ -171,7 +153,7 @@ impl Gpu {
                             count(n_context),
                             window.map_or(u32::MAX, count),
                             count(n_rot),
-                            u32::from(operands.pairing == RopePairing::Neighbours),
+                            norm_and_rope.neighbours(),
                         ),
                     )
                 }

@@ -34,7 +34,7 @@ pub use gemv::{Experts, Gemv, Input, Output, quantised_len};
 pub use gemv_mixed::GemvParts;
 pub use noise::{NoiseFloat, Strided};
 pub use qkv::Qkv;
-pub use rope::RopeShape;
+pub use rope::{NormAndRope, RopeShape};
 pub use top_k::{MAX_TOP_K, TopKScratch};
 
 use super::{Element, Slice};

@@ -3,11 +3,8 @@
 use half::{bf16, f16};
 use kernels::qkv::*;
 
-use super::{AttentionShape, CacheType, count, expect_len};
-use crate::{
-    gpu::{Gpu, GpuError, Slice},
-    model::RopePairing,
-};
+use super::{AttentionShape, CacheType, NormAndRope, count, expect_len};
+use crate::gpu::{Gpu, GpuError, Slice};
 
 /// Many tokens' queries, keys and values, from their projections to where attention reads them; see [`Gpu::qkv`].
 #[derive(Clone, Copy)]
@@ -18,20 +15,8 @@ pub struct Qkv<'a> {
     pub product: &'a Slice<f32>,
     /// `[n_heads + 2 · n_kv_heads][head_dim]`.
     pub bias: Option<&'a Slice<f32>>,
-    /// `[head_dim]`: weights of the norm over each query head, where the family has one.
-    pub q_norm: Option<&'a Slice<f32>>,
-    /// `[head_dim]`: the same for key heads.
-    pub k_norm: Option<&'a Slice<f32>>,
-    /// The norms' epsilon.
-    pub epsilon: f32,
-    /// `[n_rot/2][2]`: turns per position, high and low part.
-    pub frequencies: &'a Slice<f32>,
-    /// Values of a head that RoPE rotates; even, at most `head_dim`.
-    pub n_rot: usize,
-    /// Which of them form a pair.
-    pub pairing: RopePairing,
-    /// RoPE's magnitude (YaRN's attention factor), else 1.
-    pub magnitude: f32,
+    /// What becomes of queries and keys before attention.
+    pub norm_and_rope: NormAndRope<'a>,
     /// What queries are multiplied by besides the magnitude of their rotated values.
     pub q_scale: f32,
     /// `[n_tokens]`.
@@ -50,16 +35,14 @@ impl Gpu {
     /// Bias, norms over heads and RoPE, as [`Gpu::rmsnorm`] and [`Gpu::rope`] do; then queries times `q_scale` to `q`, and keys,
     /// without RoPE's magnitude, and values to the cache at `positions`.
     pub fn qkv(&self, operands: &Qkv) -> Result<(), GpuError> {
-        let Qkv { shape, n_rot, element, .. } = *operands;
+        let Qkv { shape, norm_and_rope, element, .. } = *operands;
+        let NormAndRope { q_norm, k_norm, epsilon, frequencies, n_rot, magnitude, .. } = norm_and_rope;
         let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, .. } = shape;
-        assert!(n_rot.is_multiple_of(2) && n_rot <= head_dim, "rotating {n_rot} of {head_dim} values");
+        norm_and_rope.expect_head_dim(head_dim);
         let heads = n_heads + 2 * n_kv_heads;
         let kv_rows = if n_context == 0 { n_tokens * n_kv_heads } else { n_kv_heads * n_context };
         expect_len("product", operands.product, n_tokens * heads * head_dim);
         operands.bias.inspect(|bias| expect_len("bias", bias, heads * head_dim));
-        operands.q_norm.inspect(|norm| expect_len("q_norm", norm, head_dim));
-        operands.k_norm.inspect(|norm| expect_len("k_norm", norm, head_dim));
-        expect_len("frequencies", operands.frequencies, n_rot);
         expect_len("positions", operands.positions, n_tokens);
         expect_len("q", operands.q, element.bytes(n_tokens * n_heads, head_dim));
         expect_len("keys", operands.keys, element.bytes(kv_rows, head_dim));
@@ -77,21 +60,21 @@ impl Gpu {
                         (
                             operands.product,
                             operands.bias,
-                            operands.q_norm,
-                            operands.k_norm,
-                            operands.frequencies,
+                            q_norm,
+                            k_norm,
+                            frequencies,
                             operands.positions,
                             &*operands.q.cast::<$element>(),
                             &*operands.keys.cast::<$element>(),
                             &*operands.values.cast::<$element>(),
                             operands.q_scale,
-                            operands.magnitude,
-                            operands.epsilon,
+                            magnitude,
+                            epsilon,
                             count(n_heads),
                             count(n_kv_heads),
                             count(head_dim),
                             count(n_rot),
-                            u32::from(operands.pairing == RopePairing::Neighbours),
+                            norm_and_rope.neighbours(),
                             count(n_context),
                         ),
                     )

@@ -23,6 +23,42 @@ pub struct RopeShape {
     pub pairing: RopePairing,
 }
 
+/// What becomes of queries and keys between their projection and attention: a norm over each head, where the family has one, and
+/// RoPE.
+#[derive(Clone, Copy)]
+pub struct NormAndRope<'a> {
+    /// `[head_dim]`: weights of the norm over each query head, where the family has one.
+    pub q_norm: Option<&'a Slice<f32>>,
+    /// `[head_dim]`: the same for key heads.
+    pub k_norm: Option<&'a Slice<f32>>,
+    /// The norms' epsilon.
+    pub epsilon: f32,
+    /// `[n_rot/2][2]`: turns per position, high and low part.
+    pub frequencies: &'a Slice<f32>,
+    /// Values of a head that RoPE rotates; even, at most `head_dim`.
+    pub n_rot: usize,
+    /// Which of them form a pair.
+    pub pairing: RopePairing,
+    /// RoPE's magnitude (YaRN's attention factor), else 1.
+    pub magnitude: f32,
+}
+
+impl NormAndRope<'_> {
+    /// Checks that heads of this size can go through it.
+    pub(super) fn expect_head_dim(&self, head_dim: usize) {
+        let NormAndRope { q_norm, k_norm, frequencies, n_rot, .. } = *self;
+        assert!(n_rot.is_multiple_of(2) && n_rot <= head_dim, "rotating {n_rot} of {head_dim} values");
+        q_norm.inspect(|norm| expect_len("q_norm", norm, head_dim));
+        k_norm.inspect(|norm| expect_len("k_norm", norm, head_dim));
+        expect_len("frequencies", frequencies, n_rot);
+    }
+
+    /// The pairing as the kernels take it.
+    pub(super) fn neighbours(&self) -> u32 {
+        u32::from(self.pairing == RopePairing::Neighbours)
+    }
+}
+
 impl Gpu {
     /// Rotates `x` in place. `frequencies` is `[n_rot/2][2]`: turns per position, high and low part; `magnitude`
     /// multiplies the rotated values.
