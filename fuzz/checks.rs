@@ -5,7 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ferrowarp::gguf::Gguf;
-use ferrowarp::model::{Config, Inspection, ModelWeights};
+use ferrowarp::model::{Inspection, Model};
 
 /// Far below the gigabyte that must never be asked for, and far above what a small model takes.
 const LARGEST_ALLOWED: usize = 8 << 20;
@@ -52,16 +52,19 @@ fn read(bytes: &[u8]) {
     if gguf.metadata().len() + gguf.tensors().len() < 16 {
         assert!(!Inspection::new(&gguf).to_string().is_empty());
     }
-    let config = match Config::from_gguf(&gguf) {
-        Ok(config) => config,
+    let model = match Model::open(&gguf) {
+        Ok(model) => model,
         Err(error) => return one_line(&error.to_string()),
     };
-    let weights = ModelWeights::new(&gguf, &config).expect("the configuration was checked with the tensors");
-    assert_eq!(weights.layers.len(), config.n_layers);
-    assert_eq!(weights.token_embd.row(config.vocab_size - 1).len(), weights.token_embd.row_bytes());
-    let rope = config.rope.table();
-    assert_eq!(rope.frequencies.len(), config.rope.n_rot / 2);
-    assert!(rope.frequencies.iter().all(|f| f.is_finite()), "{:?} gives {rope:?}", config.rope);
+    let (config, figure) = (&model.config, &model.figure);
+    assert_eq!(figure.layers.len(), config.n_layers);
+    let embedding = model.named("token_embd.weight");
+    assert_eq!(embedding.row(config.vocab_size - 1).len(), embedding.row_bytes());
+    for shape in &figure.ropes {
+        let rope = shape.table(config.context_length);
+        assert_eq!(rope.frequencies.len(), shape.n_rot / 2);
+        assert!(rope.frequencies.iter().all(|f| f.is_finite()), "{shape:?} gives {rope:?}");
+    }
 }
 
 fn one_line(message: &str) {

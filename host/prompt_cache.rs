@@ -89,12 +89,12 @@ pub fn load(path: &Path, gguf: &Gguf, session: &mut Session, prompt: &[u32]) -> 
             file,
         });
     }
-    if saved.cache.len() != saved.ids.len() * session.engine().cache_bytes_per_token() {
+    if saved.cache.len() != session.engine().saved_bytes(saved.ids.len()) {
         return Err(format("a cache of another size"));
     }
     let n = common_prefix(&saved.ids, prompt).min(session.n_context());
     session.restore(&saved.ids, saved.cache, n)?;
-    Ok(n)
+    Ok(session.ids().len())
 }
 
 /// Saves the session's sequence. The file is replaced as a whole, so that one who reads it never sees half of it.

@@ -76,7 +76,7 @@ impl Session {
         }
         // The last token is always computed: its logits are wanted.
         let n_reused = common_prefix(&self.ids, prompt).min(prompt.len() - 1);
-        self.engine.truncate(n_reused);
+        let n_reused = self.engine.truncate(n_reused);
         self.ids.truncate(n_reused);
         let mut rest = &prompt[n_reused..];
         while !rest.is_empty() {
@@ -134,7 +134,7 @@ impl Session {
     pub fn restore(&mut self, ids: &[u32], cache: &[u8], n: usize) -> Result<(), EngineError> {
         self.ids.clear();
         self.engine.restore_cache(cache, ids.len(), n)?;
-        self.ids.extend_from_slice(&ids[..n]);
+        self.ids.extend_from_slice(&ids[..self.engine.n_past()]);
         Ok(())
     }
 }

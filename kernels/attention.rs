@@ -1,27 +1,30 @@
-//! Causal attention with grouped queries over the KV cache, for prefill and for decoding alike.
+//! Causal attention with grouped queries over the KV cache, for prefill and for decoding alike, for any size of heads.
 //!
 //! out = softmax(q · Kᵀ · scale) · V, where the query at position p sees the keys at positions 0 to p, or with a sliding
-//! window of w only the last w of them, its own included.
+//! window of w only the last w of them, its own included. Two things may come between, as models have them: a soft cap, which
+//! makes a score cap · tanh(score / cap), and a *sink* for each head, a score with no value behind it that joins the softmax
+//! as it is and so takes weight away from the keys.
 //!
 //! One block serves one query head of one token. Its work is laid out by 16-byte loads: a *group* of lanes holds one key,
-//! eight elements a lane, so a group is `head_dim / 8` lanes rounded up to a power of two (lanes beyond the head idle) and
-//! a warp looks at `32 / group` keys at once. Each group runs the online softmax (Milakov and Gimelshein, 2018): with the
+//! eight elements a lane, so a group is `head_dim / 8` lanes rounded up to 8, 16 or 32 (lanes beyond the head idle) and
+//! a warp looks at `32 / group` keys at once. Heads that are a multiple of four and not of eight are read by fours and have a
+//! warp a key. Each group runs the online softmax (Milakov and Gimelshein, 2018): with the
 //! largest score so far m, the sum of e^(score − m) and the values weighted by it, all rescaled when m grows. No score is
 //! ever stored. At the end the groups of a warp are merged by shuffles and the warps through shared memory.
 //!
 //! Scores and sums are `f32` whatever the cache's type.
 
-use cuda_std::{BF16, F16, float, kernel, shared_array, thread, warp};
+use cuda_std::{BF16, F16, float, grid, kernel, shared_array, thread, warp};
 
-use crate::cache::{CacheElement, GROUP as PER_LANE, Place, load_eight};
+use crate::cache::{CacheElement, GROUP as PER_LANE, Place, load_eight, load_fours};
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 128;
 
 const N_WARPS: u32 = BLOCK / 32;
 
-/// The largest head that the shared arrays have room for.
-const MAX_HEAD_DIM: usize = 256;
+/// The largest head that a warp's lanes and the shared arrays have room for.
+pub const MAX_HEAD_DIM: usize = 256;
 
 // What each warp found, for the merge at the end.
 shared_array! {
@@ -91,53 +94,76 @@ fn dot(a: &[f32; PER_LANE], b: &[f32; PER_LANE]) -> f32 {
     sum
 }
 
-#[inline(always)]
-unsafe fn attention<T: CacheElement, const HEAD_DIM: usize>(
+/// The kernels' parameters.
+#[derive(Clone, Copy)]
+struct Operands<T> {
     q: *const f32,
     keys: *const T,
     values: *const T,
     positions: *const u32,
+    sinks: *const f32,
     out: *mut f32,
     probabilities: *mut f32,
     scale: f32,
+    soft_cap: f32,
     n_kv_heads: u32,
+    head_dim: u32,
     n_context: u32,
     window: u32,
     probabilities_stride: u32,
-) {
-    let group = const { (HEAD_DIM / PER_LANE).next_power_of_two() as u32 };
+}
+
+/// Attention with `GROUP` lanes a key. `EIGHTS`: the head is a multiple of eight.
+#[inline(always)]
+unsafe fn attention<T: CacheElement, const GROUP: u32, const EIGHTS: bool>(operands: Operands<T>) {
+    let Operands { keys, values, soft_cap, n_kv_heads, n_context, .. } = operands;
+    let head_dim = operands.head_dim as usize;
     let (head, token) = (thread::block_idx_x(), thread::block_idx_y());
     let n_heads = thread::grid_dim_x();
-    // SAFETY: neither is zero by the launch contract; said here so that no division is guarded by a panic.
+    // SAFETY: none is zero by the launch contract; said here so that no division is guarded by a panic.
     unsafe {
         core::hint::assert_unchecked(n_kv_heads > 0);
         core::hint::assert_unchecked(n_heads >= n_kv_heads);
+        core::hint::assert_unchecked(n_context > 0);
     }
     let kv_head = head / (n_heads / n_kv_heads);
-    let n_keys = unsafe { *positions.add(token as usize) } + 1;
-    let oldest = n_keys.saturating_sub(window);
+    let n_keys = unsafe { *operands.positions.add(token as usize) } + 1;
+    let oldest = n_keys.saturating_sub(operands.window);
+    // The keys seen are at most `n_context`, so that their rows begin anew once at most.
+    let first_row = oldest % n_context;
     let (lane, warp_index) = (thread::lane(), thread::warp());
-    let (key_of_warp, chunk) = (lane / group, lane % group);
+    let (key_of_warp, chunk) = (lane / GROUP, lane % GROUP);
     let element = chunk as usize * PER_LANE;
-    let holds = element < HEAD_DIM;
-    let row = (token as usize * n_heads as usize + head as usize) * HEAD_DIM;
-    let place = |key: u32| Place {
-        row: kv_head as usize * n_context as usize + key as usize,
-        element,
-        n_rows: n_kv_heads as usize * n_context as usize,
-        head_dim: HEAD_DIM,
+    let holds = element < head_dim;
+    let row = (token as usize * n_heads as usize + head as usize) * head_dim;
+    let place = |key: u32| {
+        let in_head = first_row + (key - oldest);
+        let in_head = if in_head < n_context { in_head } else { in_head - n_context };
+        Place {
+            row: kv_head as usize * n_context as usize + in_head as usize,
+            element,
+            n_rows: n_kv_heads as usize * n_context as usize,
+            head_dim,
+        }
     };
-    let query = T::turn(if holds { unsafe { load_eight(q.add(row + element)) } } else { [0.0; PER_LANE] });
+    let load = |cache: *const T, key: u32| unsafe {
+        if EIGHTS { T::load_eight(cache, place(key)) } else { T::load_fours(cache, place(key)) }
+    };
+    let query = if holds {
+        let query = operands.q.wrapping_add(row);
+        unsafe { if EIGHTS { load_eight(query.add(element)) } else { load_fours(query, element, head_dim) } }
+    } else {
+        [0.0; PER_LANE]
+    };
+    let query = T::turn(query);
 
     // The score of the group's key; the loops below run equally often in every lane, so that shuffles are whole.
     let score = |key: u32| {
-        let mut part = 0.0;
-        if holds && key < n_keys {
-            part = dot(&query, &unsafe { T::load_eight(keys, place(key)) });
-        }
-        warp::sum_over(part, group) * scale
+        let part = if holds && key < n_keys { dot(&query, &load(keys, key)) } else { 0.0 };
+        let score = warp::sum_over(part, GROUP) * operands.scale;
+        if soft_cap > 0.0 { soft_cap * float::tanh(score / soft_cap) } else { score }
     };
-    let keys_per_warp = 32 / group;
+    let keys_per_warp = 32 / GROUP;
     let stride = N_WARPS * keys_per_warp;
 
     let mut softmax = Partial::EMPTY;
@@ -146,13 +172,13 @@ unsafe fn attention<T: CacheElement, const HEAD_DIM: usize>(
         let key = first + key_of_warp;
         let score = score(key);
         if key < n_keys {
-            let value = if holds { unsafe { T::load_eight(values, place(key)) } } else { [0.0; PER_LANE] };
+            let value = if holds { load(values, key) } else { [0.0; PER_LANE] };
             softmax.add(score, value);
         }
         first += stride;
     }
 
-    let mut distance = group;
+    let mut distance = GROUP;
     while distance < 32 {
         softmax.merge(distance);
         distance *= 2;
@@ -165,24 +191,28 @@ unsafe fn attention<T: CacheElement, const HEAD_DIM: usize>(
             warp_largest.set(warp_index, softmax.largest);
             warp_sum.set(warp_index, softmax.sum);
         }
-        if lane < group && holds {
+        if lane < GROUP && holds {
             let mut index = 0;
             while index < PER_LANE {
-                let place = warp_index as usize * HEAD_DIM + element + index;
-                warp_values.set(place as u32, softmax.values[index]);
+                if EIGHTS || element + index < head_dim {
+                    let place = warp_index as usize * head_dim + element + index;
+                    warp_values.set(place as u32, softmax.values[index]);
+                }
                 index += 1;
             }
         }
     }
     thread::sync_threads();
 
-    let mut largest = f32::NEG_INFINITY;
+    let sinks = operands.sinks;
+    let sink = if sinks.is_null() { f32::NEG_INFINITY } else { unsafe { *sinks.add(head as usize) } };
+    let mut largest = sink;
     let mut other = 0;
     while other < N_WARPS {
         largest = float::max(largest, unsafe { warp_largest.get(other) });
         other += 1;
     }
-    let mut sum = 0.0;
+    let mut sum = weight(sink, largest);
     let mut weights = [0.0; N_WARPS as usize];
     other = 0;
     while other < N_WARPS {
@@ -193,21 +223,22 @@ unsafe fn attention<T: CacheElement, const HEAD_DIM: usize>(
     }
     let inverse = float::reciprocal(sum);
     let mut column = thread::thread_idx_x() as usize;
-    while column < HEAD_DIM {
+    while column < head_dim {
         let mut value = 0.0;
         other = 0;
         while other < N_WARPS {
-            let part = unsafe { warp_values.get(other * HEAD_DIM as u32 + column as u32) };
+            let part = unsafe { warp_values.get(other * head_dim as u32 + column as u32) };
             value = float::fma(weights[other as usize], part, value);
             other += 1;
         }
-        unsafe { *out.add(row + column) = value * inverse }
+        unsafe { *operands.out.add(row + column) = value * inverse }
         column += BLOCK as usize;
     }
 
+    let probabilities = operands.probabilities;
     if !probabilities.is_null() {
         let n_tokens = thread::grid_dim_y() as usize;
-        let row = (head as usize * n_tokens + token as usize) * probabilities_stride as usize;
+        let row = (head as usize * n_tokens + token as usize) * operands.probabilities_stride as usize;
         first = oldest + warp_index * keys_per_warp;
         while first < n_keys {
             let key = first + key_of_warp;
@@ -220,19 +251,42 @@ unsafe fn attention<T: CacheElement, const HEAD_DIM: usize>(
     }
 }
 
+/// Attention with as many lanes a key as its head needs.
+#[inline(always)]
+unsafe fn attention_of_heads<T: CacheElement>(operands: Operands<T>) {
+    grid::launch_dependents_and_wait();
+    let head_dim = operands.head_dim as usize;
+    unsafe {
+        if T::MULTIPLE < PER_LANE && !head_dim.is_multiple_of(PER_LANE) {
+            attention::<T, 32, false>(operands)
+        } else if head_dim <= 8 * PER_LANE {
+            attention::<T, 8, true>(operands)
+        } else if head_dim <= 16 * PER_LANE {
+            attention::<T, 16, true>(operands)
+        } else {
+            attention::<T, 32, true>(operands)
+        }
+    }
+}
+
 macro_rules! variants {
-    ($($name:ident: $element:ty, $head_dim:literal;)*) => {$(
+    ($($name:ident: $element:ty;)*) => {$(
         /// out[token][head] = softmax(q[token][head] · Kᵀ · scale) · V over the last `window` of the keys at positions 0 to
-        /// positions[token] of KV head `head / (n_heads / n_kv_heads)`; a window of 2^32 − 1 sees them all. Where `probabilities` is not null it gets the softmax itself,
+        /// positions[token] of KV head `head / (n_heads / n_kv_heads)`; a window of 2^32 − 1 sees them all. Where `soft_cap` is
+        /// not 0 a score is soft_cap · tanh(score / soft_cap); where `sinks` is not null, e^sinks[head] joins the softmax's
+        /// sum. Where `probabilities` is not null it gets the softmax itself,
         /// `[n_heads][n_tokens][probabilities_stride]`, keys seen only: the rest of a row is left as it is.
         ///
         /// Launch: grid (n_heads, n_tokens), block ([`BLOCK`]).
         ///
         /// # Safety
-        /// - `q` and `out` are `[n_tokens][n_heads][HEAD_DIM]`, 16-byte aligned; `positions` is `[n_tokens]`, below
-        ///   `n_context`; `keys` and `values` are a layer's caches of this type (`cache.rs`), 16-byte aligned, written up to
-        ///   each position; `n_heads` is a multiple of `n_kv_heads`;
+        /// - `q` and `out` are `[n_tokens][n_heads][head_dim]`, 16-byte aligned; `head_dim` is a multiple of 4, in Q8_0 of 32,
+        ///   and at most [`MAX_HEAD_DIM`]; `sinks` is null or `[n_heads]`; `n_heads` is a multiple of `n_kv_heads`;
         ///   `window ≥ 1`.
+        /// - `keys` and `values` are a layer's caches of this type (`cache.rs`), 16-byte aligned, with the positions that a
+        ///   query sees in their rows. Where all positions are below `n_context` no row is used twice. Else the cache is a
+        ///   ring: `n_context ≥ window`, and as a chunk of tokens is stored before it attends, `n_context ≥ window + n_tokens
+        ///   − 1`, for the chunk's last tokens take rows that its first ones still see otherwise.
         /// - `probabilities` is null or holds `n_heads · n_tokens · probabilities_stride` values, the stride above
         ///   every position.
         #[kernel]
@@ -241,42 +295,42 @@ macro_rules! variants {
             keys: *const $element,
             values: *const $element,
             positions: *const u32,
+            sinks: *const f32,
             out: *mut f32,
             probabilities: *mut f32,
             scale: f32,
+            soft_cap: f32,
             n_kv_heads: u32,
+            head_dim: u32,
             n_context: u32,
             window: u32,
             probabilities_stride: u32,
         ) {
             unsafe {
-                attention::<$element, $head_dim>(
-                    q, keys, values, positions, out, probabilities, scale, n_kv_heads, n_context, window,
+                attention_of_heads(Operands {
+                    q,
+                    keys,
+                    values,
+                    positions,
+                    sinks,
+                    out,
+                    probabilities,
+                    scale,
+                    soft_cap,
+                    n_kv_heads,
+                    head_dim,
+                    n_context,
+                    window,
                     probabilities_stride,
-                )
+                })
             }
         }
     )*};
 }
 
 variants! {
-    attention_f32_64: f32, 64;
-    attention_f32_80: f32, 80;
-    attention_f32_96: f32, 96;
-    attention_f32_128: f32, 128;
-    attention_f32_256: f32, 256;
-    attention_f16_64: F16, 64;
-    attention_f16_80: F16, 80;
-    attention_f16_96: F16, 96;
-    attention_f16_128: F16, 128;
-    attention_f16_256: F16, 256;
-    attention_bf16_64: BF16, 64;
-    attention_bf16_80: BF16, 80;
-    attention_bf16_96: BF16, 96;
-    attention_bf16_128: BF16, 128;
-    attention_bf16_256: BF16, 256;
-    attention_q8_0_64: i8, 64;
-    attention_q8_0_96: i8, 96;
-    attention_q8_0_128: i8, 128;
-    attention_q8_0_256: i8, 256;
+    attention_f32: f32;
+    attention_f16: F16;
+    attention_bf16: BF16;
+    attention_q8_0: i8;
 }

@@ -1,7 +1,8 @@
 //! The KV cache's layout, and writing keys and values into it.
 //!
 //! A layer's cache is `[n_kv_heads][n_context][head_dim]`: one head's keys are contiguous over positions, which is how
-//! attention reads them. In Q8_0 (8-bit integers with an f16 scale for each 32 of a row) the integers have that layout and
+//! attention reads them. Position p is in row `p % n_context`: a layer whose queries see a window of the last w positions
+//! needs no more rows than w and those of a chunk that is stored before it attends, and then is a ring. In Q8_0 (8-bit integers with an f16 scale for each 32 of a row) the integers have that layout and
 //! the scales follow after all of them, `[n_kv_heads][n_context][head_dim / 32]`, so that both are aligned.
 //!
 //! Q8_0 has steps of 1/127 of a block's largest value, and keys have a few very large ones (the bias of Qwen2's keys reaches
@@ -9,7 +10,7 @@
 //! which spreads every value over the block. The transform is orthogonal and its own inverse: turning the query alike keeps
 //! the scores, and turning the output once more takes it off the values.
 
-use cuda_std::{BF16, F16, float, kernel, memory::Vector16, thread, types::Element, warp};
+use cuda_std::{BF16, F16, float, grid, kernel, memory::Vector16, thread, types::Element, warp};
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 128;
@@ -23,7 +24,7 @@ pub(crate) const Q8_BLOCK: usize = 32;
 /// A place in a layer's cache.
 #[derive(Clone, Copy)]
 pub struct Place {
-    /// `kv_head · n_context + position`.
+    /// `kv_head · n_context + position % n_context`.
     pub row: usize,
     /// The element within the row.
     pub element: usize,
@@ -35,11 +36,20 @@ pub struct Place {
 
 /// A type that keys and values are kept in.
 pub trait CacheElement: Copy {
+    /// A row is a multiple of so many elements.
+    const MULTIPLE: usize;
+
     /// Eight elements from a multiple of eight.
     ///
     /// # Safety
     /// - The place is within the cache and written; the cache is 16-byte aligned.
     unsafe fn load_eight(cache: *const Self, place: Place) -> [f32; GROUP];
+
+    /// The same for rows that may be a multiple of four and not of eight: at a row's end the last four are 0.
+    ///
+    /// # Safety
+    /// - As for [`CacheElement::load_eight`].
+    unsafe fn load_fours(cache: *const Self, place: Place) -> [f32; GROUP];
 
     /// Turns eight neighbouring elements as those in the cache are turned; the same again turns them back. In Q8_0
     /// collective over four neighbouring lanes, which have the 32 elements of a scale.
@@ -55,6 +65,13 @@ pub trait CacheElement: Copy {
 macro_rules! floats {
     ($($element:ty)*) => {$(
         impl CacheElement for $element {
+            const MULTIPLE: usize = 4;
+
+            #[inline(always)]
+            unsafe fn load_fours(cache: *const Self, place: Place) -> [f32; GROUP] {
+                unsafe { load_fours(cache.add(place.row * place.head_dim), place.element, place.head_dim) }
+            }
+
             #[inline(always)]
             unsafe fn load_eight(cache: *const Self, place: Place) -> [f32; GROUP] {
                 unsafe { load_eight(cache.add(place.row * place.head_dim + place.element)) }
@@ -91,6 +108,34 @@ pub unsafe fn load_eight<T: Element>(address: *const T) -> [f32; GROUP] {
             index += 1;
         }
         first += T::PER_VECTOR;
+    }
+    values
+}
+
+/// Elements `element` to `element + 7` of a row, those from its end on 0.
+///
+/// # Safety
+/// - `row` leads to `head_dim` elements, aligned to four of them; `element` and `head_dim` are multiples of four, the first
+///   below the second.
+#[inline(always)]
+pub(crate) unsafe fn load_fours<T: Element>(row: *const T, element: usize, head_dim: usize) -> [f32; GROUP] {
+    let four = |element: usize| {
+        let address = row.wrapping_add(element);
+        if T::PER_VECTOR == 4 {
+            let Vector16(vector) = unsafe { *address.cast::<Vector16>() };
+            vector
+        } else {
+            let words = unsafe { *address.cast::<u64>() };
+            [words as u32, (words >> 32) as u32, 0, 0]
+        }
+    };
+    let low = four(element);
+    let high = if element + 4 < head_dim { four(element + 4) } else { [0; 4] };
+    let (mut values, mut index) = ([0.0; GROUP], 0);
+    while index < 4 {
+        values[index] = T::of_vector(low, index);
+        values[index + 4] = T::of_vector(high, index);
+        index += 1;
     }
     values
 }
@@ -134,6 +179,14 @@ pub(crate) fn q8_scale(largest: f32) -> (F16, f32) {
 }
 
 impl CacheElement for i8 {
+    const MULTIPLE: usize = Q8_BLOCK;
+
+    #[inline(always)]
+    unsafe fn load_fours(cache: *const Self, place: Place) -> [f32; GROUP] {
+        // Rows are multiples of 32.
+        unsafe { Self::load_eight(cache, place) }
+    }
+
     #[inline(always)]
     unsafe fn load_eight(cache: *const Self, place: Place) -> [f32; GROUP] {
         let scale = unsafe { (*scale_of(cache, place)).to_f32() };
@@ -195,12 +248,15 @@ unsafe fn store<T: CacheElement>(
     head_dim: u32,
     n_context: u32,
 ) {
+    grid::launch_dependents_and_wait();
     let (head, token) = (thread::block_idx_x() as usize, thread::block_idx_y() as usize);
     let n_kv_heads = thread::grid_dim_x() as usize;
+    // SAFETY: by the launch contract; said here so that the division is not guarded by a panic.
+    unsafe { core::hint::assert_unchecked(n_context > 0) }
+    let in_head = unsafe { *positions.add(token) % n_context } as usize;
     let (head_dim, n_context) = (head_dim as usize, n_context as usize);
-    let position = unsafe { *positions.add(token) } as usize;
     let source = unsafe { x.add((token * n_kv_heads + head) * head_dim) };
-    let (row, n_rows) = (head * n_context + position, n_kv_heads * n_context);
+    let (row, n_rows) = (head * n_context + in_head, n_kv_heads * n_context);
     let mut element = thread::thread_idx_x() as usize;
     while element < head_dim {
         unsafe { T::store(cache, Place { row, element, n_rows, head_dim }, *source.add(element) * factor) }
@@ -210,12 +266,12 @@ unsafe fn store<T: CacheElement>(
 
 macro_rules! cache_store {
     ($($name:ident: $element:ty;)*) => {$(
-        /// cache[head][positions[token]][..] = factor · x[token][head][..], rounded to nearest.
+        /// cache[head][positions[token] % n_context][..] = factor · x[token][head][..], rounded to nearest.
         ///
         /// Launch: grid (n_kv_heads, n_tokens), block ([`BLOCK`]).
         ///
         /// # Safety
-        /// - `x` is `[n_tokens][n_kv_heads][head_dim]`, `positions` is `[n_tokens]`, all different and below `n_context`,
+        /// - `x` is `[n_tokens][n_kv_heads][head_dim]`, `positions` is `[n_tokens]`, no two in the same row; `n_context ≥ 1`;
         ///   `cache` is a layer's cache of this type; in Q8_0, `head_dim` is a multiple of 32.
         #[kernel]
         pub unsafe fn $name(

@@ -1,38 +1,50 @@
 //! Mixtures of experts (Shazeer et al., 2017; Jiang et al., 2024): which experts a token uses, and adding up what they made.
 //!
-//! The router's logits become probabilities by a softmax over all experts; a token uses the few with the largest, each
-//! weighted by its probability, divided by their sum where the model says so.
+//! The router's logits become scores, by a softmax over all experts or each by its own sigmoid; a token uses the few with the
+//! largest, each weighted by its score, divided by their sum where the model says so. (A softmax over those used alone is the
+//! softmax over all, divided so: what they have in common cancels.) Some models choose by the score plus a bias that was
+//! learned to spread the tokens over the experts, and weight by the score without it.
 
 use cuda_std::{float, grid, kernel, thread, warp};
+
+use crate::glu::sigmoid;
 
 /// The number of threads of `experts_route`'s block: a warp.
 pub const ROUTE_BLOCK: u32 = 32;
 
-/// The number of threads of `experts_combine`'s block.
+/// The number of threads of the other kernels' blocks.
 pub const COMBINE_BLOCK: u32 = 256;
 
-/// Whether candidate `a` (logit, expert) is chosen before `b`: a larger logit, or an equal one of a lower expert.
+/// The least that the scores of those used are divided by: llama.cpp's, the smallest normal f16.
+pub const LEAST_SUM: f32 = 6.103_515_6e-5;
+
+/// Whether candidate `a` (rank, expert) is chosen before `b`: a larger rank, or an equal one of a lower expert.
 #[inline(always)]
 fn before(a: (f32, u32), b: (f32, u32)) -> bool {
     a.0 > b.0 || (a.0 == b.0 && a.1 < b.1)
 }
 
-/// experts[token][slot], weights[token][slot]: the `n_used` experts with the largest logits, the largest first, and their
-/// softmax probabilities over all experts, divided by the sum of those used where `normalise` is not 0, times `scale`.
+/// experts[token][slot], weights[token][slot]: the `n_used` experts with the largest scores plus `bias`, the largest first, and
+/// their scores without it, divided by the sum of those used where `normalise` is not 0 (by [`LEAST_SUM`] at least), times
+/// `scale`, times the expert's element of `expert_scales`. A score is σ(logit) where `sigmoids` is not 0, else the softmax over
+/// all experts. Without a bias the logits themselves are compared, which are in the same order.
 ///
 /// A warp takes a token. The next expert is the best of those that come after the last chosen, so nothing is stored.
 /// Launch: grid (n_tokens), block ([`ROUTE_BLOCK`]).
 ///
 /// # Safety
-/// - `logits` is `[n_tokens][n_experts]` without NaN; `experts` and `weights` are `[n_tokens][n_used]`;
-///   `1 ≤ n_used ≤ n_experts`.
+/// - `logits` is `[n_tokens][n_experts]` without NaN; `bias` and `expert_scales` are each null or `[n_experts]`; `experts` and
+///   `weights` are `[n_tokens][n_used]`; `1 ≤ n_used ≤ n_experts`.
 #[kernel]
 pub unsafe fn experts_route(
     logits: *const f32,
+    bias: *const f32,
+    expert_scales: *const f32,
     experts: *mut u32,
     weights: *mut f32,
     n_experts: u32,
     n_used: u32,
+    sigmoids: u32,
     normalise: u32,
     scale: f32,
 ) {
@@ -54,6 +66,11 @@ pub unsafe fn experts_route(
     let mut sum = 0.0;
     each(&mut |expert| sum += float::exp(logit(expert) - largest));
     let sum = warp::sum(sum);
+    let score = |logit: f32| if sigmoids != 0 { sigmoid(logit) } else { float::exp(logit - largest) / sum };
+    let rank = |expert: u32| {
+        let logit = logit(expert);
+        if bias.is_null() { logit } else { score(logit) + unsafe { *bias.add(expert as usize) } }
+    };
 
     // The chosen are visited twice, the same way: once for their sum, once to write them.
     let mut used_sum = 0.0;
@@ -64,7 +81,7 @@ pub unsafe fn experts_route(
         while slot < n_used {
             let mut best = (f32::NEG_INFINITY, u32::MAX);
             each(&mut |expert| {
-                let candidate = (logit(expert), expert);
+                let candidate = (rank(expert), expert);
                 if (slot == 0 || before(last, candidate)) && before(candidate, best) {
                     best = candidate;
                 }
@@ -77,21 +94,43 @@ pub unsafe fn experts_route(
                 }
                 distance /= 2;
             }
-            let probability = float::exp(best.0 - largest) / sum;
+            let score = score(if bias.is_null() { best.0 } else { logit(best.1) });
             if pass == 0 {
-                used_sum += probability;
+                used_sum += score;
             } else if lane == 0 {
                 let place = token * n_used as usize + slot as usize;
-                let share = if normalise != 0 { probability / used_sum } else { probability };
+                let share = if normalise != 0 { score / float::max(used_sum, LEAST_SUM) } else { score };
+                let of_expert =
+                    if expert_scales.is_null() { 1.0 } else { unsafe { *expert_scales.add(best.1 as usize) } };
                 unsafe {
                     *experts.add(place) = best.1;
-                    *weights.add(place) = share * scale;
+                    *weights.add(place) = share * scale * of_expert;
                 }
             }
             last = best;
             slot += 1;
         }
         pass += 1;
+    }
+}
+
+/// out[pair][i] += bias[experts[pair]][i]: what each expert adds to its product, for all pairs of a token and an expert of its.
+///
+/// One thread an element. Launch: grid (⌈n ÷ COMBINE_BLOCK⌉, n_pairs), block ([`COMBINE_BLOCK`]).
+///
+/// # Safety
+/// - `experts` is `[n_pairs]`, each below n_experts, `bias` is `[n_experts][n]`, `out` is `[n_pairs][n]`.
+#[kernel]
+pub unsafe fn experts_bias(experts: *const u32, bias: *const f32, out: *mut f32, n: u32) {
+    grid::launch_dependents_and_wait();
+    let column = thread::index_1d() as usize;
+    if column >= n as usize {
+        return;
+    }
+    let (pair, n) = (thread::block_idx_y() as usize, n as usize);
+    unsafe {
+        let expert = *experts.add(pair) as usize;
+        *out.add(pair * n + column) += *bias.add(expert * n + column);
     }
 }
 

@@ -16,10 +16,14 @@ pub mod attention_decode;
 pub mod bandwidth;
 pub mod blocks;
 pub mod cache;
+pub mod delta_net;
+pub mod elementwise;
 pub mod embedding;
 pub mod experts;
 pub mod flash;
 pub mod gemv;
+pub mod glu;
+pub mod layer_norm;
 pub mod matmul;
 pub mod noise;
 pub mod qkv;
@@ -27,7 +31,6 @@ pub mod range;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;
-pub mod swiglu;
 pub mod top_k;
 
 /// Every kernel, for the build to check against the PTX and for tests to count.
@@ -41,35 +44,31 @@ pub fn all() -> impl Iterator<Item = cuda_std::KernelInfo> {
 #[cfg(not(target_arch = "nvptx64"))]
 const KERNELS: &[cuda_std::KernelInfo] = &[
     argmax::argmax.info(),
-    attention::attention_f32_64.info(),
-    attention::attention_f32_80.info(),
-    attention::attention_f32_96.info(),
-    attention::attention_f32_128.info(),
-    attention::attention_f32_256.info(),
-    attention::attention_f16_64.info(),
-    attention::attention_f16_80.info(),
-    attention::attention_f16_96.info(),
-    attention::attention_f16_128.info(),
-    attention::attention_f16_256.info(),
-    attention::attention_bf16_64.info(),
-    attention::attention_bf16_80.info(),
-    attention::attention_bf16_96.info(),
-    attention::attention_bf16_128.info(),
-    attention::attention_bf16_256.info(),
-    attention::attention_q8_0_64.info(),
-    attention::attention_q8_0_96.info(),
-    attention::attention_q8_0_128.info(),
-    attention::attention_q8_0_256.info(),
+    attention::attention_f32.info(),
+    attention::attention_f16.info(),
+    attention::attention_bf16.info(),
+    attention::attention_q8_0.info(),
     bandwidth::bandwidth_read.info(),
     bandwidth::bandwidth_copy.info(),
     cache::cache_store_f32.info(),
     cache::cache_store_f16.info(),
     cache::cache_store_bf16.info(),
     cache::cache_store_q8_0.info(),
+    delta_net::delta_net_convolve.info(),
+    delta_net::delta_net_normalise.info(),
+    delta_net::delta_net_gates.info(),
+    delta_net::delta_net.info(),
+    delta_net::delta_net_gate.info(),
+    elementwise::elementwise_scale.info(),
+    elementwise::elementwise_add_scaled.info(),
+    elementwise::elementwise_soft_cap.info(),
+    elementwise::elementwise_multiply_sigmoid.info(),
+    elementwise::elementwise_take_columns.info(),
     embedding::embedding_f32.info(),
     embedding::embedding_f16.info(),
     embedding::embedding_bf16.info(),
     experts::experts_route.info(),
+    experts::experts_bias.info(),
     experts::experts_combine.info(),
     flash::flash_f16_64.info(),
     flash::flash_f16_64_wide.info(),
@@ -85,6 +84,9 @@ const KERNELS: &[cuda_std::KernelInfo] = &[
     gemv::gemv_f32.info(),
     gemv::gemv_f16.info(),
     gemv::gemv_bf16.info(),
+    glu::glu.info(),
+    glu::glu_f16.info(),
+    layer_norm::layer_norm.info(),
     matmul::matmul_input_f16.info(),
     matmul::matmul_input_bf16.info(),
     matmul::matmul_epilogue.info(),
@@ -106,7 +108,5 @@ const KERNELS: &[cuda_std::KernelInfo] = &[
     rmsnorm::rmsnorm_f16.info(),
     rope::rope_halves.info(),
     rope::rope_neighbours.info(),
-    swiglu::swiglu.info(),
-    swiglu::swiglu_f16.info(),
     top_k::top_k.info(),
 ];

@@ -1,4 +1,4 @@
-//! RMSNorm (Zhang and Sennrich, 2019): y = x / √(mean(x²) + ε) · weight.
+//! RMSNorm (Zhang and Sennrich, 2019): y = x / √(mean(x²) + ε) · weight, in some places without weights.
 
 use cuda_std::{F16, float, grid, kernel, memory::Vector16, mma::Operand, thread};
 
@@ -7,15 +7,16 @@ use crate::reduce::block_sum;
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
 
-/// out[row][i] = x[row][i] / √(mean(x[row]²) + epsilon) · weight[i]. `out` may be `x`.
+/// out[row][i] = x[row][i] / √(mean(x[row]²) + epsilon) · weight[i]; without the weight where it is null. `out` may be `x`.
 ///
 /// One block a row; its threads stride over the row twice, the second time from the cache.
 /// Launch: grid (rows), block ([`BLOCK`]).
 ///
 /// # Safety
-/// - `x` and `out` are `[rows][n]`, `weight` is `[n]`, `n ≥ 1`.
+/// - `x` and `out` are `[rows][n]`, `weight` is null or `[n]`, `n ≥ 1`.
 #[kernel]
 pub unsafe fn rmsnorm(x: *const f32, weight: *const f32, out: *mut f32, n: u32, epsilon: f32) {
+    grid::launch_dependents_and_wait();
     let row = thread::block_idx_x() as usize * n as usize;
     let first = thread::thread_idx_x() as usize;
     let stride = thread::block_dim_x() as usize;
@@ -30,7 +31,8 @@ pub unsafe fn rmsnorm(x: *const f32, weight: *const f32, out: *mut f32, n: u32, 
     let scale = float::reciprocal(float::sqrt(mean + epsilon));
     index = first;
     while index < n as usize {
-        unsafe { *out.add(row + index) = *x.add(row + index) * scale * *weight.add(index) }
+        let weight = if weight.is_null() { 1.0 } else { unsafe { *weight.add(index) } };
+        unsafe { *out.add(row + index) = *x.add(row + index) * scale * weight }
         index += stride;
     }
 }

@@ -222,7 +222,7 @@ fn count_token(gguf: &Gguf, depth: usize) -> Measured {
     let options = EngineOptions { n_context: Some(depth + 2), n_batch: 1, ..EngineOptions::default() };
     let mut engine = Engine::load(Gpu::open(DeviceChoice::Soft).unwrap(), gguf, options, &mut |_, _| {}).unwrap();
     // What is in the cache does not change what is counted.
-    let cache = vec![0; depth * engine.cache_bytes_per_token()];
+    let cache = vec![0; engine.saved_bytes(depth)];
     engine.restore_cache(&cache, depth, depth).unwrap();
     measure_from(&mut engine, gguf, Test { work: Work::Generate(1), depth }, 1).unwrap()
 }

@@ -8,7 +8,7 @@ use ferrowarp::{
     forward::{Engine, EngineOptions, Logits},
     gguf::{Gguf, Value},
     gpu::{Activations, Gpu, kernels::CacheType},
-    model::{Config, ModelWeights},
+    model::Model,
     reference::Reference,
     trace::{Recorder, Trace},
 };
@@ -54,8 +54,8 @@ fn device_trace(model: &TinyModel, ids: &[u32], step: usize) -> Trace {
 /// The same on the CPU.
 fn reference_trace(model: &TinyModel, ids: &[u32], step: usize) -> Trace {
     let gguf = open(model);
-    let config = Config::from_gguf(&gguf).unwrap();
-    let mut reference = Reference::new(&config, ModelWeights::new(&gguf, &config).unwrap());
+    let model = Model::open(&gguf).unwrap();
+    let mut reference = Reference::new(&model);
     let mut trace = Trace::new();
     for chunk in ids.chunks(step) {
         let mut sink = |name: &str, shape: &[usize], data: &[f32]| trace.append(name, shape, data);

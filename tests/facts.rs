@@ -8,10 +8,13 @@ mod support;
 
 use driver::{DeviceChoice, calls};
 use ferrowarp::{
-    forward::{Engine, EngineOptions, FeedForward, Logits},
+    forward::{Engine, EngineOptions, Logits},
     gguf::{Gguf, TensorType},
     gpu::{Activations, Gpu, Weights, arrange, kernels::CacheType},
-    model::{Config, ModelWeights, WeightView},
+    model::{
+        Model,
+        figure::{Stack, TensorId, VectorId},
+    },
     reference::Reference,
     trace::{Recorder, Trace, relative_error},
 };
@@ -160,15 +163,19 @@ fn on_device(engine: &Engine, weights: &Weights) -> Vec<Vec<u8>> {
     weights.rows_of_parts().map(|rows| engine.gpu().read(&rows.part()).unwrap()).collect()
 }
 
-/// The same from the file: matrices one above the other, neighbours of one type together, their fields apart.
-fn of_file(weights: &Weights, views: &[&WeightView]) -> Vec<Vec<u8>> {
-    assert_eq!(weights.n_out, views.iter().map(|view| view.rows).sum::<usize>());
+/// The same from the file: pieces one above the other, neighbours of one type together, their fields apart.
+fn of_file(model: &Model, stack: &Stack) -> Vec<Vec<u8>> {
     let mut parts: Vec<(TensorType, Vec<u8>)> = Vec::new();
-    for view in views {
-        assert_eq!(weights.n_in, view.cols, "{}", view.name);
+    for piece in &stack.pieces {
+        let view = model.view(piece.tensor);
+        let of_matrix = |matrix: usize| {
+            let view = view.matrix(matrix);
+            (0..piece.n_rows()).flat_map(move |row| view.row(piece.row(row)).to_vec())
+        };
+        let bytes = (0..stack.n_matrices).flat_map(of_matrix);
         match parts.last_mut() {
-            Some((tensor_type, bytes)) if *tensor_type == view.tensor_type => bytes.extend_from_slice(view.data),
-            _ => parts.push((view.tensor_type, view.data.to_vec())),
+            Some((tensor_type, all)) if *tensor_type == view.tensor_type => all.extend(bytes),
+            _ => parts.push((view.tensor_type, bytes.collect())),
         }
     }
     parts.iter().map(|(tensor_type, bytes)| arrange(*tensor_type, bytes)).collect()
@@ -178,31 +185,23 @@ fn of_file(weights: &Weights, views: &[&WeightView]) -> Vec<Vec<u8>> {
 fn weights_on_the_device_are_the_files_bytes() {
     for golden in goldens() {
         let gguf = Gguf::open(&golden.model).unwrap();
-        let config = Config::from_gguf(&gguf).unwrap();
+        let model = Model::open(&gguf).unwrap();
         let engine = engine(&gguf, CacheType::F16);
-        let views = ModelWeights::new(&gguf, &config).unwrap();
-        for (layer, view) in engine.weights().layers.iter().zip(&views.layers) {
-            let mut stacks = vec![
-                (&layer.attn_qkv, vec![&view.attn_q, &view.attn_k, &view.attn_v]),
-                (&layer.attn_output, vec![&view.attn_output]),
-            ];
-            stacks.extend(match &layer.ffn {
-                FeedForward::Dense { gate_up, down } => {
-                    vec![(gate_up, vec![&view.ffn_gate, &view.ffn_up]), (down, vec![&view.ffn_down])]
-                }
-                FeedForward::Mixture { router, gate_up, down } => vec![
-                    (router, vec![view.ffn_gate_inp.as_ref().expect("a router")]),
-                    (gate_up, vec![&view.ffn_gate, &view.ffn_up]),
-                    (down, vec![&view.ffn_down]),
-                ],
-            });
-            for (device, views) in stacks {
-                assert_eq!(on_device(&engine, device), of_file(device, &views), "{} {}", golden.name, views[0].name);
-            }
+        for (stack, device) in model.figure.stacks.iter().zip(engine.weights().stacks()) {
+            let name = model.view(stack.pieces[0].tensor).name;
+            assert_eq!((device.n_out, device.n_in), (stack.n_out, stack.n_in), "{} {name}", golden.name);
+            assert_eq!(on_device(&engine, device), of_file(&model, stack), "{} {name}", golden.name);
         }
-        // Tied or not, the head is what the file says it is.
-        let head = &engine.weights().output;
-        assert_eq!(on_device(&engine, head), of_file(head, &[&views.output]), "{}", golden.name);
+        for (index, vector) in model.figure.vectors.iter().enumerate() {
+            let of_piece = |(len, tensor): &(usize, Option<TensorId>)| match tensor {
+                Some(tensor) => model.view(*tensor).data.to_vec(),
+                None => vec![0; 4 * len],
+            };
+            let want: Vec<u8> = vector.pieces.iter().flat_map(of_piece).collect();
+            let device = engine.weights().vector(VectorId(index));
+            let got = engine.gpu().read(&device.cast::<u8>()).unwrap();
+            assert_eq!(got, want, "{} vector {index}", golden.name);
+        }
     }
 }
 
@@ -222,7 +221,7 @@ fn activations_beyond_f16_stay_finite_and_right_in_prefill() {
         }
     });
     assert_eq!(gguf.tensor("blk.0.ffn_up.weight").unwrap().tensor_type, TensorType::F16);
-    let config = Config::from_gguf(&gguf).unwrap();
+    let model = Model::open(&gguf).unwrap();
     let ids = &prompt(&golden, "short").ids;
     let mut largest = 0f32;
     let mut sink = |name: &str, _: &[usize], data: &[f32]| {
@@ -230,7 +229,7 @@ fn activations_beyond_f16_stay_finite_and_right_in_prefill() {
             largest = data.iter().fold(largest, |largest, value| largest.max(value.abs()));
         }
     };
-    let mut reference = Reference::new(&config, ModelWeights::new(&gguf, &config).unwrap());
+    let mut reference = Reference::new(&model);
     let want = reference.forward(ids, &mut Recorder::new(&mut sink)).unwrap();
     assert!(largest > 65504.0, "the activations reach {largest} only: the test tests nothing");
 

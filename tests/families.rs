@@ -3,7 +3,7 @@
 mod support;
 
 use ferrowarp::gguf::{Gguf, Value};
-use ferrowarp::model::{Config, ModelWeights, RopePairing, RopeScaling};
+use ferrowarp::model::{Config, Model, RopePairing, RopeScaling};
 use ferrowarp::reference::Reference;
 use ferrowarp::trace::{Recorder, Trace};
 use support::tiny::{Shape, TinyModel};
@@ -11,11 +11,10 @@ use support::tiny::{Shape, TinyModel};
 /// Every tensor of a pass over `ids`.
 fn trace(model: &TinyModel, ids: &[u32]) -> Trace {
     let gguf = Gguf::from_bytes(model.bytes(), "tiny.gguf").unwrap();
-    let config = Config::from_gguf(&gguf).unwrap_or_else(|e| panic!("{e}"));
-    let weights = ModelWeights::new(&gguf, &config).unwrap();
+    let model = Model::open(&gguf).unwrap_or_else(|e| panic!("{e}"));
     let mut trace = Trace::new();
     let mut sink = |name: &str, shape: &[usize], data: &[f32]| trace.append(name, shape, data);
-    Reference::new(&config, weights).forward(ids, &mut Recorder::new(&mut sink)).unwrap();
+    Reference::new(&model).forward(ids, &mut Recorder::new(&mut sink)).unwrap();
     trace
 }
 
@@ -91,7 +90,7 @@ fn linear_scaling_divides_every_angle() {
     let unscaled = trace(&model, &[3; 9]);
     model.set("rope.scaling.type", Value::String("linear".into()));
     model.set("rope.scaling.factor", Value::F32(4.0));
-    let table = config(&model).rope.table();
+    let table = config(&model).rope.table(64);
     assert_eq!((table.frequencies.as_slice(), table.magnitude), ([0.25, 0.0025].as_slice(), 1.0));
 
     let scaled = trace(&model, &[3; 9]);
@@ -122,7 +121,7 @@ fn yarn_interpolates_slow_pairs() {
     model.set("rope.scaling.original_context_length", Value::U32(64));
     let config = config(&model);
     assert_eq!((config.rope.pairing, config.rope.n_rot), (RopePairing::Halves, 8));
-    let table = config.rope.table();
+    let table = config.rope.table(64);
     let want = [1.0, 0.5 * 0.1 + 0.5 * 0.025, 0.01 / 4.0, 0.001 / 4.0];
     for (got, want) in table.frequencies.iter().zip(want) {
         assert!((got - want).abs() < 1e-12, "{:?}, expected {want:?}", table.frequencies);

@@ -7,10 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use driver::DeviceChoice;
 use ferrowarp::{
-    forward::{Engine, EngineOptions, FeedForward},
+    forward::{Engine, EngineOptions},
     gguf::{Gguf, TensorInfo, Value, Writer},
     gpu::{Gpu, arrange, kernels::CacheType},
-    model::{Config, ModelWeights, WeightView},
+    model::{Model, WeightView, figure::Op},
     synth::{FileType, Shape, Synth, create},
 };
 use support::fixtures::own;
@@ -74,19 +74,26 @@ fn loading_a_large_file_takes_little_of_the_host() {
     assert!(peak < 64 << 20, "{peak} bytes of the host");
 
     // Tensors longer than the ring, and those that share a slot, are the file's bytes.
-    let config = Config::from_gguf(&gguf).unwrap();
-    let views = ModelWeights::new(&gguf, &config).unwrap();
-    let weights = engine.weights();
+    let model = Model::open(&gguf).unwrap();
+    let (weights, figure) = (engine.weights(), &model.figure);
     let read = |buffer| engine.gpu().read(buffer).unwrap();
     let arranged = |view: &WeightView| arrange(view.tensor_type, view.data);
-    assert!(views.token_embd.data.len() > 64 << 20);
-    assert!(read(&weights.token_embd.data) == arranged(&views.token_embd));
-    for (device, view) in weights.layers.iter().zip(&views.layers) {
-        let FeedForward::Dense { down, .. } = &device.ffn else { panic!("a mixture") };
-        assert!(read(&down.data) == arranged(&view.ffn_down));
-        let heads = view.attn_q.rows..view.attn_q.rows + view.attn_k.rows;
-        let bias = engine.gpu().read(&device.attn_qkv_bias.as_ref().unwrap().slice(heads)).unwrap();
-        assert_eq!(bytemuck::cast_slice::<f32, u8>(&bias), view.attn_k_bias.unwrap().data);
+    let embedding = "token_embd.weight";
+    assert!(model.named(embedding).data.len() > 64 << 20);
+    assert!(read(&weights.named(figure, embedding).data) == arranged(&model.named(embedding)));
+    for layer in 0..figure.layers.len() {
+        let down = format!("blk.{layer}.ffn_down.weight");
+        assert!(read(&weights.named(figure, &down).data) == arranged(&model.named(&down)));
+    }
+    for node in &figure.nodes {
+        let Op::Bias { bias, .. } = &node.op else { continue };
+        let span = engine.gpu().read(&weights.span(bias)).unwrap();
+        let piece = figure.vector(bias.vector).pieces.iter().scan(0, |start, (len, tensor)| {
+            *start += len;
+            Some((*start - len, tensor.unwrap()))
+        });
+        let (_, tensor) = piece.into_iter().find(|(start, _)| *start == bias.range.start).unwrap();
+        assert_eq!(bytemuck::cast_slice::<f32, u8>(&span), model.view(tensor).data);
     }
 }
 

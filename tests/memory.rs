@@ -10,7 +10,7 @@ use ferrowarp::{
     forward::{Engine, EngineError, EngineOptions, MemoryPlan},
     gguf::Gguf,
     gpu::{Gpu, kernels::CacheType},
-    model::Config,
+    model::Model,
     synth::{FileType, Shape, Synth},
 };
 use support::fixtures::{goldens, own};
@@ -27,7 +27,7 @@ fn gpu() -> Gpu {
 }
 
 fn plan(gguf: &Gguf, options: &EngineOptions) -> MemoryPlan {
-    MemoryPlan::new(gguf, &Config::from_gguf(gguf).unwrap(), options).unwrap()
+    MemoryPlan::new(gguf, &Model::open(gguf).unwrap(), options).unwrap()
 }
 
 /// Loads the model and gives what the device then holds more than before, and the engine's plan.
@@ -64,14 +64,14 @@ fn the_plan_is_what_the_device_gives_away() {
             assert_eq!(of_engine.total, held, "{}", gguf.name());
             // No second copy of the model: beside cache and scratch the device holds the file.
             let file: u64 = gguf.tensors().map(|tensor| tensor.bytes).sum();
-            let rest = held - planned.cache - planned.scratch.total();
+            let rest = held - planned.cache - planned.scratch_bytes();
             assert!(
                 rest as f64 <= file as f64 * 1.05,
                 "{}: {rest} bytes of weights on the device, {file} in the file",
                 gguf.name()
             );
             assert_eq!(rest, planned.weights);
-            let unpacks = planned.scratch.unpacked_matrix > 0;
+            let unpacks = planned.scratch["unpacked weights"] > 0;
             assert!(!unpacks || options.n_batch > 1, "one token at a time is multiplied packed");
         }
     }
@@ -153,11 +153,11 @@ fn a_model_that_is_too_large_is_refused_with_what_would_fit() {
 #[test]
 fn the_nvidia_driver_needs_room_for_its_pages_and_cublas() {
     let gguf = Gguf::open(&own("qwen2-tiny-q4_k_m").model).unwrap();
-    let config = Config::from_gguf(&gguf).unwrap();
+    let model = Model::open(&gguf).unwrap();
     let options = EngineOptions::default();
     let mut plan = plan(&gguf, &options);
-    let mut fits = |backend, free| plan.expect_room(&gguf, &config, &options, backend, free).is_ok();
-    let total = MemoryPlan::new(&gguf, &config, &options).unwrap().total;
+    let mut fits = |backend, free| plan.expect_room(&gguf, &model, &options, backend, free).is_ok();
+    let total = MemoryPlan::new(&gguf, &model, &options).unwrap().total;
     assert!(fits(Backend::Soft, total));
     assert!(!fits(Backend::Cuda, total + (64 << 20)));
     // Each of its allocations grows by less than a page.
@@ -191,7 +191,7 @@ fn inspect_shows_the_plan() {
     assert_eq!(memory["total"], planned.total);
     assert_eq!(memory["cache"], planned.cache);
     assert_eq!(memory["weights"], planned.weights);
-    assert_eq!(memory["scratch"]["experts"], planned.scratch.experts);
+    assert_eq!(memory["scratch"]["activations"], planned.scratch["activations"]);
     assert_eq!(memory["cache_type"], "q8_0");
     assert_eq!(memory["free"], 8u64 << 30);
     assert_eq!(json["memory_problem"], serde_json::Value::Null);
@@ -204,7 +204,7 @@ fn inspect_shows_the_plan() {
     };
     assert!(line("KV cache").ends_with("1000 positions, q8_0"), "{stdout}");
     assert!(line("free").ends_with("8.00 GiB"), "{stdout}");
-    for name in ["weights", "activations", "experts", "unpacked weights", "in all"] {
+    for name in ["weights", "activations", "logits", "unpacked weights", "in all"] {
         line(name);
     }
 

@@ -97,12 +97,14 @@ fn weights_and_caches_are_read_wide() {
             assert!(count(&body, "ld.shared.v4.b32") >= 1, "{name}: activations");
         }
         if kernel.starts_with("attention_q8_0") {
-            // A lane's eight integers are eight bytes: keys (twice, as below) and values. The query is f32.
-            assert_eq!(count(&body, "ld.global.b64"), 3, "{name}");
-            assert_eq!(count(&body, "ld.global.v4.b32"), 2, "{name}: the query");
+            // A lane's eight integers are eight bytes: keys (twice, as below) and values, for each of three numbers of lanes
+            // a key. The query is f32.
+            assert_eq!(count(&body, "ld.global.b64"), 9, "{name}");
+            assert_eq!(count(&body, "ld.global.v4.b32"), 6, "{name}: the query");
         } else if kernel.starts_with("attention_") && !kernel.starts_with("attention_decode") {
-            // The query, keys (twice: once more where probabilities are asked for) and values.
-            assert!(count(&body, "ld.global.v4.b32") >= 4, "{name}");
+            // The query, keys (twice: once more where probabilities are asked for) and values, for each of three numbers of
+            // lanes a key.
+            assert!(count(&body, "ld.global.v4.b32") >= 12, "{name}");
         }
         if kernel.starts_with("flash_") {
             // Shared memory is read for the tensor cores alone, four 8 × 8 matrices at a time, each product from registers; it is

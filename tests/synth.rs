@@ -10,7 +10,7 @@ use ferrowarp::{
     forward::{Engine, EngineOptions, Logits},
     gguf::{Gguf, TensorType},
     gpu::{Activations, Gpu, kernels::CacheType},
-    model::{Config, ModelWeights},
+    model::{Config, Model},
     reference::Reference,
     synth::{FileType, ModelFacts, SHAPES, Shape, Synth, SynthError, create},
     tokenizer::{Ends, Special, Tokenizer},
@@ -58,8 +58,8 @@ fn check(gguf: &Gguf) {
         engine.decode(ids[step]).unwrap();
         got.extend(engine.logits().unwrap());
     }
-    let weights = ModelWeights::new(gguf, &config).unwrap();
-    let mut reference = Reference::new(&config, weights);
+    let model = Model::open(gguf).unwrap();
+    let mut reference = Reference::new(&model);
     let want = reference.forward(&ids, &mut Recorder::off()).unwrap();
     let largest = |got: &[f32]| {
         assert!(got.iter().all(|logit| logit.is_finite()), "{}", gguf.name());

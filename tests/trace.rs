@@ -1,6 +1,13 @@
 //! Traces: files, growth token by token, and the first difference.
 
-use ferrowarp::trace::{Difference, Recorder, Trace, relative_error};
+mod support;
+
+use ferrowarp::{
+    gguf::Gguf,
+    model::Model,
+    trace::{Difference, Trace, relative_error},
+};
+use support::fixtures::own;
 
 fn sample() -> Trace {
     let mut trace = Trace::new();
@@ -54,15 +61,25 @@ fn tensors_grow_by_tokens() {
 }
 
 #[test]
-fn a_recorder_counts_equal_names() {
-    let mut names = Vec::new();
-    let mut sink = |name: &str, shape: &[usize], _: &[f32]| names.push(format!("{name} {shape:?}"));
-    let mut record = Recorder::new(&mut sink);
-    record.layer("Qcur", 0, &[1, 4], &[0.0; 4]);
-    record.layer("Qcur", 0, &[1, 2, 2], &[0.0; 4]);
-    record.layer("Qcur", 1, &[1, 4], &[0.0; 4]);
-    record.model("result_norm", &[1], &[0.0]);
-    assert_eq!(names, ["Qcur-0 [1, 4]", "Qcur-0.1 [1, 2, 2]", "Qcur-1 [1, 4]", "result_norm [1]"]);
+fn a_figure_counts_equal_names() {
+    let golden = own("qwen2-tiny-f32");
+    let gguf = Gguf::open(&golden.model).unwrap();
+    let figure = Model::open(&gguf).unwrap().figure;
+    let named = |start: &str| -> Vec<(String, Vec<usize>)> {
+        let values = figure.values.iter().filter_map(|value| Some((value.name.clone()?, value.shape.clone())));
+        values.filter(|(name, _)| name.starts_with(start)).collect()
+    };
+    let (flat, heads) = (vec![256], vec![4, 64]);
+    let of_layer = |layer: usize| {
+        let name = |count: &str| format!("Qcur-{layer}{count}");
+        [(name(""), flat.clone()), (name(".1"), flat.clone()), (name(".2"), heads.clone()), (name(".3"), heads.clone())]
+    };
+    assert_eq!(named("Qcur-"), [of_layer(0), of_layer(1)].concat());
+    let mut names: Vec<&String> = figure.values.iter().filter_map(|value| value.name.as_ref()).collect();
+    let n = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), n, "every name is given once");
 }
 
 #[test]

@@ -119,6 +119,7 @@ pub fn measure_from(engine: &mut Engine, gguf: &Gguf, test: Test, repetitions: u
     } else {
         run(engine, test)?;
         for _ in 0..repetitions {
+            rewind(engine, test)?;
             let calls = driver::calls::counts();
             let start = Instant::now();
             run(engine, test)?;
@@ -127,27 +128,37 @@ pub fn measure_from(engine: &mut Engine, gguf: &Gguf, test: Test, repetitions: u
         }
         if let Work::Generate(n) = test.work {
             // A graph's kernels are no calls of their own.
-            engine.truncate(test.depth);
+            rewind(engine, test)?;
             launches = (engine.launches_per_token()? * n) as u64;
         }
         None
     };
 
-    let (config, cache_type) = (engine.config(), engine.cache_type());
-    let cache: u64 = (1..=n).map(|index| cache_bytes(config, cache_type, test.depth + index)).sum();
+    let (figure, cache_type) = (engine.figure(), engine.cache_type());
+    let cache: u64 = (1..=n).map(|index| cache_bytes(figure, cache_type, test.depth + index)).sum();
     Ok(Measured {
         test,
         rates,
         launches_per_token: launches as f64 / n as f64,
-        floor_bytes: weight_bytes(gguf, config) + cache / n as u64,
-        operations: operations(gguf, config, test.depth, n),
+        floor_bytes: weight_bytes(gguf, figure) + cache / n as u64,
+        operations: operations(figure, test.depth, n),
         counts,
     })
 }
 
+/// Takes the sequence back to the test's depth; a recurrent model cannot, and takes the tokens in again.
+fn rewind(engine: &mut Engine, test: Test) -> Result<(), EngineError> {
+    if engine.truncate(test.depth) < test.depth {
+        let before = prompt(engine.config().vocab_size, test.depth);
+        take_in(engine, &before)?;
+        engine.gpu().synchronise()?;
+    }
+    Ok(())
+}
+
 /// The test's work, from the cache as it is at the test's depth to the last result on the host.
 fn run(engine: &mut Engine, test: Test) -> Result<(), EngineError> {
-    engine.truncate(test.depth);
+    rewind(engine, test)?;
     let n_vocab = engine.config().vocab_size;
     match test.work {
         Work::Prompt(n) => {

@@ -14,7 +14,7 @@ use crate::{
     forward::{EngineError, MemoryPlan},
     gguf::Gguf,
     gpu::Gpu,
-    model::{Config, Inspection},
+    model::{Inspection, Model},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,9 +60,9 @@ impl Arguments {
         let model = self.model.clone();
         let gguf = ModelArgument { model }.open()?;
         let inspection = Inspection::new(&gguf);
-        let (memory, problem) = match &inspection.config {
-            Some(config) => self.plan(&gguf, config)?,
-            None => (None, None),
+        let (memory, problem) = match Model::open(&gguf) {
+            Ok(model) => self.plan(&gguf, &model)?,
+            Err(_) => (None, None),
         };
         let report = Report { inspection, memory, memory_problem: problem.map(|problem| problem.to_string()) };
         match self.format {
@@ -81,14 +81,14 @@ impl Arguments {
     }
 
     /// The plan, compared with what is free on the device.
-    fn plan(&self, gguf: &Gguf, config: &Config) -> Result<(Option<MemoryPlan>, Option<EngineError>)> {
+    fn plan(&self, gguf: &Gguf, model: &Model) -> Result<(Option<MemoryPlan>, Option<EngineError>)> {
         let options = self.memory.options();
-        let mut plan = match MemoryPlan::new(gguf, config, &options) {
+        let mut plan = match MemoryPlan::new(gguf, model, &options) {
             Ok(plan) => plan,
             Err(problem) => return Ok((None, Some(problem))),
         };
         let (backend, free) = Gpu::free_memory(self.device.device)?;
-        let room = plan.expect_room(gguf, config, &options, backend, free as u64);
+        let room = plan.expect_room(gguf, model, &options, backend, free as u64);
         Ok((Some(plan), room.err()))
     }
 }

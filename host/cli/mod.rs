@@ -9,6 +9,7 @@ mod chat_template;
 mod completions;
 mod devices;
 mod diff;
+mod explain;
 mod generate;
 mod generation;
 mod inspect;
@@ -66,6 +67,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Show what a model file holds.
     Inspect(inspect::Arguments),
+    /// Show a model's operations and the launches that carry them out.
+    Explain(explain::Arguments),
     /// Measure how fast models and kernels run.
     Bench(bench::Arguments),
     /// Write a model file of a published shape, with random weights.
@@ -108,6 +111,7 @@ pub fn run() -> ExitCode {
         Command::Diff(arguments) => arguments.run(),
         Command::Verify(arguments) => arguments.run(),
         Command::Inspect(arguments) => arguments.run(),
+        Command::Explain(arguments) => arguments.run(),
         Command::Bench(arguments) => arguments.run(),
         Command::Synth(arguments) => arguments.run(),
         Command::Devices => devices::run(),

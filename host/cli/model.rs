@@ -136,12 +136,22 @@ impl EngineArguments {
     }
 
     /// Loads the model onto the opened device, with a progress bar where a person watches; gives the time that both took.
-    pub fn load(&self, Opened { gpu, time }: Opened, gguf: &Gguf, all_logits: bool) -> Result<(Engine, Duration)> {
+    pub fn load(&self, opened: Opened, gguf: &Gguf, all_logits: bool) -> Result<(Engine, Duration)> {
+        self.load_with(opened, gguf, |options| EngineOptions { all_logits, ..options })
+    }
+
+    /// The same with options that have no argument.
+    pub fn load_with(
+        &self,
+        Opened { gpu, time }: Opened,
+        gguf: &Gguf,
+        options: impl FnOnce(EngineOptions) -> EngineOptions,
+    ) -> Result<(Engine, Duration)> {
         let start = Instant::now();
         let bar = if shows_progress() { ProgressBar::new(0) } else { ProgressBar::hidden() };
         let style = ProgressStyle::with_template("loading {bar:40} {bytes}/{total_bytes} {bytes_per_sec}");
         bar.set_style(style.context("the progress bar's template")?);
-        let options = EngineOptions { all_logits, ..self.memory.options() };
+        let options = options(self.memory.options());
         let engine = Engine::load(gpu, gguf, options, &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);

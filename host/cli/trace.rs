@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::{Outcome, model::EngineArguments};
 use crate::{
-    forward::Engine,
+    forward::EngineOptions,
     gguf::Gguf,
-    model::{Config, ModelWeights},
+    model::Model,
     reference::Reference,
     trace::{Recorder, Trace},
 };
@@ -32,6 +32,9 @@ pub struct Arguments {
     /// Feed the tokens one at a time, as in decoding, not together.
     #[arg(long)]
     one_by_one: bool,
+    /// Launch every operation by itself, so that every value of the figure is recorded, not only those that generation's launches leave.
+    #[arg(long)]
+    exact: bool,
     /// Run the CPU reference instead of the device.
     #[arg(long)]
     reference: bool,
@@ -44,7 +47,7 @@ impl Arguments {
         let trace = if self.reference {
             reference_trace(&gguf, &self.prompt_ids)?
         } else {
-            device_trace(&self.engine, &gguf, &self.prompt_ids, self.one_by_one)?
+            device_trace(&self.engine, &gguf, &self.prompt_ids, self.one_by_one, self.exact)?
         };
         trace.save(&self.output)?;
         Ok(Outcome::Done)
@@ -52,34 +55,25 @@ impl Arguments {
 }
 
 /// The trace of the device's forward pass, with the logits of every token.
-pub fn device_trace(arguments: &EngineArguments, gguf: &Gguf, ids: &[u32], one_by_one: bool) -> Result<Trace> {
-    let (mut engine, _) = arguments.load(arguments.open()?, gguf, true)?;
+pub fn device_trace(
+    arguments: &EngineArguments,
+    gguf: &Gguf,
+    ids: &[u32],
+    one_by_one: bool,
+    exact: bool,
+) -> Result<Trace> {
+    let (mut engine, _) = arguments.load_with(arguments.open()?, gguf, |options| EngineOptions { all_logits: true, exact, ..options })?;
     if ids.is_empty() {
         bail!("--prompt-ids: expected at least one token id");
     }
-    Ok(trace_engine(&mut engine, ids, one_by_one)?)
-}
-
-/// Runs `ids` through the engine and collects every tensor.
-pub fn trace_engine(engine: &mut Engine, ids: &[u32], one_by_one: bool) -> Result<Trace, crate::forward::EngineError> {
-    let mut trace = Trace::new();
     let step = if one_by_one { 1 } else { engine.n_batch() };
-    for chunk in ids.chunks(step) {
-        let mut sink = |name: &str, shape: &[usize], data: &[f32]| {
-            trace.append(name, shape, data);
-            if name == "result_output" {
-                trace.append("logits", shape, data);
-            }
-        };
-        engine.forward(chunk, crate::forward::Logits::All, &mut Recorder::new(&mut sink))?;
-    }
-    Ok(trace)
+    Ok(engine.trace(ids, step)?)
 }
 
 /// The trace of the CPU reference.
 pub fn reference_trace(gguf: &Gguf, ids: &[u32]) -> Result<Trace> {
-    let config = Config::from_gguf(gguf)?;
-    let mut reference = Reference::new(&config, ModelWeights::new(gguf, &config)?);
+    let model = Model::open(gguf)?;
+    let mut reference = Reference::new(&model);
     let mut trace = Trace::new();
     let mut sink = |name: &str, shape: &[usize], data: &[f32]| {
         trace.append(name, shape, data);

@@ -1,40 +1,75 @@
-//! The KV cache: keys and values of every position seen, for every layer.
+//! What a sequence leaves behind: keys and values of every position seen, and the states of recurrent layers.
 
-use std::ops::Range;
-
+use super::{EngineError, memory::Uses};
 use crate::{
     gpu::{Buffer, Gpu, GpuError, SubSlice, kernels::CacheType},
-    model::Config,
+    model::{
+        Figure,
+        figure::{Cache, CacheId, StateId},
+    },
 };
 
-/// Keys and values, each `[n_layers][n_kv_heads][n_context][head_dim]` of the cache's type, a layer laid out as
-/// `kernels/cache.rs` says.
+/// Keys and values of each layer of attention, `[n_kv_heads][n_context][head_dim]` of the cache's type, laid out as `kernels/cache.rs` says,
+/// and one layer's behind the other's.
 pub struct KvCache {
     keys: Buffer<u8>,
     values: Buffer<u8>,
-    layer_bytes: usize,
+    layers: Vec<Layer>,
+    states: Vec<Buffer<f32>>,
     /// The type of the values.
     pub cache_type: CacheType,
     /// Positions there is room for.
     pub n_context: usize,
 }
 
+/// One layer's part.
+#[derive(Clone, Copy)]
+struct Layer {
+    shape: Cache,
+    start: usize,
+    bytes: usize,
+}
+
+fn layers(figure: &Figure, n_context: usize, cache_type: CacheType) -> (Vec<Layer>, usize) {
+    let mut end = 0;
+    let layers = figure.caches.iter().map(|shape| {
+        // A layer begins where 16-byte loads may begin.
+        let bytes = cache_type.bytes(shape.n_kv_heads * n_context, shape.head_dim).next_multiple_of(256);
+        end += bytes;
+        Layer { shape: *shape, start: end - bytes, bytes }
+    });
+    (layers.collect(), end)
+}
+
 impl KvCache {
+    /// Every allocation that [`KvCache::new`] makes, in its order.
+    pub fn uses(figure: &Figure, n_context: usize, cache_type: CacheType, uses: &mut Uses) {
+        let (_, bytes) = layers(figure, n_context, cache_type);
+        uses.add("KV cache", bytes);
+        uses.add("KV cache", bytes);
+        for state in &figure.states {
+            uses.add("recurrent state", state.n * size_of::<f32>());
+        }
+    }
+
     /// Allocates the cache of a model.
-    pub fn new(gpu: &Gpu, config: &Config, n_context: usize, cache_type: CacheType) -> Result<KvCache, GpuError> {
-        let layer_bytes = KvCache::layer_bytes(config, n_context, cache_type);
+    pub fn new(gpu: &Gpu, figure: &Figure, n_context: usize, cache_type: CacheType) -> Result<KvCache, GpuError> {
+        let (layers, bytes) = layers(figure, n_context, cache_type);
+        let states = figure.states.iter().map(|state| gpu.alloc("recurrent state", state.n));
         Ok(KvCache {
-            keys: gpu.alloc("the key cache", config.n_layers * layer_bytes)?,
-            values: gpu.alloc("the value cache", config.n_layers * layer_bytes)?,
-            layer_bytes,
+            keys: gpu.alloc("the key cache", bytes)?,
+            values: gpu.alloc("the value cache", bytes)?,
+            layers,
+            states: states.collect::<Result<_, _>>()?,
             cache_type,
             n_context,
         })
     }
 
-    /// Bytes of a layer's keys, and as many of its values. A layer begins where 16-byte loads may begin.
-    pub fn layer_bytes(config: &Config, n_context: usize, cache_type: CacheType) -> usize {
-        cache_type.bytes(config.n_kv_heads * n_context, config.head_dim).next_multiple_of(256)
+    /// Makes recurrent states those before the first token. Keys and values need no such thing: attention looks no further than its token's
+    /// position.
+    pub fn reset(&self, gpu: &Gpu) -> Result<(), GpuError> {
+        self.states.iter().try_for_each(|state| gpu.fill(state, 0))
     }
 
     /// Where the keys begin, and the values.
@@ -42,20 +77,106 @@ impl KvCache {
         [self.keys.address(), self.values.address()]
     }
 
-    /// A layer's keys, `[n_kv_heads][n_context][head_dim]`.
-    pub fn keys(&self, layer: usize) -> SubSlice<'_, u8> {
-        self.keys.slice(layer * self.layer_bytes..(layer + 1) * self.layer_bytes)
+    /// The shape of a layer's heads.
+    pub fn shape(&self, cache: CacheId) -> Cache {
+        self.layers[cache.0].shape
     }
 
-    /// A layer's values, `[n_kv_heads][n_context][head_dim]`.
-    pub fn values(&self, layer: usize) -> SubSlice<'_, u8> {
-        self.values.slice(layer * self.layer_bytes..(layer + 1) * self.layer_bytes)
+    /// A layer's keys.
+    pub fn keys(&self, cache: CacheId) -> SubSlice<'_, u8> {
+        let Layer { start, bytes, .. } = self.layers[cache.0];
+        self.keys.slice(start..start + bytes)
     }
 
-    /// Bytes `range` of a layer's keys, or of its values.
-    pub fn part(&self, layer: usize, values: bool, range: Range<usize>) -> SubSlice<'_, u8> {
-        let buffer = if values { &self.values } else { &self.keys };
-        let start = layer * self.layer_bytes;
-        buffer.slice(start + range.start..start + range.end)
+    /// A layer's values.
+    pub fn values(&self, cache: CacheId) -> SubSlice<'_, u8> {
+        let Layer { start, bytes, .. } = self.layers[cache.0];
+        self.values.slice(start..start + bytes)
     }
+
+    /// A recurrent layer's state.
+    pub fn state(&self, state: StateId) -> &Buffer<f32> {
+        &self.states[state.0]
+    }
+
+    /// Bytes of all states.
+    pub fn state_bytes(&self) -> usize {
+        self.states.iter().map(|state| state.len() * size_of::<f32>()).sum()
+    }
+
+    /// Bytes of the saved keys and values of a token.
+    pub fn bytes_per_token(&self) -> usize {
+        let rows = |layer: &Layer| self.planes(layer.shape).iter().map(|plane| plane.row).sum::<usize>();
+        self.layers.iter().map(|layer| 2 * layer.shape.n_kv_heads * rows(layer)).sum()
+    }
+
+    /// The first `n` positions as bytes, in the layout that `state` says.
+    pub fn save(&self, gpu: &Gpu, n: usize) -> Result<Vec<u8>, EngineError> {
+        let mut saved = vec![0; n * self.bytes_per_token() + self.state_bytes()];
+        let mut rest = saved.as_mut_slice();
+        for (part, row) in self.parts() {
+            let (bytes, tail) = rest.split_at_mut(n * row);
+            gpu.read_into(&part.slice(0..bytes.len()), bytes)?;
+            rest = tail;
+        }
+        for state in &self.states {
+            let (bytes, tail) = rest.split_at_mut(state.len() * size_of::<f32>());
+            gpu.read_into(&state.cast::<u8>(), bytes)?;
+            rest = tail;
+        }
+        Ok(saved)
+    }
+
+    /// Brings the first `n` of `n_saved` saved positions back, and the states after all of them.
+    pub fn restore(&self, gpu: &Gpu, saved: &[u8], n_saved: usize, n: usize) -> Result<(), EngineError> {
+        let mut rest = saved;
+        for (part, row) in self.parts() {
+            let (bytes, tail) = rest.split_at(n_saved * row);
+            gpu.write(&part, &bytes[..n * row])?;
+            rest = tail;
+        }
+        for state in &self.states {
+            let (bytes, tail) = rest.split_at(state.len() * size_of::<f32>());
+            gpu.write(&state.cast::<u8>(), bytes)?;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    fn planes(&self, shape: Cache) -> Vec<Plane> {
+        let head_dim = shape.head_dim;
+        match self.cache_type {
+            CacheType::Q8_0 => {
+                let n_rows = shape.n_kv_heads * self.n_context;
+                vec![Plane { start: 0, row: head_dim }, Plane { start: n_rows * head_dim, row: head_dim / 32 * 2 }]
+            }
+            CacheType::F16 | CacheType::BF16 | CacheType::F32 => {
+                vec![Plane { start: 0, row: self.cache_type.bytes(1, head_dim) }]
+            }
+        }
+    }
+
+    /// The rows of every layer, plane and head, `n_context` of them, in the order of the saved cache, with the bytes of one.
+    fn parts(&self) -> Vec<(SubSlice<'_, u8>, usize)> {
+        let mut parts = Vec::new();
+        for layer in &self.layers {
+            for buffer in [&self.keys, &self.values] {
+                for Plane { start, row } in self.planes(layer.shape) {
+                    for head in 0..layer.shape.n_kv_heads {
+                        let start = layer.start + start + head * self.n_context * row;
+                        parts.push((buffer.slice(start..start + self.n_context * row), row));
+                    }
+                }
+            }
+        }
+        parts
+    }
+}
+
+/// A part of a layer's cache with one row for each head and position.
+struct Plane {
+    /// Where it begins, in bytes.
+    start: usize,
+    /// Bytes of a row.
+    row: usize,
 }

@@ -1,60 +1,42 @@
-//! A token at a time: the decoding step, captured as a graph and replayed.
+//! A token at a time: the pass for one token, captured as a graph and replayed.
 //!
-//! Five launches a layer, each waiting for the one before it no sooner than it needs to (programmatic dependent launch):
+//! The step reads the token and its position from device memory; behind it is what the next token is chosen by, its [`Choice`]. The greedy
+//! choice leaves there itself and the next position: the next step may follow without a word from the host. Each launch waits for the one
+//! before it no sooner than it needs to (programmatic dependent launch).
 //!
-//! 1. RMSNorm, queries, keys and values, their bias;
-//! 2. norms over heads, RoPE, the new key and value into the cache, attention;
-//! 3. output projection, bias, residual;
-//! 4. RMSNorm, gate and up projection, SwiGLU;
-//! 5. down projection, residual;
+//! A sampler that draws from the largest logits gets these alone. It runs on the host: its probabilities must be llama.cpp's to the last
+//! bit, and so its exponentials the C library's.
 //!
-//! and three around them: the token's embedding; the last RMSNorm and the logits; what the next token is chosen by, its
-//! [`Choice`]. The step reads the token and its position from device memory. The greedy choice leaves there itself and the next
-//! position: the next step may follow without a word from the host.
-//!
-//! A sampler that draws from the largest logits gets these alone. It runs on the host: its probabilities must be llama.cpp's
-//! to the last bit, and so its exponentials the C library's.
-//!
-//! A graph holds launches with their grids. All are the same for every token but attention's, whose keys are spread over more
-//! blocks the more there are, in a few [`KeySplits`]: there is a graph for each of these that was met. All of them make the
-//! choice that was asked for last: a generation asks for the same one at each token.
-//!
-//! Where a file mixes types within queries, keys and values, one launch has them all the same, if they are a pair of
-//! llama.cpp's mixes; of others, and of gate and up projection, there is a launch for each type. A mixture of experts takes five
-//! launches in place of 4 and 5: the router's logits, its choice, the chosen experts' gate and up projection, their down projection,
-//! and the weighted sum.
+//! A graph holds launches with their grids. All are the same for every token but attention's, whose keys are spread over more blocks the
+//! more there are, in a few [`KeySplits`]: there is a graph for each combination of these that was met. All of them make the choice that was
+//! asked for last: a generation asks for the same one at each token.
 
-use super::{Engine, EngineError, EngineOptions, FeedForward};
+use super::{
+    Engine, EngineError,
+    lower::Launch,
+    memory::Uses,
+    run::{Run, key_splits},
+};
 use crate::{
     gpu::{
-        Activations, Buffer, Gpu, GpuError, Graph, Pinned, Rows, Slice,
-        kernels::{
-            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, Gemv, GemvParts, Input, KeySplits,
-            MAX_TOP_K, NormAndRope, Output, TopKScratch, quantised_len,
-        },
+        Buffer, Gpu, GpuError, Graph, Pinned, Slice,
+        kernels::{ArgmaxScratch, AttentionShape, KeySplits, MAX_TOP_K, TopKScratch},
     },
-    model::Config,
     trace::Recorder,
 };
 
-/// What a decoding step has besides the wide path's scratch.
+/// What a decoding step has besides its pass.
 pub(super) struct Decode {
-    input: Buffer<u32>,    // [2]: the token, its position
-    staged: Pinned<u32>,   // [2]: the same, on the host
-    qkv: Buffer<f32>,      // [n_heads + 2 · n_kv_heads][head_dim]
-    gate: Buffer<u32>,     // [n_ff] of SwiGLU's output, quantised
-    attended: Buffer<u32>, // [n_heads][head_dim], quantised
-    parts: Buffer<f32>,    // attention's splits
-    arrivals: Buffer<u32>, // the same
+    input: Buffer<u32>,  // [2]: the token, its position
+    staged: Pinned<u32>, // [2]: the same, on the host
     argmax: ArgmaxScratch,
     top_k: TopKScratch,
     largest: Buffer<u32>, // [MAX_TOP_K][2]: ids and logits
     chosen: Pinned<u32>,  // [MAX_TOP_K][2]: the choice, on the host
-    activations: Activations,
     choice: Choice,
     /// Whether the choice was made by the logits that are there.
     has_choice: bool,
-    graphs: Vec<(KeySplits, Graph)>,
+    graphs: Vec<(Vec<KeySplits>, Graph)>,
 }
 
 /// What the device finds in the logits, among the first `n_tokens` of the vocabulary: a file may pad it past the tokenizer's
@@ -67,63 +49,34 @@ enum Choice {
     Largest { n_tokens: usize, k: usize },
 }
 
-/// More multiprocessors than any device has: what is allocated does not depend on the device.
-const MULTIPROCESSORS: usize = 1024;
-
-/// The elements of attention's scratch for any number of keys of a cache with that many positions.
-fn attention_scratch(config: &Config, n_context: usize) -> AttentionScratch {
-    let Config { n_heads, n_kv_heads, head_dim, .. } = *config;
-    let widest = KeySplits::new(n_context, n_heads, n_kv_heads, MULTIPROCESSORS);
-    AttentionScratch::new(n_heads, n_kv_heads, head_dim, widest.n_splits)
-}
-
-/// Values of queries, keys and values of a token.
-fn qkv_len(config: &Config) -> usize {
-    (config.n_heads + 2 * config.n_kv_heads) * config.head_dim
-}
-
-/// The elements of the step's allocations, 4 bytes each.
-pub(super) fn allocations(config: &Config, n_context: usize) -> Vec<usize> {
-    let AttentionScratch { parts, arrivals } = attention_scratch(config, n_context);
-    [2, qkv_len(config), quantised_len(config.n_ff), quantised_len(config.n_heads * config.head_dim), parts, arrivals]
-        .into_iter()
-        .chain(ArgmaxScratch::elements(1))
-        .chain(TopKScratch::elements(config.vocab_size))
-        .chain([2 * MAX_TOP_K])
-        .collect()
-}
-
-impl Decode {
-    pub(super) fn new(
-        gpu: &Gpu,
-        config: &Config,
-        n_context: usize,
-        options: &EngineOptions,
-    ) -> Result<Decode, GpuError> {
-        let scratch = attention_scratch(config, n_context);
-        let arrivals = gpu.alloc("attention", scratch.arrivals)?;
-        gpu.fill(&arrivals, 0)?;
-        Ok(Decode {
-            input: gpu.alloc("a token", 2)?,
-            staged: gpu.alloc_pinned("a token", 2)?,
-            qkv: gpu.alloc("activations", qkv_len(config))?,
-            gate: gpu.alloc("activations", quantised_len(config.n_ff))?,
-            attended: gpu.alloc("activations", quantised_len(config.n_heads * config.head_dim))?,
-            parts: gpu.alloc("attention", scratch.parts)?,
-            arrivals,
-            argmax: ArgmaxScratch::new(gpu, 1)?,
-            top_k: TopKScratch::new(gpu, config.vocab_size)?,
-            largest: gpu.alloc("top-k", 2 * MAX_TOP_K)?,
-            chosen: gpu.alloc_pinned("a choice", 2 * MAX_TOP_K)?,
-            activations: options.activations,
-            choice: Choice::Greedy { n_tokens: config.vocab_size },
-            has_choice: false,
-            graphs: Vec::new(),
-        })
+/// Every allocation that [`Decode::new`] makes, in its order.
+pub(super) fn uses(vocab_size: usize, uses: &mut Uses) {
+    let of_choice = ArgmaxScratch::elements(1).into_iter().chain(TopKScratch::elements(vocab_size));
+    for elements in [2].into_iter().chain(of_choice).chain([2 * MAX_TOP_K]) {
+        uses.add("choice", elements * size_of::<u32>());
     }
 }
 
 impl Decode {
+    pub(super) fn new(gpu: &Gpu, vocab_size: usize) -> Result<Decode, GpuError> {
+        Ok(Decode {
+            input: gpu.alloc("a token", 2)?,
+            staged: gpu.alloc_pinned("a token", 2)?,
+            argmax: ArgmaxScratch::new(gpu, 1)?,
+            top_k: TopKScratch::new(gpu, vocab_size)?,
+            largest: gpu.alloc("top-k", 2 * MAX_TOP_K)?,
+            chosen: gpu.alloc_pinned("a choice", 2 * MAX_TOP_K)?,
+            choice: Choice::Greedy { n_tokens: vocab_size },
+            has_choice: false,
+            graphs: Vec::new(),
+        })
+    }
+
+    /// The launches are others now.
+    pub(super) fn forget_graphs(&mut self) {
+        self.graphs.clear();
+    }
+
     /// The logits are no longer those of a decoding step.
     pub(super) fn forget_choice(&mut self) {
         self.has_choice = false;
@@ -133,7 +86,7 @@ impl Decode {
 impl Engine {
     /// Runs one token through the model; its logits are left on the device.
     pub fn decode(&mut self, token: u32) -> Result<(), EngineError> {
-        self.expect_room(&[token])?;
+        self.prepare(&[token])?;
         let graph = self.graph()?;
         if self.staging {
             self.gpu.synchronise()?;
@@ -199,12 +152,12 @@ impl Engine {
 
     /// Enqueues the choice by the logits of one token; the greedy one moves the position on, where it is given.
     fn enqueue_choice(&self, position: Option<&Slice<u32>>) -> Result<(), GpuError> {
-        let Engine { gpu, config, scratch: s, decode: d, .. } = self;
+        let Engine { gpu, config, logits, decode: d, .. } = self;
         match d.choice {
             Choice::Greedy { n_tokens } => {
-                gpu.argmax(&d.argmax, &s.logits, &d.input.slice(0..1), position, 1, n_tokens, config.vocab_size)
+                gpu.argmax(&d.argmax, logits, &d.input.slice(0..1), position, 1, n_tokens, config.vocab_size)
             }
-            Choice::Largest { n_tokens, k } => gpu.top_k(&d.top_k, &s.logits, &d.largest, n_tokens, k),
+            Choice::Largest { n_tokens, k } => gpu.top_k(&d.top_k, logits, &d.largest, n_tokens, k),
         }
     }
 
@@ -214,108 +167,47 @@ impl Engine {
         Ok(self.decode.graphs[graph].1.n_kernels())
     }
 
-    /// The graph for the next token's number of keys, captured where this is the first time.
+    /// The graph for the next token's numbers of keys, captured where this is the first time.
     fn graph(&mut self) -> Result<usize, EngineError> {
-        let Config { n_heads, n_kv_heads, sliding_window, .. } = self.config;
-        let n_keys = sliding_window.map_or(self.n_past + 1, |window| window.min(self.n_past + 1));
-        let splits = KeySplits::new(n_keys, n_heads, n_kv_heads, self.gpu.multiprocessors());
+        let splits = self.splits();
         if let Some(index) = self.decode.graphs.iter().position(|(of, _)| *of == splits) {
             return Ok(index);
         }
         let graph = self.gpu.capture(|| {
-            self.step(splits.n_splits)?;
-            Ok::<_, EngineError>(self.enqueue_choice(Some(&self.decode.input.slice(1..2)))?)
+            let (token, position) = (self.decode.input.slice(0..1), self.decode.input.slice(1..2));
+            let run = self.run(&self.one, 1, 0..1);
+            Run { tokens: &token, positions: &position, ..run }.launch(&mut Recorder::off())?;
+            Ok::<_, EngineError>(self.enqueue_choice(Some(&position))?)
         })?;
         self.decode.graphs.push((splits, graph));
         Ok(self.decode.graphs.len() - 1)
     }
 
-    /// One token: from `input` to the logits.
-    fn step(&self, n_splits: usize) -> Result<(), EngineError> {
-        let Engine { gpu, config, weights, cache, scratch: s, decode: d, .. } = self;
-        let (token, position) = (d.input.slice(0..1), d.input.slice(1..2));
-        let shape = AttentionShape {
-            n_tokens: 1,
-            n_heads: config.n_heads,
-            n_kv_heads: config.n_kv_heads,
-            head_dim: config.head_dim,
-            n_context: cache.n_context,
-            window: config.sliding_window,
-        };
-        gpu.embedding(weights.token_embd.all(), &token, &s.x, 1)?;
-        for (il, layer) in weights.layers.iter().enumerate() {
-            // x → ffn_inp
-            let attn_norm = Some((&*layer.attn_norm, config.rms_epsilon));
-            gpu.gemv_parts(&GemvParts {
-                weights: &layer.attn_qkv,
-                x: &s.x,
-                norm: attn_norm,
-                bias: layer.attn_qkv_bias.as_deref(),
-                out: &d.qkv,
-                activations: d.activations,
-            })?;
-            // Between two products activations are 8-bit integers where the second wants them so.
-            let takes_integers = |rows: Rows| d.activations == Activations::Q8 && rows.tensor_type().is_quantised();
-            let mut output = self.product(layer.attn_output.all(), &s.attended, &s.ffn_inp);
-            let mut attended = Output::F32(&s.attended);
-            if takes_integers(layer.attn_output.all()) {
-                (attended, output.x) = (Output::Quantised(&d.attended), Input::Quantised(&d.attended));
+    /// How the next token's attention is split, in each way that some layer's is.
+    fn splits(&self) -> Vec<KeySplits> {
+        let mut splits: Vec<KeySplits> = Vec::new();
+        let mut last = None;
+        for step in &self.one.pass.steps {
+            let Launch::AttentionToken { heads, .. } = &step.launch else { continue };
+            let shape = self.cache.shape(heads.cache);
+            // Layers are much alike.
+            if last == Some((shape, heads.n_heads)) {
+                continue;
             }
-            gpu.attention_decode(&AttentionDecode {
-                shape,
-                qkv: &d.qkv,
-                position: &position,
-                norm_and_rope: NormAndRope {
-                    q_norm: layer.attn_q_norm.as_deref(),
-                    k_norm: layer.attn_k_norm.as_deref(),
-                    epsilon: config.rms_epsilon,
-                    frequencies: &weights.rope_frequencies,
-                    n_rot: config.rope.n_rot,
-                    pairing: config.rope.pairing,
-                    magnitude: weights.rope_magnitude,
-                },
-                scale: config.attention_scale,
-                keys: &cache.keys(il),
-                values: &cache.values(il),
-                cache_type: cache.cache_type,
-                n_splits,
-                parts: &d.parts,
-                arrivals: &d.arrivals,
-                out: attended,
-            })?;
-            gpu.gemv(&Gemv { bias: layer.attn_output_bias.as_deref(), residual: Some(&s.x), ..output })?;
-
-            // ffn_inp → x
-            let ffn_norm = (&*layer.ffn_norm, config.rms_epsilon);
-            match (&layer.ffn, config.experts) {
-                (FeedForward::Dense { gate_up, down }, _) => {
-                    let mut gate = Output::F32(&s.gate);
-                    let mut product = self.product(down.all(), &s.gate, &s.x);
-                    if let [_] = gate_up.parts[..] {
-                        if takes_integers(down.all()) {
-                            (gate, product.x) = (Output::Quantised(&d.gate), Input::Quantised(&d.gate));
-                        }
-                        let gate_up = self.product(gate_up.all(), &s.ffn_inp, &s.gate);
-                        gpu.gemv(&Gemv { norm: Some(ffn_norm), swiglu: true, out: gate, ..gate_up })?;
-                    } else {
-                        for (rows, out) in gate_up.rows_of_parts().zip([&s.gate, &s.up]) {
-                            gpu.gemv(&Gemv { norm: Some(ffn_norm), ..self.product(rows, &s.ffn_inp, out) })?;
-                        }
-                        gpu.swiglu(&s.gate, &s.up, &s.gate, config.n_ff)?;
-                    }
-                    gpu.gemv(&Gemv { residual: Some(&s.ffn_inp), ..product })?;
-                }
-                (FeedForward::Mixture { .. }, shape) => {
-                    let shape = shape.expect("a model with experts has their shape");
-                    self.mixture(il, shape, &s.ffn_inp, Some(ffn_norm), 1, &mut Recorder::off())?;
-                }
+            last = Some((shape, heads.n_heads));
+            let shape = AttentionShape {
+                n_tokens: 1,
+                n_heads: heads.n_heads,
+                n_kv_heads: shape.n_kv_heads,
+                head_dim: shape.head_dim,
+                n_context: self.cache.n_context,
+                window: shape.window,
+            };
+            let of_layer = key_splits(shape, self.n_past, self.gpu.multiprocessors());
+            if !splits.contains(&of_layer) {
+                splits.push(of_layer);
             }
         }
-        let output_norm = Some((&*weights.output_norm, config.rms_epsilon));
-        Ok(gpu.gemv(&Gemv { norm: output_norm, ..self.product(weights.output.all(), &s.x, &s.logits) })?)
-    }
-
-    fn product<'a>(&self, weights: Rows<'a>, x: &'a Slice<f32>, out: &'a Slice<f32>) -> Gemv<'a> {
-        Gemv::new(weights, x, out).activations(self.decode.activations)
+        splits
     }
 }

@@ -1,7 +1,7 @@
 //! Why a model cannot run here, or a step cannot be taken.
 
 use crate::{
-    gpu::{GpuError, kernels::CacheType},
+    gpu::GpuError,
     model::ModelError,
 };
 
@@ -15,11 +15,8 @@ pub enum EngineError {
     Gpu(#[from] GpuError),
     #[error(transparent)]
     Model(#[from] ModelError),
-    #[error(
-        "{file}: attention head size: found {found}, expected one of {expected:?}, which have kernels for a \
-         {cache_type} cache: choose another --cache-type or another model"
-    )]
-    HeadDim { file: String, found: usize, cache_type: CacheType, expected: Vec<usize> },
+    #[error("{file}: attention head size: {expected}: choose another --cache-type or another model")]
+    HeadDim { file: String, expected: String },
     #[error(
         "{file}: context length: found a request for {asked} positions, expected 1 to {available}, \
          which the model was made for: choose another -c"

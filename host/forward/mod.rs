@@ -1,46 +1,47 @@
 //! The forward pass on the device.
 //!
-//! [`Engine::forward`] takes the next tokens of the sequence, one in decoding or a chunk of a prompt, and leaves logits on
-//! the device. It reads from top to bottom like the model's figure; each buffer has its shape beside it. Everything is
-//! allocated when the engine is made: a step only copies tokens in and launches.
+//! [`Engine::forward`] takes the next tokens of the sequence, one in decoding or a chunk of a prompt, and leaves logits on the device. What is
+//! launched in which order comes from the model's figure ([`crate::model::figure`]) by way of a pass ([`lower`]): one for a token, one for
+//! many, and the exact one, an operation at a time. Everything is allocated when the engine is made: a step only copies tokens in and
+//! launches.
 //!
-//! Here is the way that takes an operation at a time, for tokens whose every intermediate is recorded and for models of F32.
-//! Many tokens together go through [`prefill`] otherwise.
-//!
-//! Activations are `f32` throughout, the residual stream above all: some models' residuals pass the range of f16. Weights
-//! and cache keep their own types.
+//! Activations are `f32` throughout, the residual stream above all: some models' residuals pass the range of f16. Weights and cache keep
+//! their own types.
 
 mod cache;
 mod decode;
 mod error;
+pub mod explain;
+mod lower;
+mod memory;
 mod plan;
-mod prefill;
-mod sizes;
+mod range;
+mod run;
 mod state;
-mod trace;
-mod traffic;
+mod unpack;
 mod weights;
 
 use std::ops::Range;
 
 use crate::{
     gguf::Gguf,
-    gpu::{
-        Activations, Buffer, Gpu, GpuError, Matmul, Pinned, Slice,
-        kernels::{AttentionShape, CacheType, Experts as Chosen, Gemv, RopeShape},
-    },
-    model::{Config, Experts, ModelWeights},
-    trace::Recorder,
+    gpu::{Activations, Buffer, Gpu, GpuError, Matmul, Pinned, kernels::CacheType},
+    model::{Config, Figure, Model},
+    trace::{Recorder, Trace},
 };
 
 use cache::KvCache;
 use decode::Decode;
 pub use error::EngineError;
-pub use plan::{MemoryPlan, ScratchPlan, Size};
-use prefill::Prefill;
-use sizes::Sizes;
-use trace::{probabilities, record};
-pub use weights::{DeviceLayer, DeviceWeights, FeedForward, MatrixSource, turns};
+pub use lower::Launch;
+use lower::Pass;
+use memory::{Layout, Scratch};
+pub use plan::{MemoryPlan, Size};
+use plan::{Passes, TokenAttentionSizes};
+use range::Ranges;
+use run::{Run, TokenAttention};
+use unpack::Rooms;
+pub use weights::{DeviceWeights, MatrixSource, turns};
 
 /// How an engine is set up.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +56,8 @@ pub struct EngineOptions {
     pub n_batch: usize,
     /// Whether logits of every token may be asked for, not only of the last: memory for `n_batch` rows of them.
     pub all_logits: bool,
+    /// Whether every operation is a launch of its own, so that all values of the figure can be recorded.
+    pub exact: bool,
     /// Bytes of device memory to take at most, where that is less than what is free.
     pub memory_limit: Option<u64>,
 }
@@ -67,6 +70,7 @@ impl Default for EngineOptions {
             activations: Activations::default(),
             n_batch: 2048,
             all_logits: false,
+            exact: false,
             memory_limit: None,
         }
     }
@@ -83,83 +87,57 @@ pub enum Logits {
     All,
 }
 
-/// Activations, allocated once. `rows` is `n_batch`, or 1 where many tokens have buffers of their own ([`Prefill`]).
-struct Scratch {
-    tokens: Buffer<u32>,    // [n_batch]
-    positions: Buffer<u32>, // [n_batch]
-    x: Buffer<f32>,         // [n_batch][n_embd], the residual stream
-    ffn_inp: Buffer<f32>,   // [rows][n_embd], the residual stream after attention
-    normed: Buffer<f32>,    // [rows][n_embd], or as many as experts or logits are computed for
-    q: Buffer<f32>,         // [rows][n_heads][head_dim]
-    k: Buffer<f32>,         // [rows][n_kv_heads][head_dim]
-    v: Buffer<f32>,         // [rows][n_kv_heads][head_dim]
-    attended: Buffer<f32>,  // [rows][n_heads][head_dim]
-    gate: Buffer<f32>,      // [rows][n_ff], or with experts [n_batch][n_used][n_ff]
-    up: Buffer<f32>,        // [rows][n_ff], or with experts [n_batch][n_used][n_ff]
-    mixture: Option<Mixture>,
-    logits: Buffer<f32>, // [1 or n_batch][vocab_size]
-    matmul: Matmul,
-    staged: Pinned<u32>, // [2][n_batch]: tokens, then positions
+/// A pass that can be launched.
+struct Ready {
+    pass: Pass,
+    layout: Layout,
+    /// The pass's scales.
+    scales: Vec<f32>,
+    rooms: Option<Rooms>,
 }
 
-/// What a mixture of experts needs besides.
-struct Mixture {
-    logits: Buffer<f32>,  // [n_batch][n_experts]
-    experts: Buffer<u32>, // [n_batch][n_used]
-    weights: Buffer<f32>, // [n_batch][n_used]
-    parts: Buffer<f32>,   // [n_batch][n_used][n_embd]
-}
-
-impl Mixture {
-    fn new(gpu: &Gpu, shape: Experts, n_embd: usize, n_batch: usize) -> Result<Mixture, GpuError> {
-        let n_pairs = n_batch * shape.n_used;
-        Ok(Mixture {
-            logits: gpu.alloc("router logits", n_batch * shape.n_experts)?,
-            experts: gpu.alloc("chosen experts", n_pairs)?,
-            weights: gpu.alloc("expert weights", n_pairs)?,
-            parts: gpu.alloc("expert outputs", n_pairs * n_embd)?,
-        })
-    }
-}
-
-impl Scratch {
-    fn new(gpu: &Gpu, config: &Config, sizes: &Sizes, activations: Activations) -> Result<Scratch, GpuError> {
-        let Sizes { n_batch, logit_rows, rows, normed_rows, ffn_rows, .. } = *sizes;
-        let heads = config.n_heads * config.head_dim;
-        let kv_heads = config.n_kv_heads * config.head_dim;
-        let alloc = |len| gpu.alloc("activations", len);
-        Ok(Scratch {
-            tokens: gpu.alloc("tokens", n_batch)?,
-            positions: gpu.alloc("positions", n_batch)?,
-            x: alloc(n_batch * config.n_embd)?,
-            ffn_inp: alloc(rows * config.n_embd)?,
-            normed: alloc(normed_rows * config.n_embd)?,
-            q: alloc(rows * heads)?,
-            k: alloc(rows * kv_heads)?,
-            v: alloc(rows * kv_heads)?,
-            attended: alloc(rows * heads)?,
-            gate: alloc(ffn_rows * config.n_ff)?,
-            up: alloc(ffn_rows * config.n_ff)?,
-            mixture: match config.experts {
-                Some(shape) => Some(Mixture::new(gpu, shape, config.n_embd, n_batch)?),
-                None => None,
-            },
-            logits: gpu.alloc("logits", logit_rows * config.vocab_size)?,
-            matmul: Matmul::new(gpu, sizes.matmul_rows, sizes.matmul_columns, sizes.unpacked, activations)?,
-            staged: gpu.alloc_pinned("tokens", 2 * n_batch)?,
-        })
+impl Ready {
+    /// Measures the weights, where the pass rounds to f16.
+    fn new(
+        gpu: &Gpu,
+        model: &Model,
+        weights: &DeviceWeights,
+        (pass, layout): (Pass, Layout),
+    ) -> Result<Ready, EngineError> {
+        if !pass.steps.iter().any(|step| matches!(step.launch, Launch::Product { .. })) {
+            return Ok(Ready { pass, layout, scales: Vec::new(), rooms: None });
+        }
+        let rooms = Rooms::new(gpu, model, &pass)?;
+        let ranges = Ranges::new(gpu, &model.figure, weights, &rooms)?;
+        for step in &pass.steps {
+            if let (Launch::Product { stack, .. }, Some(made)) = (&step.launch, step.makes.first()) {
+                let layer = model.figure.maker(made.value).and_then(|node| node.layer).unwrap_or(0);
+                ranges.expect_f16(weights.stack(*stack), layer)?;
+            }
+        }
+        let scales = pass.scales.iter().map(|bound| ranges.scale(bound)).collect::<Result<_, _>>()?;
+        drop(ranges);
+        Ok(Ready { pass, layout, scales, rooms: Some(rooms) })
     }
 }
 
 /// A model on the device with one sequence in its cache.
 pub struct Engine {
     config: Config,
+    figure: Figure,
     plan: MemoryPlan,
     weights: DeviceWeights,
     cache: KvCache,
+    one: Ready,
+    several: Option<Ready>,
     scratch: Scratch,
+    attention: TokenAttention,
+    matmul: Matmul,
+    tokens: Buffer<u32>,    // [n_batch]
+    positions: Buffer<u32>, // [n_batch]
+    staged: Pinned<u32>,    // [2][n_batch]: tokens, then positions
+    logits: Buffer<f32>,    // [1 or n_batch][vocab_size]
     decode: Decode,
-    prefill: Option<Prefill>,
     /// Tokens in the cache: the next token's position.
     n_past: usize,
     /// Whether a copy from pinned memory may still be under way.
@@ -176,25 +154,42 @@ impl Engine {
         options: EngineOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Engine, EngineError> {
-        let config = Config::from_gguf(gguf)?;
-        let views = ModelWeights::new(gguf, &config)?;
+        let model = Model::open(gguf)?;
         let source = if gguf.lacks_matrices() { MatrixSource::Noise } else { MatrixSource::File };
-        let mut plan = MemoryPlan::new(gguf, &config, &options)?;
+        let (mut plan, passes) = MemoryPlan::with_passes(gguf, &model, &options)?;
         let (free, _) = gpu.memory()?;
-        plan.expect_room(gguf, &config, &options, gpu.backend(), free as u64)?;
+        plan.expect_room(gguf, &model, &options, gpu.backend(), free as u64)?;
         // The weights first: loading them takes a buffer that the rest then has the place of.
-        let weights = DeviceWeights::upload(&gpu, &config, &views, source, progress)?;
+        let weights = DeviceWeights::upload(&gpu, &model, plan.n_context, source, progress)?;
         gpu.expect_cublas()?;
+        let Passes { one, several, matmul } = passes;
+        let cache = KvCache::new(&gpu, &model.figure, plan.n_context, options.cache_type)?;
+        let several = several.map(|pass| Ready::new(&gpu, &model, &weights, pass)).transpose()?;
+        let one = Ready::new(&gpu, &model, &weights, one)?;
+        let layouts: Vec<&Layout> = [Some(&one), several.as_ref()].into_iter().flatten().map(|r| &r.layout).collect();
+        let scratch = Scratch::new(&gpu, &layouts)?;
+        let attention = {
+            let TokenAttentionSizes { parts, arrivals } = TokenAttentionSizes::new(&model.figure, plan.n_context);
+            let arrivals = gpu.alloc("attention", arrivals)?;
+            gpu.fill(&arrivals, 0)?;
+            TokenAttention { parts: gpu.alloc("attention", parts)?, arrivals }
+        };
+        let n_batch = plan.n_batch;
         Ok(Engine {
-            cache: KvCache::new(&gpu, &config, plan.n_context, options.cache_type)?,
-            decode: Decode::new(&gpu, &config, plan.n_context, &options)?,
-            scratch: Scratch::new(&gpu, &config, &plan.sizes, options.activations)?,
-            prefill: match &plan.sizes.prefill {
-                Some(sizes) => Some(Prefill::new(&gpu, &config, options.cache_type, sizes, &weights.layers)?),
-                None => None,
-            },
+            cache,
+            one,
+            several,
+            scratch,
+            attention,
+            matmul: Matmul::new(&gpu, matmul.tokens, matmul.columns, matmul.unpacked, options.activations)?,
+            tokens: gpu.alloc("tokens", n_batch)?,
+            positions: gpu.alloc("positions", n_batch)?,
+            staged: gpu.alloc_pinned("tokens", 2 * n_batch)?,
+            logits: gpu.alloc("logits", plan.logit_rows * model.config.vocab_size)?,
+            decode: Decode::new(&gpu, model.config.vocab_size)?,
             weights,
-            config,
+            config: model.config,
+            figure: model.figure,
             plan,
             n_past: 0,
             staging: false,
@@ -212,6 +207,11 @@ impl Engine {
         &self.config
     }
 
+    /// The model's operations.
+    pub fn figure(&self) -> &Figure {
+        &self.figure
+    }
+
     /// The device.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
@@ -220,6 +220,13 @@ impl Engine {
     /// The weights.
     pub fn weights(&self) -> &DeviceWeights {
         &self.weights
+    }
+
+    /// The addresses of the allocations that a token streams through: those that hold matrices, and the keys' and the values'.
+    pub fn streamed(&self) -> Vec<u64> {
+        let mut addresses = self.cache.addresses().to_vec();
+        addresses.extend(self.weights.stacks().iter().map(|weights| weights.data.address()));
+        addresses
     }
 
     /// Positions there is room for.
@@ -237,7 +244,8 @@ impl Engine {
         self.n_past
     }
 
-    /// Forgets the sequence. The cache's old content is never read: attention looks no further than its token's position.
+    /// Forgets the sequence. The cache's old content is never read: attention looks no further than its token's position, and the first
+    /// token begins recurrent states anew.
     pub fn reset(&mut self) {
         self.n_past = 0;
     }
@@ -249,26 +257,27 @@ impl Engine {
 
     /// The first `rows` rows of logits that the last forward pass left, `[rows][vocab_size]`.
     pub fn logit_rows(&mut self, rows: usize) -> Result<Vec<f32>, EngineError> {
-        let logits = self.gpu.read(&self.scratch.logits.slice(0..rows * self.config.vocab_size))?;
+        let logits = self.gpu.read(&self.logits.slice(0..rows * self.config.vocab_size))?;
         self.staging = false;
         Ok(logits)
     }
 
     /// The last token's logits into memory of the caller's: its first `logits.len()` entries.
     pub fn logits_into(&mut self, logits: &mut [f32]) -> Result<(), EngineError> {
-        self.gpu.read_into(&self.scratch.logits.slice(0..logits.len()), logits)?;
+        self.gpu.read_into(&self.logits.slice(0..logits.len()), logits)?;
         self.staging = false;
         Ok(())
     }
 
-    /// Fails where the tokens are none of the model's or more than the cache has room for.
-    fn expect_room(&self, tokens: &[u32]) -> Result<(), EngineError> {
+    /// Fails where the tokens are none of the model's or more than the cache has room for; a sequence's first begin recurrent states anew.
+    fn prepare(&self, tokens: &[u32]) -> Result<(), EngineError> {
         let (n_past, n_context) = (self.n_past, self.cache.n_context);
         if n_past + tokens.len() > n_context {
             return Err(EngineError::ContextFull { n_past, n_new: tokens.len(), n_context });
         }
         match tokens.iter().find(|token| **token as usize >= self.config.vocab_size) {
             Some(token) => Err(EngineError::Token { found: *token, vocab_size: self.config.vocab_size }),
+            None if n_past == 0 => Ok(self.cache.reset(&self.gpu)?),
             None => Ok(()),
         }
     }
@@ -279,264 +288,88 @@ impl Engine {
             self.gpu.synchronise()?;
         }
         let n = tokens.len();
-        let Scratch { staged, tokens: device_tokens, positions, .. } = &mut self.scratch;
-        staged[..n].copy_from_slice(tokens);
-        for (index, position) in staged[n..2 * n].iter_mut().enumerate() {
+        self.staged[..n].copy_from_slice(tokens);
+        for (index, position) in self.staged[n..2 * n].iter_mut().enumerate() {
             *position = (self.n_past + index) as u32;
         }
         self.staging = true;
         // SAFETY: the pinned memory lives as long as the engine, and is not written before the next synchronisation.
         unsafe {
-            self.gpu.enqueue_write(device_tokens, &staged[..n])?;
-            self.gpu.enqueue_write(positions, &staged[n..2 * n])
+            self.gpu.enqueue_write(&self.tokens, &self.staged[..n])?;
+            self.gpu.enqueue_write(&self.positions, &self.staged[n..2 * n])
         }
     }
 
-    /// One pass of up to `n_batch` tokens through the model, which become part of the sequence. A token alone goes the way of
-    /// decoding, unless its intermediates are recorded.
+    /// One pass of up to `n_batch` tokens through the model, which become part of the sequence. The launches are those that generation
+    /// makes, recorded or not.
     pub fn forward(&mut self, tokens: &[u32], logits: Logits, trace: &mut Recorder) -> Result<(), EngineError> {
         if let ([token], false) = (tokens, trace.is_on()) {
             return self.decode(*token);
         }
         let n = tokens.len();
-        self.expect_room(tokens)?;
+        self.prepare(tokens)?;
         assert!(0 < n && n <= self.plan.n_batch, "a forward pass over {n} tokens, of at most {}", self.plan.n_batch);
         self.stage(tokens)?;
-        match &self.prefill {
-            Some(prefill) if n > 1 => self.prefill(prefill, n, trace)?,
-            _ => self.layers(n, trace)?,
-        }
-        match logits {
-            Logits::None => {}
-            Logits::Last => self.head(n - 1..n, trace)?,
-            Logits::All => self.head(0..n, trace)?,
-        }
+        let wanted = match logits {
+            Logits::None => n..n,
+            Logits::Last => n - 1..n,
+            Logits::All => 0..n,
+        };
+        assert!(wanted.len() <= self.plan.logit_rows, "logits of {n} tokens, room for {}", self.plan.logit_rows);
+        let ready = if n == 1 { &self.one } else { self.several.as_ref().expect("a pass for several tokens") };
+        self.run(ready, n, wanted).launch(trace)?;
         self.n_past += n;
         self.decode.forget_choice();
         Ok(())
     }
 
-    /// From the `n` staged tokens to the residual stream `x` after the last layer.
-    fn layers(&self, n: usize, trace: &mut Recorder) -> Result<(), EngineError> {
-        let Engine { gpu, config, weights, scratch: s, .. } = self;
-        let (n_embd, epsilon) = (config.n_embd, config.rms_epsilon);
-        gpu.embedding(weights.token_embd.all(), &s.tokens, &s.x, n)?;
-        record(trace, gpu, "inp_embd", None, &s.x, &[n, n_embd])?;
-
-        for (il, layer) in weights.layers.iter().enumerate() {
-            // x → ffn_inp
-            gpu.rmsnorm(&s.x, &layer.attn_norm, &s.normed, n, epsilon)?;
-            record(trace, gpu, "attn_norm", Some(il), &s.normed, &[n, n_embd])?;
-            self.attention(il, n, trace)?;
-
-            // ffn_inp → x
-            gpu.rmsnorm(&s.ffn_inp, &layer.ffn_norm, &s.normed, n, epsilon)?;
-            record(trace, gpu, "ffn_norm", Some(il), &s.normed, &[n, n_embd])?;
-            match (&layer.ffn, config.experts) {
-                (FeedForward::Mixture { .. }, Some(shape)) => self.mixture(il, shape, &s.ffn_inp, None, n, trace)?,
-                _ => self.feed_forward(il, n, trace)?,
-            }
-            record(trace, gpu, "l_out", Some(il), &s.x, &[n, n_embd])?;
+    /// Runs `ids` through the engine, `step` at a time, and collects every value that the launches leave; `logits` besides, which no other
+    /// operation's name can be.
+    ///
+    /// # Errors
+    /// Those of [`Engine::forward`].
+    pub fn trace(&mut self, ids: &[u32], step: usize) -> Result<Trace, EngineError> {
+        let mut trace = Trace::new();
+        for chunk in ids.chunks(step) {
+            let mut sink = |name: &str, shape: &[usize], data: &[f32]| {
+                trace.append(name, shape, data);
+                if name == "result_output" {
+                    trace.append("logits", shape, data);
+                }
+            };
+            self.forward(chunk, Logits::All, &mut Recorder::new(&mut sink))?;
         }
-        Ok(())
+        Ok(trace)
     }
 
-    /// From the residual stream of these tokens to their logits.
-    fn head(&self, tokens: Range<usize>, trace: &mut Recorder) -> Result<(), EngineError> {
-        let Engine { gpu, config, weights, scratch: s, .. } = self;
-        let (n, n_embd) = (tokens.len(), config.n_embd);
-        assert!(n <= self.plan.logit_rows(), "logits of {n} tokens, room for {}", self.plan.logit_rows());
-        let x = s.x.slice(tokens.start * n_embd..tokens.end * n_embd);
-        gpu.rmsnorm(&x, &weights.output_norm, &s.normed, n, config.rms_epsilon)?;
-        record(trace, gpu, "result_norm", None, &s.normed, &[n, n_embd])?;
-        gpu.matmul(&s.matmul, weights.output.all(), &s.normed, None, None, &s.logits, n)?;
-        record(trace, gpu, "result_output", None, &s.logits, &[n, config.vocab_size])?;
-        Ok(())
+    /// Changes launches, of the pass for one token and of that for several: for tests, which plant faults there and see them found.
+    pub fn edit_launches(&mut self, mut edit: impl FnMut(&mut Launch)) {
+        for ready in [Some(&mut self.one), self.several.as_mut()].into_iter().flatten() {
+            ready.pass.steps.iter_mut().for_each(|step| edit(&mut step.launch));
+        }
+        self.decode.forget_graphs();
     }
 
-    /// The feed-forward network of a layer: from `normed` and the residual stream `ffn_inp` to `x`.
-    fn feed_forward(&self, il: usize, n: usize, trace: &mut Recorder) -> Result<(), EngineError> {
-        let Engine { gpu, config, weights, scratch: s, .. } = self;
-        let (n_embd, n_ff) = (config.n_embd, config.n_ff);
-        let FeedForward::Dense { gate_up, down } = &weights.layers[il].ffn else {
-            panic!("layer {il} is a mixture of experts")
-        };
-        let (gate, up, down) = (gate_up.rows(0..n_ff), gate_up.rows(n_ff..2 * n_ff), down.all());
-        gpu.matmul(&s.matmul, up, &s.normed, None, None, &s.up, n)?;
-        record(trace, gpu, "ffn_up", Some(il), &s.up, &[n, n_ff])?;
-        gpu.matmul(&s.matmul, gate, &s.normed, None, None, &s.gate, n)?;
-        record(trace, gpu, "ffn_gate", Some(il), &s.gate, &[n, n_ff])?;
-        gpu.swiglu(&s.gate, &s.up, &s.gate, n * n_ff)?;
-        record(trace, gpu, "ffn_swiglu", Some(il), &s.gate, &[n, n_ff])?;
-        if trace.is_on() {
-            gpu.matmul(&s.matmul, down, &s.gate, None, None, &s.x, n)?;
-            record(trace, gpu, "ffn_out", Some(il), &s.x, &[n, n_embd])?;
+    /// A pass over the staged tokens.
+    fn run<'a>(&'a self, ready: &'a Ready, n_tokens: usize, wanted: Range<usize>) -> Run<'a> {
+        Run {
+            gpu: &self.gpu,
+            figure: &self.figure,
+            weights: &self.weights,
+            cache: &self.cache,
+            pass: &ready.pass,
+            layout: &ready.layout,
+            scratch: &self.scratch,
+            scales: &ready.scales,
+            rooms: ready.rooms.as_ref(),
+            matmul: &self.matmul,
+            attention: &self.attention,
+            logits: &self.logits,
+            tokens: &self.tokens,
+            positions: &self.positions,
+            n_past: self.n_past,
+            n_tokens,
+            wanted,
         }
-        Ok(gpu.matmul(&s.matmul, down, &s.gate, None, Some(&s.ffn_inp), &s.x, n)?)
-    }
-
-    /// A mixture of feed-forward networks in place of one, from `normed` and the residual stream, which may be `x`, to `x`: each
-    /// token's row goes through the experts that the router chooses for it. One vector at a time, whatever the number of tokens:
-    /// neighbours rarely share their experts. One token may come from the residual stream alone, with the `norm` that makes
-    /// `normed` of it.
-    fn mixture(
-        &self,
-        il: usize,
-        shape: Experts,
-        residual: &Slice<f32>,
-        norm: Option<(&Slice<f32>, f32)>,
-        n: usize,
-        trace: &mut Recorder,
-    ) -> Result<(), EngineError> {
-        let Engine { gpu, config, weights, scratch: s, .. } = self;
-        let FeedForward::Mixture { router, gate_up, down } = &weights.layers[il].ffn else {
-            panic!("layer {il} has no experts")
-        };
-        let m = s.mixture.as_ref().expect("allocated for a model with experts");
-        let (n_embd, n_used) = (config.n_embd, shape.n_used);
-        let n_pairs = n * n_used;
-        let x = if norm.is_some() { residual } else { &s.normed };
-        match norm {
-            None => gpu.matmul(&s.matmul, router.all(), x, None, None, &m.logits, n)?,
-            Some(_) => {
-                assert_eq!(n, 1, "the norm is made with a product, which takes one token");
-                gpu.gemv(&Gemv { norm, ..Gemv::new(router.all(), x, &m.logits).activations(s.matmul.activations()) })?;
-            }
-        }
-        record(trace, gpu, "ffn_moe_logits", Some(il), &m.logits, &[n, shape.n_experts])?;
-        gpu.experts_route(shape, &m.logits, &m.experts, &m.weights, n)?;
-        record(trace, gpu, "ffn_moe_weights", Some(il), &m.weights, &[n, n_used])?;
-        let product = |rows, x, out, share, norm, swiglu| {
-            let experts = Some(Chosen { chosen: &m.experts, n_vectors: n_pairs, share });
-            let gemv = Gemv::new(rows, x, out).activations(s.matmul.activations());
-            gpu.gemv(&Gemv { experts, norm, swiglu, ..gemv })
-        };
-        if let [_] = gate_up.parts[..] {
-            product(gate_up.all(), x, &s.gate, n_used, norm, true)?;
-        } else {
-            for (rows, out) in gate_up.rows_of_parts().zip([&s.gate, &s.up]) {
-                product(rows, x, out, n_used, norm, false)?;
-            }
-            gpu.swiglu(&s.gate, &s.up, &s.gate, n_pairs * config.n_ff)?;
-        }
-        product(down.all(), &s.gate, &m.parts, 1, None, false)?;
-        if trace.is_on() {
-            let out = gpu.alloc("a trace", n * n_embd)?;
-            gpu.experts_combine(&m.parts, &m.weights, None, &out, n, n_embd, n_used)?;
-            record(trace, gpu, "ffn_moe_out", Some(il), &out, &[n, n_embd])?;
-        }
-        Ok(gpu.experts_combine(&m.parts, &m.weights, Some(residual), &s.x, n, n_embd, n_used)?)
-    }
-
-    /// The shapes of attention for `n` tokens.
-    fn attention_shape(&self, n: usize) -> AttentionShape {
-        let Config { n_heads, n_kv_heads, head_dim, sliding_window, .. } = self.config;
-        AttentionShape {
-            n_tokens: n,
-            n_heads,
-            n_kv_heads,
-            head_dim,
-            n_context: self.cache.n_context,
-            window: sliding_window,
-        }
-    }
-
-    /// The attention half of a layer: from `normed` and the residual stream `x` to `ffn_inp`.
-    fn attention(&self, il: usize, n: usize, trace: &mut Recorder) -> Result<(), EngineError> {
-        let Engine { gpu, config, weights, cache, scratch: s, .. } = self;
-        let layer = &weights.layers[il];
-        let (n_heads, n_kv_heads, head_dim) = (config.n_heads, config.n_kv_heads, config.head_dim);
-        let shape = self.attention_shape(n);
-
-        self.query_key("Qcur", il, n, n_heads, trace)?;
-        self.query_key("Kcur", il, n, n_kv_heads, trace)?;
-        let heads = n_heads + n_kv_heads;
-        self.project("Vcur", il, heads..heads + n_kv_heads, &s.v, n, trace)?;
-        record(trace, gpu, "Vcur", Some(il), &s.v, &[n, n_kv_heads, head_dim])?;
-
-        let (keys, values) = (cache.keys(il), cache.values(il));
-        // RoPE's magnitude (YaRN's attention factor) belongs to the scores: keys are kept without it.
-        let magnitude = weights.rope_magnitude;
-        let cache_type = cache.cache_type;
-        gpu.cache_store(shape, &s.k, &s.positions, &keys, cache_type, magnitude.recip())?;
-        gpu.cache_store(shape, &s.v, &s.positions, &values, cache_type, 1.0)?;
-        let probabilities = probabilities(trace, gpu, n_heads, n, self.n_past + n)?;
-        gpu.attention(
-            shape,
-            &s.q,
-            &keys,
-            &values,
-            cache.cache_type,
-            &s.positions,
-            &s.attended,
-            probabilities.as_ref().map(|(buffer, stride)| (&**buffer, *stride)),
-            config.attention_scale * magnitude,
-        )?;
-        if let Some((buffer, stride)) = &probabilities {
-            record(trace, gpu, "kq_soft_max", Some(il), buffer, &[n_heads, n, *stride])?;
-        }
-        record(trace, gpu, "kqv_out", Some(il), &s.attended, &[n, n_heads * head_dim])?;
-
-        let bias = layer.attn_output_bias.as_deref();
-        if trace.is_on() {
-            gpu.matmul(&s.matmul, layer.attn_output.all(), &s.attended, bias, None, &s.ffn_inp, n)?;
-            record(trace, gpu, "attn_out", Some(il), &s.ffn_inp, &[n, config.n_embd])?;
-        }
-        gpu.matmul(&s.matmul, layer.attn_output.all(), &s.attended, bias, Some(&s.x), &s.ffn_inp, n)?;
-        record(trace, gpu, "ffn_inp", Some(il), &s.ffn_inp, &[n, config.n_embd])?;
-        Ok(())
-    }
-
-    /// Queries or keys of a layer: projection, bias, the norm over each head where the family has one, and RoPE.
-    fn query_key(
-        &self,
-        name: &str,
-        il: usize,
-        n: usize,
-        n_heads: usize,
-        trace: &mut Recorder,
-    ) -> Result<(), EngineError> {
-        let Engine { gpu, config, weights, scratch: s, .. } = self;
-        let layer = &weights.layers[il];
-        let head_dim = config.head_dim;
-        let (heads, norm, out) = match name {
-            "Qcur" => (0..n_heads, &layer.attn_q_norm, &s.q),
-            _ => (config.n_heads..config.n_heads + n_heads, &layer.attn_k_norm, &s.k),
-        };
-        self.project(name, il, heads, out, n, trace)?;
-        record(trace, gpu, name, Some(il), out, &[n, n_heads, head_dim])?;
-        if let Some(norm) = norm {
-            gpu.rmsnorm(out, norm, out, n * n_heads, config.rms_epsilon)?;
-            record(trace, gpu, &format!("{name}_normed"), Some(il), out, &[n, n_heads, head_dim])?;
-        }
-        let shape =
-            RopeShape { n_tokens: n, n_heads, head_dim, n_rot: config.rope.n_rot, pairing: config.rope.pairing };
-        gpu.rope(shape, out, &s.positions, &weights.rope_frequencies, weights.rope_magnitude)?;
-        record(trace, gpu, name, Some(il), out, &[n, n_heads, head_dim])?;
-        Ok(())
-    }
-
-    /// out = weights · normed + bias, for some of the heads of [queries, keys, values]. When tracing, the product is recorded before the bias too.
-    fn project(
-        &self,
-        name: &str,
-        il: usize,
-        heads: Range<usize>,
-        out: &Slice<f32>,
-        n: usize,
-        trace: &mut Recorder,
-    ) -> Result<(), EngineError> {
-        let Engine { gpu, config, weights, scratch: s, .. } = self;
-        let layer = &weights.layers[il];
-        let rows = heads.start * config.head_dim..heads.end * config.head_dim;
-        let weights = layer.attn_qkv.rows(rows.clone());
-        let bias = layer.attn_qkv_bias.as_ref().map(|bias| bias.slice(rows));
-        if trace.is_on() && bias.is_some() {
-            gpu.matmul(&s.matmul, weights, &s.normed, None, None, out, n)?;
-            record(trace, gpu, name, Some(il), out, &[n, weights.n_out])?;
-        }
-        gpu.matmul(&s.matmul, weights, &s.normed, bias.as_deref(), None, out, n)?;
-        record(trace, gpu, name, Some(il), out, &[n, weights.n_out])?;
-        Ok(())
     }
 }

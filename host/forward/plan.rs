@@ -5,16 +5,24 @@
 //! is too much looks for a shorter context or a smaller cache type that would do. `tests/memory.rs` holds the plan to what
 //! the device really gave away, byte by byte.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use driver::Backend;
 use serde::Serialize;
 
-use super::{EngineError, EngineOptions, cache::KvCache, decode, sizes::Sizes, weights};
+use super::{
+    EngineError, EngineOptions,
+    cache::KvCache,
+    decode,
+    lower::{self, Launch, Pass},
+    memory::{Layout, MostRows, Scratch, Uses},
+    unpack::Rooms,
+    weights,
+};
 use crate::{
     gguf::Gguf,
-    gpu::kernels::CacheType,
-    model::{Config, ModelWeights},
+    gpu::kernels::{AttentionScratch, CacheType, KeySplits},
+    model::{Figure, Model, figure::Op},
 };
 
 /// The context that is taken when none is asked for and the model's is longer: a cache for a model's full context can be
@@ -41,56 +49,94 @@ pub struct MemoryPlan {
     pub cache_type: CacheType,
     /// The most tokens that go through the layers together.
     pub n_batch: usize,
-    /// What a forward pass works in, in elements.
+    /// Rows of logits there is room for.
     #[serde(skip)]
-    pub(super) sizes: Sizes,
+    pub(super) logit_rows: usize,
     /// The weights, as they lie in the file, and RoPE's frequencies.
     pub weights: u64,
-    /// Keys and values.
+    /// Keys and values, and what recurrent layers carry on.
     pub cache: u64,
-    /// What a forward pass works in.
-    pub scratch: ScratchPlan,
+    /// What a forward pass works in, by what it is for.
+    pub scratch: BTreeMap<&'static str, u64>,
     /// All of it.
     pub total: u64,
     /// What was free when the plan was compared with a device, or the limit where that is less.
     pub free: Option<u64>,
     /// The allocations one by one.
     #[serde(skip)]
-    allocations: Vec<u64>,
+    uses: Uses,
 }
 
-/// What a forward pass works in, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ScratchPlan {
-    /// Tokens, the residual stream, queries, keys, values, and what is between the feed-forward matrices.
-    pub activations: u64,
-    /// What a mixture of experts needs besides.
-    pub experts: u64,
-    /// Logits and the chosen token.
-    pub logits: u64,
-    /// Inputs of cuBLAS in 16 bits.
-    pub matmul_inputs: u64,
-    /// Matrices unpacked for cuBLAS.
-    pub unpacked_matrix: u64,
+/// The passes of an engine, and the buffers of each.
+pub(super) struct Passes {
+    /// For one token.
+    pub one: (Pass, Layout),
+    /// For several.
+    pub several: Option<(Pass, Layout)>,
+    /// What products of several tokens with weights of any type work in.
+    pub matmul: MatmulSizes,
 }
 
-impl ScratchPlan {
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        self.activations + self.experts + self.logits + self.matmul_inputs + self.unpacked_matrix
+/// Sizes of [`Matmul`](crate::gpu::Matmul)'s buffers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MatmulSizes {
+    /// Tokens together.
+    pub tokens: usize,
+    /// Columns of the widest matrix.
+    pub columns: usize,
+    /// Elements of the largest quantised matrix.
+    pub unpacked: usize,
+}
+
+impl MatmulSizes {
+    fn new(model: &Model, pass: &Pass, rows: MostRows) -> MatmulSizes {
+        let mut sizes = MatmulSizes::default();
+        for (index, step) in pass.steps.iter().enumerate() {
+            let Launch::Matmul { weight, .. } = &step.launch else { continue };
+            let tokens = if index >= pass.head { rows.logits } else { rows.tokens };
+            // One token has a product of its own.
+            if tokens > 1 {
+                let stack = model.figure.stack(weight.stack);
+                sizes.tokens = sizes.tokens.max(tokens);
+                sizes.columns = sizes.columns.max(stack.n_in);
+                if model.is_quantised(stack) {
+                    sizes.unpacked = sizes.unpacked.max(weight.rows.len() * stack.n_in);
+                }
+            }
+        }
+        sizes
+    }
+
+    fn uses(&self, uses: &mut Uses) {
+        // Two for bf16, whose inputs go in as a sum.
+        uses.add("matmul inputs", size_of::<u16>() * 2 * self.tokens * self.columns);
+        uses.add("matmul inputs", size_of::<f32>() * self.tokens);
+        uses.add("unpacked weights", size_of::<u16>() * self.unpacked);
     }
 }
 
-/// Adds allocations up and remembers each.
-#[derive(Default)]
-struct Allocations(Vec<u64>);
+/// More multiprocessors than any device has: what is allocated does not depend on the device.
+const MULTIPROCESSORS: usize = 1024;
 
-impl Allocations {
-    /// Allocations of that many elements of `size` bytes; their bytes together.
-    fn add(&mut self, size: usize, elements: &[usize]) -> u64 {
-        let bytes = elements.iter().map(|n| (n * size) as u64);
-        self.0.extend(bytes.clone());
-        bytes.sum()
+/// Elements of attention's scratch for any number of keys, of the layer that needs most.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TokenAttentionSizes {
+    pub parts: usize,
+    pub arrivals: usize,
+}
+
+impl TokenAttentionSizes {
+    pub fn new(figure: &Figure, n_context: usize) -> TokenAttentionSizes {
+        let mut sizes = TokenAttentionSizes::default();
+        for node in &figure.nodes {
+            let Op::Attention { q, cache, .. } = &node.op else { continue };
+            let (n_heads, shape) = (figure.value(*q).shape[0], figure.caches[cache.0]);
+            let widest = KeySplits::new(n_context, n_heads, shape.n_kv_heads, MULTIPROCESSORS);
+            let scratch = AttentionScratch::new(n_heads, shape.n_kv_heads, shape.head_dim, widest.n_splits);
+            sizes.parts = sizes.parts.max(scratch.parts);
+            sizes.arrivals = sizes.arrivals.max(scratch.arrivals);
+        }
+        sizes
     }
 }
 
@@ -98,13 +144,22 @@ impl MemoryPlan {
     /// Plans a model's memory.
     ///
     /// # Errors
-    /// The context asked for is not one that the model has, there are no kernels for its heads with that cache, or its
-    /// tensors are not what its metadata says.
-    pub fn new(gguf: &Gguf, config: &Config, options: &EngineOptions) -> Result<MemoryPlan, EngineError> {
-        let (found, cache_type) = (config.head_dim, options.cache_type);
-        let expected: Vec<usize> = cache_type.head_dims().collect();
-        if !expected.contains(&found) {
-            return Err(EngineError::HeadDim { file: gguf.name().to_owned(), found, cache_type, expected });
+    /// The context asked for is not one that the model has, or there are no kernels for its heads with that cache.
+    pub fn new(gguf: &Gguf, model: &Model, options: &EngineOptions) -> Result<MemoryPlan, EngineError> {
+        Ok(MemoryPlan::with_passes(gguf, model, options)?.0)
+    }
+
+    /// The same, with the passes that it is for.
+    pub(super) fn with_passes(
+        gguf: &Gguf,
+        model: &Model,
+        options: &EngineOptions,
+    ) -> Result<(MemoryPlan, Passes), EngineError> {
+        let (config, figure, cache_type) = (&model.config, &model.figure, options.cache_type);
+        for cache in &figure.caches {
+            if let Err(expected) = cache_type.check_head_dim(cache.head_dim) {
+                return Err(EngineError::HeadDim { file: gguf.name().to_owned(), expected });
+            }
         }
         let n_context = options.n_context.unwrap_or(config.context_length.min(DEFAULT_CONTEXT));
         if n_context == 0 || n_context > config.context_length {
@@ -116,58 +171,69 @@ impl MemoryPlan {
         }
         let n_batch = options.n_batch.clamp(1, n_context);
         let logit_rows = if options.all_logits { n_batch } else { 1 };
-        let views = ModelWeights::new(gguf, config)?;
-        let sizes = Sizes::new(config, &views, cache_type, n_batch, logit_rows);
-        let mut allocations = Allocations::default();
 
-        let weights = allocations.add(1, &weights::allocations(config, &views));
-
-        let layer_bytes = KvCache::layer_bytes(config, n_context, cache_type);
-        let cache = allocations.add(1, &[config.n_layers * layer_bytes; 2]);
-
-        let heads = config.n_heads * config.head_dim;
-        let kv_heads = config.n_kv_heads * config.head_dim;
-        let n_pairs = n_batch * config.experts.map_or(1, |experts| experts.n_used);
-        let Sizes { rows, normed_rows, ffn_rows, matmul_rows, matmul_columns, unpacked, .. } = sizes;
-        let (of_prefill, unpacked_by_prefill) =
-            sizes.prefill.as_ref().map_or_else(Default::default, |prefill| (prefill.activations(), prefill.unpacked()));
-        let of_prefill = allocations.add(1, &of_prefill);
-        let unpacked_by_prefill = allocations.add(1, &unpacked_by_prefill);
-        let mut words = |elements: &[usize]| allocations.add(size_of::<f32>(), elements);
-        let scratch = ScratchPlan {
-            activations: of_prefill
-                + words(&decode::allocations(config, n_context))
-                + words(&[n_batch; 2])
-                + words(&[n_batch * config.n_embd, rows * config.n_embd, normed_rows * config.n_embd])
-                + words(&[rows * heads; 2])
-                + words(&[rows * kv_heads; 2])
-                + words(&[ffn_rows * config.n_ff; 2]),
-            experts: config.experts.map_or(0, |experts| {
-                words(&[n_batch * experts.n_experts, n_pairs, n_pairs]) + words(&[n_pairs * config.n_embd])
-            }),
-            logits: words(&[logit_rows * config.vocab_size]),
-            matmul_inputs: words(&[matmul_rows])
-                // Two for bf16, whose inputs go in as a sum.
-                + allocations.add(size_of::<u16>(), &[2 * matmul_rows * matmul_columns]),
-            unpacked_matrix: unpacked_by_prefill + allocations.add(size_of::<u16>(), &[unpacked]),
+        let lowering = lower::Options { activations: options.activations, cache_type };
+        let rows = MostRows { tokens: n_batch, logits: logit_rows };
+        let of_one = MostRows { tokens: 1, logits: 1 };
+        let one = if options.exact { Pass::exact(model, lowering) } else { Pass::token(model, lowering) };
+        let several = (n_batch > 1).then(|| {
+            let many = if options.exact { None } else { Pass::many(model, lowering) };
+            many.unwrap_or_else(|| Pass::exact(model, lowering))
+        });
+        let matmul = several.as_ref().map(|pass| MatmulSizes::new(model, pass, rows)).unwrap_or_default();
+        let with_layout = |pass: Pass, rows| {
+            let layout = Layout::new(&pass, rows);
+            (pass, layout)
         };
-        Ok(MemoryPlan {
+        let passes = Passes {
+            one: with_layout(one, of_one),
+            several: several.map(|pass| with_layout(pass, rows)),
+            matmul,
+        };
+
+        let mut uses = Uses::default();
+        weights::uses(model, &mut uses);
+        KvCache::uses(figure, n_context, cache_type, &mut uses);
+        for (pass, _) in passes.several.iter().chain([&passes.one]) {
+            Rooms::uses(model, pass, &mut uses);
+        }
+        let layouts: Vec<&Layout> = [Some(&passes.one), passes.several.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|(_, layout)| layout)
+            .collect();
+        for bytes in Scratch::sizes(&layouts) {
+            uses.add("activations", bytes);
+        }
+        let attention = TokenAttentionSizes::new(figure, n_context);
+        uses.add("attention", attention.arrivals * size_of::<u32>());
+        uses.add("attention", attention.parts * size_of::<f32>());
+        matmul.uses(&mut uses);
+        uses.add("tokens", n_batch * size_of::<u32>());
+        uses.add("tokens", n_batch * size_of::<u32>());
+        uses.add("logits", logit_rows * config.vocab_size * size_of::<f32>());
+        decode::uses(config.vocab_size, &mut uses);
+
+        let (weights, cache) = (uses.of("weights"), uses.of("KV cache") + uses.of("recurrent state"));
+        let is_scratch = |name: &str| !["weights", "KV cache", "recurrent state"].contains(&name);
+        let plan = MemoryPlan {
             n_context,
             cache_type,
             n_batch,
-            sizes,
+            logit_rows,
             weights,
             cache,
-            scratch,
-            total: weights + cache + scratch.total(),
+            scratch: uses.table().into_iter().filter(|(name, _)| is_scratch(name)).collect(),
+            total: uses.total(),
             free: None,
-            allocations: allocations.0,
-        })
+            uses,
+        };
+        Ok((plan, passes))
     }
 
-    /// Rows of logits there is room for.
-    pub(super) fn logit_rows(&self) -> usize {
-        self.sizes.logit_rows
+    /// Bytes that a forward pass works in.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.scratch.values().sum()
     }
 
     /// What has to be free on a device: softcuda gives exactly what is asked for, the NVIDIA driver rounds up.
@@ -179,7 +245,7 @@ impl MemoryPlan {
             small if small < CUDA_PAGE / 2 => small.next_multiple_of(CUDA_UNIT),
             large => large.next_multiple_of(CUDA_PAGE),
         };
-        self.allocations.iter().map(rounded).sum::<u64>() + CUDA_RESERVE
+        self.uses.allocations().map(|bytes| rounded(&bytes)).sum::<u64>() + CUDA_RESERVE
     }
 
     /// Compares the plan with what is free on a device, within the limit of the options.
@@ -189,7 +255,7 @@ impl MemoryPlan {
     pub fn expect_room(
         &mut self,
         gguf: &Gguf,
-        config: &Config,
+        model: &Model,
         options: &EngineOptions,
         backend: Backend,
         free: u64,
@@ -202,7 +268,7 @@ impl MemoryPlan {
         }
         let fits = |n_context: usize, cache_type: CacheType| {
             let options = EngineOptions { n_context: Some(n_context), cache_type, ..*options };
-            MemoryPlan::new(gguf, config, &options).is_ok_and(|plan| plan.needed(backend) <= free)
+            MemoryPlan::new(gguf, model, &options).is_ok_and(|plan| plan.needed(backend) <= free)
         };
         Err(EngineError::Memory {
             file: gguf.name().to_owned(),
@@ -213,7 +279,7 @@ impl MemoryPlan {
                 "weights {}, KV cache {}, scratch {}",
                 Size(self.weights),
                 Size(self.cache),
-                Size(self.scratch.total())
+                Size(self.scratch_bytes())
             ),
             advice: self.advice(fits),
         })
@@ -282,23 +348,18 @@ impl fmt::Display for Size {
 /// A table of a line for each use.
 impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let (context, cache_type) = (self.n_context, self.cache_type);
-        let notes = [
-            ("weights", self.weights, String::new()),
-            ("KV cache", self.cache, format!("{context} positions, {cache_type}")),
-            ("activations", self.scratch.activations, format!("{} tokens together", self.n_batch)),
-            ("experts", self.scratch.experts, String::new()),
-            ("logits", self.scratch.logits, String::new()),
-            ("matmul inputs", self.scratch.matmul_inputs, String::new()),
-            ("unpacked weights", self.scratch.unpacked_matrix, String::new()),
-            ("in all", self.total, String::new()),
-        ];
-        for (name, bytes, note) in notes.iter().filter(|(_, bytes, _)| *bytes > 0) {
-            let line = format!("  {name:<15}  {:>12}  {note}", Size(*bytes));
+        let note = |name: &str| match name {
+            "KV cache" => format!("{} positions, {}", self.n_context, self.cache_type),
+            "activations" => format!("{} tokens together", self.n_batch),
+            _ => String::new(),
+        };
+        let total = [("in all", self.total)];
+        for (name, bytes) in self.uses.table().into_iter().chain(total).filter(|(_, bytes)| *bytes > 0) {
+            let line = format!("  {name:<16}  {:>12}  {}", Size(bytes), note(name));
             writeln!(f, "{}", line.trim_end())?;
         }
         match self.free {
-            Some(free) => writeln!(f, "  {:<15}  {:>12}", "free", Size(free)),
+            Some(free) => writeln!(f, "  {:<16}  {:>12}", "free", Size(free)),
             None => Ok(()),
         }
     }

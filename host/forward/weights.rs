@@ -1,108 +1,29 @@
-//! The weights on the device.
-//!
-//! Matrices that are multiplied with the same input are stored one above the other, so that one product serves them: queries,
-//! keys and values; gate and up projection.
-
-use std::rc::Rc;
+//! A model's weights on the device: the figure's stacks and vectors, in the file's own types.
 
 use crate::{
-    gpu::{Buffer, Gpu, Transfer, Weights, parts},
-    model::{Config, LayerWeights, ModelWeights, WeightView},
+    gpu::{Buffer, Gpu, Rows, SubSlice, Transfer, Weights, parts},
+    model::{
+        Figure, Model,
+        figure::{Matrix, RopeId, Span, Stack, StackId, VectorId},
+    },
     synth::{fill_on_device, matrix_deviation},
 };
 
-use super::EngineError;
+use super::{EngineError, memory::Uses};
 
-/// A layer's weights. `heads·dim` stands for `n_heads · head_dim`, `kv·dim` for `n_kv_heads · head_dim`.
-pub struct DeviceLayer {
-    /// RMSNorm before attention: `[n_embd]`.
-    pub attn_norm: Buffer<f32>,
-    /// Queries, keys and values: `heads·dim`, `kv·dim` and `kv·dim` rows of `n_embd`.
-    pub attn_qkv: Weights,
-    /// Their biases, zero for those that have none: `[heads·dim + 2 · kv·dim]`.
-    pub attn_qkv_bias: Option<Buffer<f32>>,
-    /// RMSNorm over each query head: `[head_dim]`.
-    pub attn_q_norm: Option<Buffer<f32>>,
-    /// RMSNorm over each key head: `[head_dim]`.
-    pub attn_k_norm: Option<Buffer<f32>>,
-    /// Output projection: `n_embd` rows of `heads·dim`.
-    pub attn_output: Weights,
-    /// Its bias: `[n_embd]`.
-    pub attn_output_bias: Option<Buffer<f32>>,
-    /// RMSNorm before the feed-forward network: `[n_embd]`.
-    pub ffn_norm: Buffer<f32>,
-    /// The feed-forward network.
-    pub ffn: FeedForward,
-}
-
-/// A layer's feed-forward network.
-pub enum FeedForward {
-    /// One for all tokens.
-    Dense {
-        /// Gate and up projection: `n_ff` rows of `n_embd` each.
-        gate_up: Weights,
-        /// `n_embd` rows of `n_ff`.
-        down: Weights,
-    },
-    /// A mixture of experts; all but the router are stacks of `n_experts`.
-    Mixture {
-        /// `n_experts` rows of `n_embd`.
-        router: Weights,
-        /// Gate and up projection: `n_ff` rows of `n_embd` each.
-        gate_up: Weights,
-        /// `n_embd` rows of `n_ff`.
-        down: Weights,
-    },
-}
-
-/// A model's weights, uploaded once, in the file's own types.
+/// A model's weights, uploaded once.
 pub struct DeviceWeights {
-    /// `vocab_size` rows of `n_embd`.
-    pub token_embd: Rc<Weights>,
-    /// The last RMSNorm: `[n_embd]`.
-    pub output_norm: Buffer<f32>,
-    /// `vocab_size` rows of `n_embd`; the embedding itself where the file ties the two.
-    pub output: Rc<Weights>,
-    /// RoPE's frequencies `[n_rot/2][2]`, in turns per position, as a high and a low part.
-    pub rope_frequencies: Buffer<f32>,
-    /// What RoPE multiplies the rotated values by.
-    pub rope_magnitude: f32,
-    /// The layers, first to last.
-    pub layers: Vec<DeviceLayer>,
+    stacks: Vec<Weights>,
+    vectors: Vec<Buffer<f32>>,
+    ropes: Vec<DeviceRope>,
 }
 
-/// Matrices over the same input that one buffer holds.
-fn stacks<'v>(layer: &LayerWeights<'v>) -> Vec<Vec<WeightView<'v>>> {
-    let attention = [vec![layer.attn_q, layer.attn_k, layer.attn_v], vec![layer.attn_output]];
-    let feed_forward = match layer.ffn_gate_inp {
-        Some(router) => vec![vec![router], vec![layer.ffn_gate, layer.ffn_up], vec![layer.ffn_down]],
-        None => vec![vec![layer.ffn_gate, layer.ffn_up], vec![layer.ffn_down]],
-    };
-    attention.into_iter().chain(feed_forward).collect()
-}
-
-/// Bytes that a stack takes.
-fn stack_bytes(views: &[WeightView]) -> usize {
-    let types: Vec<_> = views.iter().map(|view| (view.tensor_type, view.rows)).collect();
-    parts(&types, views[0].cols, views[0].matrices).1
-}
-
-/// Bytes of each allocation that [`DeviceWeights::upload`] makes.
-pub fn allocations(config: &Config, weights: &ModelWeights) -> Vec<usize> {
-    let floats = |n: usize| n * size_of::<f32>();
-    let mut bytes = vec![weights.token_embd.data.len(), weights.output_norm.data.len(), floats(config.rope.n_rot)];
-    if !config.tied_output {
-        bytes.push(weights.output.data.len());
-    }
-    for layer in &weights.layers {
-        bytes.extend(stacks(layer).iter().map(|stack| stack_bytes(stack)));
-        let vectors = [Some(layer.attn_norm), Some(layer.ffn_norm), layer.attn_q_norm, layer.attn_k_norm];
-        bytes.extend(vectors.into_iter().chain([layer.attn_output_bias]).flatten().map(|view| view.data.len()));
-        if layer.has_qkv_bias() {
-            bytes.push(floats(layer.attn_q.rows + layer.attn_k.rows + layer.attn_v.rows));
-        }
-    }
-    bytes
+/// A kind of rotation.
+pub struct DeviceRope {
+    /// Frequencies `[n_rot/2][2]`, in turns per position, as a high and a low part.
+    pub frequencies: Buffer<f32>,
+    /// What the rotated values are multiplied by.
+    pub magnitude: f32,
 }
 
 /// Where matrices come from.
@@ -114,82 +35,16 @@ pub enum MatrixSource {
     Noise,
 }
 
-/// Allocates views one after another, and notes what goes there.
-struct Allocator<'a, 'v> {
-    gpu: &'a Gpu,
-    source: MatrixSource,
-    transfers: Vec<Transfer<'v>>,
-}
-
-impl<'v> Allocator<'_, 'v> {
-    /// Matrices one above the other.
-    fn stack(&mut self, views: &[WeightView<'v>]) -> Result<Weights, EngineError> {
-        let types: Vec<_> = views.iter().map(|view| (view.tensor_type, view.rows)).collect();
-        let (n_in, n_matrices) = (views[0].cols, views[0].matrices);
-        let (parts, bytes) = parts(&types, n_in, n_matrices);
-        let n_out = views.iter().map(|view| view.rows).sum();
-        let weights = Weights { data: self.gpu.alloc(views[0].name, bytes)?, parts, n_matrices, n_out, n_in };
-        if self.source == MatrixSource::Noise {
-            // Each stack has a random stream of its own, by where it lies.
-            let stream = (weights.data.address() >> 8) as u32;
-            fill_on_device(self.gpu, &weights, matrix_deviation(n_in as u64), stream)?;
-            return Ok(weights);
-        }
-        let mut before = 0;
-        for view in views {
-            self.transfers.push(Transfer::of_rows(weights.rows(before..before + view.rows), view.data));
-            before += view.rows;
-        }
-        Ok(weights)
+/// Every allocation that [`DeviceWeights::upload`] makes, in its order.
+pub fn uses(model: &Model, uses: &mut Uses) {
+    for stack in &model.figure.stacks {
+        uses.add("weights", parts(&model.types(stack), stack.n_in, stack.n_matrices).1);
     }
-
-    /// A vector of `f32`: the file's bytes are the device's, both little-endian.
-    fn vector(&mut self, view: &WeightView<'v>) -> Result<Buffer<f32>, EngineError> {
-        let buffer = self.gpu.alloc(view.name, view.elements())?;
-        self.transfers.push(Transfer::new(&buffer, view.data));
-        Ok(buffer)
+    for vector in &model.figure.vectors {
+        uses.add("weights", vector.len() * size_of::<f32>());
     }
-
-    fn optional(&mut self, view: &Option<WeightView<'v>>) -> Result<Option<Buffer<f32>>, EngineError> {
-        view.as_ref().map(|view| self.vector(view)).transpose()
-    }
-
-    /// The biases of queries, keys and values.
-    fn qkv_bias(&mut self, layer: &LayerWeights<'v>) -> Result<Option<Buffer<f32>>, EngineError> {
-        if !layer.has_qkv_bias() {
-            return Ok(None);
-        }
-        let biases =
-            [(layer.attn_q, layer.attn_q_bias), (layer.attn_k, layer.attn_k_bias), (layer.attn_v, layer.attn_v_bias)];
-        let all = self.gpu.alloc("biases", biases.iter().map(|(matrix, _)| matrix.rows).sum())?;
-        self.gpu.fill(&all, 0)?;
-        let mut before = 0;
-        for (matrix, bias) in biases {
-            if let Some(bias) = bias {
-                self.transfers.push(Transfer::new(&all.slice(before..before + matrix.rows), bias.data));
-            }
-            before += matrix.rows;
-        }
-        Ok(Some(all))
-    }
-
-    fn layer(&mut self, layer: &LayerWeights<'v>) -> Result<DeviceLayer, EngineError> {
-        let mut stacks = stacks(layer).into_iter();
-        let mut next = |allocator: &mut Self| allocator.stack(&stacks.next().expect("as many as `stacks` lists"));
-        Ok(DeviceLayer {
-            attn_norm: self.vector(&layer.attn_norm)?,
-            attn_qkv: next(self)?,
-            attn_qkv_bias: self.qkv_bias(layer)?,
-            attn_q_norm: self.optional(&layer.attn_q_norm)?,
-            attn_k_norm: self.optional(&layer.attn_k_norm)?,
-            attn_output: next(self)?,
-            attn_output_bias: self.optional(&layer.attn_output_bias)?,
-            ffn_norm: self.vector(&layer.ffn_norm)?,
-            ffn: match layer.ffn_gate_inp {
-                None => FeedForward::Dense { gate_up: next(self)?, down: next(self)? },
-                Some(_) => FeedForward::Mixture { router: next(self)?, gate_up: next(self)?, down: next(self)? },
-            },
-        })
+    for rope in &model.figure.ropes {
+        uses.add("weights", rope.n_rot * size_of::<f32>());
     }
 }
 
@@ -197,50 +52,122 @@ impl DeviceWeights {
     /// Allocates and uploads a model; `progress` is told bytes done and bytes in all.
     pub fn upload(
         gpu: &Gpu,
-        config: &Config,
-        weights: &ModelWeights,
+        model: &Model,
+        n_context: usize,
         source: MatrixSource,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<DeviceWeights, EngineError> {
-        let mut allocator = Allocator { gpu, source, transfers: Vec::new() };
-        let token_embd = Rc::new(allocator.stack(&[weights.token_embd])?);
-        let output = if config.tied_output { token_embd.clone() } else { Rc::new(allocator.stack(&[weights.output])?) };
-        let rope = config.rope.table();
-        let on_device = DeviceWeights {
-            token_embd,
-            output_norm: allocator.vector(&weights.output_norm)?,
-            output,
-            rope_frequencies: gpu.upload("RoPE frequencies", &turns(&rope.frequencies))?,
-            rope_magnitude: rope.magnitude as f32,
-            layers: weights.layers.iter().map(|layer| allocator.layer(layer)).collect::<Result<_, _>>()?,
-        };
+        let figure = &model.figure;
+        let stacks: Vec<Weights> =
+            figure.stacks.iter().map(|stack| allocate(gpu, model, stack)).collect::<Result<_, _>>()?;
+        let mut transfers = Vec::new();
+        for (stack, weights) in figure.stacks.iter().zip(&stacks) {
+            match source {
+                MatrixSource::File => transfers.extend(transfers_of(model, stack, weights)),
+                MatrixSource::Noise => {
+                    // Each stack has a random stream of its own, by where it lies.
+                    let stream = (weights.data.address() >> 8) as u32;
+                    fill_on_device(gpu, weights, matrix_deviation(stack.n_in as u64), stream)?;
+                }
+            }
+        }
+        let mut vectors = Vec::new();
+        for vector in &figure.vectors {
+            let what = vector.pieces.iter().find_map(|(_, tensor)| *tensor).map_or("zeros", |t| model.view(t).name);
+            let buffer: Buffer<f32> = gpu.alloc(what, vector.len())?;
+            if vector.pieces.iter().any(|(_, tensor)| tensor.is_none()) {
+                gpu.fill(&buffer, 0)?;
+            }
+            let mut start = 0;
+            for &(len, tensor) in &vector.pieces {
+                if let Some(tensor) = tensor {
+                    // The file's bytes are the device's, both little-endian.
+                    transfers.push(Transfer::new(&buffer.slice(start..start + len), model.view(tensor).data));
+                }
+                start += len;
+            }
+            vectors.push(buffer);
+        }
+        let ropes = figure.ropes.iter().map(|rope| {
+            let table = rope.table(n_context);
+            let frequencies = gpu.upload("RoPE frequencies", &turns(&table.frequencies))?;
+            Ok(DeviceRope { frequencies, magnitude: table.magnitude as f32 })
+        });
+        let ropes = ropes.collect::<Result<_, EngineError>>()?;
+        let on_device = DeviceWeights { stacks, vectors, ropes };
         // SAFETY: everything that the transfers go to is in `on_device`.
-        unsafe { gpu.upload_all(&allocator.transfers, progress)? };
+        unsafe { gpu.upload_all(&transfers, progress)? };
         Ok(on_device)
+    }
+
+    /// A stack.
+    pub fn stack(&self, stack: StackId) -> &Weights {
+        &self.stacks[stack.0]
+    }
+
+    /// A matrix's rows.
+    pub fn rows(&self, matrix: &Matrix) -> Rows<'_> {
+        self.stacks[matrix.stack.0].rows(matrix.rows.clone())
+    }
+
+    /// A vector.
+    pub fn vector(&self, vector: VectorId) -> &Buffer<f32> {
+        &self.vectors[vector.0]
+    }
+
+    /// A part of a vector.
+    pub fn span(&self, span: &Span) -> SubSlice<'_, f32> {
+        self.vectors[span.vector.0].slice(span.range.clone())
+    }
+
+    /// A rotation.
+    pub fn rope(&self, rope: RopeId) -> &DeviceRope {
+        &self.ropes[rope.0]
+    }
+
+    /// Every matrix.
+    pub fn stacks(&self) -> &[Weights] {
+        &self.stacks
+    }
+
+    /// The stack that holds the tensor of that name, as the figure has it.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn named(&self, figure: &Figure, name: &str) -> &Weights {
+        let holds = |stack: &Stack| stack.pieces.iter().any(|piece| figure.tensors[piece.tensor.0].name == name);
+        let index = figure.stacks.iter().position(holds).unwrap_or_else(|| panic!("no stack holds {name}"));
+        &self.stacks[index]
     }
 }
 
-/// The most elements that a quantised matrix has: what unpacking one takes room for. Only products with several tokens unpack:
-/// the layers' in batches, and the head's where there are several rows of logits. Stacks of experts are multiplied packed.
-pub fn largest_quantised(weights: &ModelWeights, n_batch: usize, logit_rows: usize) -> usize {
-    let of_layer =
-        |layer: &LayerWeights| stacks(layer).iter().map(|stack| quantised_elements(stack)).max().unwrap_or(0);
-    let layers = weights.layers.iter().map(of_layer).max().unwrap_or(0);
-    let head = quantised_elements(&[weights.output]);
-    let in_batches = if n_batch > 1 { layers } else { 0 };
-    in_batches.max(if logit_rows > 1 { head } else { 0 })
+fn allocate(gpu: &Gpu, model: &Model, stack: &Stack) -> Result<Weights, EngineError> {
+    let (parts, bytes) = parts(&model.types(stack), stack.n_in, stack.n_matrices);
+    let data = gpu.alloc(model.view(stack.pieces[0].tensor).name, bytes)?;
+    Ok(Weights { data, parts, n_matrices: stack.n_matrices, n_out: stack.n_out, n_in: stack.n_in })
 }
 
-/// The most elements that a quantised router of experts has.
-pub fn largest_router(weights: &ModelWeights) -> usize {
-    let routers = weights.layers.iter().filter_map(|layer| layer.ffn_gate_inp);
-    routers.map(|router| quantised_elements(&[router])).max().unwrap_or(0)
-}
-
-/// Elements of a stack of which a part is quantised.
-fn quantised_elements(views: &[WeightView]) -> usize {
-    let unpacked = views.iter().any(|view| view.tensor_type.is_quantised() && view.matrices == 1);
-    if unpacked { views.iter().map(WeightView::elements).sum() } else { 0 }
+/// From the file's rows to the stack's: whole tensors where a piece is one, else a group of rows at a time.
+fn transfers_of<'v>(model: &Model<'v>, stack: &Stack, weights: &Weights) -> Vec<Transfer<'v>> {
+    let mut transfers = Vec::new();
+    let mut before = 0;
+    for piece in &stack.pieces {
+        let view = model.view(piece.tensor);
+        let rows = weights.rows(before..before + piece.n_rows());
+        if piece.n_rows() == view.rows {
+            transfers.push(Transfer::of_rows(rows, view.data));
+        } else {
+            for group in 0..piece.n_groups {
+                let first = piece.first + group * piece.stride;
+                let bytes = view.row_bytes();
+                let start = before + group * piece.group;
+                let target = weights.rows(start..start + piece.group);
+                transfers.push(Transfer::of_rows(target, &view.data[first * bytes..][..piece.group * bytes]));
+            }
+        }
+        before += piece.n_rows();
+    }
+    transfers
 }
 
 /// Frequencies in radians per position as turns per position, each the sum of a high and a low `f32`: `[n][2]`.

@@ -78,6 +78,12 @@ pub struct SubSlice<'a, T> {
 }
 
 impl<'a, T: Element> SubSlice<'a, T> {
+    /// The elements of `range`, of the same owner: [`Slice::slice`].
+    pub fn into_slice(self, range: Range<usize>) -> SubSlice<'a, T> {
+        let SubSlice { slice: Slice { address, len, .. }, .. } = self.slice.slice(range);
+        SubSlice { slice: Slice { address, len, element: PhantomData }, owner: PhantomData }
+    }
+
     /// The same bytes as elements of another type, of the same owner: [`Slice::cast`].
     pub fn into_cast<U: Element>(self) -> SubSlice<'a, U> {
         let SubSlice { slice: Slice { address, len, .. }, .. } = self.slice.cast::<U>();

@@ -167,7 +167,7 @@ impl Gpu {
 #[cfg(test)]
 mod tests {
     use driver::DeviceChoice;
-    use kernels::swiglu::swiglu;
+    use kernels::glu::{SWIGLU, glu};
 
     use super::*;
 
@@ -179,7 +179,7 @@ mod tests {
         let device = driver::soft::device().unwrap();
         let records = || {
             let all = device.records();
-            let mine = all.iter().filter(|record| record.kernel == "swiglu" && record.grid == [1, 1, 7]);
+            let mine = all.iter().filter(|record| record.kernel == "glu" && record.grid == [1, 1, 7]);
             mine.map(|record| (record.early, record.dynamic_shared)).collect::<Vec<_>>()
         };
         let launch = Launch::new([1, 1, 7], 256);
@@ -187,15 +187,15 @@ mod tests {
         device.set_recording(true);
         for launch in [launch, launch.early(), launch.shared_bytes(shared)] {
             // SAFETY: the kernel reads and writes 256 values, whatever z is.
-            unsafe { gpu.launch_as(swiglu, launch, (&*values, &*values, &*values, 256)).unwrap() };
+            unsafe { gpu.launch_as(glu, launch, (&*values, &*values, &*values, 256, SWIGLU)).unwrap() };
         }
         let early = gpu.image().has_grid_dependencies();
         assert_eq!(records(), [(false, 0), (early, 0), (false, shared)]);
         // SAFETY: as above.
         let error = unsafe {
-            gpu.launch_as(swiglu, launch.shared_bytes(228 << 10), (&*values, &*values, &*values, 256)).unwrap_err()
+            gpu.launch_as(glu, launch.shared_bytes(228 << 10), (&*values, &*values, &*values, 256, SWIGLU)).unwrap_err()
         };
-        let words = "giving the kernel `swiglu` 233472 bytes of shared memory a block: ";
+        let words = "giving the kernel `glu` 233472 bytes of shared memory a block: ";
         assert!(error.to_string().starts_with(words), "{error}");
     }
 }

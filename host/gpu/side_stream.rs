@@ -85,6 +85,7 @@ mod tests {
     use driver::DeviceChoice;
 
     use super::*;
+    use crate::gpu::kernels::Glu;
 
     #[test]
     fn kernels_on_the_side_stream_are_ordered_by_events() {
@@ -94,12 +95,12 @@ mod tests {
         let (filled, done) = (gpu.event().unwrap(), gpu.event().unwrap());
         gpu.on_side_stream(|| {
             gpu.wait(&done)?;
-            gpu.swiglu(&ones, &ones, &a, 256)?;
+            gpu.glu(Glu::Swiglu, &ones, &ones, &a, 256)?;
             gpu.record(&filled)
         })
         .unwrap();
         gpu.wait(&filled).unwrap();
-        gpu.swiglu(&a, &ones, &b, 256).unwrap();
+        gpu.glu(Glu::Swiglu, &a, &ones, &b, 256).unwrap();
         gpu.record(&done).unwrap();
         let silu = |x: f32| x / (1.0 + (-x).exp());
         let got = gpu.read(&b).unwrap();

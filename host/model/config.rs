@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::error::{ModelError, ModelRule};
-use super::family::{Family, RopePairing};
+use super::family::{Family, RopePairing, Rotated};
 use super::keys::Keys;
-use super::weights::ModelWeights;
+use super::layer::{Attention, DeltaNet, FeedForward, Layer, Mixer, RopeKind};
 use crate::gguf::Gguf;
 
 /// The hyperparameters of a model. Everything in it is checked: the program can size buffers by it.
@@ -16,6 +16,9 @@ pub struct Config {
     pub family: &'static Family,
     /// Layers.
     pub n_layers: usize,
+    /// Blocks after them that the file holds for predicting tokens further on; they are not run.
+    #[serde(skip_serializing_if = "is_none")]
+    pub n_unused_layers: usize,
     /// Values per token in the residual stream.
     pub n_embd: usize,
     /// Query heads.
@@ -42,8 +45,32 @@ pub struct Config {
     pub experts: Option<Experts>,
     /// How many positions a token sees, itself included; all before it where there is no window.
     pub sliding_window: Option<usize>,
+    /// Which layers have it, where it is not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windowed: Option<Vec<bool>>,
+    /// Position embedding of the layers with a window, where it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_rope: Option<Rope>,
     /// What attention scores are multiplied by before the softmax: `1/√head_dim` unless the file says otherwise.
     pub attention_scale: f32,
+    /// Attention scores are held within this, by `cap · tanh(score / cap)`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_soft_cap: Option<f32>,
+    /// What the embedding is multiplied by.
+    #[serde(skip_serializing_if = "is_one")]
+    pub embedding_scale: f32,
+    /// What is multiplied by before it is added to the residual stream.
+    #[serde(skip_serializing_if = "is_one")]
+    pub residual_scale: f32,
+    /// What logits are multiplied by.
+    #[serde(skip_serializing_if = "is_one")]
+    pub logit_scale: f32,
+    /// Logits are held within this, as scores are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logit_soft_cap: Option<f32>,
+    /// Layers with a recurrence in place of attention, and what it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recurrent: Option<Recurrent>,
     /// Keys under the architecture's name that this program does not know. They change nothing here.
     pub unused_keys: Vec<String>,
 }
@@ -61,8 +88,20 @@ pub struct Rope {
     pub scaling: RopeScaling,
     /// What rotated values are multiplied by.
     pub attention_factor: f32,
-    /// Divisors of the frequencies, from `rope_freqs.weight`: `[n_rot/2]`.
+    /// Divisors of the frequencies: `[n_rot/2]`.
     pub factors: Option<Vec<f32>>,
+    /// The same for contexts longer than the original one, where they are others ([`RopeScaling::Long`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub long_factors: Option<Vec<f32>>,
+}
+
+/// Which layers are recurrent, and how.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Recurrent {
+    /// Of each layer, whether it is.
+    pub layers: Vec<bool>,
+    /// What it is then.
+    pub delta_net: DeltaNet,
 }
 
 /// How RoPE's angles are scaled.
@@ -75,6 +114,11 @@ pub enum RopeScaling {
     Linear {
         /// Angles are divided by it.
         factor: f32,
+    },
+    /// By divisors of their own for contexts that are longer than the original one (LongRoPE).
+    Long {
+        /// Positions the model was first trained on.
+        original_context: usize,
     },
     /// By how often a pair turns over the original context.
     Yarn {
@@ -105,10 +149,10 @@ pub struct Experts {
 }
 
 impl Config {
-    /// Reads the hyperparameters of the model in `gguf`, and checks them and all its tensors against each other.
+    /// Reads the hyperparameters of the model in `gguf`, and checks them. [`Model::open`](super::Model::open) checks the tensors as well.
     ///
     /// # Errors
-    /// The architecture is unknown, a key or tensor is missing, or something breaks a rule of [`ModelRule`].
+    /// The architecture is unknown, a key is missing, or something breaks a rule of [`ModelRule`].
     pub fn from_gguf(gguf: &Gguf) -> Result<Config, ModelError> {
         let architecture = gguf.metadata().str("general.architecture")?;
         let Some(family) = Family::of(architecture) else {
@@ -120,20 +164,56 @@ impl Config {
                 format!("one of {}", Family::list()),
             ));
         };
-        let keys = Keys { gguf, family };
-        let mut config = keys.config()?;
-        let weights = ModelWeights::new(gguf, &config)?;
-        config.rope.factors = match &weights.rope_freqs {
-            None => None,
-            Some(view) => Some(keys.rope_factors(view.data)?),
+        Keys { gguf, family }.config()
+    }
+
+    /// What each layer is.
+    pub fn layers(&self) -> Vec<Layer> {
+        (0..self.n_layers).map(|il| self.layer(il)).collect()
+    }
+
+    fn layer(&self, il: usize) -> Layer {
+        let family = self.family;
+        let window = self.sliding_window.filter(|_| self.windowed.as_ref().is_none_or(|windowed| windowed[il]));
+        let rotates = match family.rotated {
+            Rotated::All => true,
+            Rotated::AllButEvery(n) => (il + 1) % n != 0,
         };
-        Ok(config)
+        let kind = if window.is_some() && self.window_rope.is_some() { RopeKind::Window } else { RopeKind::Full };
+        let attention = Attention {
+            n_heads: self.n_heads,
+            n_kv_heads: self.n_kv_heads,
+            head_dim: self.head_dim,
+            scale: self.attention_scale,
+            window,
+            rope: rotates.then_some(kind),
+            gated: family.gated,
+            sinks: family.sinks,
+        };
+        Layer {
+            mixer: match &self.recurrent {
+                Some(Recurrent { layers, delta_net }) if layers[il] => Mixer::DeltaNet(*delta_net),
+                _ => Mixer::Attention(attention),
+            },
+            feed_forward: match self.experts {
+                Some(experts) => FeedForward::Mixture { experts, n_ff: self.n_ff },
+                None => FeedForward::Dense { n_ff: self.n_ff },
+            },
+        }
     }
 
     /// The value of `general.architecture`.
     pub fn architecture(&self) -> &'static str {
         self.family.architecture
     }
+}
+
+fn is_none(n: &usize) -> bool {
+    *n == 0
+}
+
+fn is_one(scale: &f32) -> bool {
+    *scale == 1.0
 }
 
 fn architecture_name<S: serde::Serializer>(family: &&'static Family, serializer: S) -> Result<S::Ok, S::Error> {

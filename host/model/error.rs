@@ -108,8 +108,10 @@ rules! {
     ExpertRouting => UNSUPPORTED,
     /// The scale of attention scores is positive and finite.
     AttentionScale => MALFORMED,
-    /// A sliding window holds at least one position and is the same in all layers.
+    /// A sliding window holds at least one position, and its pattern is known for each layer.
     SlidingWindow => UNSUPPORTED,
+    /// A recurrence's heads fit its size.
+    Recurrence => MALFORMED,
     /// No other key changes the arithmetic.
     Arithmetic => UNSUPPORTED,
     /// The tokenizer has no more tokens than the embedding has rows.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::config::Config;
+use super::weights::Model;
 use crate::gguf::{Array, Gguf, Value, printable};
 
 /// Arrays in metadata are cut after this many values.
@@ -95,8 +96,8 @@ impl Inspection {
             total.bytes += tensor.bytes;
         }
         let types: Vec<TypeTotal> = types.into_values().collect();
-        let (config, problem) = match Config::from_gguf(gguf) {
-            Ok(config) => (Some(config), None),
+        let (config, problem) = match Model::open(gguf) {
+            Ok(model) => (Some(model.config), None),
             Err(error) => (None, Some(error.to_string())),
         };
         let metadata = gguf.metadata().iter().map(|(key, value)| MetadataLine {

@@ -1,9 +1,10 @@
 //! Hyperparameters: how they are read from a file's metadata, and what they may be.
 
-use super::config::{Config, Experts, Rope, RopeScaling};
+use super::config::{Config, Experts, Recurrent, Rope, RopeScaling};
 use super::error::{ModelError, ModelRule};
-use super::family::{Family, Presence};
-use crate::gguf::{Gguf, Metadata, MetadataError, Value};
+use super::family::{Family, Presence, RopeFactors, Windows};
+use super::layer::DeltaNet;
+use crate::gguf::{Array, Gguf, Metadata, MetadataError, TensorType, Value};
 
 const MAX_LAYERS: u32 = 512;
 const MAX_EMBD: u32 = 1 << 20;
@@ -26,7 +27,8 @@ const NEUTRAL: &[(&str, f64)] = &[
     ("residual_scale", 1.0),
     ("logit_scale", 1.0),
     ("rope.scaling.yarn_log_multiplier", 0.0),
-    ("nextn_predict_layers", 0.0),
+    ("attention.shared_kv_layers", 0.0),
+    ("embedding_length_per_layer_input", 0.0),
 ];
 
 /// Keys that are read, or that describe what the tensors already say.
@@ -42,6 +44,17 @@ const KNOWN: &[&str] = &[
     "attention.layer_norm_rms_epsilon",
     "attention.scale",
     "attention.sliding_window",
+    "attention.sliding_window_pattern",
+    "attention.recurrent_layers",
+    "full_attention_interval",
+    "nextn_predict_layers",
+    "rope.dimension_sections",
+    "rope.freq_base_swa",
+    "ssm.conv_kernel",
+    "ssm.inner_size",
+    "ssm.state_size",
+    "ssm.time_step_rank",
+    "ssm.group_count",
     "rope.dimension_count",
     "rope.freq_base",
     "rope.scale_linear",
@@ -76,7 +89,9 @@ impl Keys<'_> {
     /// Everything but RoPE's factors, which are in a tensor.
     pub fn config(&self) -> Result<Config, ModelError> {
         use ModelRule as R;
-        let n_layers = self.ranged(R::LayerCount, "block_count", None, 1..=MAX_LAYERS)?;
+        let n_blocks = self.ranged(R::LayerCount, "block_count", None, 1..=MAX_LAYERS)?;
+        // The last blocks may be for predicting tokens further on; they are not run.
+        let n_layers = n_blocks - self.ranged(R::LayerCount, "nextn_predict_layers", Some(0), 0..=n_blocks - 1)?;
         let n_embd = self.ranged(R::EmbeddingLength, "embedding_length", None, 1..=MAX_EMBD)?;
         let n_heads = self.ranged(R::HeadCount, "attention.head_count", None, 1..=MAX_HEADS)?;
         let n_kv_heads = self.ranged(R::KvHeadCount, "attention.head_count_kv", Some(n_heads), 1..=MAX_HEADS)?;
@@ -105,9 +120,17 @@ impl Keys<'_> {
             0.0 => default_scale,
             _ => self.positive(R::AttentionScale, "attention.scale", None)?,
         };
+        let sliding_window = self.sliding_window()?;
+        let family = self.family;
+        let scale = |name: &str, wanted: bool| match self.f32(name, 0.0)? {
+            value if value == 0.0 || !wanted => Ok::<f32, ModelError>(1.0),
+            _ => self.positive(R::Arithmetic, name, None),
+        };
+        let embedding_scale = if family.root_embedding { (n_embd as f32).sqrt() } else { 1.0 };
         let config = Config {
             family: self.family,
             n_layers: n_layers as usize,
+            n_unused_layers: (n_blocks - n_layers) as usize,
             n_embd: n_embd as usize,
             n_heads: n_heads as usize,
             n_kv_heads: n_kv_heads as usize,
@@ -116,12 +139,29 @@ impl Keys<'_> {
             vocab_size: self.vocab_size()?,
             context_length: context_length as usize,
             rms_epsilon,
-            rope: self.rope(head_dim, context_length)?,
+            rope: self.rope_with_factors(head_dim, context_length)?,
             tied_output: self.gguf.tensor("output.weight").is_none(),
             qk_norm: self.family.qk_norm == Presence::Required,
             experts,
-            sliding_window: self.sliding_window()?,
+            sliding_window,
+            windowed: match sliding_window {
+                Some(_) => self.windowed(n_layers as usize)?,
+                None => None,
+            },
+            window_rope: match (sliding_window, family.window_theta) {
+                (Some(_), Some(theta)) => Some(self.window_rope(head_dim, theta)?),
+                _ => None,
+            },
             attention_scale,
+            attention_soft_cap: None,
+            embedding_scale: embedding_scale * scale("embedding_scale", family.scales)?,
+            residual_scale: scale("residual_scale", family.scales)?,
+            logit_scale: scale("logit_scale", family.scales)?.recip(),
+            logit_soft_cap: match self.f32("final_logit_softcapping", 0.0)? {
+                0.0 => None,
+                _ => Some(self.positive(R::Arithmetic, "final_logit_softcapping", None)?),
+            },
+            recurrent: if family.recurrent { Some(self.recurrent(n_layers as usize)?) } else { None },
             unused_keys: self.unused_keys()?,
         };
         self.check_special_tokens(config.vocab_size)?;
@@ -150,6 +190,14 @@ impl Keys<'_> {
             "none" => RopeScaling::None,
             "linear" | "yarn" if factor == 0.0 => RopeScaling::None,
             "linear" => RopeScaling::Linear { factor },
+            "longrope" if self.family.rope_factors == RopeFactors::LongAndShort => RopeScaling::Long {
+                original_context: self.ranged(
+                    R::RopeScaling,
+                    "rope.scaling.original_context_length",
+                    Some(context_length),
+                    1..=MAX_CONTEXT,
+                )? as usize,
+            },
             "yarn" => RopeScaling::Yarn {
                 factor,
                 original_context: self.ranged(
@@ -191,21 +239,95 @@ impl Keys<'_> {
             scaling,
             attention_factor,
             factors: None,
+            long_factors: None,
         })
     }
 
-    /// The content of `rope_freqs.weight`.
-    pub fn rope_factors(&self, data: &[u8]) -> Result<Vec<f32>, ModelError> {
+    /// RoPE with the divisors that the family may have.
+    fn rope_with_factors(&self, head_dim: u32, context_length: u32) -> Result<Rope, ModelError> {
+        let mut rope = self.rope(head_dim, context_length)?;
+        match self.family.rope_factors {
+            RopeFactors::None => {}
+            RopeFactors::One => rope.factors = self.rope_factors("rope_freqs.weight", rope.n_rot / 2)?,
+            RopeFactors::LongAndShort => {
+                rope.factors = self.rope_factors("rope_factors_short.weight", rope.n_rot / 2)?;
+                rope.long_factors = self.rope_factors("rope_factors_long.weight", rope.n_rot / 2)?;
+            }
+        }
+        Ok(rope)
+    }
+
+    /// The content of a tensor of divisors, where the file has it. Its shape is checked with all others'.
+    fn rope_factors(&self, name: &str, n_pairs: usize) -> Result<Option<Vec<f32>>, ModelError> {
+        let Some(tensor) = self.gguf.tensor(name) else { return Ok(None) };
+        if tensor.elements() != n_pairs as u64 || tensor.tensor_type != TensorType::F32 {
+            return Ok(None);
+        }
+        let data = self.gguf.data(tensor);
         let factors: Vec<f32> = data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         match factors.iter().find(|f| !(f.is_finite() && **f > 0.0)) {
-            None => Ok(factors),
+            None => Ok(Some(factors)),
             Some(bad) => Err(ModelError::rejected(
                 self.gguf.name(),
                 ModelRule::RopeFactors,
-                "tensor rope_freqs.weight",
+                format!("tensor {name}"),
                 bad,
                 "positive finite numbers",
             )),
+        }
+    }
+
+    /// The rotation of layers with a window: another base, and no scaling.
+    fn window_rope(&self, head_dim: u32, theta: f32) -> Result<Rope, ModelError> {
+        Ok(Rope {
+            pairing: self.family.rope_pairing,
+            theta: self.positive(ModelRule::RopeTheta, "rope.freq_base_swa", Some(theta))?,
+            n_rot: self.ranged(ModelRule::RopeDimension, "rope.dimension_count", Some(head_dim), 2..=head_dim)? as usize,
+            scaling: RopeScaling::None,
+            attention_factor: 1.0,
+            factors: None,
+            long_factors: None,
+        })
+    }
+
+    /// The layers that are recurrent, and what such a layer is.
+    fn recurrent(&self, n_layers: usize) -> Result<Recurrent, ModelError> {
+        use ModelRule as R;
+        let interval = self.ranged(R::Recurrence, "full_attention_interval", Some(4), 1..=MAX_LAYERS)? as usize;
+        let layers = match self.layer_flags(R::Recurrence, "attention.recurrent_layers", n_layers)? {
+            Some(layers) => layers,
+            None => (0..n_layers).map(|il| (il + 1) % interval != 0).collect(),
+        };
+        let size = |name: &str| self.ranged(R::Recurrence, name, None, 1..=MAX_EMBD);
+        let head_dim = size("ssm.state_size")?;
+        let (n_key_heads, n_value_heads) = (size("ssm.group_count")?, size("ssm.time_step_rank")?);
+        let inner = size("ssm.inner_size")?;
+        if u64::from(inner) != u64::from(n_value_heads) * u64::from(head_dim) {
+            let expected = format!("{n_value_heads} value heads of {head_dim}");
+            return Err(self.reject(R::Recurrence, "ssm.inner_size", inner, expected));
+        }
+        if !n_value_heads.is_multiple_of(n_key_heads) {
+            let expected = format!("a divisor of the {n_value_heads} value heads");
+            return Err(self.reject(R::Recurrence, "ssm.group_count", n_key_heads, expected));
+        }
+        let kernel = self.ranged(R::Recurrence, "ssm.conv_kernel", None, 2..=16)?;
+        let delta_net = DeltaNet {
+            n_key_heads: n_key_heads as usize,
+            n_value_heads: n_value_heads as usize,
+            head_dim: head_dim as usize,
+            kernel: kernel as usize,
+        };
+        Ok(Recurrent { layers, delta_net })
+    }
+
+    /// A flag for each layer, where the key is there as an array. Layers beyond those that are run may have one too.
+    fn layer_flags(&self, rule: ModelRule, name: &str, n_layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
+        match self.metadata().get(&self.key(name)) {
+            Some(Value::Array(Array::Bool(flags))) if flags.len() >= n_layers => Ok(Some(flags[..n_layers].to_vec())),
+            Some(value @ Value::Array(_)) => {
+                Err(self.reject(rule, name, value, format!("a truth value for each of {n_layers} layers")))
+            }
+            _ => Ok(None),
         }
     }
 
@@ -239,18 +361,25 @@ impl Keys<'_> {
     }
 
     fn sliding_window(&self) -> Result<Option<usize>, ModelError> {
-        let pattern = self.key("attention.sliding_window_pattern");
-        if let Some(value) = self.metadata().get(&pattern) {
-            let name = "attention.sliding_window_pattern";
-            return Err(self.reject(
-                ModelRule::SlidingWindow,
-                name,
-                value,
-                "no pattern: the same window in all layers",
-            ));
+        if self.family.windows == Windows::Ignored {
+            return Ok(None);
         }
         let window = self.ranged(ModelRule::SlidingWindow, "attention.sliding_window", Some(0), 0..=MAX_CONTEXT)?;
         Ok((window > 0).then_some(window as usize))
+    }
+
+    /// Which layers have the window, where it is not all: each for itself, or all but the last of each group of so many.
+    fn windowed(&self, n_layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
+        let name = "attention.sliding_window_pattern";
+        if let Some(layers) = self.layer_flags(ModelRule::SlidingWindow, name, n_layers)? {
+            return Ok(Some(layers));
+        }
+        let group = match self.family.windows {
+            Windows::AllButEvery(n) => n as u32,
+            _ => 0,
+        };
+        let group = self.ranged(ModelRule::SlidingWindow, name, Some(group), 0..=MAX_LAYERS)? as usize;
+        Ok((group > 0).then(|| (0..n_layers).map(|il| il % group < group - 1).collect()))
     }
 
     /// The embedding's rows; the tokenizer and `vocab_size` must not say more.
@@ -303,7 +432,12 @@ impl Keys<'_> {
 
     /// Keys under the architecture's name that nothing above reads. Those known to change the arithmetic are refused.
     fn unused_keys(&self) -> Result<Vec<String>, ModelError> {
-        for (name, neutral) in NEUTRAL {
+        let has_code = |name: &str| match name {
+            "embedding_scale" | "residual_scale" | "logit_scale" => self.family.scales,
+            "final_logit_softcapping" => self.family.logit_soft_cap,
+            _ => false,
+        };
+        for (name, neutral) in NEUTRAL.iter().filter(|(name, _)| !has_code(name)) {
             let Some(value) = self.metadata().get(&self.key(name)) else {
                 continue;
             };

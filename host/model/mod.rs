@@ -1,19 +1,23 @@
 //! What a model is, apart from any device: its family, its hyperparameters, its weights as they lie in the file, its RoPE angles.
 //!
-//! [`Config::from_gguf`] reads and checks everything once. A file that passes has every tensor its family needs, in the right shape,
-//! and no tensor that would be left out.
+//! [`Model::open`] reads and checks everything once. A file that passes has every tensor its family needs, in the right shape, and no
+//! tensor that would be left out. What the model does with them is its [`figure`].
 
 mod config;
 mod error;
 pub mod family;
+pub mod figure;
 mod inspect;
 mod keys;
+mod layer;
 mod rope;
 mod weights;
 
-pub use config::{Config, Experts, Rope, RopeScaling};
+pub use config::{Config, Experts, Recurrent, Rope, RopeScaling};
 pub use error::{ModelError, ModelRule};
 pub use family::{Family, Presence, RopePairing};
+pub use figure::Figure;
 pub use inspect::{Inspection, MetadataLine, TensorLine, TypeTotal};
 pub use rope::RopeTable;
-pub use weights::{LayerWeights, ModelWeights, WeightView};
+pub use layer::{Attention, DeltaNet, FeedForward, Glu, Layer, Mixer, RopeKind, Routing, Scores};
+pub use weights::{Model, WeightView};

@@ -1,9 +1,10 @@
 //! Rotary position embedding: the angles (Su et al., arXiv 2104.09864).
 //!
-//! Pair `i` of a head turns by `position · frequency[i]`, with `frequency[i] = theta^(−2i/n_rot)`. Three things change that:
+//! Pair `i` of a head turns by `position · frequency[i]`, with `frequency[i] = theta^(−2i/n_rot)`. Four things change that:
 //!
 //! - `rope_freqs.weight` (Llama 3.1): the frequency is divided by the pair's factor.
 //! - Linear scaling (position interpolation, arXiv 2306.15595): every frequency is divided by one factor.
+//! - LongRoPE (arXiv 2402.13753): frequencies are divided by one set of factors in contexts longer than the original one, and by another in others.
 //! - YaRN (arXiv 2309.00071): pairs that turn more than `beta_fast` times over the original context keep their frequency, those that
 //!   turn less than `beta_slow` times are interpolated, and a ramp joins them. The rotated vectors are lengthened by
 //!   `1 + 0.1·ln(factor)`, which makes attention sharper over the longer context.
@@ -32,17 +33,21 @@ impl RopeTable {
 }
 
 impl Rope {
-    /// The angles that the model's metadata ask for.
-    pub fn table(&self) -> RopeTable {
+    /// The angles that the model's metadata ask for, in a context of that many positions.
+    pub fn table(&self, n_context: usize) -> RopeTable {
         let n_rot = self.n_rot as f64;
         let theta = f64::from(self.theta);
-        let divisor = |i: usize| self.factors.as_ref().map_or(1.0, |f| f64::from(f[i]));
+        let factors = match self.scaling {
+            RopeScaling::Long { original_context } if n_context > original_context => &self.long_factors,
+            _ => &self.factors,
+        };
+        let divisor = |i: usize| factors.as_ref().map_or(1.0, |f| f64::from(f[i]));
         let unscaled = |i: usize| theta.powf(-2.0 * i as f64 / n_rot) / divisor(i);
         let attention_factor = f64::from(self.attention_factor);
         let pairs = 0..self.n_rot / 2;
 
         match self.scaling {
-            RopeScaling::None => RopeTable { frequencies: pairs.map(unscaled).collect(), magnitude: attention_factor },
+            RopeScaling::None | RopeScaling::Long { .. } => RopeTable { frequencies: pairs.map(unscaled).collect(), magnitude: attention_factor },
             RopeScaling::Linear { factor } => RopeTable {
                 frequencies: pairs.map(|i| unscaled(i) / f64::from(factor)).collect(),
                 magnitude: attention_factor,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::config::Config;
 use super::error::{ModelError, ModelRule};
-use super::family::Presence;
+use super::figure::{Figure, Stack, Tensor, TensorId};
 use crate::gguf::{Gguf, TensorType};
 
 /// One matrix, a stack of equal matrices (experts), or a vector, in the file's own bytes.
@@ -58,126 +58,59 @@ impl<'a> WeightView<'a> {
     }
 }
 
-/// The tensors of one layer. `heads·dim` stands for `n_heads · head_dim`, `kv·dim` for `n_kv_heads · head_dim`.
-#[derive(Clone, Copy, Debug)]
-pub struct LayerWeights<'a> {
-    /// RMSNorm before attention: `[n_embd]`.
-    pub attn_norm: WeightView<'a>,
-    /// Query projection: `heads·dim` rows of `n_embd`.
-    pub attn_q: WeightView<'a>,
-    /// Query bias: `[heads·dim]`.
-    pub attn_q_bias: Option<WeightView<'a>>,
-    /// Key projection: `kv·dim` rows of `n_embd`.
-    pub attn_k: WeightView<'a>,
-    /// Key bias: `[kv·dim]`.
-    pub attn_k_bias: Option<WeightView<'a>>,
-    /// Value projection: `kv·dim` rows of `n_embd`.
-    pub attn_v: WeightView<'a>,
-    /// Value bias: `[kv·dim]`.
-    pub attn_v_bias: Option<WeightView<'a>>,
-    /// RMSNorm over each query head: `[head_dim]`.
-    pub attn_q_norm: Option<WeightView<'a>>,
-    /// RMSNorm over each key head: `[head_dim]`.
-    pub attn_k_norm: Option<WeightView<'a>>,
-    /// Output projection: `n_embd` rows of `heads·dim`.
-    pub attn_output: WeightView<'a>,
-    /// Output bias: `[n_embd]`.
-    pub attn_output_bias: Option<WeightView<'a>>,
-    /// RMSNorm before the feed-forward network: `[n_embd]`.
-    pub ffn_norm: WeightView<'a>,
-    /// The router, where there are experts: `n_experts` rows of `n_embd`.
-    pub ffn_gate_inp: Option<WeightView<'a>>,
-    /// Gate projection: `n_ff` rows of `n_embd`; one matrix, or one for each expert.
-    pub ffn_gate: WeightView<'a>,
-    /// Up projection: `n_ff` rows of `n_embd`; one matrix, or one for each expert.
-    pub ffn_up: WeightView<'a>,
-    /// Down projection: `n_embd` rows of `n_ff`; one matrix, or one for each expert.
-    pub ffn_down: WeightView<'a>,
-}
-
-impl LayerWeights<'_> {
-    /// Whether queries, keys or values have a bias.
-    pub fn has_qkv_bias(&self) -> bool {
-        [self.attn_q_bias, self.attn_k_bias, self.attn_v_bias].iter().any(Option::is_some)
-    }
-}
-
-/// All tensors of a model.
+/// A model as it lies in a file: its hyperparameters, its figure, and the file's bytes of every tensor in it.
 #[derive(Clone, Debug)]
-pub struct ModelWeights<'a> {
-    /// Embedding: `vocab_size` rows of `n_embd`.
-    pub token_embd: WeightView<'a>,
-    /// The last RMSNorm: `[n_embd]`.
-    pub output_norm: WeightView<'a>,
-    /// Output projection: `vocab_size` rows of `n_embd`. The embedding itself where the two are tied.
-    pub output: WeightView<'a>,
-    /// Divisors of RoPE's frequencies: `[n_rot/2]`.
-    pub rope_freqs: Option<WeightView<'a>>,
-    /// The layers, first to last.
-    pub layers: Vec<LayerWeights<'a>>,
+pub struct Model<'a> {
+    /// The hyperparameters.
+    pub config: Config,
+    /// The operations and what they use.
+    pub figure: Figure,
+    views: Vec<WeightView<'a>>,
 }
 
-impl<'a> ModelWeights<'a> {
-    /// Finds every tensor of the model in `gguf` and checks its shape.
+impl<'a> Model<'a> {
+    /// Reads and checks the model in `gguf`.
+    ///
+    /// # Errors
+    /// Those of [`Config::from_gguf`]; a tensor is missing, has another shape, or would be left over.
+    pub fn open(gguf: &'a Gguf) -> Result<Model<'a>, ModelError> {
+        Model::with_config(gguf, Config::from_gguf(gguf)?)
+    }
+
+    /// The same with hyperparameters that may be others than the file's.
     ///
     /// # Errors
     /// A tensor is missing, has another shape, or would be left over.
-    pub fn new(gguf: &'a Gguf, config: &Config) -> Result<ModelWeights<'a>, ModelError> {
+    pub fn with_config(gguf: &'a Gguf, config: Config) -> Result<Model<'a>, ModelError> {
+        let figure = Figure::new(&config, &|name| gguf.tensor(name).is_some());
         let mut tensors = Tensors { gguf, architecture: config.architecture(), used: HashSet::new() };
-        let family = config.family;
-        let n_embd = config.n_embd;
-
-        let token_embd = tensors.matrix("token_embd.weight", config.vocab_size, n_embd)?;
-        let output_norm = tensors.vector("output_norm.weight", n_embd)?;
-        let output = match gguf.tensor("output.weight") {
-            Some(_) => tensors.matrix("output.weight", config.vocab_size, n_embd)?,
-            None => token_embd,
-        };
-        let rope_freqs = tensors.part(family.rope_factors, "rope_freqs.weight", config.rope.n_rot / 2)?;
-        let layers = (0..config.n_layers).map(|il| layer(&mut tensors, config, il)).collect::<Result<_, _>>()?;
-        tensors.check_all_used()?;
-        Ok(ModelWeights { token_embd, output_norm, output, rope_freqs, layers })
+        let views = figure.tensors.iter().map(|tensor| tensors.view(tensor)).collect::<Result<_, _>>()?;
+        tensors.check_all_used(&config)?;
+        Ok(Model { config, figure, views })
     }
-}
 
-fn layer<'a>(t: &mut Tensors<'a>, config: &Config, il: usize) -> Result<LayerWeights<'a>, ModelError> {
-    let Config { family, n_embd, head_dim, n_ff, .. } = *config;
-    let q_len = config.n_heads * head_dim;
-    let kv_len = config.n_kv_heads * head_dim;
-    let name = |part: &str| format!("blk.{il}.{part}");
+    /// A tensor.
+    pub fn view(&self, tensor: TensorId) -> WeightView<'a> {
+        self.views[tensor.0]
+    }
 
-    // Where there are experts, their matrices are stacked under names of their own.
-    let (suffix, experts) = match &config.experts {
-        Some(experts) => ("_exps", experts.n_experts),
-        None => ("", 1),
-    };
-    let mut feed_forward =
-        |part: &str, rows: usize, cols: usize| t.stack(&name(&format!("{part}{suffix}.weight")), experts, rows, cols);
-    let ffn_gate = feed_forward("ffn_gate", n_ff, n_embd)?;
-    let ffn_up = feed_forward("ffn_up", n_ff, n_embd)?;
-    let ffn_down = feed_forward("ffn_down", n_embd, n_ff)?;
-    let ffn_gate_inp = match &config.experts {
-        Some(experts) => Some(t.matrix(&name("ffn_gate_inp.weight"), experts.n_experts, n_embd)?),
-        None => None,
-    };
-    Ok(LayerWeights {
-        attn_norm: t.vector(&name("attn_norm.weight"), n_embd)?,
-        attn_q: t.matrix(&name("attn_q.weight"), q_len, n_embd)?,
-        attn_q_bias: t.part(family.qkv_bias, &name("attn_q.bias"), q_len)?,
-        attn_k: t.matrix(&name("attn_k.weight"), kv_len, n_embd)?,
-        attn_k_bias: t.part(family.qkv_bias, &name("attn_k.bias"), kv_len)?,
-        attn_v: t.matrix(&name("attn_v.weight"), kv_len, n_embd)?,
-        attn_v_bias: t.part(family.qkv_bias, &name("attn_v.bias"), kv_len)?,
-        attn_q_norm: t.part(family.qk_norm, &name("attn_q_norm.weight"), head_dim)?,
-        attn_k_norm: t.part(family.qk_norm, &name("attn_k_norm.weight"), head_dim)?,
-        attn_output: t.matrix(&name("attn_output.weight"), n_embd, q_len)?,
-        attn_output_bias: t.part(family.attn_output_bias, &name("attn_output.bias"), n_embd)?,
-        ffn_norm: t.vector(&name("ffn_norm.weight"), n_embd)?,
-        ffn_gate_inp,
-        ffn_gate,
-        ffn_up,
-        ffn_down,
-    })
+    /// The tensor of that name.
+    ///
+    /// # Panics
+    /// Where the figure has none.
+    pub fn named(&self, name: &str) -> WeightView<'a> {
+        *self.views.iter().find(|view| view.name == name).unwrap_or_else(|| panic!("the figure has no {name}"))
+    }
+
+    /// Types and rows of a stack's pieces, from the first output to the last.
+    pub fn types(&self, stack: &Stack) -> Vec<(TensorType, usize)> {
+        stack.pieces.iter().map(|piece| (self.view(piece.tensor).tensor_type, piece.n_rows())).collect()
+    }
+
+    /// Whether some of a stack's values are of a quantised type.
+    pub fn is_quantised(&self, stack: &Stack) -> bool {
+        self.types(stack).iter().any(|(tensor_type, _)| tensor_type.is_quantised())
+    }
 }
 
 /// Looks tensors up by name and remembers which were asked for.
@@ -188,38 +121,14 @@ struct Tensors<'a> {
 }
 
 impl<'a> Tensors<'a> {
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<WeightView<'a>, ModelError> {
-        self.stack(name, 1, rows, cols)
-    }
-
-    fn stack(&mut self, name: &str, matrices: usize, rows: usize, cols: usize) -> Result<WeightView<'a>, ModelError> {
+    fn view(&mut self, tensor: &Tensor) -> Result<WeightView<'a>, ModelError> {
         // GGUF may leave out trailing dimensions of 1, so both sides are compared without them.
-        let dims = [cols, rows, matrices];
-        self.find(name, &dims).map(|(tensor_type, name, data)| WeightView {
-            name,
-            tensor_type,
-            rows,
-            cols,
-            matrices,
-            data,
-        })
-    }
-
-    fn vector(&mut self, name: &str, len: usize) -> Result<WeightView<'a>, ModelError> {
-        let view = self.stack(name, 1, 1, len)?;
-        if view.tensor_type != TensorType::F32 {
-            return Err(self.reject(ModelRule::VectorType, name, view.tensor_type, "F32"));
+        let (tensor_type, name, data) = self.find(&tensor.name, &tensor.dims)?;
+        if tensor.is_vector && tensor_type != TensorType::F32 {
+            return Err(self.reject(ModelRule::VectorType, name, tensor_type, "F32"));
         }
-        Ok(view)
-    }
-
-    /// A vector that the family may have or not.
-    fn part(&mut self, presence: Presence, name: &str, len: usize) -> Result<Option<WeightView<'a>>, ModelError> {
-        match presence {
-            Presence::Absent => Ok(None),
-            Presence::Optional if self.gguf.tensor(name).is_none() => Ok(None),
-            Presence::Optional | Presence::Required => self.vector(name, len).map(Some),
-        }
+        let [cols, rows, matrices] = tensor.dims;
+        Ok(WeightView { name, tensor_type, rows, cols, matrices, data })
     }
 
     fn find(&mut self, name: &str, dims: &[usize]) -> Result<(TensorType, &'a str, &'a [u8]), ModelError> {
@@ -237,8 +146,19 @@ impl<'a> Tensors<'a> {
         Ok((tensor.tensor_type, &tensor.name, self.gguf.data(tensor)))
     }
 
-    fn check_all_used(&self) -> Result<(), ModelError> {
-        match self.gguf.tensors().find(|t| !self.used.contains(t.name.as_str())) {
+    /// Fails where a tensor is neither used nor known to be of no use.
+    fn check_all_used(&self, config: &Config) -> Result<(), ModelError> {
+        let of_later_block = |name: &str| {
+            let block = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+            block.and_then(|(block, _)| block.parse().ok()).is_some_and(|block: usize| {
+                (config.n_layers..config.n_layers + config.n_unused_layers).contains(&block)
+            })
+        };
+        let is_known = |name: &str| {
+            let ignored = config.family.ignored.iter().any(|end| name.ends_with(end));
+            self.used.contains(name) || ignored || of_later_block(name)
+        };
+        match self.gguf.tensors().find(|t| !is_known(&t.name)) {
             None => Ok(()),
             Some(t) => {
                 let found = format!("a tensor of dimensions {:?}", t.dims);

@@ -47,6 +47,11 @@ pub enum Difference {
 }
 
 impl Trace {
+    /// [`Trace::diff`] over the tensors that this trace has, where it need not have all.
+    pub fn diff_common(&self, reference: &Trace, tolerance: f64) -> Diff {
+        Diff { only_second: Vec::new(), ..self.diff(reference, tolerance) }
+    }
+
     /// Compares with `reference`: in the order of execution, the first tensor whose relative L2 error is above `tolerance`.
     pub fn diff(&self, reference: &Trace, tolerance: f64) -> Diff {
         let only = |a: &Trace, b: &Trace| -> Vec<String> {

@@ -7,7 +7,7 @@
 //!
 //! A name is a stem, the layer, and a count: `Qcur-0` is layer 0's query after its projection. Where llama.cpp gives several tensors
 //! one name, a suffix counts them: in a qwen2 model `Qcur-0.1` is the query after the bias, `.2` the same by heads, `.3` after RoPE;
-//! in a model without biases the numbers are one lower. The recorder counts, so a forward pass only says `Qcur` each time.
+//! in a model without biases the numbers are one lower. Names are given by the model's figure ([`crate::model::figure`]).
 //!
 //! # Shapes
 //!
@@ -29,21 +29,20 @@ pub const POSITION_PADDING: usize = 256;
 /// Receives a tensor: name, shape, values.
 pub type Sink<'a> = dyn FnMut(&str, &[usize], &[f32]) + 'a;
 
-/// Numbers the tensors of one forward pass and passes them on, or drops them when nobody listens.
+/// Passes the tensors of a forward pass on, or drops them when nobody listens.
 pub struct Recorder<'a> {
     sink: Option<&'a mut Sink<'a>>,
-    seen: HashMap<String, usize>,
 }
 
 impl<'a> Recorder<'a> {
     /// A recorder that drops everything.
     pub fn off() -> Recorder<'a> {
-        Recorder { sink: None, seen: HashMap::new() }
+        Recorder { sink: None }
     }
 
     /// A recorder for one forward pass.
     pub fn new(sink: &'a mut Sink<'a>) -> Recorder<'a> {
-        Recorder { sink: Some(sink), seen: HashMap::new() }
+        Recorder { sink: Some(sink) }
     }
 
     /// Whether anybody listens: a tensor that has to be made for the trace need not be made otherwise.
@@ -51,27 +50,11 @@ impl<'a> Recorder<'a> {
         self.sink.is_some()
     }
 
-    /// Records a tensor of layer `layer`.
-    pub fn layer(&mut self, stem: &str, layer: usize, shape: &[usize], data: &[f32]) {
-        if self.is_on() {
-            self.record(format!("{stem}-{layer}"), shape, data);
-        }
-    }
-
-    /// Records a tensor that belongs to no layer.
-    pub fn model(&mut self, stem: &str, shape: &[usize], data: &[f32]) {
-        if self.is_on() {
-            self.record(stem.to_string(), shape, data);
-        }
-    }
-
-    fn record(&mut self, base: String, shape: &[usize], data: &[f32]) {
-        assert_eq!(shape.iter().product::<usize>(), data.len(), "{base} has shape {shape:?}");
-        let count = self.seen.entry(base.clone()).or_insert(0);
-        let name = if *count == 0 { base } else { format!("{base}.{count}") };
-        *count += 1;
+    /// Records a tensor under its name in the figure.
+    pub fn record(&mut self, name: &str, shape: &[usize], data: &[f32]) {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "{name} has shape {shape:?}");
         if let Some(sink) = &mut self.sink {
-            sink(&name, shape, data);
+            sink(name, shape, data);
         }
     }
 }

@@ -433,7 +433,7 @@ unsafe fn finish(
     } else {
         // Rows 0 and 1 are the gate's, 2 and 3 the up projection's of the same outputs.
         let up = warp::shuffle_xor(sum, 16);
-        sum = crate::swiglu::silu(sum) * up;
+        sum = crate::glu::silu(sum) * up;
         if row > 1 { walk.n_out } else { output + row }
     };
     if !quantised_out.is_null() {

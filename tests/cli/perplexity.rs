@@ -2,7 +2,7 @@
 
 use ferrowarp::{
     gguf::Gguf,
-    model::{Config, ModelWeights},
+    model::Model,
     reference::Reference,
     tokenizer::{Ends, Special, Tokenizer},
     trace::Recorder,
@@ -19,14 +19,14 @@ const TEXT: &str = "Rivers drum beneath the stars. Small luminous clouds remembe
 /// The definition, over logits that the reference computes: windows, the second half of each but its last token.
 fn by_reference(model: &str, text: &str, n_context: usize) -> f64 {
     let gguf = Gguf::open(model.as_ref()).unwrap();
-    let config = Config::from_gguf(&gguf).unwrap();
+    let model = Model::open(&gguf).unwrap();
     let ids = Tokenizer::from_gguf(&gguf).unwrap().encode(text, Special::Text, Ends::AsFileSays).unwrap();
     let (mut sum, mut n) = (0.0, 0);
     for window in ids.chunks_exact(n_context) {
-        let mut reference = Reference::new(&config, ModelWeights::new(&gguf, &config).unwrap());
+        let mut reference = Reference::new(&model);
         let logits = reference.forward(window, &mut Recorder::off()).unwrap();
         for position in n_context / 2..n_context - 1 {
-            let row = &logits[position * config.vocab_size..][..config.vocab_size];
+            let row = &logits[position * model.config.vocab_size..][..model.config.vocab_size];
             let total: f64 = row.iter().map(|logit| f64::from(*logit).exp()).sum();
             sum += total.ln() - f64::from(row[window[position + 1] as usize]);
             n += 1;

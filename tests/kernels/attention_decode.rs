@@ -5,7 +5,7 @@ use ferrowarp::{
     forward::turns,
     gpu::{
         Gpu,
-        kernels::{self, AttentionDecode, AttentionScratch, AttentionShape, CacheType, NormAndRope, RopeShape},
+        kernels::{self, Attention, AttentionDecode, AttentionScratch, AttentionShape, CacheType, NormAndRope, RopeShape},
     },
     model::RopePairing,
 };
@@ -325,7 +325,20 @@ fn a_generation_reads_what_it_wrote() {
             let rope = RopeShape { n_tokens: 1, n_heads, head_dim, n_rot: head_dim, pairing: RopePairing::Neighbours };
             gpu.rope(rope, &qkv, &device_position, &frequencies, 1.0).unwrap();
             let want = Output::<f32>::new(&gpu, n_heads * head_dim);
-            gpu.attention(shape, &qkv, &keys, &values, cache_type, &device_position, &want, None, 0.125).unwrap();
+            gpu.attention(&Attention {
+                shape,
+                q: &qkv,
+                keys: &keys,
+                values: &values,
+                cache_type,
+                positions: &device_position,
+                out: &want,
+                probabilities: None,
+                scale: 0.125,
+                soft_cap: None,
+                sinks: None,
+            })
+            .unwrap();
             let want = as_f64(&want.read(&gpu));
             assert_close(&format!("{cache_type} at {position}"), &out.read(&gpu), &want, 1e-5, 1e-5);
         }

@@ -1,4 +1,4 @@
-//! cache[head][positions[token]] = factor · x[token][head], and nothing else changes.
+//! cache[head][positions[token] % n_context] = factor · x[token][head], and nothing else changes.
 
 use ferrowarp::gpu::kernels::{AttentionShape, CacheType};
 use half::{bf16, f16};
@@ -10,8 +10,9 @@ fn keys_land_at_their_heads_and_positions() {
     let gpu = gpu();
     let mut random = Random::new();
     for cache_type in [CacheType::F32, CacheType::F16, CacheType::BF16] {
-        for (n_kv_heads, head_dim, n_context) in [(1, 64, 9), (3, 80, 5), (2, 256, 7)] {
-            let positions = [2, 0, n_context as u32 - 1];
+        for (n_kv_heads, head_dim, n_context) in [(1, 64, 9), (3, 80, 5), (2, 256, 7), (2, 100, 4), (1, 4, 6)] {
+            // The last is in a ring's last row.
+            let positions = [2, 0, 3 * n_context as u32 - 1];
             let n_tokens = positions.len();
             let shape = AttentionShape { n_tokens, n_heads: n_kv_heads, n_kv_heads, head_dim, n_context, window: None };
             let x = random.values(n_tokens * n_kv_heads * head_dim, 3.0);
@@ -21,7 +22,7 @@ fn keys_land_at_their_heads_and_positions() {
             let got = cache.read(&gpu);
             for (index, cell) in got.chunks(cache_type.bytes(1, head_dim)).enumerate() {
                 let (head, position) = (index / n_context, index % n_context);
-                let Some(token) = positions.iter().position(|at| *at as usize == position) else {
+                let Some(token) = positions.iter().position(|at| *at as usize % n_context == position) else {
                     assert!(cell.iter().all(|byte| *byte == 0xff), "head {head} position {position} was touched");
                     continue;
                 };
@@ -43,7 +44,8 @@ fn q8_0_rows_are_turned_integers_with_a_scale_for_each_32() {
     let gpu = gpu();
     let mut random = Random::new();
     for (n_kv_heads, head_dim, n_context) in [(1, 64, 4), (3, 96, 5), (2, 256, 3)] {
-        let positions = [1, 3.min(n_context as u32 - 1)];
+        // The second is in a ring's row 2.
+        let positions = [1, n_context as u32 + 2];
         let n_tokens = positions.len();
         let shape = AttentionShape { n_tokens, n_heads: n_kv_heads, n_kv_heads, head_dim, n_context, window: None };
         let mut x = random.values(n_tokens * n_kv_heads * head_dim, 3.0);
@@ -57,7 +59,7 @@ fn q8_0_rows_are_turned_integers_with_a_scale_for_each_32() {
         let scales: Vec<f16> = scales.chunks(2).map(|b| f16::from_le_bytes([b[0], b[1]])).collect();
         for row in 0..n_rows {
             let (head, position) = (row / n_context, row % n_context);
-            let Some(token) = positions.iter().position(|at| *at as usize == position) else {
+            let Some(token) = positions.iter().position(|at| *at as usize % n_context == position) else {
                 assert!(
                     integers[row * head_dim..][..head_dim].iter().all(|byte| *byte == 0xff),
                     "row {row} was touched"

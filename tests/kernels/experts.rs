@@ -3,25 +3,85 @@
 use ferrowarp::{
     gguf::TensorType,
     gpu::{
-        Activations, Weights,
-        kernels::{Experts as Chosen, Gemv},
+        Activations, Gpu, Weights,
+        kernels::{Experts as Chosen, Gemv, RouterScore, Routing},
     },
-    model::Experts,
 };
 
 use crate::support::*;
 
-/// The experts with the largest logits, the largest first, and their weights.
-fn reference(shape: Experts, logits: &[f32]) -> (Vec<u32>, Vec<f64>) {
-    let mut ranked: Vec<usize> = (0..logits.len()).collect();
-    ranked.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
-    ranked.truncate(shape.n_used);
-    let exponential = |expert: usize| f64::from(logits[expert]).exp();
-    let all: f64 = (0..logits.len()).map(exponential).sum();
-    let used: f64 = ranked.iter().map(|expert| exponential(*expert)).sum();
-    let divisor = if shape.normalise { used } else { all };
-    let weights = ranked.iter().map(|expert| exponential(*expert) / divisor * f64::from(shape.scale)).collect();
-    (ranked.iter().map(|expert| *expert as u32).collect(), weights)
+/// A router's rules, with values on the host.
+#[derive(Clone, Debug)]
+struct Rules {
+    n_experts: usize,
+    n_used: usize,
+    score: RouterScore,
+    bias: Option<Vec<f32>>,
+    normalise: bool,
+    scale: f32,
+    expert_scales: Option<Vec<f32>>,
+}
+
+impl Rules {
+    fn softmax(n_experts: usize, n_used: usize, normalise: bool) -> Rules {
+        let score = RouterScore::Softmax;
+        Rules { n_experts, n_used, score, bias: None, normalise, scale: 1.0, expert_scales: None }
+    }
+
+    /// What is added to the scores for choosing.
+    fn bias_of(&self, expert: usize) -> f64 {
+        self.bias.as_ref().map_or(0.0, |bias| f64::from(bias[expert]))
+    }
+
+    fn scores(&self, logits: &[f32]) -> Vec<f64> {
+        let all: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
+        let score = |logit: &f32| match self.score {
+            RouterScore::Softmax => f64::from(*logit).exp() / all,
+            RouterScore::Sigmoid => 1.0 / (1.0 + (-f64::from(*logit)).exp()),
+        };
+        logits.iter().map(score).collect()
+    }
+
+    /// The chosen, the first choice first, and their weights.
+    fn reference(&self, logits: &[f32]) -> (Vec<u32>, Vec<f64>) {
+        let scores = self.scores(logits);
+        let rank = |expert: usize| scores[expert] + self.bias_of(expert);
+        let mut ranked: Vec<usize> = (0..logits.len()).collect();
+        ranked.sort_by(|a, b| rank(*b).total_cmp(&rank(*a)));
+        ranked.truncate(self.n_used);
+        let used: f64 = ranked.iter().map(|expert| scores[*expert]).sum();
+        let divisor = if self.normalise { used.max(6.1035156e-5) } else { 1.0 };
+        let of_expert = |expert: usize| self.expert_scales.as_ref().map_or(1.0, |scales| f64::from(scales[expert]));
+        let weight = |expert: &usize| scores[*expert] / divisor * f64::from(self.scale) * of_expert(*expert);
+        (ranked.iter().map(|expert| *expert as u32).collect(), ranked.iter().map(weight).collect())
+    }
+
+    /// Whether rounding cannot change who is chosen, or in which order.
+    fn is_clear(&self, logits: &[f32]) -> bool {
+        let mut ranks: Vec<f64> =
+            self.scores(logits).iter().enumerate().map(|(expert, score)| score + self.bias_of(expert)).collect();
+        ranks.sort_by(f64::total_cmp);
+        self.bias.is_none() || ranks.windows(2).all(|pair| pair[1] - pair[0] > 1e-6)
+    }
+
+    fn route(&self, gpu: &Gpu, logits: &[f32]) -> (Vec<u32>, Vec<f32>) {
+        let upload = |values: &Option<Vec<f32>>| values.as_ref().map(|values| gpu.upload("values", values).unwrap());
+        let (bias, expert_scales) = (upload(&self.bias), upload(&self.expert_scales));
+        let n_tokens = logits.len() / self.n_experts;
+        let experts = Output::<u32>::new(gpu, n_tokens * self.n_used);
+        let weights = Output::<f32>::new(gpu, n_tokens * self.n_used);
+        let routing = Routing {
+            n_experts: self.n_experts,
+            n_used: self.n_used,
+            score: self.score,
+            selection_bias: bias.as_deref(),
+            normalise: self.normalise,
+            scale: self.scale,
+            expert_scales: expert_scales.as_deref(),
+        };
+        gpu.experts_route(&routing, &gpu.upload("logits", logits).unwrap(), &experts, &weights, n_tokens).unwrap();
+        (experts.read(gpu), weights.read(gpu))
+    }
 }
 
 #[test]
@@ -29,34 +89,84 @@ fn tokens_are_routed_to_their_best_experts() {
     let gpu = gpu();
     let mut random = Random::new();
     for (n_experts, n_used) in [(1, 1), (8, 2), (8, 8), (33, 4), (128, 8)] {
-        for (normalise, scale) in [(true, 1.0), (false, 2.5)] {
-            let shape = Experts { n_experts, n_used, normalise, scale };
-            let n_tokens = 3;
-            let logits = random.values(n_tokens * n_experts, 8.0);
-            let experts = Output::<u32>::new(&gpu, n_tokens * n_used);
-            let weights = Output::<f32>::new(&gpu, n_tokens * n_used);
-            let device_logits = gpu.upload("logits", &logits).unwrap();
-            gpu.experts_route(shape, &device_logits, &experts, &weights, n_tokens).unwrap();
-            let want: Vec<_> = logits.chunks(n_experts).map(|row| reference(shape, row)).collect();
+        let plain = Rules::softmax(n_experts, n_used, true);
+        let unnormalised = Rules { normalise: false, scale: 2.5, ..plain.clone() };
+        let expert_scales = Rules { expert_scales: Some(random.values(n_experts, 2.0)), ..plain.clone() };
+        let sigmoids = Rules { score: RouterScore::Sigmoid, scale: 1.5, ..plain.clone() };
+        let bias = Some(random.values(n_experts, 0.5));
+        let biased_softmax = Rules { bias: bias.clone(), ..plain.clone() };
+        let biased_sigmoids = Rules { bias, ..sigmoids.clone() };
+        let all =
+            Rules { normalise: false, expert_scales: expert_scales.expert_scales.clone(), ..biased_sigmoids.clone() };
+        for rules in [plain, unnormalised, expert_scales, sigmoids, biased_softmax, biased_sigmoids, all] {
+            let logits: Vec<f32> = std::iter::repeat_with(|| random.values(n_experts, 8.0))
+                .filter(|row| rules.is_clear(row))
+                .take(3)
+                .flatten()
+                .collect();
+            let (experts, weights) = rules.route(&gpu, &logits);
+            let want: Vec<_> = logits.chunks(n_experts).map(|row| rules.reference(row)).collect();
             let ids: Vec<u32> = want.iter().flat_map(|(ids, _)| ids.clone()).collect();
             let shares: Vec<f64> = want.into_iter().flat_map(|(_, weights)| weights).collect();
-            assert_eq!(experts.read(&gpu), ids, "{shape:?}");
+            assert_eq!(experts, ids, "{rules:?}");
             // e^x is good to a few ulp, sums of up to 128 of them in trees.
-            assert_close(&format!("{shape:?}"), &weights.read(&gpu), &shares, 0.0, 4e-6);
+            assert_close(&format!("{rules:?}"), &weights, &shares, 0.0, 4e-6);
         }
     }
 }
 
 #[test]
+fn a_softmax_over_the_chosen_alone_is_a_normalised_one() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let logits = random.values(3 * 32, 30.0);
+    let (experts, weights) = Rules::softmax(32, 4, true).route(&gpu, &logits);
+    for (token, (chosen, weights)) in experts.chunks(4).zip(weights.chunks(4)).enumerate() {
+        let exponentials: Vec<f64> =
+            chosen.iter().map(|expert| f64::from(logits[token * 32 + *expert as usize]).exp()).collect();
+        let sum: f64 = exponentials.iter().sum();
+        let want: Vec<f64> = exponentials.iter().map(|exponential| exponential / sum).collect();
+        assert_close("over the chosen", weights, &want, 1e-30, 4e-6);
+    }
+}
+
+#[test]
+fn weights_are_not_divided_by_less_than_the_least_sum() {
+    let gpu = gpu();
+    // Chosen by the bias, with scores that are next to nothing.
+    let rules = Rules { bias: Some(vec![1.0, 0.0, 2.0]), ..Rules::softmax(3, 2, true) };
+    let rules = Rules { score: RouterScore::Sigmoid, ..rules };
+    let (experts, weights) = rules.route(&gpu, &[-20.0, 3.0, -21.0]);
+    assert_eq!(experts, [2, 0]);
+    let want = [21.0f64, 20.0].map(|logit| (-logit).exp() / (1.0 + (-logit).exp()) / 6.1035156e-5);
+    assert_close("of next to nothing", &weights, &want, 0.0, 4e-6);
+}
+
+#[test]
 fn equal_experts_are_taken_in_order() {
     let gpu = gpu();
-    let shape = Experts { n_experts: 40, n_used: 3, normalise: true, scale: 1.0 };
     let mut logits = vec![0.0f32; 80];
     logits[40 + 35] = 1.0;
-    let (experts, weights) = (Output::<u32>::new(&gpu, 6), Output::<f32>::new(&gpu, 6));
-    gpu.experts_route(shape, &gpu.upload("logits", &logits).unwrap(), &experts, &weights, 2).unwrap();
-    assert_eq!(experts.read(&gpu), [0, 1, 2, 35, 0, 1]);
-    assert_close("thirds", &weights.read(&gpu)[..3], &[1.0 / 3.0; 3], 0.0, 1e-6);
+    let (experts, weights) = Rules::softmax(40, 3, true).route(&gpu, &logits);
+    assert_eq!(experts, [0, 1, 2, 35, 0, 1]);
+    assert_close("thirds", &weights[..3], &[1.0 / 3.0; 3], 0.0, 1e-6);
+}
+
+#[test]
+fn each_pair_gets_its_experts_bias() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for (n_experts, n_pairs, n) in [(1, 1, 1), (8, 6, 257), (5, 9, 300)] {
+        let (experts, bias) = (random.tokens(n_pairs, n_experts), random.values(n_experts * n, 1.0));
+        let before = random.values(n_pairs * n, 3.0);
+        let out = Output::<f32>::new(&gpu, n_pairs * n);
+        gpu.write(&out, &before).unwrap();
+        let (device_experts, device_bias) =
+            (gpu.upload("experts", &experts).unwrap(), gpu.upload("bias", &bias).unwrap());
+        gpu.experts_bias(&device_experts, &device_bias, &out, n_pairs, n).unwrap();
+        let value = |index: usize| before[index] + bias[experts[index / n] as usize * n + index % n];
+        assert_eq!(out.read(&gpu), (0..n_pairs * n).map(value).collect::<Vec<f32>>());
+    }
 }
 
 #[test]

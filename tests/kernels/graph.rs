@@ -3,7 +3,7 @@
 use std::{sync::mpsc, thread, time::Duration};
 
 use driver::calls;
-use ferrowarp::gpu::{GpuError, Graph};
+use ferrowarp::gpu::{GpuError, Graph, kernels::Glu};
 
 use crate::support::{self, *};
 
@@ -17,7 +17,7 @@ fn a_captured_chain_gives_what_its_launches_would_each_time() {
     let hidden = gpu.alloc::<f32>("hidden", n).unwrap();
     let captured = Output::new(&gpu, n);
     let chain = |out: &ferrowarp::gpu::Slice<f32>| {
-        gpu.swiglu(&gate, &up, &hidden, n)?;
+        gpu.glu(Glu::Swiglu, &gate, &up, &hidden, n)?;
         gpu.rmsnorm(&hidden, &weight, out, 1, 1e-6)
     };
     let graph = gpu.capture(|| chain(&captured)).unwrap();
@@ -48,14 +48,14 @@ fn a_capture_is_not_spoilt_by_another_threads_device() {
     let (done, is_done) = mpsc::channel();
     let mut other = None;
     let captured = gpu.capture(|| {
-        gpu.swiglu(&values, &values, &out, n)?;
+        gpu.glu(Glu::Swiglu, &values, &values, &out, n)?;
         other = Some(thread::spawn(move || {
             drop(support::gpu());
             done.send(()).unwrap();
         }));
         // Long enough for the other thread to come to its end, if it does not wait for this one's.
         assert_eq!(is_done.recv_timeout(Duration::from_secs(2)), Err(mpsc::RecvTimeoutError::Timeout));
-        gpu.swiglu(&out, &values, &out, n)
+        gpu.glu(Glu::Swiglu, &out, &values, &out, n)
     });
     assert_eq!(captured.unwrap().n_kernels(), 2);
     other.unwrap().join().unwrap();
@@ -69,13 +69,13 @@ fn a_capture_that_fails_leaves_the_device_as_it_was() {
     let out = Output::new(&gpu, n);
 
     let own = gpu.capture(|| {
-        gpu.swiglu(&values, &values, &out, n)?;
+        gpu.glu(Glu::Swiglu, &values, &values, &out, n)?;
         Err(GpuError::Driver { action: "a test".into(), detail: "fails".into() })
     });
     assert_eq!(own.unwrap_err().to_string(), "a test: fails");
 
     let waiting = gpu.capture(|| {
-        gpu.swiglu(&values, &values, &out, n)?;
+        gpu.glu(Glu::Swiglu, &values, &values, &out, n)?;
         gpu.synchronise()
     });
     assert!(waiting.unwrap_err().to_string().starts_with("running the kernels: "));
@@ -91,7 +91,7 @@ fn a_capture_that_fails_leaves_the_device_as_it_was() {
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(capture));
     assert!(panicked.is_err());
 
-    gpu.swiglu(&values, &values, &out, n).unwrap();
+    gpu.glu(Glu::Swiglu, &values, &values, &out, n).unwrap();
     let silu = 1.0 / (1.0 + (-1.0f64).exp());
     assert_close("after the captures", &out.read(&gpu), &vec![silu; n], 0.0, 1e-6);
 }

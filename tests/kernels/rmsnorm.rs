@@ -34,6 +34,18 @@ fn rmsnorm_agrees_with_its_definition() {
 }
 
 #[test]
+fn rmsnorm_without_weights_has_weights_of_one() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for (rows, n) in [(1, 1), (5, 257)] {
+        let x = random.values(rows * n, 3.0);
+        let (device, out) = (gpu.upload("x", &x).unwrap(), Output::new(&gpu, rows * n));
+        gpu.rmsnorm_without_weight(&device, &out, rows, n, 1e-6).unwrap();
+        assert_close(&format!("{rows}×{n}"), &out.read(&gpu), &reference(&x, &vec![1.0; n], 1e-6), 0.0, 1e-6);
+    }
+}
+
+#[test]
 fn rmsnorm_works_in_place_and_leaves_zero_alone() {
     let gpu = gpu();
     let x = gpu.upload("x", &[0.0f32; 6]).unwrap();

@@ -6,7 +6,7 @@ use crate::{
     gpu::{
         Activations, Gpu, Weights,
         kernels::{
-            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemv, GemvParts, Input,
+            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemv, GemvParts, Glu, Input,
             KeySplits, NormAndRope, Output, RopeShape, TopKScratch, quantised_len,
         },
         parts,
@@ -228,9 +228,9 @@ fn around(widths: &Widths) -> Vec<Row> {
             Ok(move |gpu: &Gpu| gpu.rope(shape, &x, &positions, &frequencies, 1.0))
         })
     };
-    let swiglu = Row::new("swiglu", format!("{name} one token of {n_ff}"), 12 * n_ff, move |gpu| {
+    let glu = Row::new("glu", format!("{name} one token of {n_ff}"), 12 * n_ff, move |gpu| {
         let (gate, up, out) = (values(gpu, n_ff)?, values(gpu, n_ff)?, room(gpu, n_ff)?);
-        Ok(move |gpu: &Gpu| gpu.swiglu(&gate, &up, &out, n_ff))
+        Ok(move |gpu: &Gpu| gpu.glu(Glu::Swiglu, &gate, &up, &out, n_ff))
     });
     let argmax = Row::new("argmax", format!("{name} vocabulary of {n_vocab}"), 4 * n_vocab, move |gpu| {
         let (logits, out, scratch) = (values(gpu, n_vocab)?, room(gpu, 1)?, ArgmaxScratch::new(gpu, 1)?);
@@ -245,7 +245,7 @@ fn around(widths: &Widths) -> Vec<Row> {
         rmsnorm,
         rope(RopePairing::Halves, "rope_halves"),
         rope(RopePairing::Neighbours, "rope_neighbours"),
-        swiglu,
+        glu,
         argmax,
         top_k,
     ];

@@ -1,6 +1,6 @@
 //! Each kernel at the shapes that real models give it.
 //!
-//! The table is in `decode.rs`, `prefill.rs`, `prompt.rs` and `other.rs`: a row is a name, a shape, the bytes that the kernel
+//! The table is in `decode.rs`, `prefill.rs`, `prompt.rs`, `families.rs` and `other.rs`: a row is a name, a shape, the bytes that the kernel
 //! cannot avoid moving (or the operations that it does), and how to make its operands and launch it. Adding a kernel is adding a row;
 //! `tests/budgets.rs` fails while a registered kernel is in none.
 //!
@@ -9,6 +9,7 @@
 //! see kernels that follow each other at once.
 
 mod decode;
+mod families;
 mod other;
 mod prefill;
 mod prompt;
@@ -129,6 +130,7 @@ pub fn rows() -> Vec<Row> {
     let mut rows = decode::rows();
     rows.extend(prompt::rows());
     rows.extend(prefill::rows());
+    rows.extend(families::rows());
     rows.extend(other::rows());
     rows
 }

@@ -7,9 +7,8 @@ use crate::{
     gguf::TensorType,
     gpu::{
         Gpu,
-        kernels::{Experts as Chosen, Gemv, NoiseFloat, Strided},
+        kernels::{Experts as Chosen, Gemv, NoiseFloat, RouterScore, Routing, Strided},
     },
-    model::Experts,
 };
 
 /// Words of a buffer that is measured.
@@ -30,11 +29,30 @@ pub fn rows() -> Vec<Row> {
 fn experts() -> Vec<Row> {
     const N_EMBD: usize = 2048;
     const N_FF: usize = 768;
-    let shape = Experts { n_experts: 128, n_used: 8, normalise: true, scale: 1.0 };
-    let (n_experts, n_used) = (shape.n_experts, shape.n_used);
+    let (n_experts, n_used) = (128, 8);
     let route = Row::new("experts_route", format!("{n_used} of {n_experts}"), 4 * n_experts + 8 * n_used, move |gpu| {
         let (logits, experts, weights) = (values(gpu, n_experts)?, room(gpu, n_used)?, room(gpu, n_used)?);
-        Ok(move |gpu: &Gpu| gpu.experts_route(shape, &logits, &experts, &weights, 1))
+        let routing = Routing { normalise: true, ..Routing::softmax(n_experts, n_used) };
+        Ok(move |gpu: &Gpu| gpu.experts_route(&routing, &logits, &experts, &weights, 1))
+    });
+    // GLM-4.5's: sigmoids and a bias.
+    let name = format!("{n_used} of {n_experts} by sigmoids and a bias");
+    let biased = Row::new("experts_route", name, 8 * n_experts + 8 * n_used, move |gpu| {
+        let (logits, experts, weights) = (values(gpu, n_experts)?, room(gpu, n_used)?, room(gpu, n_used)?);
+        let bias = values(gpu, n_experts)?;
+        Ok(move |gpu: &Gpu| {
+            let score = RouterScore::Sigmoid;
+            let routing = Routing { score, normalise: true, ..Routing::softmax(n_experts, n_used) };
+            let routing = Routing { selection_bias: Some(&bias), ..routing };
+            gpu.experts_route(&routing, &logits, &experts, &weights, 1)
+        })
+    });
+    let name = format!("{n_used} of {n_experts} experts, {N_EMBD} values");
+    let add_bias = Row::new("experts_bias", name, 12 * N_EMBD * n_used, move |gpu| {
+        let (bias, out) = (values(gpu, n_experts * N_EMBD)?, values(gpu, n_used * N_EMBD)?);
+        let chosen: Vec<u32> = (0..n_used as u32).map(|slot| slot * 13 % 128).collect();
+        let chosen = gpu.upload("experts", &chosen)?;
+        Ok(move |gpu: &Gpu| gpu.experts_bias(&chosen, &bias, &out, n_used, N_EMBD))
     });
     let combine =
         Row::new("experts_combine", format!("{n_used} of {N_EMBD} values"), 4 * N_EMBD * (n_used + 2), move |gpu| {
@@ -53,7 +71,7 @@ fn experts() -> Vec<Row> {
             gpu.gemv(&Gemv { experts, ..Gemv::new(weights.all(), &x, &out) })
         })
     });
-    vec![route.small(), combine.small(), up]
+    vec![route.small(), biased.small(), add_bias.small(), combine.small(), up]
 }
 
 /// Blocks of Q4_K from a file's order into planes.

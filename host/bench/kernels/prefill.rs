@@ -6,7 +6,7 @@ use super::{Row, Widths, room, values};
 use crate::{
     gpu::{
         Buffer, Gpu, GpuError, Product,
-        kernels::{AttentionShape, CacheType, FlashRows, NormAndRope, Qkv},
+        kernels::{AttentionShape, CacheType, FlashRows, Glu, NormAndRope, Qkv},
     },
     model::RopePairing,
 };
@@ -27,7 +27,7 @@ pub fn rows() -> Vec<Row> {
                     tiles(widths.head_dim).map(|tile| flash(&widths, CacheType::F16, widths.head_dim, n, depth, tile)),
                 );
             }
-            rows.extend([qkv(&widths, CacheType::F16, n), rmsnorm(&widths, n), swiglu(&widths, n)]);
+            rows.extend([qkv(&widths, CacheType::F16, n), rmsnorm(&widths, n), glu(&widths, n)]);
         }
     }
     let small = Widths::small();
@@ -37,7 +37,7 @@ pub fn rows() -> Vec<Row> {
     rows.push(flash(&small, CacheType::F16, 64, FEW, 48, FlashRows::Two).small());
     let types = [CacheType::F32, CacheType::F16, CacheType::BF16];
     rows.extend(types.map(|element| qkv(&small, element, FEW).small()));
-    rows.extend([rmsnorm(&small, FEW).small(), swiglu(&small, FEW).small()]);
+    rows.extend([rmsnorm(&small, FEW).small(), glu(&small, FEW).small()]);
     rows.extend(ranges(&small).into_iter().map(Row::small));
     rows
 }
@@ -146,11 +146,11 @@ fn rmsnorm(widths: &Widths, n: usize) -> Row {
     })
 }
 
-fn swiglu(widths: &Widths, n: usize) -> Row {
+fn glu(widths: &Widths, n: usize) -> Row {
     let n_ff = widths.n_ff;
-    Row::new("swiglu_f16", format!("{} {n} tokens of {n_ff}", widths.name), 6 * n * n_ff, move |gpu| {
+    Row::new("glu_f16", format!("{} {n} tokens of {n_ff}", widths.name), 6 * n * n_ff, move |gpu| {
         let (gate_up, out) = (halves(gpu, n * 2 * n_ff)?, room(gpu, n * n_ff)?);
-        Ok(move |gpu: &Gpu| gpu.swiglu_f16(&gate_up, &out, n, n_ff, 1.0, 1.0))
+        Ok(move |gpu: &Gpu| gpu.glu_f16(Glu::Swiglu, &gate_up, &out, n, n_ff, 1.0, 1.0))
     })
 }
 

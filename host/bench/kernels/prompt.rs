@@ -8,7 +8,7 @@ use crate::{
     gguf::TensorType,
     gpu::{
         Activations, Gpu, Matmul,
-        kernels::{AttentionShape, CacheType},
+        kernels::{Attention, AttentionShape, CacheType},
     },
 };
 
@@ -37,7 +37,9 @@ pub fn rows() -> Vec<Row> {
     let quantised = TensorType::ALL.iter().copied().filter(|tensor_type| tensor_type.is_quantised());
     rows.extend(quantised.map(|tensor_type| dequantise(tensor_type, 64, small.n_ff).small()));
     for cache_type in CacheType::ALL {
-        rows.extend(cache_type.head_dims().map(|head_dim| attention(&small, cache_type, head_dim, FEW, 48).small()));
+        // A size for each number of lanes that hold a key, and one that is not a multiple of eight.
+        let sizes = [64, 128, 256, 100].into_iter().filter(|head_dim| cache_type.check_head_dim(*head_dim).is_ok());
+        rows.extend(sizes.map(|head_dim| attention(&small, cache_type, head_dim, FEW, 48).small()));
     }
     rows.extend(conversions(&small, FEW).into_iter().map(Row::small));
     rows.extend(conversions(&Widths::all()[1], N));
@@ -71,14 +73,28 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n: usize, 
     let cache_len = cache_type.bytes(widths.n_kv_heads * n_context, head_dim);
     let positions: Vec<u32> = (depth as u32..n_context as u32).collect();
     let seen: f64 = positions.iter().map(|position| f64::from(*position + 1)).sum();
-    let name = format!("{} heads, {n} tokens after {depth}", widths.name);
-    Row::new(format!("attention_{cache_type}_{head_dim}"), name, 2 * cache_len + 8 * n_values, move |gpu| {
+    let name = format!("{} heads of {head_dim}, {n} tokens after {depth}", widths.name);
+    Row::new(format!("attention_{cache_type}"), name, 2 * cache_len + 8 * n_values, move |gpu| {
         let (keys, cached) = (room::<u8>(gpu, cache_len)?, room::<u8>(gpu, cache_len)?);
         gpu.fill(&keys, 0)?;
         gpu.fill(&cached, 0)?;
         let (q, out) = (values(gpu, n_values)?, room(gpu, n_values)?);
         let positions = gpu.upload("positions", &positions)?;
-        Ok(move |gpu: &Gpu| gpu.attention(shape, &q, &keys, &cached, cache_type, &positions, &out, None, 0.125))
+        Ok(move |gpu: &Gpu| {
+            gpu.attention(&Attention {
+                shape,
+                q: &q,
+                keys: &keys,
+                values: &cached,
+                cache_type,
+                positions: &positions,
+                out: &out,
+                probabilities: None,
+                scale: 0.125,
+                soft_cap: None,
+                sinks: None,
+            })
+        })
     })
     .operations(4.0 * seen * (widths.n_heads * head_dim) as f64)
 }

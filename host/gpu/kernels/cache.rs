@@ -3,7 +3,10 @@
 use std::{fmt, str::FromStr};
 
 use half::{bf16, f16};
-use kernels::cache::{BLOCK, cache_store_bf16, cache_store_f16, cache_store_f32, cache_store_q8_0};
+use kernels::{
+    attention::MAX_HEAD_DIM,
+    cache::{BLOCK, cache_store_bf16, cache_store_f16, cache_store_f32, cache_store_q8_0},
+};
 
 use super::{AttentionShape, HEAD_DIMS, count, expect_len};
 use crate::gpu::{Gpu, GpuError, Slice};
@@ -36,9 +39,26 @@ impl CacheType {
         }
     }
 
-    /// The head sizes that there are kernels for.
+    /// The head sizes that there are fast kernels for.
     pub fn head_dims(self) -> impl Iterator<Item = usize> {
         HEAD_DIMS.into_iter().filter(move |head_dim| self != CacheType::Q8_0 || head_dim.is_multiple_of(32))
+    }
+
+    /// Whether a head of `head_dim` values can be kept, and attended to by [`Gpu::attention`].
+    ///
+    /// # Errors
+    /// It cannot; the words say what heads can.
+    pub fn check_head_dim(self, head_dim: usize) -> Result<(), String> {
+        let multiple = match self {
+            CacheType::Q8_0 => 32,
+            CacheType::F16 | CacheType::BF16 | CacheType::F32 => 4,
+        };
+        if head_dim > 0 && head_dim <= MAX_HEAD_DIM && head_dim.is_multiple_of(multiple) {
+            return Ok(());
+        }
+        Err(format!(
+            "a {self} cache has heads of a multiple of {multiple} values up to {MAX_HEAD_DIM}, found {head_dim}"
+        ))
     }
 
     fn name(self) -> &'static str {
@@ -67,8 +87,8 @@ impl FromStr for CacheType {
 }
 
 impl Gpu {
-    /// cache[head][positions[token]] = factor · x[token][head], for keys or values `x` of `[n_tokens][n_kv_heads][head_dim]`.
-    /// The positions are all different and below `n_context`.
+    /// cache[head][positions[token] % n_context] = factor · x[token][head], for keys or values `x` of
+    /// `[n_tokens][n_kv_heads][head_dim]`. No two of the positions have the same row.
     pub fn cache_store(
         &self,
         shape: AttentionShape,
@@ -79,7 +99,8 @@ impl Gpu {
         factor: f32,
     ) -> Result<(), GpuError> {
         let AttentionShape { n_tokens, n_kv_heads, head_dim, n_context, .. } = shape;
-        assert!(cache_type.head_dims().any(|dim| dim == head_dim), "no {cache_type} cache of {head_dim} values");
+        cache_type.check_head_dim(head_dim).unwrap_or_else(|error| panic!("{error}"));
+        assert!(n_context > 0, "a cache without rows");
         expect_len("x", x, n_tokens * n_kv_heads * head_dim);
         expect_len("positions", positions, n_tokens);
         expect_len("cache", cache, cache_type.bytes(n_kv_heads * n_context, head_dim));
@@ -88,8 +109,9 @@ impl Gpu {
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {{
                 let arguments = (x, positions, &*cache.cast::<$element>(), factor, head_dim, n_context);
-                // SAFETY: the slices hold what the contract asks for; the positions are the caller's promise.
-                unsafe { self.launch($kernel, grid, BLOCK, arguments) }
+                // SAFETY: the slices hold what the contract asks for; that the positions differ is the caller's promise. The
+                // kernel waits before it reads.
+                unsafe { self.launch_early($kernel, grid, BLOCK, arguments) }
             }};
         }
         match cache_type {

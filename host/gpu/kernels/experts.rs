@@ -1,31 +1,96 @@
 //! Launches the kernels in `kernels/experts.rs`.
 
-use kernels::experts::{COMBINE_BLOCK, ROUTE_BLOCK, experts_combine, experts_route};
+use kernels::experts::{COMBINE_BLOCK, ROUTE_BLOCK, experts_bias, experts_combine, experts_route};
 
 use super::{count, expect_len};
-use crate::{
-    gpu::{Gpu, GpuError, Slice},
-    model::Experts,
-};
+use crate::gpu::{Gpu, GpuError, Slice};
+
+/// What a router's logit becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RouterScore {
+    /// Its softmax over all experts. Over the chosen alone it is the same with [`Routing::normalise`].
+    #[default]
+    Softmax,
+    /// Its own sigmoid.
+    Sigmoid,
+}
+
+/// How a token's experts are chosen and weighted.
+#[derive(Clone, Copy)]
+pub struct Routing<'a> {
+    /// How many experts there are.
+    pub n_experts: usize,
+    /// How many of them a token uses.
+    pub n_used: usize,
+    /// What is compared, and weights the chosen.
+    pub score: RouterScore,
+    /// `[n_experts]`, added to the scores for comparing them, and not for weighting.
+    pub selection_bias: Option<&'a Slice<f32>>,
+    /// Whether the weights of the chosen are divided by their sum, held above 6.1e-5.
+    pub normalise: bool,
+    /// What the weights are then multiplied by.
+    pub scale: f32,
+    /// `[n_experts]`: what the weight of each expert is multiplied by besides.
+    pub expert_scales: Option<&'a Slice<f32>>,
+}
+
+impl Routing<'_> {
+    /// The `n_used` experts with the largest logits, by their softmax over all as it is.
+    pub fn softmax(n_experts: usize, n_used: usize) -> Self {
+        let score = RouterScore::Softmax;
+        Routing { n_experts, n_used, score, selection_bias: None, normalise: false, scale: 1.0, expert_scales: None }
+    }
+}
 
 impl Gpu {
     /// experts[token], weights[token], each `[n_used]`: the experts that a token uses, from its logits `[n_experts]`.
     pub fn experts_route(
         &self,
-        shape: Experts,
+        routing: &Routing,
         logits: &Slice<f32>,
         experts: &Slice<u32>,
         weights: &Slice<f32>,
         n_tokens: usize,
     ) -> Result<(), GpuError> {
-        let Experts { n_experts, n_used, normalise, scale } = shape;
+        let Routing { n_experts, n_used, score, selection_bias, normalise, scale, expert_scales } = *routing;
         assert!(0 < n_used && n_used <= n_experts, "{n_used} of {n_experts} experts");
         expect_len("logits", logits, n_tokens * n_experts);
         expect_len("experts", experts, n_tokens * n_used);
         expect_len("weights", weights, n_tokens * n_used);
-        let arguments = (logits, experts, weights, count(n_experts), count(n_used), u32::from(normalise), scale);
-        // SAFETY: the slices hold what the contract asks for.
+        selection_bias.inspect(|bias| expect_len("selection_bias", bias, n_experts));
+        expert_scales.inspect(|scales| expect_len("expert_scales", scales, n_experts));
+        let arguments = (
+            logits,
+            selection_bias,
+            expert_scales,
+            experts,
+            weights,
+            count(n_experts),
+            count(n_used),
+            u32::from(score == RouterScore::Sigmoid),
+            u32::from(normalise),
+            scale,
+        );
+        // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
         unsafe { self.launch_early(experts_route, [count(n_tokens), 1, 1], ROUTE_BLOCK, arguments) }
+    }
+
+    /// out[pair] += bias[experts[pair]], rows of `n`, for `n_pairs` pairs of a token and an expert of its: `bias` is
+    /// `[n_experts][n]`. The experts are the caller's promise, as [`Gpu::experts_route`] chose them.
+    pub fn experts_bias(
+        &self,
+        experts: &Slice<u32>,
+        bias: &Slice<f32>,
+        out: &Slice<f32>,
+        n_pairs: usize,
+        n: usize,
+    ) -> Result<(), GpuError> {
+        expect_len("experts", experts, n_pairs);
+        expect_len("out", out, n_pairs * n);
+        assert!(n > 0 && bias.len().is_multiple_of(n), "bias: {} values are no rows of {n}", bias.len());
+        let grid = [count(n.div_ceil(COMBINE_BLOCK as usize)), count(n_pairs), 1];
+        // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
+        unsafe { self.launch_early(experts_bias, grid, COMBINE_BLOCK, (experts, bias, out, count(n))) }
     }
 
     /// out[token] = residual[token] + Σ_slot weights[token][slot] · parts[token][slot], rows of `n`; `residual` may be `out`.

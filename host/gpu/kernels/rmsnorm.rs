@@ -16,11 +16,36 @@ impl Gpu {
         rows: usize,
         epsilon: f32,
     ) -> Result<(), GpuError> {
-        let n = weight.len();
+        self.rmsnorm_of_rows(x, Some(weight), out, rows, weight.len(), epsilon)
+    }
+
+    /// out[row] = x[row] / √(mean(x[row]²) + epsilon), for rows of `n`; `out` may be `x`.
+    pub fn rmsnorm_without_weight(
+        &self,
+        x: &Slice<f32>,
+        out: &Slice<f32>,
+        rows: usize,
+        n: usize,
+        epsilon: f32,
+    ) -> Result<(), GpuError> {
+        self.rmsnorm_of_rows(x, None, out, rows, n, epsilon)
+    }
+
+    fn rmsnorm_of_rows(
+        &self,
+        x: &Slice<f32>,
+        weight: Option<&Slice<f32>>,
+        out: &Slice<f32>,
+        rows: usize,
+        n: usize,
+        epsilon: f32,
+    ) -> Result<(), GpuError> {
+        assert!(n > 0, "rows of no values");
         expect_len("x", x, rows * n);
         expect_len("out", out, rows * n);
-        // SAFETY: the slices hold what the contract asks for.
-        unsafe { self.launch(rmsnorm, [count(rows), 1, 1], BLOCK, (x, weight, out, count(n), epsilon)) }
+        let arguments = (x, weight, out, count(n), epsilon);
+        // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
+        unsafe { self.launch_early(rmsnorm, [count(rows), 1, 1], BLOCK, arguments) }
     }
 
     /// out[row] = x[row] / √(mean(x[row]²) + epsilon) · weight · out_scale in f16, for rows of the weight's length, a multiple

@@ -3,14 +3,13 @@
 //! The converter reorders the rows of the query and key projections, so RoPE rotates neighbouring values. Llama 3.1 stretches low
 //! frequencies by divisors in `rope_freqs.weight`. Some descendants have attention biases.
 
-use super::{Family, Presence, RopePairing};
+use super::{Family, LIKE_LLAMA, Presence, RopeFactors};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "llama",
-    rope_pairing: RopePairing::Neighbours,
-    rope_factors: Presence::Optional,
+    rope_factors: RopeFactors::One,
     qkv_bias: Presence::Optional,
     attn_output_bias: Presence::Optional,
-    qk_norm: Presence::Absent,
     experts: Presence::Optional,
+    ..LIKE_LLAMA
 };

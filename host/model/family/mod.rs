@@ -1,35 +1,143 @@
-//! Model families: what distinguishes one transformer decoder from the next.
+//! Model families: what distinguishes one transformer decoder from the next, as data.
 //!
-//! All families here are the same figure: a residual stream through layers of RMSNorm, grouped-query attention with RoPE, RMSNorm,
-//! and a SwiGLU feed-forward network. [`Family`] holds the ways in which they differ; a new family is a file beside this one and a
-//! row in [`FAMILIES`].
+//! All families here are the same figure ([`figure`](super::figure)). [`Family`] holds the ways in which they differ; a new one that needs no
+//! new operation is a file beside this one and a row in [`FAMILIES`].
 
+mod gemma3;
+mod gpt_oss;
 mod llama;
+mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen35;
 mod qwen3moe;
 
+use super::layer::{Glu, Scores};
+
 /// Every family this program runs.
-pub const FAMILIES: &[&Family] = &[&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &qwen3moe::FAMILY];
+pub const FAMILIES: &[&Family] = &[
+    &gemma3::FAMILY,
+    &gpt_oss::FAMILY,
+    &llama::FAMILY,
+    &phi3::FAMILY,
+    &qwen2::FAMILY,
+    &qwen3::FAMILY,
+    &qwen35::FAMILY,
+    &qwen3moe::FAMILY,
+];
 
 /// How one family differs from the others.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Family {
     /// The value of `general.architecture`, and the prefix of the family's metadata keys.
     pub architecture: &'static str,
     /// Which two values of a head RoPE rotates together.
     pub rope_pairing: RopePairing,
-    /// Whether the file may hold `rope_freqs.weight`, a divisor for each of RoPE's frequencies.
-    pub rope_factors: Presence,
+    /// Divisors of RoPE's frequencies that the file may hold.
+    pub rope_factors: RopeFactors,
+    /// The layers that rotate.
+    pub rotated: Rotated,
+    /// Layers with a window rotate by `rope.freq_base_swa`, or by this base where the file does not say, and unscaled.
+    pub window_theta: Option<f32>,
+    /// The layers with a sliding window.
+    pub windows: Windows,
     /// Biases of the query, key and value projections.
     pub qkv_bias: Presence,
+    /// Whether queries, keys and values have one tensor, `attn_qkv`.
+    pub fused_qkv: bool,
     /// Bias of the attention's output projection.
     pub attn_output_bias: Presence,
     /// RMSNorm over each query and key head, before RoPE.
     pub qk_norm: Presence,
+    /// Whether attention has sinks, a number for each head that joins its softmax.
+    pub sinks: bool,
+    /// Whether the query projection has a gate beside each head.
+    pub gated: bool,
+    /// The norms over the residual stream.
+    pub norms: Norms,
+    /// What joins gate and up projection.
+    pub glu: Glu,
+    /// Whether these have one tensor, `ffn_up`, the gate's rows first.
+    pub fused_gate_up: bool,
     /// Whether the feed-forward network is one of several experts chosen for each token.
     pub experts: Presence,
+    /// What makes scores of the router's logits.
+    pub expert_scores: Scores,
+    /// Whether the router and the experts have biases.
+    pub expert_bias: bool,
+    /// Whether the embedding is multiplied by √n_embd.
+    pub root_embedding: bool,
+    /// Whether the file may scale embedding, branches and logits: `embedding_scale`, `residual_scale`, `logit_scale`.
+    pub scales: bool,
+    /// Whether logits may be capped: `final_logit_softcapping`.
+    pub logit_soft_cap: bool,
+    /// Whether most layers are a gated delta net: all but each fourth, or as the file says.
+    pub recurrent: bool,
+    /// Whether neighbouring value heads share a key head, not those that are as many heads apart as there are key heads.
+    pub delta_grouped: bool,
+    /// Tensors, by the end of their names, that a file may have and that nothing uses.
+    pub ignored: &'static [&'static str],
+    /// What llama.cpp calls some values.
+    pub names: Names,
 }
+
+/// The weights of the norms over the residual stream, by their names in the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Norms {
+    /// Before attention.
+    pub attn: Option<&'static str>,
+    /// Of what attention adds.
+    pub attn_post: Option<&'static str>,
+    /// Before the feed-forward network.
+    pub ffn: Option<&'static str>,
+    /// Of what the feed-forward network adds.
+    pub ffn_post: Option<&'static str>,
+}
+
+/// What llama.cpp calls values that families have by different names.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// What attention adds.
+    pub attn_out: &'static str,
+    /// The residual stream after attention.
+    pub ffn_inp: &'static str,
+    /// The feed-forward network's input.
+    pub ffn_norm: &'static str,
+}
+
+/// Llama's, which most are like.
+const LIKE_LLAMA: Family = Family {
+    architecture: "",
+    rope_pairing: RopePairing::Neighbours,
+    rope_factors: RopeFactors::None,
+    rotated: Rotated::All,
+    window_theta: None,
+    windows: Windows::Everywhere,
+    qkv_bias: Presence::Absent,
+    fused_qkv: false,
+    attn_output_bias: Presence::Absent,
+    qk_norm: Presence::Absent,
+    sinks: false,
+    gated: false,
+    norms: Norms {
+        attn: Some("attn_norm.weight"),
+        attn_post: None,
+        ffn: Some("ffn_norm.weight"),
+        ffn_post: None,
+    },
+    glu: Glu::Swiglu,
+    fused_gate_up: false,
+    experts: Presence::Absent,
+    expert_scores: Scores::Softmax,
+    expert_bias: false,
+    root_embedding: false,
+    scales: false,
+    logit_soft_cap: false,
+    recurrent: false,
+    delta_grouped: false,
+    ignored: &[],
+    names: Names { attn_out: "attn_out", ffn_inp: "ffn_inp", ffn_norm: "ffn_norm" },
+};
 
 /// Whether a family has a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +148,37 @@ pub enum Presence {
     Optional,
     /// Always: a file without it is incomplete.
     Required,
+}
+
+/// Divisors of RoPE's frequencies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopeFactors {
+    /// None.
+    None,
+    /// `rope_freqs.weight`, where the file has it.
+    One,
+    /// `rope_factors_long.weight` and `rope_factors_short.weight`, for contexts longer than the original one and for others.
+    LongAndShort,
+}
+
+/// The layers that rotate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotated {
+    /// All.
+    All,
+    /// All but each one of that many.
+    AllButEvery(usize),
+}
+
+/// The layers with a sliding window, where the file gives one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Windows {
+    /// The file's window says nothing.
+    Ignored,
+    /// All.
+    Everywhere,
+    /// All but the last of each group of that many; a file may say otherwise.
+    AllButEvery(usize),
 }
 
 /// Which values of a head of `n_rot` values RoPE rotates together.
@@ -59,6 +198,12 @@ impl RopePairing {
             RopePairing::Halves => (i, i + n_rot / 2),
             RopePairing::Neighbours => (2 * i, 2 * i + 1),
         }
+    }
+}
+
+impl PartialEq for Family {
+    fn eq(&self, other: &Family) -> bool {
+        self.architecture == other.architecture
     }
 }
 

@@ -2,14 +2,11 @@
 //!
 //! Grouped-query attention whose query, key and value projections have biases; some of them are large, −34 say, and real.
 
-use super::{Family, Presence, RopePairing};
+use super::{Family, LIKE_LLAMA, Presence, RopePairing};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "qwen2",
     rope_pairing: RopePairing::Halves,
-    rope_factors: Presence::Absent,
     qkv_bias: Presence::Required,
-    attn_output_bias: Presence::Absent,
-    qk_norm: Presence::Absent,
-    experts: Presence::Absent,
+    ..LIKE_LLAMA
 };

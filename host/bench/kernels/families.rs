@@ -1,0 +1,116 @@
+//! Kernels that only some families of models have, one token's and a chunk's.
+
+use super::{Row, Widths, room, values};
+use crate::gpu::{
+    Gpu,
+    kernels::{DeltaNetShape, Glu, KeyHeads, SigmoidGate},
+};
+
+/// Tokens of a chunk that is measured.
+const CHUNK: usize = 512;
+/// Tokens of a chunk that is counted on every test run.
+const FEW: usize = 16;
+
+pub fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let (small, large) = (Widths::small(), Widths::all()[1]);
+    rows.extend(elementwise(&small, 1).into_iter().map(Row::small));
+    rows.extend(elementwise(&large, CHUNK));
+    rows.extend([layer_norm(&small, 1).small(), layer_norm(&large, CHUNK)]);
+    rows.extend([Glu::Geglu, Glu::SwigluClamped].map(|unit| glu(&small, unit).small()));
+    // A small one of qwen3.5's layers, and qwen3-next-80b's.
+    let shape = |n_tokens, n_k_heads, n_v_heads| {
+        let key_heads = KeyHeads::Tiled;
+        DeltaNetShape { n_tokens, n_k_heads, n_v_heads, head_dim: 128, key_heads }
+    };
+    rows.extend([1, FEW].into_iter().flat_map(|n| delta_net(shape(n, 2, 4))).map(Row::small));
+    rows.extend([1, CHUNK].into_iter().flat_map(|n| delta_net(shape(n, 16, 32))));
+    rows
+}
+
+fn tokens(n: usize) -> String {
+    if n == 1 { "one token".to_owned() } else { format!("{n} tokens") }
+}
+
+fn elementwise(widths: &Widths, n: usize) -> Vec<Row> {
+    let (width, len) = (widths.n_embd, n * widths.n_embd);
+    let name = format!("{} {} of {width}", widths.name, tokens(n));
+    let scale = Row::new("elementwise_scale", &*name, 8 * len, move |gpu| {
+        let (x, out) = (values(gpu, len)?, room(gpu, len)?);
+        Ok(move |gpu: &Gpu| gpu.scale(&x, &out, 0.5, len))
+    });
+    let add_scaled = Row::new("elementwise_add_scaled", &*name, 12 * len, move |gpu| {
+        let (a, b, out) = (values(gpu, len)?, values(gpu, len)?, room(gpu, len)?);
+        Ok(move |gpu: &Gpu| gpu.add_scaled(&a, &b, 0.5, &out, len))
+    });
+    let soft_cap = Row::new("elementwise_soft_cap", &*name, 8 * len, move |gpu| {
+        let (x, out) = (values(gpu, len)?, room(gpu, len)?);
+        Ok(move |gpu: &Gpu| gpu.soft_cap(&x, &out, 30.0, len))
+    });
+    let multiply_sigmoid = Row::new("elementwise_multiply_sigmoid", &*name, 12 * len, move |gpu| {
+        let (x, gate, out) = (values(gpu, len)?, values(gpu, len)?, room(gpu, len)?);
+        Ok(move |gpu: &Gpu| {
+            gpu.multiply_sigmoid(&x, SigmoidGate::PerValue { gate: &gate, stride: width }, &out, n, width)
+        })
+    });
+    let take_columns = Row::new("elementwise_take_columns", &*name, 8 * len, move |gpu| {
+        let (x, out) = (values(gpu, 2 * len)?, room(gpu, len)?);
+        Ok(move |gpu: &Gpu| gpu.take_columns(&x, 2 * width, &out, n, width))
+    });
+    vec![scale, add_scaled, soft_cap, multiply_sigmoid, take_columns]
+}
+
+fn layer_norm(widths: &Widths, n: usize) -> Row {
+    let (width, len) = (widths.n_embd, n * widths.n_embd);
+    Row::new("layer_norm", format!("{} {} of {width}", widths.name, tokens(n)), 8 * len + 4 * width, move |gpu| {
+        let (x, weight, out) = (values(gpu, len)?, values(gpu, width)?, room(gpu, len)?);
+        Ok(move |gpu: &Gpu| gpu.layer_norm(&x, &weight, None, &out, n, 1e-5))
+    })
+}
+
+fn glu(widths: &Widths, unit: Glu) -> Row {
+    let n_ff = widths.n_ff;
+    Row::new("glu", format!("{} {unit:?} of one token of {n_ff}", widths.name), 12 * n_ff, move |gpu| {
+        let (gate, up, out) = (values(gpu, n_ff)?, values(gpu, n_ff)?, room(gpu, n_ff)?);
+        Ok(move |gpu: &Gpu| gpu.glu(unit, &gate, &up, &out, n_ff))
+    })
+}
+
+/// The steps of a layer.
+fn delta_net(shape: DeltaNetShape) -> Vec<Row> {
+    const TAPS: usize = 4;
+    let DeltaNetShape { n_tokens: n, n_k_heads, n_v_heads, head_dim, .. } = shape;
+    let (n_channels, n_out, n_gates) = (shape.n_channels(), n * n_v_heads * head_dim, n * n_v_heads);
+    let len = n * n_channels;
+    let name = format!("{n_v_heads} heads of {head_dim}, {}", tokens(n));
+    let bytes = 4 * (2 * len + (2 * (TAPS - 1) + TAPS) * n_channels);
+    let convolve = Row::new("delta_net_convolve", &*name, bytes, move |gpu| {
+        let (x, weight, out) = (values(gpu, len)?, values(gpu, n_channels * TAPS)?, room(gpu, len)?);
+        let state = values(gpu, (TAPS - 1) * n_channels)?;
+        Ok(move |gpu: &Gpu| gpu.delta_net_convolve(&x, &weight, &state, &out, n, n_channels, TAPS))
+    });
+    let bytes = 8 * n * 2 * n_k_heads * head_dim;
+    let normalise = Row::new("delta_net_normalise", &*name, bytes, move |gpu| {
+        let qkv = values(gpu, len)?;
+        Ok(move |gpu: &Gpu| gpu.delta_net_normalise(shape, &qkv, 1e-6))
+    });
+    let gates = Row::new("delta_net_gates", &*name, 16 * n_gates, move |gpu| {
+        let (beta, alpha, decay) = (values(gpu, n_gates)?, values(gpu, n_gates)?, room(gpu, n_gates)?);
+        let (a, bias) = (values(gpu, n_v_heads)?, values(gpu, n_v_heads)?);
+        Ok(move |gpu: &Gpu| gpu.delta_net_gates(&beta, &alpha, &a, &bias, &decay, n, n_v_heads))
+    });
+    let bytes = 4 * (len + 2 * n_gates + n_out + 2 * shape.state_len());
+    let recurrence = Row::new("delta_net", &*name, bytes, move |gpu| {
+        let (qkv, beta, decay) = (values(gpu, len)?, values(gpu, n_gates)?, room(gpu, n_gates)?);
+        // Decays of 0: values that nothing normalised would grow without end.
+        gpu.fill(&decay, 0)?;
+        let (state, out) = (values(gpu, shape.state_len())?, room(gpu, n_out)?);
+        Ok(move |gpu: &Gpu| gpu.delta_net(shape, &qkv, &beta, &decay, &state, &out))
+    });
+    let gate = Row::new("delta_net_gate", &*name, 12 * n_out, move |gpu| {
+        let (x, z, out) = (values(gpu, n_out)?, values(gpu, n_out)?, room(gpu, n_out)?);
+        let weight = values(gpu, head_dim)?;
+        Ok(move |gpu: &Gpu| gpu.delta_net_gate(&x, &weight, &z, &out, n_gates, 1e-6))
+    });
+    vec![convolve, normalise, gates, recurrence, gate]
+}

@@ -1,0 +1,183 @@
+//! What a launch does, in terms of the figure's weights and the pass's memory.
+
+use super::Local;
+use crate::model::{
+    Glu, Routing,
+    figure::{CacheId, Matrix, RopeId, Span, StackId, StateId, VectorId},
+};
+
+/// Index in a pass's scales.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScaleId(pub usize);
+
+/// What bounds values that are rounded to f16: of it comes the power of two that keeps them in range.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Bound {
+    /// Nothing is too large.
+    None,
+    /// A row normalised with these weights.
+    Norm(VectorId),
+    /// Averages of what these rows of a stack make of a normalised row: attention over values.
+    Average { rows: Matrix, norm: VectorId, bias: Option<Span> },
+    /// What these rows make of a normalised row.
+    Product { rows: Matrix, norm: VectorId },
+    /// The first half of the rows' products, at most, times the second half's.
+    Glu { rows: Matrix, norm: VectorId },
+}
+
+/// The heads of one attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionHeads {
+    /// Query heads.
+    pub n_heads: usize,
+    /// The keys and values.
+    pub cache: CacheId,
+    /// The rotation, where there is one.
+    pub rope: Option<RopeId>,
+    /// What scores are multiplied by.
+    pub scale: f32,
+}
+
+/// What is done to queries and keys between their product and attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QkvParts {
+    /// RMSNorm over each query head.
+    pub q_norm: Option<VectorId>,
+    /// RMSNorm over each key head.
+    pub k_norm: Option<VectorId>,
+    /// The norms' ε.
+    pub epsilon: f32,
+}
+
+/// A launch. Where an operation of the figure has the same name, its definition holds.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // each says what it is; the fields are those of the operations
+pub enum Launch {
+    Embed { table: StackId, out: Local },
+    Scale { x: Local, out: Local, factor: f32 },
+    RmsNorm { x: Local, out: Local, weight: Option<VectorId>, row: usize, epsilon: f32 },
+    /// A product with as many tokens as there are, with what follows it.
+    Matmul { x: Local, weight: Matrix, out: Local },
+    /// x + bias + residual.
+    Sum { x: Local, bias: Option<Span>, residual: Option<Local>, out: Local },
+    /// In place.
+    Rope { x: Local, rope: RopeId, n_heads: usize, head_dim: usize },
+    /// Keys and values into the cache, then attention.
+    Attention { q: Local, k: Local, v: Local, out: Local, heads: AttentionHeads, sinks: Option<VectorId>, soft_cap: Option<f32>, probabilities: String },
+    Gate { x: Local, gate: Local, out: Local },
+    Glu { gate: Local, up: Local, out: Local, glu: Glu },
+    SoftCap { x: Local, out: Local, cap: f32 },
+    Route { logits: Local, bias: Option<VectorId>, routing: Routing, experts: Local, weights: Local },
+    /// In place.
+    ExpertBias { x: Local, bias: VectorId, experts: Local, n: usize },
+    /// With the residual stream added, where it is given.
+    Combine { x: Local, weights: Local, residual: Option<Local>, out: Local, n_used: usize },
+    Convolve { x: Local, weight: VectorId, kernel: usize, state: StateId, out: Local },
+    /// In place.
+    UnitHeads { x: Local, n_key_heads: usize, head_dim: usize, epsilon: f32 },
+    /// In place: `beta` becomes the strength, `alpha` how much is kept.
+    DeltaGates { beta: Local, alpha: Local, bias: VectorId, a: VectorId },
+    DeltaRule { qkv: Local, n_key_heads: usize, head_dim: usize, strength: Local, keep: Local, state: StateId, grouped: bool, out: Local },
+    GatedNorm { x: Local, gate: Local, weight: VectorId, epsilon: f32, out: Local },
+
+    /// One token's product, or one for each of its experts, packed weights read once: norm before; bias, SwiGLU and residual after.
+    Gemv {
+        x: Local,
+        norm: Option<(VectorId, f32)>,
+        weight: Matrix,
+        bias: Option<Span>,
+        swiglu: bool,
+        residual: Option<Local>,
+        /// The experts' numbers, and how many use the same x.
+        experts: Option<(Local, usize)>,
+        out: Local,
+        /// Whether activations stay as wide as they are: the logits decide between near ties.
+        wide: bool,
+    },
+    /// One token's product with a whole stack, whatever its types.
+    GemvStack { x: Local, norm: Option<(VectorId, f32)>, stack: StackId, bias: Option<VectorId>, out: Local },
+    /// One token's norms over heads, rotation, cache and attention, from queries, keys and values one behind the other.
+    AttentionToken { qkv: Local, parts: QkvParts, heads: AttentionHeads, out: Local },
+
+    /// RMSNorm, to f16.
+    RmsNormF16 { x: Local, out: Local, weight: VectorId, epsilon: f32, scale: ScaleId },
+    /// A product of f16 on tensor cores, with a stack unpacked into a room; added to `out` where `adds`.
+    Product { x: Local, x_scale: ScaleId, stack: StackId, room: usize, out: Local, out_scale: Option<ScaleId>, adds: bool },
+    /// Many tokens' bias, norms over heads, rotation and cache, from their product to queries.
+    Qkv { product: Local, bias: Option<VectorId>, parts: QkvParts, heads: AttentionHeads, q: Local, kv: Option<[Local; 2]> },
+    /// Many tokens' attention, to f16.
+    Flash { q: Local, heads: AttentionHeads, out: Local, scale: ScaleId },
+    /// The same for caches that flash attention has no kernel for, by way of f32.
+    AttentionMany { q: Local, heads: AttentionHeads, exact: Local, out: Local, scale: ScaleId },
+    /// Gate and up projection beside each other, f16 to f16.
+    GluF16 { gate_up: Local, in_scale: ScaleId, out: Local, out_scale: ScaleId, glu: Glu },
+}
+
+impl Launch {
+    /// Every local that it reads or writes.
+    pub fn locals(&self) -> Vec<Local> {
+        let some = |first: &[Local], more: &[Option<Local>]| -> Vec<Local> {
+            first.iter().copied().chain(more.iter().flatten().copied()).collect()
+        };
+        match *self {
+            Launch::Embed { out, .. } => vec![out],
+            Launch::Scale { x, out, .. }
+            | Launch::RmsNorm { x, out, .. }
+            | Launch::SoftCap { x, out, .. }
+            | Launch::Convolve { x, out, .. }
+            | Launch::RmsNormF16 { x, out, .. }
+            | Launch::Product { x, out, .. }
+            | Launch::Matmul { x, out, .. }
+            | Launch::GemvStack { x, out, .. } => vec![x, out],
+            Launch::Sum { x, residual, out, .. } => some(&[x, out], &[residual]),
+            Launch::Rope { x, .. } | Launch::UnitHeads { x, .. } => vec![x],
+            Launch::DeltaGates { beta, alpha, .. } => vec![beta, alpha],
+            Launch::Attention { q, k, v, out, .. } => vec![q, k, v, out],
+            Launch::Gate { x, gate, out } | Launch::GatedNorm { x, gate, out, .. } => vec![x, gate, out],
+            Launch::Glu { gate, up, out, .. } => vec![gate, up, out],
+            Launch::Route { logits, experts, weights, .. } => vec![logits, experts, weights],
+            Launch::ExpertBias { x, experts, .. } => vec![x, experts],
+            Launch::Combine { x, weights, residual, out, .. } => some(&[x, weights, out], &[residual]),
+            Launch::DeltaRule { qkv, strength, keep, out, .. } => vec![qkv, strength, keep, out],
+            Launch::Gemv { x, residual, experts, out, .. } => {
+                some(&[x, out], &[residual, experts.map(|(experts, _)| experts)])
+            }
+            Launch::AttentionToken { qkv, out, .. } => vec![qkv, out],
+            Launch::Qkv { product, q, kv, .. } => some(&[product, q], &[kv.map(|kv| kv[0]), kv.map(|kv| kv[1])]),
+            Launch::Flash { q, out, .. } => vec![q, out],
+            Launch::AttentionMany { q, exact, out, .. } => vec![q, exact, out],
+            Launch::GluF16 { gate_up, out, .. } => vec![gate_up, out],
+        }
+    }
+
+    /// The kernel family, as `explain` shows it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Launch::Embed { .. } => "embedding",
+            Launch::Scale { .. } => "scale",
+            Launch::RmsNorm { .. } | Launch::RmsNormF16 { .. } => "rmsnorm",
+            Launch::Matmul { .. } => "matmul",
+            Launch::Sum { .. } => "matmul_epilogue",
+            Launch::Rope { .. } => "rope",
+            Launch::Attention { .. } => "cache_store ×2, attention",
+            Launch::Gate { .. } => "multiply_sigmoid",
+            Launch::Glu { .. } | Launch::GluF16 { .. } => "glu",
+            Launch::SoftCap { .. } => "soft_cap",
+            Launch::Route { .. } => "experts_route",
+            Launch::ExpertBias { .. } => "experts_bias",
+            Launch::Combine { .. } => "experts_combine",
+            Launch::Convolve { .. } => "delta_net_convolve",
+            Launch::UnitHeads { .. } => "delta_net_normalise",
+            Launch::DeltaGates { .. } => "delta_net_gates",
+            Launch::DeltaRule { .. } => "delta_net",
+            Launch::GatedNorm { .. } => "delta_net_gate",
+            Launch::Gemv { .. } => "gemv",
+            Launch::GemvStack { .. } => "gemv",
+            Launch::AttentionToken { .. } => "attention_decode",
+            Launch::Product { .. } => "cuBLAS",
+            Launch::Qkv { .. } => "qkv",
+            Launch::Flash { .. } => "flash",
+            Launch::AttentionMany { .. } => "attention",
+        }
+    }
+}

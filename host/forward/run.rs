@@ -1,0 +1,549 @@
+//! Carrying a pass out: each launch with the memory and the weights that it names.
+
+use std::ops::Range;
+
+use half::f16;
+
+use super::{
+    DeviceWeights,
+    cache::KvCache,
+    lower::{AttentionHeads, Form, Launch, Local, Made, Pass, Place, QkvParts, RowsOf, ScaleId, Step, query_type},
+    memory::{Layout, Scratch},
+    unpack::Rooms,
+};
+use crate::{
+    gpu::{
+        Activations, Buffer, Gpu, GpuError, Matmul, Product, Slice, SubSlice,
+        kernels::{
+            Attention, AttentionDecode, AttentionShape, DeltaNetShape, Experts, FlashRows, Gemv, GemvParts, Glu, Input,
+            KeyHeads, KeySplits, NormAndRope, Output, Qkv, RopeShape, RouterScore, Routing, SigmoidGate,
+        },
+    },
+    model::{
+        self, Figure, Scores,
+        figure::{RopeId, Span, VectorId},
+    },
+    trace::{POSITION_PADDING, Recorder},
+};
+
+/// What attention in decoding works in.
+pub struct TokenAttention {
+    /// Splits leave their parts here.
+    pub parts: Buffer<f32>,
+    /// And are counted here.
+    pub arrivals: Buffer<u32>,
+}
+
+/// A pass with all that its launches name, for some tokens.
+pub struct Run<'a> {
+    pub gpu: &'a Gpu,
+    pub figure: &'a Figure,
+    pub weights: &'a DeviceWeights,
+    pub cache: &'a KvCache,
+    pub pass: &'a Pass,
+    pub layout: &'a Layout,
+    pub scratch: &'a Scratch,
+    /// The pass's scales, by [`ScaleId`].
+    pub scales: &'a [f32],
+    pub rooms: Option<&'a Rooms>,
+    pub matmul: &'a Matmul,
+    pub attention: &'a TokenAttention,
+    pub logits: &'a Buffer<f32>,
+    pub tokens: &'a Slice<u32>,
+    pub positions: &'a Slice<u32>,
+    /// Tokens before these.
+    pub n_past: usize,
+    pub n_tokens: usize,
+    /// The tokens whose logits are wanted.
+    pub wanted: Range<usize>,
+}
+
+impl Run<'_> {
+    /// All launches, the head's only where logits are wanted.
+    pub fn launch(&self, trace: &mut Recorder) -> Result<(), GpuError> {
+        if let Some(rooms) = self.rooms {
+            rooms.begin(self.gpu, self.weights)?;
+        }
+        for (index, step) in self.pass.steps.iter().enumerate() {
+            let in_head = index >= self.pass.head;
+            if in_head && self.wanted.is_empty() {
+                break;
+            }
+            Part { run: self, in_head }.step(step, trace)?;
+        }
+        Ok(())
+    }
+}
+
+/// The layers, or the head, which is for the wanted tokens alone.
+struct Part<'r, 'a> {
+    run: &'r Run<'a>,
+    in_head: bool,
+}
+
+impl<'a> std::ops::Deref for Part<'_, 'a> {
+    type Target = Run<'a>;
+
+    fn deref(&self) -> &Run<'a> {
+        self.run
+    }
+}
+
+impl Part<'_, '_> {
+    /// Rows of this part.
+    fn n(&self) -> usize {
+        if self.in_head { self.wanted.len() } else { self.n_tokens }
+    }
+
+    /// The rows of a local, as elements of its form.
+    fn bytes(&self, local: Local) -> SubSlice<'_, u8> {
+        let room = self.pass.locals.get(local);
+        let element = if room.form == Form::F16 { 2 } else if room.form == Form::Bytes { 1 } else { 4 };
+        let width = element * room.width;
+        let (whole, start) = match room.place {
+            Place::Own => (self.scratch.buffer(self.layout, local), 0),
+            Place::In(of, _) => {
+                let (root, offset) = (self.pass.locals.root(of), self.offset(local));
+                debug_assert!(offset == 0 || self.n_tokens == 1, "a part of a row, of {} tokens", self.n_tokens);
+                match self.pass.locals.get(root).place {
+                    Place::Logits => (self.logits.cast(), element * offset),
+                    _ => (self.scratch.buffer(self.layout, root), element * offset),
+                }
+            }
+            Place::Logits => (self.logits.cast(), 0),
+        };
+        if room.form == Form::Quantised {
+            return whole;
+        }
+        // The head reads of the layers' values those of its tokens.
+        let first = if self.in_head && room.rows == RowsOf::Tokens { self.wanted.start } else { 0 };
+        let start = start + first * width;
+        whole.into_slice(start..start + self.n() * width)
+    }
+
+    /// Elements from the root's first to the local's.
+    fn offset(&self, local: Local) -> usize {
+        match self.pass.locals.get(local).place {
+            Place::In(of, start) => start + self.offset(of),
+            Place::Own | Place::Logits => 0,
+        }
+    }
+
+    fn f32(&self, local: Local) -> SubSlice<'_, f32> {
+        self.bytes(local).into_cast()
+    }
+
+    fn u32(&self, local: Local) -> SubSlice<'_, u32> {
+        self.bytes(local).into_cast()
+    }
+
+    fn f16(&self, local: Local) -> SubSlice<'_, f16> {
+        self.bytes(local).into_cast()
+    }
+
+    fn width(&self, local: Local) -> usize {
+        self.pass.locals.get(local).width
+    }
+
+    fn scale_of(&self, scale: ScaleId) -> f32 {
+        self.scales[scale.0]
+    }
+
+    fn span(&self, span: &Option<Span>) -> Option<SubSlice<'_, f32>> {
+        span.as_ref().map(|span| self.weights.span(span))
+    }
+
+    /// The shapes of an attention over the cache.
+    fn shape(&self, heads: &AttentionHeads) -> AttentionShape {
+        let cache = self.cache.shape(heads.cache);
+        AttentionShape {
+            n_tokens: self.n(),
+            n_heads: heads.n_heads,
+            n_kv_heads: cache.n_kv_heads,
+            head_dim: cache.head_dim,
+            n_context: self.cache.n_context,
+            window: cache.window,
+        }
+    }
+
+    /// RoPE's magnitude belongs to the scores: keys are kept without it.
+    fn magnitude(&self, heads: &AttentionHeads) -> f32 {
+        heads.rope.map_or(1.0, |rope| self.weights.rope(rope).magnitude)
+    }
+
+    /// Nothing is rotated where there is no rotation.
+    fn norm_and_rope(&self, parts: &QkvParts, heads: &AttentionHeads) -> NormAndRope<'_> {
+        let rope = heads.rope.unwrap_or(RopeId(0));
+        let shape = &self.figure.ropes[rope.0];
+        NormAndRope {
+            q_norm: parts.q_norm.map(|norm| &**self.weights.vector(norm)),
+            k_norm: parts.k_norm.map(|norm| &**self.weights.vector(norm)),
+            epsilon: parts.epsilon,
+            frequencies: &self.weights.rope(rope).frequencies,
+            n_rot: if heads.rope.is_some() { shape.n_rot } else { 0 },
+            pairing: shape.pairing,
+            magnitude: self.magnitude(heads),
+        }
+    }
+
+    fn step(&self, step: &Step, trace: &mut Recorder) -> Result<(), GpuError> {
+        self.enqueue(&step.launch, trace)?;
+        if trace.is_on() {
+            for made in &step.makes {
+                self.record(made, trace)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn enqueue(&self, launch: &Launch, trace: &mut Recorder) -> Result<(), GpuError> {
+        let (gpu, n) = (self.gpu, self.n());
+        let w = self.weights;
+        match launch {
+            Launch::Embed { table, out } => gpu.embedding(w.stack(*table).all(), self.tokens, &self.f32(*out), n),
+            Launch::Scale { x, out, factor } => {
+                gpu.scale(&self.f32(*x), &self.f32(*out), *factor, n * self.width(*x))
+            }
+            Launch::RmsNorm { x, out, weight, row, epsilon } => {
+                let rows = n * self.width(*x) / row;
+                match weight {
+                    Some(weight) => gpu.rmsnorm(&self.f32(*x), w.vector(*weight), &self.f32(*out), rows, *epsilon),
+                    None => gpu.rmsnorm_without_weight(&self.f32(*x), &self.f32(*out), rows, *row, *epsilon),
+                }
+            }
+            Launch::Matmul { x, weight, out } => {
+                let (rows, x, out) = (w.rows(weight), self.f32(*x), self.f32(*out));
+                if n == 1 && self.in_head {
+                    return gpu.gemv(&Gemv::new(rows, &x, &out).activations(Activations::F32));
+                }
+                gpu.matmul(self.matmul, rows, &x, None, None, &out, n)
+            }
+            Launch::Sum { x, bias, residual, out } => {
+                let (bias, residual) = (self.span(bias), residual.map(|residual| self.f32(residual)));
+                let (x, out, width) = (self.f32(*x), self.f32(*out), self.width(*x));
+                gpu.matmul_epilogue(&x, None, bias.as_deref(), residual.as_deref(), &out, n, width)
+            }
+            Launch::Rope { x, rope, n_heads, head_dim } => {
+                let (shape, on_device) = (&self.figure.ropes[rope.0], w.rope(*rope));
+                let (n_rot, pairing) = (shape.n_rot, shape.pairing);
+                let shape = RopeShape { n_tokens: n, n_heads: *n_heads, head_dim: *head_dim, n_rot, pairing };
+                gpu.rope(shape, &self.f32(*x), self.positions, &on_device.frequencies, on_device.magnitude)
+            }
+            Launch::Attention { q, k, v, out, heads, sinks, soft_cap, probabilities } => {
+                let (keys, values) = (self.cache.keys(heads.cache), self.cache.values(heads.cache));
+                let (shape, cache_type, magnitude) = (self.shape(heads), self.cache.cache_type, self.magnitude(heads));
+                gpu.cache_store(shape, &self.f32(*k), self.positions, &keys, cache_type, magnitude.recip())?;
+                gpu.cache_store(shape, &self.f32(*v), self.positions, &values, cache_type, 1.0)?;
+                let softmax = self.probabilities(heads.n_heads, trace)?;
+                gpu.attention(&Attention {
+                    shape,
+                    q: &self.f32(*q),
+                    keys: &keys,
+                    values: &values,
+                    cache_type,
+                    positions: self.positions,
+                    out: &self.f32(*out),
+                    probabilities: softmax.as_ref().map(|(buffer, stride)| (&**buffer, *stride)),
+                    scale: heads.scale * magnitude,
+                    soft_cap: *soft_cap,
+                    sinks: sinks.map(|sinks| &**w.vector(sinks)),
+                })?;
+                if let Some((buffer, stride)) = softmax {
+                    trace.record(probabilities, &[heads.n_heads, n, stride], &gpu.read(&buffer)?);
+                }
+                Ok(())
+            }
+            Launch::Gate { x, gate, out } => {
+                let (width, gate_width, gate) = (self.width(*x), self.width(*gate), self.f32(*gate));
+                let gate = match gate_width {
+                    1 => SigmoidGate::PerRow(&gate),
+                    _ => SigmoidGate::PerValue { gate: &gate, stride: width },
+                };
+                gpu.multiply_sigmoid(&self.f32(*x), gate, &self.f32(*out), n, width)
+            }
+            Launch::Glu { gate, up, out, glu } => {
+                let width = self.width(*gate);
+                gpu.glu(unit(*glu), &self.f32(*gate), &self.f32(*up), &self.f32(*out), n * width)
+            }
+            Launch::SoftCap { x, out, cap } => gpu.soft_cap(&self.f32(*x), &self.f32(*out), *cap, n * self.width(*x)),
+            Launch::Route { logits, bias, routing, experts, weights } => {
+                let model::Experts { n_experts, n_used, normalise, scale } = routing.experts;
+                // Softmax over those chosen is softmax over all, divided by the sum of those chosen.
+                let of_chosen = routing.scores == Scores::SoftmaxOfChosen;
+                let routing = Routing {
+                    n_experts,
+                    n_used,
+                    score: if routing.scores == Scores::Sigmoid { RouterScore::Sigmoid } else { RouterScore::Softmax },
+                    selection_bias: bias.map(|bias| &**w.vector(bias)),
+                    normalise: normalise || of_chosen,
+                    scale,
+                    expert_scales: None,
+                };
+                gpu.experts_route(&routing, &self.f32(*logits), &self.u32(*experts), &self.f32(*weights), n)
+            }
+            Launch::ExpertBias { x, bias, experts, n: row } => {
+                let (experts, pairs) = (self.u32(*experts), n * self.width(*x) / row);
+                gpu.experts_bias(&experts, w.vector(*bias), &self.f32(*x), pairs, *row)
+            }
+            Launch::Combine { x, weights, residual, out, n_used } => {
+                let residual = residual.map(|residual| self.f32(residual));
+                let (x, weights, out, row) = (self.f32(*x), self.f32(*weights), self.f32(*out), self.width(*out));
+                gpu.experts_combine(&x, &weights, residual.as_deref(), &out, n, row, *n_used)
+            }
+            Launch::Convolve { x, weight, kernel, state, out } => {
+                let (x, state, out, channels) =
+                    (self.f32(*x), self.cache.state(*state), self.f32(*out), self.width(*x));
+                gpu.delta_net_convolve(&x, w.vector(*weight), state, &out, n, channels, *kernel)
+            }
+            Launch::UnitHeads { x, n_key_heads, head_dim, epsilon } => {
+                let n_v_heads = self.width(*x) / head_dim - 2 * n_key_heads;
+                let shape = self.delta_net(*n_key_heads, n_v_heads, *head_dim, false);
+                gpu.delta_net_normalise(shape, &self.f32(*x), *epsilon)
+            }
+            Launch::DeltaGates { beta, alpha, bias, a } => {
+                let (beta, alpha, heads) = (self.f32(*beta), self.f32(*alpha), self.width(*beta));
+                gpu.delta_net_gates(&beta, &alpha, w.vector(*a), w.vector(*bias), &alpha, n, heads)
+            }
+            Launch::DeltaRule { qkv, n_key_heads, head_dim, strength, keep, state, grouped, out } => {
+                let shape = self.delta_net(*n_key_heads, self.width(*out) / head_dim, *head_dim, *grouped);
+                let (qkv, strength, keep) = (self.f32(*qkv), self.f32(*strength), self.f32(*keep));
+                gpu.delta_net(shape, &qkv, &strength, &keep, self.cache.state(*state), &self.f32(*out))
+            }
+            Launch::GatedNorm { x, gate, weight, epsilon, out } => {
+                let weight = w.vector(*weight);
+                let rows = n * self.width(*x) / weight.len();
+                gpu.delta_net_gate(&self.f32(*x), weight, &self.f32(*gate), &self.f32(*out), rows, *epsilon)
+            }
+
+            Launch::Gemv { x, norm, weight, bias, swiglu, residual, experts, out, wide } => {
+                let form = |local: Local| self.pass.locals.get(local).form;
+                let (x_f32, x_q8) = if form(*x) == Form::Quantised {
+                    (None, Some(self.u32(*x)))
+                } else {
+                    (Some(self.f32(*x)), None)
+                };
+                let (out_f32, out_q8) = if form(*out) == Form::Quantised {
+                    (None, Some(self.u32(*out)))
+                } else {
+                    (Some(self.f32(*out)), None)
+                };
+                let (bias, residual) = (self.span(bias), residual.map(|residual| self.f32(residual)));
+                let chosen = experts.map(|(experts, share)| (self.u32(experts), share));
+                gpu.gemv(&Gemv {
+                    weights: w.rows(weight),
+                    x: match (&x_f32, &x_q8) {
+                        (_, Some(x)) => Input::Quantised(x),
+                        (x, None) => Input::F32(x.as_ref().expect("one of the two")),
+                    },
+                    norm: norm.map(|(norm, epsilon)| (&**w.vector(norm), epsilon)),
+                    bias: bias.as_deref(),
+                    residual: residual.as_deref(),
+                    out: match (&out_f32, &out_q8) {
+                        (_, Some(out)) => Output::Quantised(out),
+                        (out, None) => Output::F32(out.as_ref().expect("one of the two")),
+                    },
+                    swiglu: *swiglu,
+                    experts: chosen.as_ref().map(|(chosen, share)| Experts {
+                        chosen,
+                        n_vectors: chosen.len(),
+                        share: *share,
+                    }),
+                    activations: if *wide { Activations::F32 } else { self.matmul.activations() },
+                })
+            }
+            Launch::GemvStack { x, norm, stack, bias, out } => gpu.gemv_parts(&GemvParts {
+                weights: w.stack(*stack),
+                x: &self.f32(*x),
+                norm: norm.map(|(norm, epsilon)| (&**w.vector(norm), epsilon)),
+                bias: bias.map(|bias| &**w.vector(bias)),
+                out: &self.f32(*out),
+                activations: self.matmul.activations(),
+            }),
+            Launch::AttentionToken { qkv, parts, heads, out } => self.attention_token(*qkv, parts, heads, *out),
+
+            Launch::RmsNormF16 { x, out, weight, epsilon, scale } => {
+                let scale = self.scale_of(*scale);
+                gpu.rmsnorm_f16(&self.f32(*x), w.vector(*weight), &self.f16(*out), n, *epsilon, scale)
+            }
+            Launch::Product { x, x_scale, stack, room, out, out_scale, adds } => {
+                let (out_f32, out_f16) = match out_scale {
+                    None => (Some(self.f32(*out)), None),
+                    Some(_) => (None, Some(self.f16(*out))),
+                };
+                let product = match (&out_f32, &out_f16) {
+                    (Some(out), _) => Product::F32(out),
+                    (_, out) => Product::F16(out.as_ref().expect("one of the two")),
+                };
+                let alpha = out_scale.map_or(1.0, |scale| self.scale_of(scale)) / self.scale_of(*x_scale);
+                let factors = (alpha, if *adds { 1.0 } else { 0.0 });
+                let rooms = self.rooms.expect("a pass with such products has rooms");
+                rooms.multiply(gpu, w, *stack, *room, &self.f16(*x), product, factors, n)
+            }
+            Launch::Qkv { product, bias, parts, heads, q, kv } => self.qkv(*product, *bias, parts, heads, *q, *kv),
+            Launch::Flash { q, heads, out, scale } => {
+                let (shape, cache_type) = (self.shape(heads), self.cache.cache_type);
+                let (keys, values) = (self.cache.keys(heads.cache), self.cache.values(heads.cache));
+                let rows = FlashRows::choose(shape, self.n_past, cache_type, gpu.multiprocessors());
+                let (q, out, scale) = (self.bytes(*q), self.f16(*out), self.scale_of(*scale));
+                gpu.flash(shape, &q.cast(), &keys, &values, cache_type, self.positions, &out, scale, rows)
+            }
+            Launch::AttentionMany { q, heads, exact, out, scale } => {
+                let (shape, cache_type) = (self.shape(heads), self.cache.cache_type);
+                gpu.attention(&Attention {
+                    shape,
+                    q: &self.bytes(*q).cast(),
+                    keys: &self.cache.keys(heads.cache),
+                    values: &self.cache.values(heads.cache),
+                    cache_type,
+                    positions: self.positions,
+                    out: &self.f32(*exact),
+                    probabilities: None,
+                    scale: heads.scale * self.magnitude(heads),
+                    soft_cap: None,
+                    sinks: None,
+                })?;
+                let scale = self.scale_of(*scale);
+                gpu.range_to_f16_f32(&self.f32(*exact), &self.f16(*out), scale, n * self.width(*out))
+            }
+            Launch::GluF16 { gate_up, in_scale, out, out_scale, glu } => {
+                let (in_scale, out_scale) = (self.scale_of(*in_scale).recip(), self.scale_of(*out_scale));
+                let (gate_up, out, width) = (self.f16(*gate_up), self.f16(*out), self.width(*out));
+                gpu.glu_f16(unit(*glu), &gate_up, &out, n, width, in_scale, out_scale)
+            }
+        }
+    }
+
+    fn delta_net(&self, n_k_heads: usize, n_v_heads: usize, head_dim: usize, grouped: bool) -> DeltaNetShape {
+        let key_heads = if grouped { KeyHeads::Grouped } else { KeyHeads::Tiled };
+        DeltaNetShape { n_tokens: self.n(), n_k_heads, n_v_heads, head_dim, key_heads }
+    }
+
+    fn attention_token(
+        &self,
+        qkv: Local,
+        parts: &QkvParts,
+        heads: &AttentionHeads,
+        out: Local,
+    ) -> Result<(), GpuError> {
+        let shape = self.shape(heads);
+        let is_quantised = self.pass.locals.get(out).form == Form::Quantised;
+        let (out_f32, out_q8) =
+            if is_quantised { (None, Some(self.u32(out))) } else { (Some(self.f32(out)), None) };
+        let qkv = self.f32(qkv);
+        self.gpu.attention_decode(&AttentionDecode {
+            shape,
+            // Behind the values there may be a gate.
+            qkv: &qkv.slice(0..(shape.n_heads + 2 * shape.n_kv_heads) * shape.head_dim),
+            position: self.positions,
+            norm_and_rope: self.norm_and_rope(parts, heads),
+            scale: heads.scale,
+            keys: &self.cache.keys(heads.cache),
+            values: &self.cache.values(heads.cache),
+            cache_type: self.cache.cache_type,
+            n_splits: key_splits(shape, self.n_past, self.gpu.multiprocessors()).n_splits,
+            parts: &self.attention.parts,
+            arrivals: &self.attention.arrivals,
+            out: match (&out_f32, &out_q8) {
+                (Some(out), _) => Output::F32(out),
+                (_, out) => Output::Quantised(out.as_ref().expect("one of the two")),
+            },
+        })
+    }
+
+    fn qkv(
+        &self,
+        product: Local,
+        bias: Option<VectorId>,
+        parts: &QkvParts,
+        heads: &AttentionHeads,
+        q: Local,
+        kv: Option<[Local; 2]>,
+    ) -> Result<(), GpuError> {
+        let (gpu, cache_type, shape) = (self.gpu, self.cache.cache_type, self.shape(heads));
+        let (keys, values) = (self.cache.keys(heads.cache), self.cache.values(heads.cache));
+        let magnitude = self.magnitude(heads);
+        let element = query_type(cache_type);
+        let packed = kv.map(|kv| kv.map(|local| self.f32(local)));
+        gpu.qkv(&Qkv {
+            shape: if packed.is_some() { AttentionShape { n_context: 0, ..shape } } else { shape },
+            product: &self.f32(product),
+            bias: bias.map(|bias| &**self.weights.vector(bias)),
+            norm_and_rope: self.norm_and_rope(parts, heads),
+            // Flash attention takes powers of two.
+            q_scale: if element == cache_type && super::lower::has_flash(cache_type) {
+                heads.scale * magnitude * std::f32::consts::LOG2_E
+            } else {
+                1.0
+            },
+            positions: self.positions,
+            q: &self.bytes(q),
+            keys: packed.as_ref().map(|[k, _]| k.cast()).as_deref().unwrap_or(&keys),
+            values: packed.as_ref().map(|[_, v]| v.cast()).as_deref().unwrap_or(&values),
+            element,
+        })?;
+        if let Some([k, v]) = packed {
+            gpu.cache_store(shape, &k, self.positions, &keys, cache_type, 1.0)?;
+            gpu.cache_store(shape, &v, self.positions, &values, cache_type, 1.0)?;
+        }
+        Ok(())
+    }
+
+    /// A zeroed buffer for attention probabilities, `[n_heads][n_tokens][stride]`, and its stride, when recording.
+    fn probabilities(&self, n_heads: usize, trace: &Recorder) -> Result<Option<(Buffer<f32>, usize)>, GpuError> {
+        if !trace.is_on() {
+            return Ok(None);
+        }
+        let stride = (self.n_past + self.n_tokens).next_multiple_of(POSITION_PADDING);
+        let buffer = self.gpu.alloc("attention probabilities", n_heads * self.n() * stride)?;
+        self.gpu.fill(&buffer, 0)?;
+        Ok(Some((buffer, stride)))
+    }
+
+    /// Hands a value, which is on the device, to the recorder.
+    fn record(&self, made: &Made, trace: &mut Recorder) -> Result<(), GpuError> {
+        let value = self.figure.value(made.value);
+        let Some(name) = &value.name else { return Ok(()) };
+        let room = self.pass.locals.get(made.local);
+        let rows: Vec<f32> = match room.form {
+            Form::F32 => self.gpu.read(&self.f32(made.local))?,
+            Form::U32 => self.gpu.read(&self.u32(made.local))?.into_iter().map(|id| id as f32).collect(),
+            Form::F16 => {
+                let scale = made.scale.map_or(1.0, |scale| self.scale_of(scale));
+                self.gpu.read(&self.f16(made.local))?.into_iter().map(|half| half.to_f32() / scale).collect()
+            }
+            Form::Quantised => dequantised(&self.gpu.read(&self.u32(made.local))?, room.width),
+            Form::Bytes => return Ok(()),
+        };
+        let width = value.width();
+        let values: Vec<f32> = if width == room.width {
+            rows
+        } else {
+            rows.chunks_exact(room.width).flat_map(|row| &row[made.start..made.start + width]).copied().collect()
+        };
+        let shape: Vec<usize> = [self.n()].into_iter().chain(value.shape.iter().copied()).collect();
+        trace.record(name, &shape, &values);
+        Ok(())
+    }
+}
+
+/// How the next token's attention over a cache is split.
+pub fn key_splits(shape: AttentionShape, n_past: usize, multiprocessors: usize) -> KeySplits {
+    let n_keys = shape.window.map_or(n_past + 1, |window| window.min(n_past + 1));
+    KeySplits::new(n_keys, shape.n_heads, shape.n_kv_heads, multiprocessors)
+}
+
+/// Values that a product left as 8-bit integers, four to a word, then a scale and a sum for each 16.
+fn dequantised(words: &[u32], n: usize) -> Vec<f32> {
+    let (integers, scales) = words.split_at(n / 4);
+    let bytes = integers.iter().flat_map(|word| word.to_le_bytes());
+    bytes.enumerate().map(|(i, byte)| f32::from(byte.cast_signed()) * f32::from_bits(scales[i / 16 * 2])).collect()
+}
+
+/// The kernels' name of a unit.
+fn unit(glu: model::Glu) -> Glu {
+    match glu {
+        model::Glu::Swiglu => Glu::Swiglu,
+        model::Glu::Geglu => Glu::Geglu,
+        model::Glu::SwigluClamped => Glu::SwigluClamped,
+    }
+}

@@ -1,0 +1,145 @@
+//! Matrices in f16 for products on tensor cores: those that are not f16 in the file are unpacked into rooms ahead of their product.
+
+use half::f16;
+
+use super::{DeviceWeights, lower::{Launch, Pass}, memory::Uses};
+use crate::{
+    gguf::TensorType,
+    gpu::{Buffer, Event, Gpu, GpuError, Product, Slice, SubSlice, Weights},
+    model::{Model, figure::StackId},
+};
+
+/// The rooms, and in which order they are used.
+pub struct Rooms {
+    rooms: Vec<Room>,
+    /// The stacks of each room's products, in the order of the pass.
+    stacks: Vec<Vec<StackId>>,
+}
+
+/// Room for one matrix in f16, and where the streams are with it.
+struct Room {
+    /// The largest of those that are not f16 in the file.
+    values: Buffer<f16>,
+    /// The side stream has filled it.
+    filled: Event,
+    /// The main stream has multiplied it.
+    done: Event,
+}
+
+/// The stacks of each room's products, in order.
+fn stacks(pass: &Pass) -> Vec<Vec<StackId>> {
+    let mut stacks: Vec<Vec<StackId>> = Vec::new();
+    for step in &pass.steps {
+        if let Launch::Product { stack, room, .. } = step.launch {
+            stacks.resize_with(stacks.len().max(room + 1), Vec::new);
+            stacks[room].push(stack);
+        }
+    }
+    stacks
+}
+
+/// Elements of a room: the largest stack that is not f16.
+fn elements(model: &Model, stacks: &[StackId]) -> usize {
+    let is_packed = |stack: &&StackId| {
+        let types = model.types(model.figure.stack(**stack));
+        types.iter().any(|(tensor_type, _)| *tensor_type != types[0].0 || *tensor_type != TensorType::F16)
+    };
+    let elements = stacks.iter().filter(is_packed).map(|stack| {
+        let stack = model.figure.stack(*stack);
+        stack.n_out * stack.n_in
+    });
+    elements.max().unwrap_or(0)
+}
+
+impl Rooms {
+    /// Every allocation that [`Rooms::new`] makes, in its order.
+    pub fn uses(model: &Model, pass: &Pass, uses: &mut Uses) {
+        for stacks in stacks(pass) {
+            uses.add("unpacked weights", size_of::<f16>() * elements(model, &stacks));
+        }
+    }
+
+    /// Allocates them.
+    pub fn new(gpu: &Gpu, model: &Model, pass: &Pass) -> Result<Rooms, GpuError> {
+        let stacks = stacks(pass);
+        let rooms = stacks.iter().map(|stacks| {
+            let values = gpu.alloc("an unpacked matrix", elements(model, stacks))?;
+            Ok(Room { values, filled: gpu.event()?, done: gpu.event()? })
+        });
+        Ok(Rooms { rooms: rooms.collect::<Result<_, GpuError>>()?, stacks })
+    }
+
+    /// All stacks that are multiplied in f16.
+    pub fn all_stacks(&self) -> impl Iterator<Item = StackId> + Clone {
+        self.stacks.iter().flatten().copied()
+    }
+
+    /// The largest room.
+    pub fn largest(&self) -> &Slice<f16> {
+        let rooms = self.rooms.iter().map(|room| &*room.values);
+        rooms.max_by_key(|values| values.len()).expect("a pass for many tokens has products")
+    }
+
+    /// Begins to fill each room with the first matrix that it is for.
+    pub fn begin(&self, gpu: &Gpu, weights: &DeviceWeights) -> Result<(), GpuError> {
+        (0..self.rooms.len()).try_for_each(|room| self.fill(gpu, weights, room, 0))
+    }
+
+    /// Begins to unpack a room's next matrix, where there is one and that is needed.
+    fn fill(&self, gpu: &Gpu, weights: &DeviceWeights, room: usize, next: usize) -> Result<(), GpuError> {
+        let Some(stack) = self.stacks[room].get(next).map(|stack| weights.stack(*stack)) else { return Ok(()) };
+        if in_f16(stack).is_some() {
+            return Ok(());
+        }
+        let room = &self.rooms[room];
+        gpu.on_side_stream(|| {
+            gpu.wait(&room.done)?;
+            let mut before = 0;
+            for rows in stack.rows_of_parts() {
+                let n = rows.n_out * rows.n_in();
+                let out = room.values.slice(before..before + n);
+                match rows.tensor_type() {
+                    TensorType::F16 => gpu.range_to_f16_f16(&rows.floats().cast(), &out, 1.0, n)?,
+                    TensorType::BF16 => gpu.range_to_f16_bf16(&rows.floats().cast(), &out, 1.0, n)?,
+                    _ => gpu.dequantise(rows, &out)?,
+                }
+                before += n;
+            }
+            gpu.record(&room.filled)
+        })
+    }
+
+    /// out = alpha · stack · x + beta · out for each of `n` tokens; then the room is filled with its next matrix.
+    #[allow(clippy::too_many_arguments)]
+    pub fn multiply(
+        &self,
+        gpu: &Gpu,
+        weights: &DeviceWeights,
+        stack: StackId,
+        room: usize,
+        x: &Slice<f16>,
+        out: Product,
+        (alpha, beta): (f32, f32),
+        n: usize,
+    ) -> Result<(), GpuError> {
+        let matrix = weights.stack(stack);
+        if let Some(values) = in_f16(matrix) {
+            gpu.product(&values, matrix.n_out, matrix.n_in, x, out, alpha, beta, n)?;
+        } else {
+            let room = &self.rooms[room];
+            gpu.wait(&room.filled)?;
+            gpu.product(&room.values, matrix.n_out, matrix.n_in, x, out, alpha, beta, n)?;
+            gpu.record(&room.done)?;
+        }
+        let present = self.stacks[room].iter().position(|of| *of == stack).expect("a product of the pass");
+        self.fill(gpu, weights, room, present + 1)
+    }
+}
+
+/// The matrix where the file has it as f16.
+fn in_f16(weights: &Weights) -> Option<SubSlice<'_, f16>> {
+    match weights.parts.as_slice() {
+        [part] if part.tensor_type == TensorType::F16 => Some(weights.all().floats().into_cast()),
+        _ => None,
+    }
+}

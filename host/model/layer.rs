@@ -1,0 +1,145 @@
+//! What each layer of a model is: layers may differ in everything but the width of the residual stream.
+
+use serde::Serialize;
+
+use super::config::Experts;
+
+/// A layer: what mixes tokens, then what works on each alone.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Layer {
+    /// Attention, or a recurrence in its place.
+    pub mixer: Mixer,
+    /// The feed-forward network.
+    pub feed_forward: FeedForward,
+}
+
+/// How tokens learn of those before them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mixer {
+    /// Attention over a cache.
+    Attention(Attention),
+    /// A recurrence with a state of fixed size.
+    DeltaNet(DeltaNet),
+}
+
+/// Grouped-query attention.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Attention {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key/value heads. Query head `h` reads key/value head `h / (n_heads / n_kv_heads)`.
+    pub n_kv_heads: usize,
+    /// Values of a head.
+    pub head_dim: usize,
+    /// What scores are multiplied by before the softmax.
+    pub scale: f32,
+    /// How many positions a token sees, itself included; all before it where there is no window.
+    pub window: Option<usize>,
+    /// Which of the model's rotations queries and keys get.
+    pub rope: Option<RopeKind>,
+    /// Whether the result is gated, by a projection that lies beside the queries.
+    pub gated: bool,
+    /// Whether a number for each head joins its softmax.
+    pub sinks: bool,
+}
+
+/// A model has one rotation, or one more for layers with a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RopeKind {
+    /// The model's.
+    Full,
+    /// That of the layers with a window.
+    Window,
+}
+
+/// Gated delta net: linear attention with a state (arXiv 2412.06464).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DeltaNet {
+    /// Key heads.
+    pub n_key_heads: usize,
+    /// Value heads, each with a state of its own.
+    pub n_value_heads: usize,
+    /// Values of a head; a state is `[head_dim][head_dim]`.
+    pub head_dim: usize,
+    /// Tokens that the convolution sees.
+    pub kernel: usize,
+}
+
+/// What works on each token alone.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeedForward {
+    /// One network for all tokens.
+    Dense {
+        /// Values between its matrices.
+        n_ff: usize,
+    },
+    /// A few of many, chosen for each token.
+    Mixture {
+        /// The choice.
+        experts: Experts,
+        /// Values between the matrices of one.
+        n_ff: usize,
+    },
+}
+
+/// What joins gate and up projection: `act(gate) · up` (arXiv 2002.05202).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Glu {
+    /// `x·σ(x)`.
+    Swiglu,
+    /// GELU by its approximation with tanh.
+    Geglu,
+    /// gpt-oss's: `g = min(gate, 7)`, `u` held within ±7, `g·σ(1.702·g)·(u + 1)`.
+    SwigluClamped,
+}
+
+impl Glu {
+    /// llama.cpp's name of the result.
+    pub fn trace_name(self) -> &'static str {
+        match self {
+            Glu::Swiglu | Glu::SwigluClamped => "ffn_swiglu",
+            Glu::Geglu => "ffn_geglu",
+        }
+    }
+
+    /// `act(gate) · up`.
+    pub fn apply(self, gate: f64, up: f64) -> f64 {
+        let silu = |x: f64| x / (1.0 + (-x).exp());
+        match self {
+            Glu::Swiglu => silu(gate) * up,
+            Glu::Geglu => {
+                let inner = (2.0 / std::f64::consts::PI).sqrt() * (gate + 0.044_715 * gate.powi(3));
+                0.5 * gate * (1.0 + inner.tanh()) * up
+            }
+            Glu::SwigluClamped => {
+                let (gate, up) = (gate.min(7.0), up.clamp(-7.0, 7.0));
+                gate / (1.0 + (-1.702 * gate).exp()) * (up + 1.0)
+            }
+        }
+    }
+}
+
+/// How logits become the experts' weights.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Routing {
+    /// The experts.
+    pub experts: Experts,
+    /// What makes scores of logits.
+    pub scores: Scores,
+}
+
+/// What makes scores of a router's logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scores {
+    /// Softmax over all experts.
+    Softmax,
+    /// The logits choose; softmax over those chosen.
+    SoftmaxOfChosen,
+    /// σ of each.
+    Sigmoid,
+}
