@@ -11,6 +11,7 @@ mod qwen2;
 mod qwen3;
 mod qwen35;
 mod qwen3moe;
+mod smollm3;
 
 use super::layer::{Glu, Scores};
 
@@ -24,6 +25,7 @@ pub const FAMILIES: &[&Family] = &[
     &qwen3::FAMILY,
     &qwen35::FAMILY,
     &qwen3moe::FAMILY,
+    &smollm3::FAMILY,
 ];
 
 /// How one family differs from the others.
