@@ -5,6 +5,7 @@
 
 mod gemma3;
 mod gpt_oss;
+mod granite;
 mod llama;
 mod phi3;
 mod qwen2;
@@ -19,6 +20,7 @@ use super::layer::{Glu, Scores};
 pub const FAMILIES: &[&Family] = &[
     &gemma3::FAMILY,
     &gpt_oss::FAMILY,
+    &granite::FAMILY,
     &llama::FAMILY,
     &phi3::FAMILY,
     &qwen2::FAMILY,
