@@ -12,6 +12,7 @@ mod qwen2;
 mod qwen3;
 mod qwen35;
 mod qwen3moe;
+mod seed_oss;
 mod smollm3;
 
 use super::layer::{Glu, Scores};
@@ -27,6 +28,7 @@ pub const FAMILIES: &[&Family] = &[
     &qwen3::FAMILY,
     &qwen35::FAMILY,
     &qwen3moe::FAMILY,
+    &seed_oss::FAMILY,
     &smollm3::FAMILY,
 ];
 
