@@ -3,6 +3,7 @@
 //! All families here are the same figure ([`figure`](super::figure)). [`Family`] holds the ways in which they differ; a new one that needs no
 //! new operation is a file beside this one and a row in [`FAMILIES`].
 
+mod ernie4_5;
 mod gemma3;
 mod gpt_oss;
 mod granite;
@@ -19,6 +20,7 @@ use super::layer::{Glu, Scores};
 
 /// Every family this program runs.
 pub const FAMILIES: &[&Family] = &[
+    &ernie4_5::FAMILY,
     &gemma3::FAMILY,
     &gpt_oss::FAMILY,
     &granite::FAMILY,
