@@ -24,6 +24,107 @@ fn before(a: (f32, u32), b: (f32, u32)) -> bool {
     a.0 > b.0 || (a.0 == b.0 && a.1 < b.1)
 }
 
+/// A token's logits and what makes scores of them.
+#[derive(Clone, Copy)]
+struct Router {
+    logits: *const f32,
+    bias: *const f32,
+    n_experts: u32,
+    sigmoids: u32,
+    /// The largest logit, and the sum of e^(logit − largest).
+    largest: f32,
+    sum: f32,
+}
+
+impl Router {
+    #[inline(always)]
+    fn logit(&self, expert: u32) -> f32 {
+        unsafe { *self.logits.add(expert as usize) }
+    }
+
+    #[inline(always)]
+    fn score(&self, logit: f32) -> f32 {
+        if self.sigmoids != 0 { sigmoid(logit) } else { float::exp(logit - self.largest) / self.sum }
+    }
+
+    /// What the experts are compared by.
+    #[inline(always)]
+    fn rank<const BIASED: bool>(&self, expert: u32) -> f32 {
+        let logit = self.logit(expert);
+        if BIASED { self.score(logit) + unsafe { *self.bias.add(expert as usize) } } else { logit }
+    }
+
+    /// The lane's share of the experts.
+    #[inline(always)]
+    fn each(&self, visit: &mut dyn FnMut(u32)) {
+        let mut expert = thread::lane();
+        while expert < self.n_experts {
+            visit(expert);
+            expert += 32;
+        }
+    }
+}
+
+/// Where a token's choices go, and what becomes of their scores.
+#[derive(Clone, Copy)]
+struct Choices {
+    expert_scales: *const f32,
+    experts: *mut u32,
+    weights: *mut f32,
+    n_used: u32,
+    normalise: u32,
+    scale: f32,
+}
+
+/// Chooses a token's experts. Collective over the warp.
+#[inline(always)]
+unsafe fn choose<const BIASED: bool>(router: &Router, choices: &Choices) {
+    let Choices { expert_scales, experts, weights, n_used, normalise, scale } = *choices;
+    let token = thread::block_idx_x() as usize;
+    // The chosen are visited twice, the same way: once for their sum, once to write them.
+    let mut used_sum = 0.0;
+    let mut pass = if normalise != 0 { 0 } else { 1 };
+    while pass < 2 {
+        let mut last = (f32::INFINITY, 0);
+        let mut slot = 0;
+        while slot < n_used {
+            let mut best = (f32::NEG_INFINITY, u32::MAX);
+            router.each(&mut |expert| {
+                let candidate = (router.rank::<BIASED>(expert), expert);
+                if (slot == 0 || before(last, candidate)) && before(candidate, best) {
+                    best = candidate;
+                }
+            });
+            let mut distance = 16;
+            while distance > 0 {
+                let other = (warp::shuffle_xor(best.0, distance), warp::shuffle_xor_bits(best.1, distance));
+                if before(other, best) {
+                    best = other;
+                }
+                distance /= 2;
+            }
+            // A NaN comes before nothing. The weights are NaN then, the experts any that there are.
+            let expert = if best.1 < router.n_experts { best.1 } else { slot };
+            let score = router.score(if BIASED { router.logit(expert) } else { best.0 });
+            if pass == 0 {
+                used_sum += score;
+            } else if thread::lane() == 0 {
+                let place = token * n_used as usize + slot as usize;
+                let share = if normalise != 0 { score / float::max(used_sum, LEAST_SUM) } else { score };
+                let of_expert =
+                    if expert_scales.is_null() { 1.0 } else { unsafe { *expert_scales.add(expert as usize) } };
+                unsafe {
+                    *experts.add(place) = expert;
+                    *weights.add(place) = share * scale * of_expert;
+                }
+            }
+            last = best;
+            slot += 1;
+        }
+        pass += 1;
+    }
+}
+
 /// experts[token][slot], weights[token][slot]: the `n_used` experts with the largest scores plus `bias`, the largest first, and
 /// their scores without it, divided by the sum of those used where `normalise` is not 0 (by [`LEAST_SUM`] at least), times
 /// `scale`, times the expert's element of `expert_scales`. A score is σ(logit) where `sigmoids` is not 0, else the softmax over
@@ -33,7 +134,7 @@ fn before(a: (f32, u32), b: (f32, u32)) -> bool {
 /// Launch: grid (n_tokens), block ([`ROUTE_BLOCK`]).
 ///
 /// # Safety
-/// - `logits` is `[n_tokens][n_experts]` without NaN; `bias` and `expert_scales` are each null or `[n_experts]`; `experts` and
+/// - `logits` is `[n_tokens][n_experts]`; `bias` and `expert_scales` are each null or `[n_experts]`; `experts` and
 ///   `weights` are `[n_tokens][n_used]`; `1 ≤ n_used ≤ n_experts`.
 #[kernel]
 pub unsafe fn experts_route(
@@ -48,70 +149,18 @@ pub unsafe fn experts_route(
     normalise: u32,
     scale: f32,
 ) {
-    grid::launch_dependents();
-    grid::wait();
-    let (token, lane) = (thread::block_idx_x() as usize, thread::lane());
-    let logits = unsafe { logits.add(token * n_experts as usize) };
-    let logit = |expert: u32| unsafe { *logits.add(expert as usize) };
-    let each = |visit: &mut dyn FnMut(u32)| {
-        let mut expert = lane;
-        while expert < n_experts {
-            visit(expert);
-            expert += 32;
-        }
-    };
+    grid::launch_dependents_and_wait();
+    let logits = logits.wrapping_add(thread::block_idx_x() as usize * n_experts as usize);
+    let mut router = Router { logits, bias, n_experts, sigmoids, largest: 0.0, sum: 1.0 };
     let mut largest = f32::NEG_INFINITY;
-    each(&mut |expert| largest = float::max(largest, logit(expert)));
-    let largest = warp::max(largest);
+    router.each(&mut |expert| largest = float::max(largest, router.logit(expert)));
+    router.largest = warp::max(largest);
     let mut sum = 0.0;
-    each(&mut |expert| sum += float::exp(logit(expert) - largest));
-    let sum = warp::sum(sum);
-    let score = |logit: f32| if sigmoids != 0 { sigmoid(logit) } else { float::exp(logit - largest) / sum };
-    let rank = |expert: u32| {
-        let logit = logit(expert);
-        if bias.is_null() { logit } else { score(logit) + unsafe { *bias.add(expert as usize) } }
-    };
-
-    // The chosen are visited twice, the same way: once for their sum, once to write them.
-    let mut used_sum = 0.0;
-    let mut pass = if normalise != 0 { 0 } else { 1 };
-    while pass < 2 {
-        let mut last = (f32::INFINITY, 0);
-        let mut slot = 0;
-        while slot < n_used {
-            let mut best = (f32::NEG_INFINITY, u32::MAX);
-            each(&mut |expert| {
-                let candidate = (rank(expert), expert);
-                if (slot == 0 || before(last, candidate)) && before(candidate, best) {
-                    best = candidate;
-                }
-            });
-            let mut distance = 16;
-            while distance > 0 {
-                let other = (warp::shuffle_xor(best.0, distance), warp::shuffle_xor_bits(best.1, distance));
-                if before(other, best) {
-                    best = other;
-                }
-                distance /= 2;
-            }
-            let score = score(if bias.is_null() { best.0 } else { logit(best.1) });
-            if pass == 0 {
-                used_sum += score;
-            } else if lane == 0 {
-                let place = token * n_used as usize + slot as usize;
-                let share = if normalise != 0 { score / float::max(used_sum, LEAST_SUM) } else { score };
-                let of_expert =
-                    if expert_scales.is_null() { 1.0 } else { unsafe { *expert_scales.add(best.1 as usize) } };
-                unsafe {
-                    *experts.add(place) = best.1;
-                    *weights.add(place) = share * scale * of_expert;
-                }
-            }
-            last = best;
-            slot += 1;
-        }
-        pass += 1;
-    }
+    router.each(&mut |expert| sum += float::exp(router.logit(expert) - router.largest));
+    router.sum = warp::sum(sum);
+    let choices = Choices { expert_scales, experts, weights, n_used, normalise, scale };
+    // Two loops: without a bias nothing is computed to compare experts.
+    unsafe { if bias.is_null() { choose::<false>(&router, &choices) } else { choose::<true>(&router, &choices) } }
 }
 
 /// out[pair][i] += bias[experts[pair]][i]: what each expert adds to its product, for all pairs of a token and an expert of its.

@@ -143,6 +143,19 @@ fn weights_are_not_divided_by_less_than_the_least_sum() {
 }
 
 #[test]
+fn logits_that_are_no_numbers_choose_experts_that_there_are() {
+    let gpu = gpu();
+    for bias in [None, Some(vec![0.5; 5])] {
+        let rules = Rules { bias, expert_scales: Some(vec![1.0; 5]), ..Rules::softmax(5, 3, true) };
+        let mut logits = [f32::NAN; 10];
+        logits[5..].copy_from_slice(&[1.0, 2.0, f32::NAN, 0.0, f32::NEG_INFINITY]);
+        let (experts, weights) = rules.route(&gpu, &logits);
+        assert!(experts.iter().all(|expert| *expert < 5), "{experts:?}");
+        assert!(weights[..3].iter().all(|weight| weight.is_nan()), "{weights:?}");
+    }
+}
+
+#[test]
 fn equal_experts_are_taken_in_order() {
     let gpu = gpu();
     let mut logits = vec![0.0f32; 80];
