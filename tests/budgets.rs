@@ -17,10 +17,10 @@ use std::{
 use driver::DeviceChoice;
 use ferrowarp::{
     bench::{Measured, Test, Work, kernels::rows, measure_from},
-    forward::{Engine, EngineOptions},
+    forward::{Engine, EngineOptions, MatrixSource},
     gguf::Gguf,
     gpu::Gpu,
-    synth::{FileType, Shape, Synth},
+    synth::{FileType, Shape, Synth, random_matrices},
 };
 
 /// Numbers by what they measure, by what has them.
@@ -219,7 +219,8 @@ fn layer_of(name: &'static str) -> &'static Shape {
 }
 
 fn count_token(gguf: &Gguf, depth: usize) -> Measured {
-    let options = EngineOptions { n_context: Some(depth + 2), n_batch: 1, ..EngineOptions::default() };
+    let matrices = MatrixSource::Made(random_matrices);
+    let options = EngineOptions { n_context: Some(depth + 2), n_batch: 1, matrices, ..EngineOptions::default() };
     let mut engine = Engine::load(Gpu::open(DeviceChoice::Soft).unwrap(), gguf, options, &mut |_, _| {}).unwrap();
     // What is in the cache does not change what is counted.
     let cache = vec![0; engine.saved_bytes(depth)];

@@ -300,7 +300,7 @@ fn fused_launches_leave_the_exact_ones_values() {
             let (names, all) = (names(&got), names(&wanted));
             let there: Vec<&String> = all.iter().filter(|name| names.contains(name)).collect();
             assert_eq!(there.len(), names.len(), "{}, {step} at a time", golden.name);
-            assert!(names.len() >= 20, "{}: {names:?}", golden.name);
+            assert!(names.len() >= 10, "{}: {names:?}", golden.name);
             for got in got.tensors() {
                 let want = wanted.get(&got.name).expect("as compared");
                 assert_eq!(got.shape, want.shape, "{} {}", golden.name, want.name);

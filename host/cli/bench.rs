@@ -20,10 +20,10 @@ use crate::{
         kernels::{Row, Timer, rows},
         measure, positions, tests,
     },
-    forward::{Engine, EngineOptions},
+    forward::{Engine, EngineOptions, MatrixSource},
     gguf::Gguf,
     gpu::{Activations, Gpu, GpuError, kernels::CacheType},
-    synth::{FileType, SHAPES, Shape, Synth},
+    synth::{FileType, SHAPES, Shape, Synth, random_matrices},
 };
 
 /// The arguments of `bench`.
@@ -247,6 +247,7 @@ impl Arguments {
             cache_type: self.cache_type,
             activations: self.activations,
             n_batch: self.batch_size.unwrap_or(defaults.n_batch),
+            matrices: if *from_file { MatrixSource::File } else { MatrixSource::Made(random_matrices) },
             ..defaults
         };
         let start = Instant::now();

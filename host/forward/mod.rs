@@ -60,6 +60,8 @@ pub struct EngineOptions {
     pub exact: bool,
     /// Bytes of device memory to take at most, where that is less than what is free.
     pub memory_limit: Option<u64>,
+    /// Where matrices come from.
+    pub matrices: MatrixSource,
 }
 
 impl Default for EngineOptions {
@@ -72,6 +74,7 @@ impl Default for EngineOptions {
             all_logits: false,
             exact: false,
             memory_limit: None,
+            matrices: MatrixSource::File,
         }
     }
 }
@@ -155,12 +158,11 @@ impl Engine {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Engine, EngineError> {
         let model = Model::open(gguf)?;
-        let source = if gguf.lacks_matrices() { MatrixSource::Noise } else { MatrixSource::File };
         let (mut plan, passes) = MemoryPlan::with_passes(gguf, &model, &options)?;
         let (free, _) = gpu.memory()?;
         plan.expect_room(gguf, &model, &options, gpu.backend(), free as u64)?;
         // The weights first: loading them takes a buffer that the rest then has the place of.
-        let weights = DeviceWeights::upload(&gpu, &model, plan.n_context, source, progress)?;
+        let weights = DeviceWeights::upload(&gpu, &model, plan.n_context, options.matrices, progress)?;
         gpu.expect_cublas()?;
         let Passes { one, several, matmul } = passes;
         let cache = KvCache::new(&gpu, &model.figure, plan.n_context, options.cache_type)?;

@@ -1,12 +1,11 @@
 //! A model's weights on the device: the figure's stacks and vectors, in the file's own types.
 
 use crate::{
-    gpu::{Buffer, Gpu, Rows, SubSlice, Transfer, Weights, parts},
+    gpu::{Buffer, Gpu, GpuError, Rows, SubSlice, Transfer, Weights, parts},
     model::{
         Figure, Model,
         figure::{Matrix, RopeId, Span, Stack, StackId, VectorId},
     },
-    synth::{fill_on_device, matrix_deviation},
 };
 
 use super::{EngineError, memory::Uses};
@@ -27,12 +26,13 @@ pub struct DeviceRope {
 }
 
 /// Where matrices come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub enum MatrixSource {
     /// The file.
+    #[default]
     File,
-    /// Nowhere: random values are made on the device, for measurements ([`Gguf::lacks_matrices`](crate::gguf::Gguf)).
-    Noise,
+    /// Made on the device, stack by stack, for measurements.
+    Made(fn(&Gpu, &Weights) -> Result<(), GpuError>),
 }
 
 /// Every allocation that [`DeviceWeights::upload`] makes, in its order.
@@ -64,11 +64,7 @@ impl DeviceWeights {
         for (stack, weights) in figure.stacks.iter().zip(&stacks) {
             match source {
                 MatrixSource::File => transfers.extend(transfers_of(model, stack, weights)),
-                MatrixSource::Noise => {
-                    // Each stack has a random stream of its own, by where it lies.
-                    let stream = (weights.data.address() >> 8) as u32;
-                    fill_on_device(gpu, weights, matrix_deviation(stack.n_in as u64), stream)?;
-                }
+                MatrixSource::Made(make) => make(gpu, weights)?,
             }
         }
         let mut vectors = Vec::new();

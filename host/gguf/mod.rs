@@ -48,7 +48,6 @@ pub struct Gguf {
     by_name: HashMap<String, usize>,
     /// The bytes of each part; [`TensorInfo::part`] says which one holds a tensor.
     parts: Vec<Bytes>,
-    lacks_matrices: bool,
 }
 
 /// Where a part's bytes live.
@@ -107,19 +106,13 @@ impl Gguf {
         split::refuse(Gguf::single(Bytes::Owned(bytes), name)?)
     }
 
-    /// A model whose matrices are not in `map`, only their places: whoever loads it makes them. `name` stands for the path in
-    /// messages.
+    /// A model in memory of the system's; `name` stands for the path in messages.
     ///
     /// # Errors
     /// [`GgufError::Rejected`], as [`Gguf::open`].
-    pub fn without_matrices(map: MmapMut, name: &str) -> Result<Gguf, GgufError> {
+    pub fn from_map(map: MmapMut, name: &str) -> Result<Gguf, GgufError> {
         let map = map.make_read_only().map_err(|source| GgufError::Open { file: name.to_owned(), source })?;
-        Ok(Gguf { lacks_matrices: true, ..Gguf::single(Bytes::Mapped(map), name)? })
-    }
-
-    /// Whether the matrices' bytes mean nothing, the vectors' alone do.
-    pub fn lacks_matrices(&self) -> bool {
-        self.lacks_matrices
+        Gguf::single(Bytes::Mapped(map), name)
     }
 
     fn single(bytes: Bytes, name: &str) -> Result<Gguf, GgufError> {
@@ -132,7 +125,6 @@ impl Gguf {
             tensors,
             by_name,
             parts: vec![bytes],
-            lacks_matrices: false,
         })
     }
 

@@ -2,7 +2,10 @@
 
 use half::{bf16, f16};
 
-use super::random::{mxfp4_exponent, scale_facts};
+use super::{
+    matrix_deviation,
+    random::{mxfp4_exponent, scale_facts},
+};
 use crate::{
     gguf::TensorType,
     gpu::{
@@ -20,6 +23,15 @@ pub fn fill_on_device(gpu: &Gpu, weights: &Weights, deviation: f64, stream: u32)
         fill_part(gpu, &rows.part(), rows.tensor_type(), deviation, stream)?;
     }
     Ok(())
+}
+
+/// What an engine makes matrices of that no file has: each stack by a random stream of its own, by where it lies.
+///
+/// # Errors
+/// The device failed.
+pub fn random_matrices(gpu: &Gpu, weights: &Weights) -> Result<(), GpuError> {
+    let stream = (weights.data.address() >> 8) as u32;
+    fill_on_device(gpu, weights, matrix_deviation(weights.n_in as u64), stream)
 }
 
 fn fill_part(

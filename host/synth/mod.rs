@@ -23,8 +23,11 @@ use std::io::{self, Write};
 use memmap2::MmapOptions;
 use rayon::prelude::*;
 
-use crate::gguf::{Gguf, GgufError, TensorType, Value, Writer};
-pub use device::fill_on_device;
+use crate::{
+    gguf::{Gguf, GgufError, TensorType, Value, Writer},
+    model::{Config, Figure},
+};
+pub use device::{fill_on_device, random_matrices};
 pub use file::{SynthError, create};
 pub use mix::{FileType, ModelFacts};
 use random::{Random, fill_matrix, fill_vector};
@@ -70,6 +73,38 @@ pub fn matrix_deviation(columns: u64) -> f64 {
     1.0 / (columns as f64).sqrt()
 }
 
+/// Names and dimensions of all tensors, `dims[0]` being contiguous: those of the figure that this metadata gives.
+fn tensors(shape: &Shape, metadata: &[(String, Value)]) -> Vec<(String, Vec<u64>)> {
+    // A model of nothing but its vocabulary's matrices, which were never touched.
+    let mut writer = Writer::default();
+    writer.metadata("general.architecture", &Value::String(shape.architecture.to_owned()));
+    for (key, value) in metadata {
+        writer.metadata(key, value);
+    }
+    for name in ["token_embd.weight", "output.weight"].iter().filter(|name| **name != "output.weight" || shape.has(name)) {
+        writer.tensor(name, &[shape.n_embd, shape.vocab_size], TensorType::F32);
+    }
+    let header = writer.header();
+    let gguf = anonymous(&header, header.len() as u64 + writer.data_bytes()).and_then(|mut map| {
+        map[..header.len()].copy_from_slice(&header);
+        Gguf::from_map(map, shape.name)
+    });
+    let gguf = gguf.unwrap_or_else(|error| panic!("a file's header: {error}"));
+    let config = Config::from_gguf(&gguf).unwrap_or_else(|error| panic!("a published shape: {error}"));
+    let dims = |dims: [usize; 3]| {
+        let n = dims.iter().rposition(|dim| *dim != 1).map_or(1, |last| last + 1);
+        dims[..n].iter().map(|dim| *dim as u64).collect()
+    };
+    Figure::new(&config, &|name| shape.has(name)).tensors.into_iter().map(|t| (t.name, dims(t.dims))).collect()
+}
+
+/// Memory of that many bytes, of which none is taken before it is touched.
+fn anonymous(header: &[u8], bytes: u64) -> Result<memmap2::MmapMut, GgufError> {
+    let map = usize::try_from(bytes).map_err(io::Error::other);
+    let map = map.and_then(|bytes| MmapOptions::new().len(bytes.max(header.len())).no_reserve_swap().map_anon());
+    map.map_err(|source| GgufError::Open { file: "a model without a file".into(), source })
+}
+
 /// A part of the data section.
 struct Piece<'a> {
     content: Content<'a>,
@@ -104,10 +139,11 @@ impl Synth {
         writer.metadata("general.file_type", &Value::U32(file_type.number()));
         writer.metadata("general.quantization_version", &Value::U32(2));
         let vocabulary = vocabulary::metadata(shape.architecture, shape.vocab_size);
-        for (key, value) in shape.metadata().into_iter().chain(vocabulary) {
-            writer.metadata(&key, &value);
+        let metadata: Vec<(String, Value)> = shape.metadata().into_iter().chain(vocabulary).collect();
+        for (key, value) in &metadata {
+            writer.metadata(key, value);
         }
-        let tensors = shape.tensors().into_iter().map(|(name, dims)| {
+        let tensors = tensors(shape, &metadata).into_iter().map(|(name, dims)| {
             let tensor_type = file_type.tensor_type(facts, &name, &dims);
             let start = writer.tensor(&name, &dims, tensor_type);
             let row = tensor_type.row_bytes(dims[0]).expect("the mix fits the rows");
@@ -162,15 +198,13 @@ impl Synth {
     }
 
     /// The model without a file: header, norms and biases as [`Synth::write`] writes them, and in the matrices' places memory
-    /// that was never touched. An engine makes such matrices on the device ([`Gguf::lacks_matrices`]).
+    /// that was never touched. An engine has [`random_matrices`] made on the device in their place.
     ///
     /// # Errors
     /// The system has no address space of that size.
     pub fn without_matrices(&self) -> Result<Gguf, GgufError> {
         let name = format!("{} {}", self.shape.name, self.file_type.name());
-        let map = usize::try_from(self.bytes()).map_err(io::Error::other);
-        let map = map.and_then(|bytes| MmapOptions::new().len(bytes).no_reserve_swap().map_anon());
-        let mut map = map.map_err(|source| GgufError::Open { file: name.clone(), source })?;
+        let mut map = anonymous(&self.header, self.bytes())?;
         let (header, mut data) = map.split_at_mut(self.header.len());
         header.copy_from_slice(&self.header);
         for piece in self.pieces() {
@@ -180,7 +214,7 @@ impl Synth {
             }
             data = rest;
         }
-        Gguf::without_matrices(map, &name)
+        Gguf::from_map(map, &name)
     }
 
     /// The data section.

@@ -1,12 +1,9 @@
-//! The shapes: hyperparameters of published models, and the metadata and tensors that a file of each holds.
+//! The shapes: hyperparameters of published models, and the metadata that a file of each holds.
 //!
-//! The numbers are those of each model's `config.json`; tensors bear the names of llama.cpp's converter. The `tiny` shapes
+//! The numbers are those of each model's `config.json`; tensors are those of its figure. The `tiny` shapes
 //! are for tests: small, and together with every part that a family can have.
 
-use crate::{
-    gguf::Value,
-    model::{Family, Presence},
-};
+use crate::gguf::Value;
 
 /// The hyperparameters of a model.
 #[derive(Clone, Copy, Debug)]
@@ -154,10 +151,6 @@ impl Shape {
         SHAPES.iter().find(|shape| shape.name == name)
     }
 
-    fn family(&self) -> &'static Family {
-        Family::of(self.architecture).expect("the shapes' architectures are known; a test makes each")
-    }
-
     /// Metadata under the architecture's name.
     pub(super) fn metadata(&self) -> Vec<(String, Value)> {
         let numbers = [
@@ -187,53 +180,13 @@ impl Shape {
         numbers.chain(floats).map(prefixed).collect()
     }
 
-    /// Names and dimensions of all tensors, in the file's order; `dims[0]` is contiguous.
-    pub(super) fn tensors(&self) -> Vec<(String, Vec<u64>)> {
-        let (e, d) = (self.n_embd, self.head_dim);
-        let (q, kv) = (self.n_heads * d, self.n_kv_heads * d);
-        let family = self.family();
-        let mut tensors = Vec::new();
-        let mut add = |name: String, dims: &[u64]| tensors.push((name, dims.to_vec()));
-        add("token_embd.weight".into(), &[e, self.vocab_size]);
-        if self.rope_stretch.is_some() {
-            add("rope_freqs.weight".into(), &[d / 2]);
+    /// Whether a file of this shape has a tensor that the figure may be without.
+    pub(super) fn has(&self, name: &str) -> bool {
+        match name {
+            "rope_freqs.weight" => self.rope_stretch.is_some(),
+            "output.weight" => !self.tied_output,
+            _ => false,
         }
-        for layer in 0..self.n_layers {
-            let name = |part: &str| format!("blk.{layer}.{part}");
-            add(name("attn_norm.weight"), &[e]);
-            add(name("attn_q.weight"), &[e, q]);
-            add(name("attn_k.weight"), &[e, kv]);
-            add(name("attn_v.weight"), &[e, kv]);
-            add(name("attn_output.weight"), &[q, e]);
-            if family.qkv_bias == Presence::Required {
-                add(name("attn_q.bias"), &[q]);
-                add(name("attn_k.bias"), &[kv]);
-                add(name("attn_v.bias"), &[kv]);
-            }
-            if family.qk_norm == Presence::Required {
-                add(name("attn_q_norm.weight"), &[d]);
-                add(name("attn_k_norm.weight"), &[d]);
-            }
-            add(name("ffn_norm.weight"), &[e]);
-            match self.experts {
-                None => {
-                    add(name("ffn_gate.weight"), &[e, self.n_ff]);
-                    add(name("ffn_up.weight"), &[e, self.n_ff]);
-                    add(name("ffn_down.weight"), &[self.n_ff, e]);
-                }
-                Some(ShapeExperts { n_experts, n_ff, .. }) => {
-                    add(name("ffn_gate_inp.weight"), &[e, n_experts]);
-                    add(name("ffn_gate_exps.weight"), &[e, n_ff, n_experts]);
-                    add(name("ffn_up_exps.weight"), &[e, n_ff, n_experts]);
-                    add(name("ffn_down_exps.weight"), &[n_ff, e, n_experts]);
-                }
-            }
-        }
-        add("output_norm.weight".into(), &[e]);
-        if !self.tied_output {
-            add("output.weight".into(), &[e, self.vocab_size]);
-        }
-        tensors
     }
 
     /// The content of `rope_freqs.weight`, `[head_dim/2]`: Llama 3.1's divisors. Wavelengths below a quarter of the first
