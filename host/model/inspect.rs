@@ -10,7 +10,10 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::config::Config;
-use crate::gguf::{Array, Gguf, Value, printable};
+use crate::{
+    gguf::{Array, Gguf, Value, printable},
+    tokenizer::VocabularySummary,
+};
 
 /// Arrays in metadata are cut after this many values.
 const SHOWN_VALUES: usize = 4;
@@ -26,6 +29,8 @@ pub struct Inspection {
     pub gguf_version: u32,
     /// `general.architecture`, where it is there.
     pub architecture: Option<String>,
+    /// The kind of vocabulary and the rule that cuts words, where the file has a vocabulary.
+    pub tokenizer: Option<VocabularySummary>,
     /// How many values all tensors hold.
     pub parameters: u64,
     /// How many bytes all tensors take.
@@ -119,6 +124,7 @@ impl Inspection {
             parts: gguf.n_parts(),
             gguf_version: gguf.version(),
             architecture: gguf.metadata().opt_str("general.architecture").ok().flatten().map(str::to_string),
+            tokenizer: VocabularySummary::new(gguf),
             parameters: types.iter().map(|t| t.elements).sum(),
             tensor_bytes: types.iter().map(|t| t.bytes).sum(),
             config,
@@ -169,6 +175,7 @@ impl fmt::Display for Inspection {
             ["file".to_string(), self.file.clone()],
             ["format".to_string(), format!("GGUF {}, {files}", self.gguf_version)],
             ["architecture".to_string(), printable(self.architecture.as_deref().unwrap_or("not said"))],
+            ["tokenizer".to_string(), self.tokenizer.as_ref().map_or("none".to_string(), ToString::to_string)],
             ["parameters".to_string(), grouped(self.parameters)],
             ["tensor bytes".to_string(), grouped(self.tensor_bytes)],
         ];
