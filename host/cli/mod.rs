@@ -26,6 +26,7 @@ mod tokenizer;
 mod trace;
 mod usage;
 mod verify;
+mod warnings;
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -98,6 +99,7 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),
     };
+    warnings::show();
     let result = match cli.command {
         Command::Generate(arguments) => arguments.run(),
         Command::Chat(arguments) => arguments.run(),

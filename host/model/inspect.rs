@@ -43,6 +43,8 @@ pub struct Inspection {
     pub metadata: Vec<MetadataLine>,
     /// The tensors, in file order.
     pub tensors: Vec<TensorLine>,
+    /// The tensors of types that this program does not read, in file order.
+    pub foreign_tensors: Vec<ForeignLine>,
     /// Totals for each tensor type, by the type's number in the format.
     pub types: Vec<TypeTotal>,
 }
@@ -72,6 +74,17 @@ pub struct TensorLine {
     pub dims: Vec<u64>,
     /// How many bytes it takes.
     pub bytes: u64,
+}
+
+/// A tensor of a type that this program does not read.
+#[derive(Clone, Debug, Serialize)]
+pub struct ForeignLine {
+    /// Its name.
+    pub name: String,
+    /// The type's number, and its name if it has one.
+    pub tensor_type: String,
+    /// Its dimensions in the file's order; the first is contiguous.
+    pub dims: Vec<u64>,
 }
 
 /// All tensors of one type.
@@ -119,6 +132,11 @@ impl Inspection {
             dims: t.dims.clone(),
             bytes: t.bytes,
         });
+        let foreign = gguf.foreign_tensors().iter().map(|t| ForeignLine {
+            name: t.name.clone(),
+            tensor_type: t.type_name(),
+            dims: t.dims.clone(),
+        });
         Inspection {
             file: gguf.name().to_string(),
             parts: gguf.n_parts(),
@@ -131,6 +149,7 @@ impl Inspection {
             problem,
             metadata: metadata.collect(),
             tensors: tensors.collect(),
+            foreign_tensors: foreign.collect(),
             types,
         }
     }
@@ -147,6 +166,7 @@ fn to_json(value: &Value) -> Json {
         Value::F32(v) => json!(shortest(*v)),
         Value::Bool(v) => json!(v),
         Value::String(v) => json!(v),
+        Value::Bytes(v) => json!(String::from_utf8_lossy(v)),
         Value::U64(v) => json!(v),
         Value::I64(v) => json!(v),
         Value::F64(v) => json!(v),
@@ -195,12 +215,20 @@ impl fmt::Display for Inspection {
         table(f, &rows, [Side::Left, Side::Left, Side::Left])?;
 
         writeln!(f, "\ntensors ({})", self.tensors.len())?;
+        let shape = |dims: &[u64]| dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" × ");
         let row = |t: &TensorLine| {
-            let dims = t.dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" × ");
+            let dims = shape(&t.dims);
             [printable(&t.name), t.tensor_type.to_string(), dims, grouped(t.bytes)]
         };
         let rows: Vec<_> = self.tensors.iter().map(row).collect();
         table(f, &rows, [Side::Left, Side::Left, Side::Left, Side::Right])?;
+
+        if !self.foreign_tensors.is_empty() {
+            writeln!(f, "\ntensors of types that are not read here ({})", self.foreign_tensors.len())?;
+            let row = |t: &ForeignLine| [printable(&t.name), t.tensor_type.clone(), shape(&t.dims)];
+            let rows: Vec<_> = self.foreign_tensors.iter().map(row).collect();
+            table(f, &rows, [Side::Left, Side::Left, Side::Left])?;
+        }
 
         writeln!(f, "\ntypes: tensors, values, bytes, bits per value")?;
         let row = |t: &TypeTotal| {

@@ -14,6 +14,6 @@ mod weights;
 pub use config::{Config, Experts, Rope, RopeScaling};
 pub use error::{ModelError, ModelRule};
 pub use family::{Family, Presence, RopePairing};
-pub use inspect::{Inspection, MetadataLine, TensorLine, TypeTotal};
+pub use inspect::{ForeignLine, Inspection, MetadataLine, TensorLine, TypeTotal};
 pub use rope::RopeTable;
 pub use weights::{LayerWeights, ModelWeights, WeightView};

@@ -94,11 +94,11 @@ impl ByteLevel {
         self.check_expressible(&text)?;
         let mut spelled = String::new();
         for word in self.words.words(&text) {
-            if self.traits.whole_line_breaks && word.bytes().all(|byte| byte == b'\n') {
-                if let Some(id) = self.bpe.token_to_id(word).filter(|&id| id < self.n_tokens) {
-                    ids.push(id);
-                    continue;
-                }
+            let whole = self.traits.whole_line_breaks && word.bytes().all(|byte| byte == b'\n');
+            let token = if whole { self.bpe.token_to_id(word) } else { None };
+            if let Some(id) = token.filter(|&id| id < self.n_tokens) {
+                ids.push(id);
+                continue;
             }
             let word = if self.traits.characters {
                 word
@@ -165,7 +165,7 @@ fn add_absent(vocab: &mut Vocab, pairs: &[(String, String)], n_tokens: u32, file
     }
     if let Some(first) = absent.first() {
         tracing::warn!(
-            "{}: tokenizer.ggml.merges: {} texts that merges use or make are no tokens, the first {first:?}; they are written in parts",
+            "{}: tokenizer.ggml.merges: texts that merges use or make are no tokens ({}, the first {first:?}); they are written in parts",
             printable(file),
             absent.len(),
         );

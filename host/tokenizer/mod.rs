@@ -178,7 +178,7 @@ impl Tokenizer {
             return Err(data.error("tokenizer.ggml.tokens", "no tokens", "at least one"));
         }
         let mut kinds = data.kinds()?;
-        let roles = Roles::find(data, &mut kinds)?;
+        let roles = Roles::find(data, &mut kinds);
         let sentencepiece = match data.model {
             "gpt2" | "gemma4" => false,
             "llama" => true,
@@ -205,11 +205,10 @@ impl Tokenizer {
             (add_eos, roles.eos, "add_eos_token", "eos_token_id"),
         ] {
             if add && id.is_none() {
-                return Err(data.error(
-                    format!("tokenizer.ggml.{id_key}"),
-                    "nothing",
-                    format!("an id, because tokenizer.ggml.{key} is true"),
-                ));
+                tracing::warn!(
+                    "{}: tokenizer.ggml.{key} is true, but tokenizer.ggml.{id_key} names no token: none is put",
+                    printable(data.file)
+                );
             }
         }
         Ok(Tokenizer {

@@ -9,6 +9,9 @@ mod qwen2;
 mod qwen3;
 mod qwen3moe;
 
+use super::error::{ModelError, ModelRule};
+use crate::gguf::Gguf;
+
 /// Every family this program runs.
 pub const FAMILIES: &[&Family] = &[&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &qwen3moe::FAMILY];
 
@@ -66,6 +69,23 @@ impl Family {
     /// The family of that architecture.
     pub fn of(architecture: &str) -> Option<&'static Family> {
         FAMILIES.iter().copied().find(|f| f.architecture == architecture)
+    }
+
+    /// The family of the model in `gguf`.
+    ///
+    /// # Errors
+    /// [`ModelRule::Architecture`] when this program does not run its architecture.
+    pub fn of_model(gguf: &Gguf) -> Result<&'static Family, ModelError> {
+        let architecture = gguf.metadata().str("general.architecture")?;
+        Family::of(architecture).ok_or_else(|| {
+            ModelError::rejected(
+                gguf.name(),
+                ModelRule::Architecture,
+                "metadata key general.architecture",
+                format!("{architecture:?}, which this program does not run"),
+                format!("one of {}", Family::list()),
+            )
+        })
     }
 
     /// The names of all architectures, for messages.
