@@ -2,6 +2,7 @@
 
 pub mod atomic_file;
 pub mod bench;
+pub mod bounded;
 pub mod chat;
 pub mod cli;
 pub mod forward;

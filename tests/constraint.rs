@@ -297,3 +297,94 @@ fn a_token_out_of_turn_is_an_error() {
     assert_eq!(constraint.mask().unwrap().count(), 2);
     assert!(constraint.accept(u32::from(b'c')).is_err());
 }
+
+/// What leads too deep, in each notation: a message, and no end of the stack.
+#[test]
+fn nesting_has_a_limit() {
+    let (_, vocabulary) = vocabulary();
+    let rules = |n: usize, first: &str, rule: &dyn Fn(usize) -> String, last: String| {
+        format!("{first}\n{}{last}\n", (0..n).map(|i| rule(i) + "\n").collect::<String>())
+    };
+    let gbnf = |n: usize| rules(n, "root ::= r0", &|i| format!("r{i} ::= r{}", i + 1), format!("r{n} ::= \"z\""));
+    let looping = |n: usize| {
+        rules(n, "root ::= r0 root | \"x\"", &|i| format!("r{i} ::= \"a\" r{} \"b\"", i + 1), format!("r{n} ::= \"z\""))
+    };
+    let circle =
+        |n: usize| rules(n, "root ::= r0", &|i| format!("r{i} ::= r{} | \"y\"", i + 1), format!("r{n} ::= root"));
+    let lark = |n: usize| rules(n, "start: r0", &|i| format!("r{i}: r{}", i + 1), format!("r{n}: \"z\""));
+    let terminals = |n: usize| rules(n, "start: T0", &|i| format!("T{i}: \"a\" T{}", i + 1), format!("T{n}: \"z\""));
+    let groups = |n: usize| format!("start: {}\"a\"{}\n", "(".repeat(n), ")".repeat(n));
+    let expression = |n: usize| format!("start: /{}a{}/\n", "(".repeat(n), ")".repeat(n));
+    let notations: [&dyn Fn(usize) -> String; 7] = [&gbnf, &looping, &circle, &lark, &terminals, &groups, &expression];
+    for (index, source) in notations.iter().enumerate() {
+        for n in [5_000, 100_000] {
+            let error =
+                Constraint::from_grammar("deep.txt", &source(n), &vocabulary).err().expect("a limit").to_string();
+            assert!(error.contains("deep.txt") && error.contains("at most 4000"), "{index}: {error}");
+        }
+    }
+    // What stays below leads nowhere near the end of the stack.
+    for source in [gbnf(3_900), looping(1_900), circle(1_900), lark(3_900), terminals(1_000)] {
+        Constraint::from_grammar("deep.txt", &source, &vocabulary).map(drop).unwrap();
+    }
+
+    let schema = |n: usize, definition: &dyn Fn(Value) -> Value| {
+        let definitions: serde_json::Map<String, Value> = (0..n)
+            .map(|i| (format!("d{i}"), definition(serde_json::json!({"$ref": format!("#/$defs/d{}", i + 1)}))))
+            .chain([(format!("d{n}"), serde_json::json!({"type": "string"}))])
+            .collect();
+        serde_json::json!({"$ref": "#/$defs/d0", "$defs": definitions}).to_string()
+    };
+    let definitions: [&dyn Fn(Value) -> Value; 4] = [
+        &|next| next,
+        &|next| serde_json::json!({"allOf": [next, {"type": "string"}]}),
+        &|next| serde_json::json!({"type": "object", "properties": {"a": next}, "required": ["a"]}),
+        &|next| serde_json::json!({"anyOf": [{"type": "null"}, {"type": "array", "items": next}]}),
+    ];
+    for definition in definitions {
+        let error = Constraint::from_json_schema("deep.json", &schema(5_000, definition), &vocabulary).err();
+        let error = error.expect("a limit").to_string();
+        assert!(error.contains("deep.json") && error.contains("at most 4000"), "{error}");
+        Constraint::from_json_schema("deep.json", &schema(900, definition), &vocabulary).map(drop).unwrap();
+    }
+    let inside = format!("start: %json {}\n", schema(5_000, definitions[1]));
+    assert!(Constraint::from_grammar("deep.lark", &inside, &vocabulary).is_err());
+    let nested = format!("{}{{}}{}", "{\"allOf\":[".repeat(5_000), "]}".repeat(5_000));
+    let error = Constraint::from_json_schema("deep.json", &nested, &vocabulary).err().expect("a limit").to_string();
+    assert!(error.contains("recursion limit"), "{error}");
+}
+
+/// Many words, as a list of names has them.
+#[test]
+fn thousands_of_alternatives_are_followed() {
+    let words: Vec<String> = (0..20_000).map(|i| format!("\"w{i}\"")).collect();
+    let (_, vocabulary) = vocabulary();
+    for source in [format!("root ::= {}\n", words.join(" | ")), format!("start: {}\n", words.join(" | "))] {
+        let mut constraint = Constraint::from_grammar("words.txt", &source, &vocabulary).unwrap();
+        assert!(matches(&mut constraint, "w19999"));
+        assert!(!matches(&mut constraint, "w20000"));
+    }
+}
+
+/// The engine's inside stays inside.
+#[test]
+fn errors_are_in_words_of_ours() {
+    let (_, vocabulary) = vocabulary();
+    let grammars = [
+        format!("root ::= \"{}\"\n", "a-".repeat(100_000)),
+        "root ::= root\n".to_owned(),
+        "root ::= a\na ::= b\nb ::= a\n".to_owned(),
+        format!("start: {}\"a\"{}\n", "(".repeat(300), ")".repeat(300)),
+        format!("start: /{}a{}/\n", "(".repeat(300), ")".repeat(300)),
+    ];
+    let schemas =
+        [r##"{"allOf": [{"$ref": "#"}]}"##, r##"{"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}"##];
+    let constraints = grammars.iter().map(|text| Constraint::from_grammar("g.txt", text, &vocabulary));
+    for constraint in constraints.chain(schemas.map(|text| Constraint::from_json_schema("g.txt", text, &vocabulary))) {
+        let error = constraint.and_then(|mut constraint| constraint.mask().map(drop)).unwrap_err().to_string();
+        for inside in ["panic", "assert", "NoExtension", "Error", "symbols.len"] {
+            assert!(!error.contains(inside), "{error}");
+        }
+        assert!(error.starts_with("g.txt: ") && error.lines().count() == 1 && error.len() < 500, "{error}");
+    }
+}

@@ -4,7 +4,7 @@
 mod support;
 
 use ferrowarp::gguf::{Array, Gguf, GgufError, Rule, TensorType, Value, Writer};
-use ferrowarp::model::Config;
+use ferrowarp::model::{Config, ModelRule};
 use proptest::prelude::*;
 use support::check_message;
 use support::tiny::{Shape, TinyModel};
@@ -141,10 +141,25 @@ fn rejects_duplicate_keys() {
 }
 
 #[test]
-fn rejects_text_that_is_not_utf8() {
-    let text = [2u64.to_le_bytes().as_slice(), b"a\xff"].concat();
-    rejects(file(|w| w.metadata_raw(b"text", STRING, &text)), Rule::Utf8, &["metadata key text", "1 of 2"]);
-    rejects(file(|w| w.metadata_raw(b"\xc0", 0, &[1])), Rule::Utf8, &["metadata key number 2"]);
+fn metadata_that_is_not_utf8_matters_only_where_it_is_needed() {
+    let bytes = Value::Bytes(b"a\xff".to_vec());
+    let strings = Value::Array(Array::Bytes(vec![b"ok".to_vec(), b"\xff".to_vec()]));
+    let edit = |w: &mut Writer| {
+        w.metadata("text", &bytes);
+        w.metadata("texts", &strings);
+        w.metadata_raw(b"k\xc0\xc1", 0, &[1]);
+    };
+    let gguf = Gguf::from_bytes(file(edit), "model.gguf").unwrap();
+    assert_eq!((gguf.metadata().get("text"), gguf.metadata().get("texts")), (Some(&bytes), Some(&strings)));
+    assert_eq!(gguf.metadata().u32("k\\xc0\\xc1").unwrap(), 1);
+    let error = gguf.metadata().opt_str("text").unwrap_err().to_string();
+    check_message(&error, &["model.gguf", "metadata key text", "a\\xff", "not UTF-8", "a string"]);
+    let error = gguf.metadata().string_array("texts").unwrap_err().to_string();
+    check_message(&error, &["metadata key texts", "an array of strings"]);
+}
+
+#[test]
+fn rejects_tensor_names_that_are_not_utf8() {
     rejects(file(|w| w.tensor_raw(b"\xc0", &[1], 0, 0)), Rule::Utf8, &["tensor number 2"]);
 }
 
@@ -245,11 +260,25 @@ fn rejects_products_that_overflow() {
 }
 
 #[test]
-fn rejects_tensor_types_it_does_not_read() {
-    rejects(file(|w| w.tensor_raw(b"t", &[256], 16, 0)), Rule::TensorType, &["tensor t", "16 (IQ2_XXS)", "Q4_K"]);
-    for id in [4, 5, 31, 1000, u32::MAX] {
-        let found = format!("type {id}");
-        rejects(file(|w| w.tensor_raw(b"t", &[256], id, 0)), Rule::TensorType, &["tensor t", &found]);
+fn tensors_of_other_types_are_told_apart() {
+    for (id, name) in
+        [(16, "16 (IQ2_XXS)"), (4, "type 4"), (31, "type 31"), (1000, "type 1000"), (u32::MAX, "type 4294967295")]
+    {
+        // Its place in the file is not looked at: nobody knows how long it is.
+        let gguf = Gguf::from_bytes(file(|w| w.tensor_raw(b"t", &[256], id, u64::MAX)), "model.gguf").unwrap();
+        let [foreign] = gguf.foreign_tensors() else { panic!("one such tensor") };
+        assert_eq!((foreign.name.as_str(), foreign.dims.as_slice()), ("t", &[256][..]));
+        assert!(foreign.type_name().contains(name), "{}", foreign.type_name());
+        assert!(gguf.tensor("t").is_none() && gguf.tensors().len() == 2);
+        let error = Config::from_gguf(&gguf).unwrap_err();
+        assert_eq!(error.rule(), Some(ModelRule::TensorType), "{error}");
+        check_message(&error.to_string(), &["tensor t", name, "Q4_K"]);
+        // It still counts among the names.
+        let twice = file(|w| {
+            w.tensor_raw(b"t", &[256], id, 0);
+            w.tensor_raw(b"t", &[256], id, 0);
+        });
+        rejects(twice, Rule::DuplicateTensor, &["tensor t"]);
     }
 }
 

@@ -18,6 +18,7 @@ fn json_holds_everything() {
     let json = serde_json::to_value(inspect(&model)).unwrap();
     assert_eq!(json["architecture"], "llama");
     assert_eq!(json["gguf_version"], 3);
+    assert!(json["foreign_tensors"].as_array().unwrap().is_empty());
     assert_eq!(json["config"]["architecture"], "llama");
     assert_eq!(json["config"]["n_kv_heads"], 2);
     assert_eq!(json["config"]["rope"]["pairing"], "neighbours");

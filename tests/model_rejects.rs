@@ -237,11 +237,9 @@ fn rejects_vocabularies_larger_than_the_embedding() {
 }
 
 #[test]
-fn rejects_special_tokens_outside_the_vocabulary() {
-    for (key, value) in [("eos", Value::U32(16)), ("bos", Value::I32(-1)), ("eot", Value::String("x".into()))] {
-        let key = format!("tokenizer.ggml.{key}_token_id");
-        let model = tiny(|m| m.set_full(&key, value));
-        rejects_model(ModelRule::SpecialToken, &[&key, "a token from 0 to 15"], &model);
+fn special_tokens_outside_the_vocabulary_do_not_matter() {
+    for (key, value) in [("eos", Value::U32(16)), ("bos", Value::I32(-1)), ("padding", Value::U32(u32::MAX))] {
+        open(&tiny(|m| m.set_full(&format!("tokenizer.ggml.{key}_token_id"), value))).unwrap();
     }
 }
 
@@ -307,7 +305,9 @@ fn rejects_tensors_that_nothing_uses() {
     rejects_model(ModelRule::UnknownTensor, &["tensor a\\n\\u{1b}[2J"], &model);
 }
 
-/// Each rule is broken by a test in this file.
+// ModelRule::TensorType is broken in `gguf_rejects`, where a file can have such a tensor.
+
+/// Each rule is broken by a test in this file, or in the one that a comment names.
 #[test]
 fn every_rule_has_a_test() {
     let source = include_str!("model_rejects.rs");

@@ -2,11 +2,15 @@
 
 mod text_fixtures;
 
-use ferrowarp::chat::{ChatError, ChatTemplate, DateTime, Message, RenderOptions};
-use ferrowarp::gguf::Gguf;
+use ferrowarp::chat::{ChatError, ChatTemplate, DateTime, MAX_SOURCE, Message, RenderOptions};
+use ferrowarp::gguf::{Array, Gguf, Value as GgufValue, Writer};
 use ferrowarp::tokenizer::{Ends, Piece, Special, Tokenizer, VocabularyData};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+/// As in the program: what holds templates to their bound on memory.
+#[global_allocator]
+static ALLOCATOR: ferrowarp::bounded::Allocator = ferrowarp::bounded::Allocator;
 
 /// Control tokens of all the fixture templates, and some that other templates put together from parts.
 const CONTROL: &[&str] = &[
@@ -305,6 +309,107 @@ fn endless_templates_end_in_an_error() {
     assert!(render(all_pairs, &json!(long)).is_ok());
     let recursive = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}";
     assert!(render(recursive, &json!([])).is_err());
+}
+
+/// Every operation that makes much of little, in few instructions.
+#[test]
+fn memory_has_a_bound() {
+    let doubling = |start: &str, twice: &str| {
+        format!(
+            "{{% set n = namespace(v={start}) %}}{{% for i in range(60) %}}{{% set n.v = {twice} %}}{{% endfor %}}{{{{ n.v | length }}}}"
+        )
+    };
+    let sources = [
+        doubling("'aaaaaaaaaa'", "n.v ~ n.v"),
+        doubling("'aaaaaaaaaa'", "n.v + n.v"),
+        doubling("'aaaaaaaaaa'", "n.v * 2"),
+        doubling("'aaaaaaaaaa'", "[n.v, n.v] | join"),
+        doubling("'aaaaaaaaaa'", "n.v | replace('a', 'aa')"),
+        doubling("[1, 2, 3]", "(n.v + n.v) | list"),
+        "{% set n = namespace(v='aaaa') %}{% for i in range(60) %}{% set v %}{{ n.v }}{{ n.v }}{% endset %}{% set n.v = v %}{% endfor %}".into(),
+        "{% macro m(n, s) %}{% if n %}{{ m(n - 1, s ~ s) }}{% else %}{{ s }}{% endif %}{% endmacro %}{{ m(60, 'aaaa') }}".into(),
+        "{{ range(100000) | join('a' * 100000) | length }}".into(),
+        "{{ ('a' * 100000) | replace('a', 'b' * 100000) | length }}".into(),
+        "{{ ('a\n' * 10000) | indent(1000000) | length }}".into(),
+        "{% set n = namespace(v=[1]) %}{% for i in range(60) %}{% set n.v = [n.v, n.v] %}{% endfor %}{{ n.v }}".into(),
+        "{% set n = namespace(v=[1]) %}{% for i in range(60) %}{% set n.v = [n.v, n.v] %}{% endfor %}{{ n.v | tojson }}".into(),
+        "{% set n = namespace(v=[]) %}{% for i in range(9999) %}{% set n.v = n.v + ['a' * 1000000 ~ i] %}{% endfor %}".into(),
+    ];
+    for source in sources {
+        let start = std::time::Instant::now();
+        let error = render(&source, &json!([])).unwrap_err();
+        let refused = error.to_string();
+        let stopped = matches!(error, ChatError::Exceeded { .. }) && refused.contains("256 MiB");
+        // The engine has bounds of its own for some.
+        assert!(stopped || refused.contains("too large") || refused.contains("too many"), "{source}: {refused}");
+        assert!(start.elapsed().as_secs() < 25, "{source}: {:?}", start.elapsed());
+    }
+    // Much of much is no crime.
+    let long = json!([{"role": "user", "content": "word ".repeat(2_000_000)}]);
+    assert_eq!(render(CHATML, &long).unwrap().matches("word").count(), 2_000_000);
+}
+
+/// As deep as a template of the most bytes can be, in every way that nests.
+#[test]
+fn depth_has_a_bound() {
+    let fill = |before: &str, open: &str, middle: &str, close: &str, after: &str| {
+        let n = (MAX_SOURCE - before.len() - middle.len() - after.len()) / (open.len() + close.len());
+        format!("{before}{}{middle}{}{after}", open.repeat(n), close.repeat(n))
+    };
+    let sources = [
+        fill("{{ ", "(", "1", ")", " }}"),
+        fill("{{ ", "[", "1", "]", " }}"),
+        fill("{{ ", "{1:", "1", "}", " }}"),
+        fill("{{ ", "-", "1", "", " }}"),
+        fill("{{ ", "not ", "1", "", " }}"),
+        fill("{{ 1", "+1", "", "", " }}"),
+        fill("{{ 1", "~1", "", "", " }}"),
+        fill("{{ 1", "**1", "", "", " }}"),
+        fill("{{ 1", "<1", "", "", " }}"),
+        fill("{{ 1", " or 1", "", "", " }}"),
+        fill("{{ 1", " and 1", "", "", " }}"),
+        fill("{{ ", "1 if 1 else ", "1", "", " }}"),
+        fill("{{ a", ".b", "", "", " }}"),
+        fill("{{ a", "[0]", "", "", " }}"),
+        fill("{{ a", "()", "", "", " }}"),
+        fill("{{ 'a'", "|e", "", "", " }}"),
+        fill("{{ 1", " is odd", "", "", " }}"),
+        fill("", "{%if 1%}", "x", "{%endif%}", ""),
+        fill("{%if 0%}", "{%elif 0%}", "x", "", "{%endif%}"),
+        fill("", "{%for a in [1]%}", "x", "{%endfor%}", ""),
+        fill("", "{%set a%}", "x", "{%endset%}", ""),
+    ];
+    for source in sources {
+        // It ends, one way or the other.
+        if let Err(error) = render(&source, &json!([])) {
+            assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        }
+    }
+    let long = format!("{}{{{{ 1 }}}}", "a".repeat(MAX_SOURCE));
+    let error = render(&long, &json!([])).unwrap_err();
+    assert!(matches!(error, ChatError::Long { .. }), "{error}");
+}
+
+#[test]
+fn an_empty_template_means_chatml() {
+    let gguf = |template: &str| {
+        let mut writer = Writer::default();
+        let strings =
+            |texts: &[&str]| GgufValue::Array(Array::String(texts.iter().map(|&text| text.to_owned()).collect()));
+        writer.metadata("tokenizer.ggml.model", &GgufValue::String("gpt2".into()));
+        writer.metadata("tokenizer.ggml.pre", &GgufValue::String("gpt-2".into()));
+        writer.metadata("tokenizer.ggml.tokens", &strings(&["a", "b"]));
+        writer.metadata("tokenizer.ggml.merges", &strings(&[]));
+        writer.metadata("tokenizer.chat_template", &GgufValue::String(template.into()));
+        Gguf::from_bytes(writer.header(), "model.gguf").unwrap()
+    };
+    for template in ["", " \n"] {
+        let gguf = gguf(template);
+        let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
+        let template = ChatTemplate::from_gguf(&gguf, &tokenizer).unwrap();
+        let pieces = template.render(&[Message::new("user", "hi")], &options()).unwrap();
+        assert_eq!(joined(&pieces), "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+    }
 }
 
 #[test]

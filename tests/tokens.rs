@@ -5,7 +5,7 @@ mod text_fixtures;
 use std::{path::Path, time::Duration};
 
 use ferrowarp::gguf::Gguf;
-use ferrowarp::tokenizer::{ControlText, Ends, Piece, Special, StreamDecoder, Tokenizer};
+use ferrowarp::tokenizer::{ControlText, Ends, Piece, Special, StreamDecoder, Tokenizer, VocabularyData};
 use proptest::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
@@ -45,23 +45,40 @@ fn ids_equal_llama_cpps() {
     assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// The tokens that end a generation, and the one that begins a text, where a fixture names llama.cpp's.
+/// Every pre-tokenizer that llama.cpp knows, over the awkward texts: one list of ids for each different answer.
 #[test]
-fn ends_and_beginnings_equal_llama_cpps() {
-    let mut checked = 0;
-    for path in text_fixtures::files("vocab", ".tokens.json") {
-        let fixture = text_fixtures::json(&path);
-        if fixture["ends"].is_null() {
-            continue;
+fn every_pre_tokenizer_cuts_as_llama_cpp_does() {
+    let path = text_fixtures::own("vocab/pre_tokenizers.json");
+    let fixture = text_fixtures::json(&path);
+    let cases = fixture["cases"].as_array().unwrap();
+    let names = fixture["names"].as_object().unwrap();
+    assert!(cases.len() > 200 && names.len() > 80);
+    let mut wrong = Vec::new();
+    for (name, expected) in names {
+        let gguf = Gguf::open(&path.with_file_name(expected["vocab"].as_str().unwrap())).unwrap();
+        let mut data = VocabularyData::from_gguf(&gguf).unwrap();
+        (data.model, data.pre) = if name == "gemma4" { ("gemma4", None) } else { ("gpt2", Some(name.as_str())) };
+        let tokenizer = Tokenizer::new(&data).unwrap();
+        assert_eq!(tokenizer.adds_bos(), expected["adds_bos"].as_bool().unwrap(), "{name}");
+        let picks = &fixture["groups"][expected["group"].as_u64().unwrap() as usize];
+        for (case, pick) in cases.iter().zip(picks.as_array().unwrap()) {
+            let text = case["text"].as_str().unwrap();
+            let expected = ids(&case["answers"][pick.as_u64().unwrap() as usize]);
+            let found = tokenizer.encode(text, Special::Text, Ends::Bare).unwrap();
+            if found != expected {
+                let pieces = |ids: &[u32]| -> Vec<String> {
+                    ids.iter().map(|&id| tokenizer.decode(&[id], ControlText::Show).unwrap()).collect()
+                };
+                wrong.push(format!(
+                    "{name}: {text:?}:\n  found    {:?}\n  expected {:?}",
+                    pieces(&found),
+                    pieces(&expected)
+                ));
+            }
+            assert_eq!(tokenizer.decode(&found, ControlText::Show).unwrap(), text, "{name}");
         }
-        let tokenizer = tokenizer(&path.with_file_name(fixture["vocab"].as_str().unwrap()));
-        let ends: Vec<u32> = tokenizer.end_of_generation().iter().copied().collect();
-        assert_eq!(ends, ids(&fixture["ends"]), "{path:?}");
-        assert_eq!(tokenizer.adds_bos(), fixture["adds_bos"].as_bool().unwrap(), "{path:?}");
-        assert_eq!(tokenizer.bos().map_or(-1, i64::from), fixture["bos"].as_i64().unwrap(), "{path:?}");
-        checked += 1;
     }
-    assert!(checked > 0);
+    assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong[..wrong.len().min(40)].join("\n"));
 }
 
 /// The pairs of files that llama.cpp carries for its own tests: texts in `.inp`, a line of ids for each in `.out`.

@@ -6,8 +6,9 @@
 //! `strftime_now` and a `tojson` that escapes nothing for HTML. Values print as Python would print them.
 //!
 //! A template comes with a model from anywhere, so it runs on a budget of instructions ([`FUEL`] and
-//! [`FUEL_PER_MESSAGE`]), and it cannot read files or load other templates. The budget bounds time, not memory: a
-//! template that means harm can still join strings until memory runs out.
+//! [`FUEL_PER_MESSAGE`]), and it cannot read files or load other templates. An instruction may double a string or compare
+//! lists for hours, and a template may nest as deep as it is long; so its length is bounded ([`MAX_SOURCE`]), and it is
+//! compiled and run on a thread whose stack, memory and time are ([`bounded`]).
 //!
 //! The result is the prompt in pieces that say who wrote what (module `provenance`), so that control tokens are
 //! only read in the template's own words. Joined, the pieces are what Jinja2 gives, byte for byte.
@@ -16,11 +17,15 @@ mod provenance;
 mod python;
 mod source;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{Environment, ErrorKind, Value, escape_formatter};
 use serde_json::Map;
 
+use crate::bounded::{self, Exceeded, Limits};
 use crate::gguf::{Gguf, MetadataError};
 use crate::tokenizer::{Piece, Tokenizer};
 use provenance::{Marks, Selection, Twins};
@@ -33,6 +38,15 @@ pub const FUEL: u64 = 100_000;
 
 /// Instructions it may run besides for each message and each tool. Published templates take some 200.
 pub const FUEL_PER_MESSAGE: u64 = 5_000;
+
+/// The most bytes that a template's source may have. Published templates have some thousands.
+pub const MAX_SOURCE: usize = 128 << 10;
+
+/// What a template may take. The deepest nesting that [`MAX_SOURCE`] has room for takes less stack.
+const LIMITS: Limits = Limits { stack: 256 << 20, memory: 256 << 20, time: Duration::from_secs(30) };
+
+/// Memory for each byte of the messages besides: a template may look at them in several ways.
+const MEMORY_PER_BYTE: usize = 64;
 
 /// The ChatML template, for vocabularies that have its tokens and files that bring no template.
 pub const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
@@ -80,6 +94,24 @@ pub enum ChatError {
         name: String,
         /// The instructions it was given.
         fuel: u64,
+    },
+    /// The template's source is too long.
+    #[error(
+        "{name}: found a template of {bytes} bytes, expected at most {MAX_SOURCE}; give another one with --chat-template"
+    )]
+    Long {
+        /// Where the template comes from.
+        name: String,
+        /// Length of its source.
+        bytes: usize,
+    },
+    /// The template took too much memory or time.
+    #[error("{name}: the template was stopped: {reason}; give another one with --chat-template")]
+    Exceeded {
+        /// Where the template comes from.
+        name: String,
+        /// What it took.
+        reason: Exceeded,
     },
     /// The messages use up the characters needed to tell them from the template.
     #[error(
@@ -155,8 +187,11 @@ impl Default for RenderOptions {
 }
 
 /// A chat template, compiled for one vocabulary.
+#[derive(Clone, Debug)]
+pub struct ChatTemplate(Arc<Template>);
+
 #[derive(Debug)]
-pub struct ChatTemplate {
+struct Template {
     name: String,
     segments: Vec<Segment>,
     source: String,
@@ -190,8 +225,11 @@ impl ChatTemplate {
         eos_token: &str,
         control_texts: &[String],
     ) -> Result<ChatTemplate, ChatError> {
+        if source.len() > MAX_SOURCE {
+            return Err(ChatError::Long { name: name.to_owned(), bytes: source.len() });
+        }
         let segments = source::segments(source);
-        let template = ChatTemplate {
+        let template = Template {
             name: name.to_owned(),
             source: segments.iter().map(Segment::source).collect(),
             marks: Marks::find(&segments, control_texts),
@@ -199,14 +237,19 @@ impl ChatTemplate {
             bos_token: bos_token.to_owned(),
             eos_token: eos_token.to_owned(),
         };
-        match environment(DateTime::from_unix(0), FUEL).template_from_str(&template.source) {
-            Ok(_) => Ok(template),
-            Err(error) => Err(ChatError::Syntax {
-                name: template.name,
+        let template = Arc::new(template);
+        let shared = Arc::clone(&template);
+        let compiled = bounded::run(LIMITS, move || {
+            let environment = environment(DateTime::from_unix(0), FUEL);
+            let compiled = environment.template_from_str(&shared.source).map(drop);
+            compiled.map_err(|error| ChatError::Syntax {
+                name: shared.name.clone(),
                 line: error.line().unwrap_or(1),
                 message: error.detail().unwrap_or("not valid Jinja").to_owned(),
-            }),
-        }
+            })
+        });
+        compiled.map_err(|reason| template.exceeded(reason))??;
+        Ok(ChatTemplate(template))
     }
 
     /// The file's own template, or ChatML where the file has none and the vocabulary has its tokens.
@@ -214,11 +257,14 @@ impl ChatTemplate {
     /// # Errors
     /// [`ChatError`]: no template, or one that is not valid.
     pub fn from_gguf(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<ChatTemplate, ChatError> {
-        if let Some(source) = gguf.metadata().opt_str("tokenizer.chat_template")? {
+        let source = gguf.metadata().opt_str("tokenizer.chat_template")?;
+        // As llama.cpp has it: an empty template means ChatML, whatever the vocabulary.
+        let is_empty = source.is_some_and(|source| source.trim().is_empty());
+        if let Some(source) = source.filter(|_| !is_empty) {
             let name = format!("{}: tokenizer.chat_template", gguf.name());
             return ChatTemplate::new(&name, source, tokenizer);
         }
-        if tokenizer.control_texts().any(|text| text == "<|im_start|>") {
+        if is_empty || tokenizer.control_texts().any(|text| text == "<|im_start|>") {
             return ChatTemplate::new("the default template, ChatML", CHATML, tokenizer);
         }
         Err(ChatError::NoTemplate { file: gguf.name().to_owned() })
@@ -227,8 +273,23 @@ impl ChatTemplate {
     /// The prompt for `messages`, in pieces that say which text the template wrote itself.
     ///
     /// # Errors
-    /// [`ChatError::Render`], [`ChatError::Endless`] or [`ChatError::PrivateUse`].
+    /// [`ChatError::Render`], [`ChatError::Endless`], [`ChatError::Exceeded`] or [`ChatError::PrivateUse`].
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<Piece>, ChatError> {
+        let template = Arc::clone(&self.0);
+        let given = inputs(messages, options).len();
+        let limits = Limits { memory: LIMITS.memory + MEMORY_PER_BYTE * given, ..LIMITS };
+        let (messages, options) = (messages.to_vec(), options.clone());
+        let rendered = bounded::run(limits, move || template.render(&messages, &options));
+        rendered.map_err(|reason| self.0.exceeded(reason))?
+    }
+}
+
+impl Template {
+    fn exceeded(&self, reason: Exceeded) -> ChatError {
+        ChatError::Exceeded { name: self.name.clone(), reason }
+    }
+
+    fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<Piece>, ChatError> {
         let prompt = self.run(&self.source, [&self.bos_token, &self.eos_token], messages, options)?;
         let inputs = inputs(messages, options);
         let twins = self.marks.twins([inputs.as_str(), &prompt, &self.source]).ok_or(ChatError::PrivateUse)?;

@@ -3,6 +3,7 @@
 //! Templates are written for Jinja2 under Python, and a model was trained on the exact characters that came out:
 //! blanks after commas in JSON, `1e-05` for a float, quotes of a printed dictionary.
 
+use std::cell::Cell;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -47,6 +48,16 @@ pub(super) fn method(state: &mut State, value: &Value, name: &str, arguments: &[
 /// More blanks than any template indents by; the number comes from the template, so it has to be bounded.
 const MAX_INDENT: usize = 64;
 
+/// The most values that are written at once: lists that hold a list twice, and so on, hold more than memory does.
+const MAX_VALUES: usize = 1_000_000;
+
+/// Counts a value that is written.
+fn count(left: &Cell<usize>) -> Result<(), Error> {
+    let rest = left.get().checked_sub(1);
+    left.set(rest.ok_or_else(|| invalid(format!("the value is too large: it holds more than {MAX_VALUES} values")))?);
+    Ok(())
+}
+
 /// How `json.dumps` lays out its text.
 struct JsonStyle {
     /// Blanks per level, each value on a line of its own; `None` for one line.
@@ -55,6 +66,8 @@ struct JsonStyle {
     key_separator: String,
     ensure_ascii: bool,
     sort_keys: bool,
+    /// How many more values may be written.
+    left: Cell<usize>,
 }
 
 /// The filter `tojson` with Hugging Face's defaults: no HTML escapes, no ASCII escapes, keys in their order.
@@ -79,6 +92,7 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
         key_separator,
         ensure_ascii: ensure_ascii.unwrap_or(false),
         sort_keys: sort_keys.unwrap_or(false),
+        left: Cell::new(MAX_VALUES),
     };
     let mut json = String::new();
     style.write(value, 0, &mut json)?;
@@ -87,6 +101,7 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
 
 impl JsonStyle {
     fn write(&self, value: &Value, depth: usize, json: &mut String) -> Result<(), Error> {
+        count(&self.left)?;
         if depth > 128 {
             return Err(invalid("tojson: the value is nested more than 128 levels deep"));
         }
@@ -213,18 +228,19 @@ pub(super) fn python_str(value: &Value) -> Result<String, Error> {
     match value.kind() {
         ValueKind::String => Ok(value.as_str().unwrap_or_default().to_owned()),
         ValueKind::Undefined => Ok(String::new()),
-        _ => python_repr(value, 0),
+        _ => python_repr(value, 0, &Cell::new(MAX_VALUES)),
     }
 }
 
-fn python_repr(value: &Value, depth: usize) -> Result<String, Error> {
+fn python_repr(value: &Value, depth: usize, left: &Cell<usize>) -> Result<String, Error> {
+    count(left)?;
     if depth > 128 {
         return Err(invalid("the value is nested more than 128 levels deep"));
     }
     let items = |brackets: [&str; 2]| -> Result<String, Error> {
         let mut items = Vec::new();
         for item in value.try_iter()?.checked() {
-            items.push(python_repr(&item?, depth + 1)?);
+            items.push(python_repr(&item?, depth + 1, left)?);
         }
         let comma = if items.len() == 1 && brackets[0] == "(" { "," } else { "" };
         Ok(format!("{}{}{comma}{}", brackets[0], items.join(", "), brackets[1]))
@@ -239,7 +255,11 @@ fn python_repr(value: &Value, depth: usize) -> Result<String, Error> {
             for key in value.try_iter()?.checked() {
                 let key = key?;
                 let item = value.get_item(&key)?;
-                pairs.push(format!("{}: {}", python_repr(&key, depth + 1)?, python_repr(&item, depth + 1)?));
+                pairs.push(format!(
+                    "{}: {}",
+                    python_repr(&key, depth + 1, left)?,
+                    python_repr(&item, depth + 1, left)?
+                ));
             }
             Ok(format!("{{{}}}", pairs.join(", ")))
         }

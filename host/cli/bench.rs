@@ -224,7 +224,7 @@ impl Arguments {
         let embedded = (self.model.is_empty() && self.shape.is_empty()).then_some(None);
         for model in files.chain(embedded) {
             candidates.push(Box::new(move || {
-                let gguf = ModelArgument { model: model.clone() }.open()?;
+                let gguf = ModelArgument { model: model.clone() }.open_to_run()?;
                 let stem = model.as_ref().and_then(|path| path.file_stem());
                 let name = stem.map_or(gguf.name().to_owned(), |stem| stem.to_string_lossy().into_owned());
                 Ok(Candidate { gguf, name, from_file: true })

@@ -52,7 +52,7 @@ impl Arguments {
     pub fn run(self) -> Result<Outcome> {
         interrupt::install()?;
         self.generation.limits(0)?; // What is wrong with these needs no model to be said.
-        let gguf = self.engine.model.open()?;
+        let gguf = self.engine.model.open_to_run()?;
         let (device, tokenizer, vocab_time) = self.engine.open_with(&gguf, &self.tokenizer)?;
         let prompt = self.prompt.ids(&gguf, &tokenizer)?;
         let limits = self.generation.limits(prompt.len())?;

@@ -27,6 +27,7 @@ mod tokenizer;
 mod trace;
 mod usage;
 mod verify;
+mod warnings;
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -101,6 +102,7 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),
     };
+    warnings::show();
     let result = match cli.command {
         Command::Generate(arguments) => arguments.run(),
         Command::Chat(arguments) => arguments.run(),

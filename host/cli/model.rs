@@ -17,6 +17,7 @@ use crate::{
     forward::{Engine, EngineOptions},
     gguf::Gguf,
     gpu::{Activations, Gpu, kernels::CacheType},
+    model::Family,
     tokenizer::Tokenizer,
 };
 
@@ -41,6 +42,14 @@ impl ModelArgument {
             Some(path) => Gguf::open(path)?,
             None => Gguf::from_static(EMBEDDED, EMBEDDED_NAME)?,
         })
+    }
+
+    /// Opens a model that is to run. Whether this program runs its architecture is said first, before anything else in the file
+    /// is looked at.
+    pub fn open_to_run(&self) -> Result<Gguf> {
+        let gguf = self.open()?;
+        Family::of_model(&gguf)?;
+        Ok(gguf)
     }
 }
 

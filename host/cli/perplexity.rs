@@ -55,7 +55,7 @@ impl Arguments {
     /// Runs the command.
     pub fn run(mut self) -> Result<Outcome> {
         interrupt::install()?;
-        let gguf = self.engine.model.open()?;
+        let gguf = self.engine.model.open_to_run()?;
         let config = Config::from_gguf(&gguf)?;
         let (device, tokenizer, _) = self.engine.open_with(&gguf, &self.tokenizer)?;
         // A file may pad its vocabulary past the tokenizer's last token: those have no part in the predictions.

@@ -43,7 +43,7 @@ pub struct Arguments {
 impl Arguments {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
-        let gguf = self.engine.model.open()?;
+        let gguf = self.engine.model.open_to_run()?;
         let trace = if self.reference {
             reference_trace(&gguf, &self.prompt_ids)?
         } else {

@@ -39,7 +39,7 @@ pub struct Arguments {
 impl Arguments {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
-        let gguf = self.engine.model.open()?;
+        let gguf = self.engine.model.open_to_run()?;
         let device = device_trace(&self.engine, &gguf, &self.prompt_ids, self.one_by_one, self.exact)?;
         let reference = reference_trace(&gguf, &self.prompt_ids)?;
         let (tolerance, reason) = match self.tolerance {

@@ -111,7 +111,7 @@ rules! {
     KeyLength => MALFORMED,
     /// A key appears once.
     DuplicateKey => MALFORMED,
-    /// Strings are UTF-8.
+    /// Names of tensors are UTF-8.
     Utf8 => DAMAGED,
     /// A metadata value's type is one of the format's thirteen.
     ValueType => DAMAGED,
@@ -137,8 +137,6 @@ rules! {
     ZeroDimension => MALFORMED,
     /// The number of a tensor's elements, and of its bytes, fits in 63 bits.
     ElementCount => DAMAGED,
-    /// The tensor's type is one that this program reads.
-    TensorType => ANOTHER,
     /// A row is a whole number of blocks.
     BlockSize => ANOTHER,
     /// A tensor's offset is a multiple of the alignment.

@@ -35,7 +35,7 @@ use memmap2::{Mmap, MmapMut};
 pub(crate) use error::printable;
 pub use error::{GgufError, Rule};
 pub use metadata::{Metadata, MetadataError};
-pub use tensor::{TensorInfo, TensorType};
+pub use tensor::{ForeignTensor, TensorInfo, TensorType};
 pub use value::{Array, Value, ValueType};
 pub use write::Writer;
 
@@ -46,6 +46,7 @@ pub struct Gguf {
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
+    foreign: Vec<ForeignTensor>,
     /// The bytes of each part; [`TensorInfo::part`] says which one holds a tensor.
     parts: Vec<Bytes>,
 }
@@ -116,7 +117,7 @@ impl Gguf {
     }
 
     fn single(bytes: Bytes, name: &str) -> Result<Gguf, GgufError> {
-        let parse::Parsed { version, metadata, tensors } = parse::parse(bytes.as_slice(), name)?;
+        let parse::Parsed { version, metadata, tensors, foreign } = parse::parse(bytes.as_slice(), name)?;
         let by_name = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         Ok(Gguf {
             name: name.to_string(),
@@ -124,6 +125,7 @@ impl Gguf {
             metadata,
             tensors,
             by_name,
+            foreign,
             parts: vec![bytes],
         })
     }
@@ -146,6 +148,11 @@ impl Gguf {
     /// The tensors, in file order.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
         self.tensors.iter()
+    }
+
+    /// The tensors of types that this program does not read, in file order. [`Gguf::tensors`] leaves them out.
+    pub fn foreign_tensors(&self) -> &[ForeignTensor] {
+        &self.foreign
     }
 
     /// The tensor of that name.

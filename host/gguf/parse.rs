@@ -5,7 +5,7 @@ use std::fmt::Arguments;
 
 use super::error::{GgufError, Rule};
 use super::metadata::Metadata;
-use super::tensor::{TensorInfo, TensorType, foreign_name};
+use super::tensor::{ForeignTensor, TensorInfo, TensorType};
 use super::value::{Array, Value, ValueType};
 
 /// "The key … must be at most 2^16-1 bytes long" (gguf.md).
@@ -29,6 +29,7 @@ pub(super) struct Parsed {
     pub version: u32,
     pub metadata: Metadata,
     pub tensors: Vec<TensorInfo>,
+    pub foreign: Vec<ForeignTensor>,
 }
 
 pub(super) fn parse(bytes: &[u8], file: &str) -> Result<Parsed, GgufError> {
@@ -50,20 +51,28 @@ pub(super) fn parse(bytes: &[u8], file: &str) -> Result<Parsed, GgufError> {
 
     cursor.check_count(n_tensors, MIN_TENSOR_BYTES, Rule::TensorCount, format_args!("tensor count"))?;
     let mut tensors = Vec::with_capacity(n_tensors as usize);
+    let mut foreign = Vec::new();
     let mut names = HashSet::with_capacity(n_tensors as usize);
     for i in 0..n_tensors {
         let tensor = tensor(&mut cursor, i, alignment)?;
-        if !names.insert(tensor.name.clone()) {
-            let field = format!("tensor {}", tensor.name);
+        let name = match &tensor {
+            Described::Known(tensor) => &tensor.name,
+            Described::Foreign(tensor) => &tensor.name,
+        };
+        if !names.insert(name.clone()) {
+            let field = format!("tensor {name}");
             return Err(cursor.reject(Rule::DuplicateTensor, field, "it twice", "it once"));
         }
-        tensors.push(tensor);
+        match tensor {
+            Described::Known(tensor) => tensors.push(tensor),
+            Described::Foreign(tensor) => foreign.push(tensor),
+        }
     }
 
     // Offsets are counted from the first aligned byte after the descriptions; from here on, from the beginning of the file.
     let data_start = (cursor.at as u64).next_multiple_of(u64::from(alignment));
     place(&mut tensors, data_start, &cursor)?;
-    Ok(Parsed { version, metadata, tensors })
+    Ok(Parsed { version, metadata, tensors, foreign })
 }
 
 /// Magic and version; both tell a foreign file from a byte-swapped one.
@@ -95,7 +104,7 @@ fn pair(cursor: &mut Cursor, index: u64) -> Result<(String, Value), GgufError> {
         let found = format!("a length of {length} bytes");
         return Err(cursor.reject(Rule::KeyLength, field, found, format!("at most {MAX_KEY_BYTES}")));
     }
-    let key = cursor.utf8(length, format_args!("{field}"))?;
+    let key = key(cursor.take(length, format_args!("{field}"))?);
     let field = format!("metadata key {key}");
     let value_type = cursor.value_type(&field)?;
     let value = match value_type {
@@ -103,6 +112,16 @@ fn pair(cursor: &mut Cursor, index: u64) -> Result<(String, Value), GgufError> {
         scalar_type => scalar(cursor, scalar_type, &field)?,
     };
     Ok((key, value))
+}
+
+/// A key as text. Nobody asks for one that is not UTF-8, so its bytes are shown escaped.
+fn key(bytes: &[u8]) -> String {
+    let mut key = String::new();
+    for chunk in bytes.utf8_chunks() {
+        key.push_str(chunk.valid());
+        key.extend(chunk.invalid().escape_ascii().map(char::from));
+    }
+    key
 }
 
 fn scalar(cursor: &mut Cursor, value_type: ValueType, field: &str) -> Result<Value, GgufError> {
@@ -119,7 +138,7 @@ fn scalar(cursor: &mut Cursor, value_type: ValueType, field: &str) -> Result<Val
         ValueType::I64 => Value::I64(i64::from_le_bytes(cursor.array(name)?)),
         ValueType::F64 => Value::F64(f64::from_le_bytes(cursor.array(name)?)),
         ValueType::Bool => Value::Bool(cursor.bool(field)?),
-        ValueType::String => Value::String(cursor.string(field)?),
+        ValueType::String => Value::of_bytes(cursor.string(field)?),
         ValueType::Array => unreachable!("arrays are read by `array`"),
     })
 }
@@ -150,9 +169,18 @@ fn array(cursor: &mut Cursor, field: &str) -> Result<Array, GgufError> {
         ValueType::I64 => Array::I64(cursor.numbers(n, field, i64::from_le_bytes)?),
         ValueType::F64 => Array::F64(cursor.numbers(n, field, f64::from_le_bytes)?),
         ValueType::Bool => Array::Bool((0..n).map(|_| cursor.bool(field)).collect::<Result<_, _>>()?),
-        ValueType::String => Array::String((0..n).map(|_| cursor.string(field)).collect::<Result<_, _>>()?),
+        ValueType::String => strings(&(0..n).map(|_| cursor.string(field)).collect::<Result<Vec<_>, _>>()?),
         ValueType::Array => unreachable!("rejected above"),
     })
+}
+
+fn strings(strings: &[&[u8]]) -> Array {
+    let text: Result<Vec<String>, _> =
+        strings.iter().map(|bytes| std::str::from_utf8(bytes).map(str::to_owned)).collect();
+    match text {
+        Ok(text) => Array::String(text),
+        Err(_) => Array::Bytes(strings.iter().map(|bytes| bytes.to_vec()).collect()),
+    }
 }
 
 fn alignment(metadata: &Metadata, cursor: &Cursor) -> Result<u32, GgufError> {
@@ -167,8 +195,15 @@ fn alignment(metadata: &Metadata, cursor: &Cursor) -> Result<u32, GgufError> {
     }
 }
 
-/// One description. Its offset is still relative to the data section.
-fn tensor(cursor: &mut Cursor, index: u64, alignment: u32) -> Result<TensorInfo, GgufError> {
+/// What a description describes.
+enum Described {
+    Known(TensorInfo),
+    Foreign(ForeignTensor),
+}
+
+/// One description. Its offset is still relative to the data section. The data of a tensor whose type is not known cannot be placed,
+/// so it is only remembered that there is such a tensor.
+fn tensor(cursor: &mut Cursor, index: u64, alignment: u32) -> Result<Described, GgufError> {
     let field = format!("tensor number {index}");
     let length = cursor.u64(format_args!("{field}, its name"))?;
     if length == 0 {
@@ -192,12 +227,8 @@ fn tensor(cursor: &mut Cursor, index: u64, alignment: u32) -> Result<TensorInfo,
     }
     let type_id = cursor.u32(format_args!("{field}, its type"))?;
     let Some(tensor_type) = TensorType::from_id(type_id) else {
-        let found = match foreign_name(type_id) {
-            Some(name) => format!("type {type_id} ({name})"),
-            None => format!("type {type_id}, which no version of the format known here has"),
-        };
-        let expected = format!("one of {}", TensorType::list());
-        return Err(cursor.reject(Rule::TensorType, field, found, expected));
+        cursor.u64(format_args!("{field}, its offset"))?;
+        return Ok(Described::Foreign(ForeignTensor { name, dims, type_id }));
     };
     if !dims[0].is_multiple_of(tensor_type.block_elements()) {
         let found = format!("rows of {} values", dims[0]);
@@ -219,7 +250,7 @@ fn tensor(cursor: &mut Cursor, index: u64, alignment: u32) -> Result<TensorInfo,
         let expected = format!("a multiple of the alignment, {alignment}");
         return Err(cursor.reject(Rule::OffsetAlignment, field, format!("offset {offset}"), expected));
     }
-    Ok(TensorInfo { name, dims, tensor_type, offset, bytes, part: 0 })
+    Ok(Described::Known(TensorInfo { name, dims, tensor_type, offset, bytes, part: 0 }))
 }
 
 /// Makes offsets absolute, and checks that the tensors lie inside the file and apart from each other.
@@ -322,10 +353,10 @@ impl<'a> Cursor<'a> {
         ValueType::from_id(id).ok_or_else(|| self.reject(Rule::ValueType, field, format!("value type {id}"), "0 to 12"))
     }
 
-    fn string(&mut self, field: &str) -> Result<String, GgufError> {
+    fn string(&mut self, field: &str) -> Result<&'a [u8], GgufError> {
         let length = self.u64(format_args!("{field}, a string's length"))?;
         self.check_count(length, 1, Rule::StringLength, format_args!("{field}, a string's length"))?;
-        self.utf8(length, format_args!("{field}"))
+        self.take(length, format_args!("{field}"))
     }
 
     fn utf8(&mut self, length: u64, field: Arguments) -> Result<String, GgufError> {

@@ -40,7 +40,7 @@ pub(super) fn join(first: Gguf, path: &Path) -> Result<Gguf, GgufError> {
         append(&mut whole, part, no, count)?;
     }
     match promised {
-        Some(promised) if promised != whole.tensors.len() as u64 => Err(GgufError::rejected(
+        Some(promised) if promised != (whole.tensors.len() + whole.foreign.len()) as u64 => Err(GgufError::rejected(
             &whole.name,
             Rule::SplitTensors,
             "metadata key split.tensors.count",
@@ -80,6 +80,7 @@ fn append(whole: &mut Gguf, part: Gguf, no: u64, count: u64) -> Result<(), GgufE
         whole.by_name.insert(tensor.name.clone(), whole.tensors.len());
         whole.tensors.push(tensor);
     }
+    whole.foreign.extend(part.foreign);
     whole.parts.extend(part.parts);
     Ok(())
 }

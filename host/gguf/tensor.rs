@@ -126,7 +126,7 @@ impl TensorType {
     }
 
     /// The names of all types, for messages.
-    pub(super) fn list() -> String {
+    pub fn list() -> String {
         TensorType::ALL.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ")
     }
 }
@@ -137,8 +137,29 @@ impl fmt::Display for TensorType {
     }
 }
 
+/// A tensor of a type that this program does not read. A file with one can be looked at, and its text taken, but not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignTensor {
+    /// Its name.
+    pub name: String,
+    /// Its dimensions in the file's order.
+    pub dims: Vec<u64>,
+    /// The number of its type.
+    pub type_id: u32,
+}
+
+impl ForeignTensor {
+    /// The type's number and, where ggml has such a type, its name.
+    pub fn type_name(&self) -> String {
+        match foreign_name(self.type_id) {
+            Some(name) => format!("type {} ({name})", self.type_id),
+            None => format!("type {}, which no version of the format known here has", self.type_id),
+        }
+    }
+}
+
 /// The name of a type that exists in ggml but that this program does not read, so that a message can say it.
-pub(super) fn foreign_name(id: u32) -> Option<&'static str> {
+fn foreign_name(id: u32) -> Option<&'static str> {
     Some(match id {
         9 => "Q8_1",
         15 => "Q8_K",

@@ -15,6 +15,8 @@ pub enum Value {
     F32(f32),
     Bool(bool),
     String(String),
+    /// A string that is not UTF-8. It matters only to whoever needs it as text.
+    Bytes(Vec<u8>),
     Array(Array),
     U64(u64),
     I64(i64),
@@ -34,6 +36,8 @@ pub enum Array {
     F32(Vec<f32>),
     Bool(Vec<bool>),
     String(Vec<String>),
+    /// Strings of which at least one is not UTF-8.
+    Bytes(Vec<Vec<u8>>),
     U64(Vec<u64>),
     I64(Vec<i64>),
     F64(Vec<f64>),
@@ -125,11 +129,19 @@ impl Value {
             Value::I32(_) => ValueType::I32,
             Value::F32(_) => ValueType::F32,
             Value::Bool(_) => ValueType::Bool,
-            Value::String(_) => ValueType::String,
+            Value::String(_) | Value::Bytes(_) => ValueType::String,
             Value::Array(_) => ValueType::Array,
             Value::U64(_) => ValueType::U64,
             Value::I64(_) => ValueType::I64,
             Value::F64(_) => ValueType::F64,
+        }
+    }
+
+    /// A string, whether it is UTF-8 or not.
+    pub(super) fn of_bytes(bytes: &[u8]) -> Value {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Value::String(text.to_owned()),
+            Err(_) => Value::Bytes(bytes.to_owned()),
         }
     }
 
@@ -161,7 +173,7 @@ impl Array {
             Array::I32(_) => ValueType::I32,
             Array::F32(_) => ValueType::F32,
             Array::Bool(_) => ValueType::Bool,
-            Array::String(_) => ValueType::String,
+            Array::String(_) | Array::Bytes(_) => ValueType::String,
             Array::U64(_) => ValueType::U64,
             Array::I64(_) => ValueType::I64,
             Array::F64(_) => ValueType::F64,
@@ -180,6 +192,7 @@ impl Array {
             Array::F32(v) => v.len(),
             Array::Bool(v) => v.len(),
             Array::String(v) => v.len(),
+            Array::Bytes(v) => v.len(),
             Array::U64(v) => v.len(),
             Array::I64(v) => v.len(),
             Array::F64(v) => v.len(),
@@ -203,6 +216,7 @@ impl Array {
             Array::F32(v) => Value::F32(*v.get(index)?),
             Array::Bool(v) => Value::Bool(*v.get(index)?),
             Array::String(v) => Value::String(v.get(index)?.clone()),
+            Array::Bytes(v) => Value::of_bytes(v.get(index)?),
             Array::U64(v) => Value::U64(*v.get(index)?),
             Array::I64(v) => Value::I64(*v.get(index)?),
             Array::F64(v) => Value::F64(*v.get(index)?),
@@ -234,6 +248,11 @@ impl fmt::Display for Value {
                 Some((end, _)) => write!(f, "{:?}… ({} bytes)", &v[..end], v.len()),
                 None => write!(f, "{v:?}"),
             },
+            Value::Bytes(v) => {
+                let shown = v[..v.len().min(SHOWN_CHARACTERS)].escape_ascii();
+                let more = if v.len() > SHOWN_CHARACTERS { "…" } else { "" };
+                write!(f, "\"{shown}{more}\" ({} bytes that are not UTF-8)", v.len())
+            }
             Value::Array(v) => {
                 f.write_str("[")?;
                 for i in 0..v.len().min(SHOWN_VALUES) {

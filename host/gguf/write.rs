@@ -119,6 +119,7 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
         Value::F32(v) => out.extend_from_slice(&v.to_le_bytes()),
         Value::Bool(v) => out.push(u8::from(*v)),
         Value::String(v) => put_bytes(out, v.as_bytes()),
+        Value::Bytes(v) => put_bytes(out, v),
         Value::Array(v) => put_array(out, v),
         Value::U64(v) => out.extend_from_slice(&v.to_le_bytes()),
         Value::I64(v) => out.extend_from_slice(&v.to_le_bytes()),

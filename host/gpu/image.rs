@@ -180,7 +180,7 @@ pub(super) fn load(images: &[&'static Image]) -> Result<(Module, &'static Image)
         let refused = matches!(error, CudaError::InvalidImage | CudaError::NoBinaryForGpu | CudaError::InvalidSource);
         let failure = driver_error(format!("loading the kernels' image {image}"), &error);
         match left.peek() {
-            Some(next) if refused => tracing::warn!(%failure, "the driver compiles {next} instead, once"),
+            Some(next) if refused => tracing::warn!("{failure}; the driver compiles {next} instead, once"),
             _ => return Err(failure),
         }
     }

@@ -6,7 +6,7 @@ use super::error::{ModelError, ModelRule};
 use super::family::{Family, RopePairing, Rotated};
 use super::keys::Keys;
 use super::layer::{Attention, DeltaNet, FeedForward, Layer, Mixer, RopeKind};
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, TensorType};
 
 /// The hyperparameters of a model. Everything in it is checked: the program can size buffers by it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -154,16 +154,16 @@ impl Config {
     /// # Errors
     /// The architecture is unknown, a key is missing, or something breaks a rule of [`ModelRule`].
     pub fn from_gguf(gguf: &Gguf) -> Result<Config, ModelError> {
-        let architecture = gguf.metadata().str("general.architecture")?;
-        let Some(family) = Family::of(architecture) else {
+        let family = Family::of_model(gguf)?;
+        if let Some(tensor) = gguf.foreign_tensors().first() {
             return Err(ModelError::rejected(
                 gguf.name(),
-                ModelRule::Architecture,
-                "metadata key general.architecture",
-                format!("{architecture:?}"),
-                format!("one of {}", Family::list()),
+                ModelRule::TensorType,
+                format!("tensor {}", tensor.name),
+                tensor.type_name(),
+                format!("one of {}", TensorType::list()),
             ));
-        };
+        }
         Keys { gguf, family }.config()
     }
 

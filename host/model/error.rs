@@ -116,8 +116,8 @@ rules! {
     Arithmetic => UNSUPPORTED,
     /// The tokenizer has no more tokens than the embedding has rows.
     VocabularySize => MALFORMED,
-    /// Special tokens are in the vocabulary.
-    SpecialToken => MALFORMED,
+    /// Every tensor is of a type that this program reads.
+    TensorType => "use a file in another type or convert the model again",
     /// Every tensor that the architecture needs is there.
     MissingTensor => "the file is no complete model of its kind, fetch or convert it again",
     /// Every tensor has the shape that the metadata says.

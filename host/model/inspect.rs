@@ -11,7 +11,10 @@ use serde_json::{Value as Json, json};
 
 use super::config::Config;
 use super::weights::Model;
-use crate::gguf::{Array, Gguf, Value, printable};
+use crate::{
+    gguf::{Array, Gguf, Value, printable},
+    tokenizer::VocabularySummary,
+};
 
 /// Arrays in metadata are cut after this many values.
 const SHOWN_VALUES: usize = 4;
@@ -27,6 +30,8 @@ pub struct Inspection {
     pub gguf_version: u32,
     /// `general.architecture`, where it is there.
     pub architecture: Option<String>,
+    /// The kind of vocabulary and the rule that cuts words, where the file has a vocabulary.
+    pub tokenizer: Option<VocabularySummary>,
     /// How many values all tensors hold.
     pub parameters: u64,
     /// How many bytes all tensors take.
@@ -39,6 +44,8 @@ pub struct Inspection {
     pub metadata: Vec<MetadataLine>,
     /// The tensors, in file order.
     pub tensors: Vec<TensorLine>,
+    /// The tensors of types that this program does not read, in file order.
+    pub foreign_tensors: Vec<ForeignLine>,
     /// Totals for each tensor type, by the type's number in the format.
     pub types: Vec<TypeTotal>,
 }
@@ -68,6 +75,17 @@ pub struct TensorLine {
     pub dims: Vec<u64>,
     /// How many bytes it takes.
     pub bytes: u64,
+}
+
+/// A tensor of a type that this program does not read.
+#[derive(Clone, Debug, Serialize)]
+pub struct ForeignLine {
+    /// Its name.
+    pub name: String,
+    /// The type's number, and its name if it has one.
+    pub tensor_type: String,
+    /// Its dimensions in the file's order; the first is contiguous.
+    pub dims: Vec<u64>,
 }
 
 /// All tensors of one type.
@@ -115,17 +133,24 @@ impl Inspection {
             dims: t.dims.clone(),
             bytes: t.bytes,
         });
+        let foreign = gguf.foreign_tensors().iter().map(|t| ForeignLine {
+            name: t.name.clone(),
+            tensor_type: t.type_name(),
+            dims: t.dims.clone(),
+        });
         Inspection {
             file: gguf.name().to_string(),
             parts: gguf.n_parts(),
             gguf_version: gguf.version(),
             architecture: gguf.metadata().opt_str("general.architecture").ok().flatten().map(str::to_string),
+            tokenizer: VocabularySummary::new(gguf),
             parameters: types.iter().map(|t| t.elements).sum(),
             tensor_bytes: types.iter().map(|t| t.bytes).sum(),
             config,
             problem,
             metadata: metadata.collect(),
             tensors: tensors.collect(),
+            foreign_tensors: foreign.collect(),
             types,
         }
     }
@@ -142,6 +167,7 @@ fn to_json(value: &Value) -> Json {
         Value::F32(v) => json!(shortest(*v)),
         Value::Bool(v) => json!(v),
         Value::String(v) => json!(v),
+        Value::Bytes(v) => json!(String::from_utf8_lossy(v)),
         Value::U64(v) => json!(v),
         Value::I64(v) => json!(v),
         Value::F64(v) => json!(v),
@@ -170,6 +196,7 @@ impl fmt::Display for Inspection {
             ["file".to_string(), self.file.clone()],
             ["format".to_string(), format!("GGUF {}, {files}", self.gguf_version)],
             ["architecture".to_string(), printable(self.architecture.as_deref().unwrap_or("not said"))],
+            ["tokenizer".to_string(), self.tokenizer.as_ref().map_or("none".to_string(), ToString::to_string)],
             ["parameters".to_string(), grouped(self.parameters)],
             ["tensor bytes".to_string(), grouped(self.tensor_bytes)],
         ];
@@ -189,12 +216,20 @@ impl fmt::Display for Inspection {
         table(f, &rows, [Side::Left, Side::Left, Side::Left])?;
 
         writeln!(f, "\ntensors ({})", self.tensors.len())?;
+        let shape = |dims: &[u64]| dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" × ");
         let row = |t: &TensorLine| {
-            let dims = t.dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" × ");
+            let dims = shape(&t.dims);
             [printable(&t.name), t.tensor_type.to_string(), dims, grouped(t.bytes)]
         };
         let rows: Vec<_> = self.tensors.iter().map(row).collect();
         table(f, &rows, [Side::Left, Side::Left, Side::Left, Side::Right])?;
+
+        if !self.foreign_tensors.is_empty() {
+            writeln!(f, "\ntensors of types that are not read here ({})", self.foreign_tensors.len())?;
+            let row = |t: &ForeignLine| [printable(&t.name), t.tensor_type.clone(), shape(&t.dims)];
+            let rows: Vec<_> = self.foreign_tensors.iter().map(row).collect();
+            table(f, &rows, [Side::Left, Side::Left, Side::Left])?;
+        }
 
         writeln!(f, "\ntypes: tensors, values, bytes, bits per value")?;
         let row = |t: &TypeTotal| {

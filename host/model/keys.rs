@@ -164,7 +164,6 @@ impl Keys<'_> {
             recurrent: if family.recurrent { Some(self.recurrent(n_layers as usize)?) } else { None },
             unused_keys: self.unused_keys()?,
         };
-        self.check_special_tokens(config.vocab_size)?;
         Ok(config)
     }
 
@@ -409,25 +408,6 @@ impl Keys<'_> {
             ));
         }
         Ok(rows as usize)
-    }
-
-    fn check_special_tokens(&self, vocab_size: usize) -> Result<(), ModelError> {
-        let tokens = self.metadata().opt_string_array("tokenizer.ggml.tokens")?;
-        let n_tokens = tokens.map_or(vocab_size, <[String]>::len);
-        for (key, value) in self.metadata().iter() {
-            let special = key.strip_prefix("tokenizer.ggml.").is_some_and(|name| name.ends_with("_token_id"));
-            let in_range = value.as_integer().is_some_and(|id| (0..n_tokens as i128).contains(&id));
-            if special && !in_range {
-                return Err(ModelError::rejected(
-                    self.gguf.name(),
-                    ModelRule::SpecialToken,
-                    format!("metadata key {key}"),
-                    value,
-                    format!("a token from 0 to {}", n_tokens - 1),
-                ));
-            }
-        }
-        Ok(())
     }
 
     /// Keys under the architecture's name that nothing above reads. Those known to change the arithmetic are refused.

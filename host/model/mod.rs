@@ -17,7 +17,7 @@ pub use config::{Config, Experts, Recurrent, Rope, RopeScaling};
 pub use error::{ModelError, ModelRule};
 pub use family::{Family, Presence, RopePairing};
 pub use figure::Figure;
-pub use inspect::{Inspection, MetadataLine, TensorLine, TypeTotal};
+pub use inspect::{ForeignLine, Inspection, MetadataLine, TensorLine, TypeTotal};
 pub use rope::RopeTable;
 pub use layer::{Attention, DeltaNet, FeedForward, Glu, Layer, Mixer, RopeKind, Routing, Scores};
 pub use weights::{Model, WeightView};

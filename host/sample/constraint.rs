@@ -14,6 +14,7 @@
 //! step takes the same random numbers with and without a constraint.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
@@ -22,13 +23,20 @@ use llguidance::{Logger, Matcher, ParserFactory};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use super::gbnf;
 use super::mask::TokenMask;
+use super::{engine_words, gbnf, nesting};
+use crate::bounded::{self, Limits};
 
 /// The whitespace allowed between the parts of a JSON text, a regular expression: nothing, one blank, or one or two line
 /// ends with up to twenty blanks or tabs. It is what llama.cpp's own JSON grammars allow; without a bound, a model that
 /// likes blanks never comes to the point.
 const JSON_WHITESPACE: &str = r"[ ]|\n{1,2}[ \t]{0,20}";
+/// The longest source of a schema or grammar, in bytes.
+const MAX_SOURCE: usize = 8 << 20;
+/// What the engine may take to read one. [`nesting::MAX_NESTING`] takes a small part of the stack.
+const LIMITS: Limits = Limits { stack: 256 << 20, memory: 4 << 30, time: Duration::from_secs(300) };
+/// The most ways of reading the text that the engine follows at once: alternatives of a rule, for one.
+const MAX_READINGS: usize = 50_000;
 /// A token that starts with this byte is a command to the engine. The byte occurs in no UTF-8 text.
 const ENGINE_MARKER: u8 = 0xff;
 
@@ -99,8 +107,12 @@ impl ConstraintVocabulary {
         factory.quiet();
         // A recursive GBNF grammar is parsed character by character: inside free text, a mask over 150 000 tokens takes
         // some hundred thousand items.
-        *factory.limits_mut() =
-            ParserLimits { verbose_errors: false, step_max_items: 5_000_000, ..ParserLimits::default() };
+        *factory.limits_mut() = ParserLimits {
+            verbose_errors: false,
+            step_max_items: 5_000_000,
+            max_items_in_row: MAX_READINGS,
+            ..ParserLimits::default()
+        };
         Ok(Self { factory: Arc::new(factory), n_vocab })
     }
 }
@@ -131,7 +143,9 @@ impl Constraint {
     ) -> Result<Self, ConstraintError> {
         let kind = "JSON schema";
         let wrong = |reason: String| ConstraintError::Source { file: file.to_owned(), kind, reason };
+        check_length(text).map_err(wrong)?;
         let mut schema: Value = serde_json::from_str(text).map_err(|error| wrong(format!("not JSON: {error}")))?;
+        nesting::check_schema(&schema).map_err(wrong)?;
         match &mut schema {
             Value::Object(fields) => {
                 fields.entry("x-guidance").or_insert_with(|| json!({ "whitespace_pattern": JSON_WHITESPACE }));
@@ -151,17 +165,17 @@ impl Constraint {
     /// # Errors
     /// [`ConstraintError::Source`] when `text` is neither.
     pub fn from_grammar(file: &str, text: &str, vocabulary: &ConstraintVocabulary) -> Result<Self, ConstraintError> {
-        if gbnf::is_gbnf(text) {
-            let kind = "GBNF grammar";
-            let lark = gbnf::to_lark(text).map_err(|reason| ConstraintError::Source {
-                file: file.to_owned(),
-                kind,
-                reason,
-            })?;
-            Self::new(file, kind, TopLevelGrammar::from_lark(lark), vocabulary)
+        let is_gbnf = gbnf::is_gbnf(text);
+        let kind = if is_gbnf { "GBNF grammar" } else { "Lark grammar" };
+        let wrong = |reason: String| ConstraintError::Source { file: file.to_owned(), kind, reason };
+        check_length(text).map_err(wrong)?;
+        let lark = if is_gbnf {
+            gbnf::to_lark(text).map_err(wrong)?
         } else {
-            Self::new(file, "Lark grammar", TopLevelGrammar::from_lark(text.to_owned()), vocabulary)
-        }
+            nesting::check_lark(text).map_err(wrong)?;
+            text.to_owned()
+        };
+        Self::new(file, kind, TopLevelGrammar::from_lark(lark), vocabulary)
     }
 
     fn new(
@@ -170,16 +184,19 @@ impl Constraint {
         grammar: TopLevelGrammar,
         vocabulary: &ConstraintVocabulary,
     ) -> Result<Self, ConstraintError> {
-        let factory = &vocabulary.factory;
-        // The engine catches its own panics once there is a parser; making one from a strange grammar may panic too.
-        let parser = llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let limits = factory.limits().clone();
-            let init = GrammarInit::Serialized(grammar);
-            factory.create_parser_from_init_ext(init, Logger::new(0, 0), InferenceCapabilities::default(), limits)
-        }));
-        let start = Matcher::new(parser);
+        let wrong = |reason: String| ConstraintError::Source { file: file.to_owned(), kind, reason };
+        let factory = Arc::clone(&vocabulary.factory);
+        let start = bounded::run(LIMITS, move || {
+            // The engine catches its own panics once there is a parser; making one from a strange grammar may panic too.
+            Matcher::new(llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let limits = factory.limits().clone();
+                let init = GrammarInit::Serialized(grammar);
+                factory.create_parser_from_init_ext(init, Logger::new(0, 0), InferenceCapabilities::default(), limits)
+            })))
+        });
+        let start = start.map_err(|reason| wrong(format!("it is too large: {reason}")))?;
         if let Some(error) = start.get_error() {
-            return Err(ConstraintError::Source { file: file.to_owned(), kind, reason: one_line(&error) });
+            return Err(wrong(engine_words::explained(&error)));
         }
         let now = start.deep_clone();
         Ok(Self { file: file.to_owned(), kind, start, now, n_vocab: vocabulary.n_vocab, finished: false })
@@ -234,7 +251,7 @@ impl Constraint {
     }
 
     fn step_error(&self, reason: &str) -> ConstraintError {
-        ConstraintError::Step { file: self.file.clone(), kind: self.kind, reason: one_line(reason) }
+        ConstraintError::Step { file: self.file.clone(), kind: self.kind, reason: engine_words::explained(reason) }
     }
 }
 
@@ -249,12 +266,9 @@ fn kind_of_json(value: &Value) -> &'static str {
     }
 }
 
-/// The engine's message without the excerpts in it: its first line, and after a colon the line that says the error.
-fn one_line(message: &str) -> String {
-    let mut lines = message.lines().map(str::trim);
-    let first = lines.next().unwrap_or_default();
-    match lines.find_map(|line| line.strip_prefix("error: ")) {
-        Some(error) if first.ends_with(':') => format!("{first} {error}"),
-        _ => first.to_owned(),
+fn check_length(text: &str) -> Result<(), String> {
+    match text.len() {
+        0..=MAX_SOURCE => Ok(()),
+        length => Err(format!("it is {length} bytes long, expected at most {MAX_SOURCE}")),
     }
 }

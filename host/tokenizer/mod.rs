@@ -1,7 +1,7 @@
 //! Text to tokens and back, from the file's own metadata.
 //!
-//! Two families of vocabulary are read: byte-level BPE (`tokenizer.ggml.model = gpt2`, module `byte_level`) and
-//! SentencePiece BPE (`llama`, module `sentencepiece`). Encoding has three steps, the same in both:
+//! Two families of vocabulary are read: BPE with merges (`tokenizer.ggml.model = gpt2`, and Gemma 4's own, `gemma4`; module
+//! `byte_level`) and SentencePiece BPE (`llama`, module `sentencepiece`). Encoding has three steps, the same in both:
 //!
 //! 1. Special tokens are found in the text and cut it into fragments (module `special`).
 //! 2. Each fragment is encoded by itself. Nothing is merged across a special token; nothing else cuts the text.
@@ -27,6 +27,7 @@ mod pre_tokenizer;
 mod sentencepiece;
 mod special;
 mod stream;
+mod summary;
 mod vocabulary;
 
 use std::collections::BTreeSet;
@@ -35,7 +36,7 @@ use std::ops::Range;
 use tokenizers::normalizers::NFC;
 use tokenizers::{NormalizedString, Normalizer};
 
-use crate::gguf::{Gguf, MetadataError};
+use crate::gguf::{Gguf, MetadataError, printable};
 use byte_level::ByteLevel;
 use pre_tokenizer::PreTokenizer;
 use sentencepiece::SentencePiece;
@@ -44,6 +45,7 @@ use vocabulary::{Kind, Roles};
 
 pub(crate) use byte_level::byte_letters;
 pub use stream::StreamDecoder;
+pub use summary::VocabularySummary;
 pub use vocabulary::VocabularyData;
 
 /// Why a vocabulary was not accepted, or a text not encoded.
@@ -66,7 +68,7 @@ pub enum TokenizerError {
     },
     /// No tokenizer of that name is implemented.
     #[error(
-        "{file}: tokenizer.ggml.model: found {found:?}, expected gpt2 (byte-level BPE) or llama (SentencePiece BPE); no other vocabulary is supported"
+        "{file}: tokenizer.ggml.model: found {found:?}, expected gpt2 (byte-level BPE), gemma4 (BPE over characters) or llama (SentencePiece BPE); no other vocabulary is supported"
     )]
     UnknownModel {
         /// The file.
@@ -176,31 +178,37 @@ impl Tokenizer {
             return Err(data.error("tokenizer.ggml.tokens", "no tokens", "at least one"));
         }
         let mut kinds = data.kinds()?;
-        let roles = Roles::find(data, &mut kinds)?;
+        let roles = Roles::find(data, &mut kinds);
         let sentencepiece = match data.model {
-            "gpt2" => false,
+            "gpt2" | "gemma4" => false,
             "llama" => true,
             other => {
                 return Err(TokenizerError::UnknownModel { file: data.file.to_owned(), found: other.to_owned() });
             }
         };
-        let (algorithm, (bytes, ends)) = rayon::join(
-            || algorithm(data, &kinds, roles.unknown, sentencepiece),
-            || token_bytes(data.tokens, &kinds, sentencepiece),
-        );
-        let (algorithm, add_bos) = algorithm?;
-        let add_bos = data.add_bos.unwrap_or(add_bos);
+        let algorithm = if sentencepiece {
+            Algorithm::SentencePiece(Box::new(sentencepiece_model(data, &kinds, roles.unknown)?))
+        } else {
+            Algorithm::ByteLevel(Box::new(byte_level_model(data, &kinds)?))
+        };
+        let (escapes_blanks, add_bos) = match &algorithm {
+            Algorithm::SentencePiece(_) => (true, data.add_bos.unwrap_or(true)),
+            Algorithm::ByteLevel(model) => {
+                let traits = model.traits();
+                (traits.characters, traits.needs_bos || data.add_bos.unwrap_or(traits.add_bos))
+            }
+        };
+        let (bytes, ends) = token_bytes(data.tokens, &kinds, escapes_blanks);
         let add_eos = data.add_eos.unwrap_or(false);
         for (add, id, key, id_key) in [
             (data.add_bos == Some(true), roles.bos, "add_bos_token", "bos_token_id"),
             (add_eos, roles.eos, "add_eos_token", "eos_token_id"),
         ] {
             if add && id.is_none() {
-                return Err(data.error(
-                    format!("tokenizer.ggml.{id_key}"),
-                    "nothing",
-                    format!("an id, because tokenizer.ggml.{key} is true"),
-                ));
+                tracing::warn!(
+                    "{}: tokenizer.ggml.{key} is true, but tokenizer.ggml.{id_key} names no token: none is put",
+                    printable(data.file)
+                );
             }
         }
         Ok(Tokenizer {
@@ -385,26 +393,20 @@ impl Tokenizer {
     }
 }
 
-/// The vocabulary's algorithm, and whether it puts a begin token first where the file does not say.
-fn algorithm(
-    data: &VocabularyData,
-    kinds: &[Kind],
-    unknown: Option<u32>,
-    sentencepiece: bool,
-) -> Result<(Algorithm, bool), TokenizerError> {
-    if sentencepiece {
-        let model = sentencepiece_model(data, kinds, unknown)?;
-        return Ok((Algorithm::SentencePiece(Box::new(model)), true));
-    }
-    if data.pre.is_none() {
-        tracing::warn!(
-            file = data.file,
-            "tokenizer.ggml.pre is missing; words are cut by the rule \"default\", which may not be the model's"
-        );
-    }
-    let (words, traits) = PreTokenizer::named(data.pre.unwrap_or("default"))?;
-    let model = ByteLevel::new(data, kinds, words, traits.ignore_merges)?;
-    Ok((Algorithm::ByteLevel(Box::new(model)), traits.add_bos))
+fn byte_level_model(data: &VocabularyData, kinds: &[Kind]) -> Result<ByteLevel, TokenizerError> {
+    let pre = match (data.model, data.pre) {
+        ("gemma4", _) => "gemma4",
+        (_, Some(pre)) => pre,
+        (_, None) => {
+            tracing::warn!(
+                "{}: tokenizer.ggml.pre is missing; words are cut by the rule \"default\", which may not be the model's",
+                printable(data.file)
+            );
+            "default"
+        }
+    };
+    let (words, traits) = PreTokenizer::named(pre)?;
+    ByteLevel::new(data, kinds, words, traits)
 }
 
 fn sentencepiece_model(
@@ -438,7 +440,7 @@ fn special_tokens(data: &VocabularyData, kinds: &[Kind]) -> SpecialTokens {
 }
 
 /// The bytes of all tokens in a row, and where each ends.
-fn token_bytes(tokens: &[String], kinds: &[Kind], sentencepiece: bool) -> (Vec<u8>, Vec<usize>) {
+fn token_bytes(tokens: &[String], kinds: &[Kind], escapes_blanks: bool) -> (Vec<u8>, Vec<usize>) {
     let letters = byte_level::letter_bytes();
     let mut bytes = Vec::with_capacity(tokens.iter().map(String::len).sum());
     let mut ends = Vec::with_capacity(tokens.len());
@@ -448,7 +450,7 @@ fn token_bytes(tokens: &[String], kinds: &[Kind], sentencepiece: bool) -> (Vec<u
                 bytes.extend_from_slice(text.as_bytes());
             }
             Kind::Byte => bytes.extend(vocabulary::byte_of_token(text)),
-            Kind::Normal if sentencepiece => {
+            Kind::Normal if escapes_blanks => {
                 bytes.extend_from_slice(text.replace(sentencepiece::BLANK, " ").as_bytes());
             }
             Kind::Normal => byte_level::push_spelled_bytes(text, &letters, &mut bytes),

@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 
 use super::TokenizerError;
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Value, printable};
 
 /// A vocabulary as a file holds it. Arrays are indexed by token id.
 #[derive(Clone, Debug, Default)]
@@ -66,23 +66,30 @@ impl<'a> VocabularyData<'a> {
     /// [`TokenizerError::Metadata`] when a key is missing or has another type.
     pub fn from_gguf(gguf: &'a Gguf) -> Result<VocabularyData<'a>, TokenizerError> {
         let metadata = gguf.metadata();
+        let tokens = metadata.string_array("tokenizer.ggml.tokens")?;
+        warn_of_ids(gguf, tokens.len());
+        let id = |key: &str| match metadata.get(key).and_then(Value::as_integer) {
+            Some(id) => Ok(u32::try_from(id).ok().filter(|&id| (id as usize) < tokens.len())),
+            None => metadata.opt_u32(key),
+        };
         Ok(VocabularyData {
             file: gguf.name(),
             model: metadata.str("tokenizer.ggml.model")?,
             pre: metadata.opt_str("tokenizer.ggml.pre")?,
-            name: metadata.opt_str("general.name")?,
-            tokens: metadata.string_array("tokenizer.ggml.tokens")?,
+            // For two quirks of Phi-3 only: what is no text has none.
+            name: metadata.opt_str("general.name").ok().flatten(),
+            tokens,
             scores: metadata.opt_f32_array("tokenizer.ggml.scores")?,
             token_types: metadata.opt_i32_array("tokenizer.ggml.token_type")?,
             merges: metadata.opt_string_array("tokenizer.ggml.merges")?,
-            bos: metadata.opt_u32("tokenizer.ggml.bos_token_id")?,
-            eos: metadata.opt_u32("tokenizer.ggml.eos_token_id")?,
-            eot: metadata.opt_u32("tokenizer.ggml.eot_token_id")?,
-            eom: metadata.opt_u32("tokenizer.ggml.eom_token_id")?,
-            unknown: metadata.opt_u32("tokenizer.ggml.unknown_token_id")?,
-            fim_pad: metadata.opt_u32("tokenizer.ggml.fim_pad_token_id")?,
-            fim_rep: metadata.opt_u32("tokenizer.ggml.fim_rep_token_id")?,
-            fim_sep: metadata.opt_u32("tokenizer.ggml.fim_sep_token_id")?,
+            bos: id("tokenizer.ggml.bos_token_id")?,
+            eos: id("tokenizer.ggml.eos_token_id")?,
+            eot: id("tokenizer.ggml.eot_token_id")?,
+            eom: id("tokenizer.ggml.eom_token_id")?,
+            unknown: id("tokenizer.ggml.unknown_token_id")?,
+            fim_pad: id("tokenizer.ggml.fim_pad_token_id")?,
+            fim_rep: id("tokenizer.ggml.fim_rep_token_id")?,
+            fim_sep: id("tokenizer.ggml.fim_sep_token_id")?,
             add_bos: metadata.opt_bool("tokenizer.ggml.add_bos_token")?,
             add_eos: metadata.opt_bool("tokenizer.ggml.add_eos_token")?,
             add_space_prefix: metadata.opt_bool("tokenizer.ggml.add_space_prefix")?,
@@ -129,6 +136,21 @@ impl<'a> VocabularyData<'a> {
             kinds.push(kind);
         }
         Ok(kinds)
+    }
+}
+
+/// Says which of the file's ids of special tokens are outside its vocabulary of `n_tokens`: those tokens are not there.
+fn warn_of_ids(gguf: &Gguf, n_tokens: usize) {
+    for (key, value) in gguf.metadata().iter() {
+        let named = key.strip_prefix("tokenizer.ggml.").is_some_and(|name| name.ends_with("_token_id"));
+        let outside = value.as_integer().is_some_and(|id| !(0..n_tokens as i128).contains(&id));
+        if named && outside {
+            tracing::warn!(
+                "{}: {}: found {value}, expected an id below the vocabulary's {n_tokens}; there is no such token",
+                printable(gguf.name()),
+                printable(key),
+            );
+        }
     }
 }
 
@@ -220,37 +242,21 @@ pub(super) struct Roles {
 impl Roles {
     /// Finds the roles, and turns tokens that play one into control tokens in `kinds`.
     ///
-    /// `data` is checked: an id outside the vocabulary is an error. A `llama` vocabulary that names none has its
+    /// An id outside the vocabulary counts as none. A `llama` vocabulary that names none has its
     /// unknown, begin and end tokens at 0, 1 and 2; a `gpt2` one has none.
-    pub(super) fn find(data: &VocabularyData, kinds: &mut [Kind]) -> Result<Roles, TokenizerError> {
-        for (key, id) in [
-            ("bos_token_id", data.bos),
-            ("eos_token_id", data.eos),
-            ("eot_token_id", data.eot),
-            ("eom_token_id", data.eom),
-            ("unknown_token_id", data.unknown),
-            ("fim_pad_token_id", data.fim_pad),
-            ("fim_rep_token_id", data.fim_rep),
-            ("fim_sep_token_id", data.fim_sep),
-        ] {
-            if let Some(id) = id.filter(|&id| id as usize >= data.tokens.len()) {
-                return Err(data.error(
-                    format!("tokenizer.ggml.{key}"),
-                    id.to_string(),
-                    format!("an id below the vocabulary's {}", data.tokens.len()),
-                ));
-            }
-        }
+    pub(super) fn find(data: &VocabularyData, kinds: &mut [Kind]) -> Roles {
+        let inside = |id: Option<u32>| id.filter(|&id| (id as usize) < data.tokens.len());
         let sentencepiece =
             |default: u32| (data.model == "llama" && (default as usize) < data.tokens.len()).then_some(default);
         let mut roles = Roles {
-            bos: data.bos.or(sentencepiece(1)),
-            eos: data.eos.or(sentencepiece(2)),
-            eot: data.eot,
-            unknown: data.unknown.or(sentencepiece(0)),
+            bos: inside(data.bos).or(sentencepiece(1)),
+            eos: inside(data.eos).or(sentencepiece(2)),
+            eot: inside(data.eot),
+            unknown: inside(data.unknown).or(sentencepiece(0)),
             end_of_generation: BTreeSet::new(),
         };
-        let (mut fim_pad, mut fim_rep, mut fim_sep) = (data.fim_pad, data.fim_rep, data.fim_sep);
+        let (mut fim_pad, mut fim_rep, mut fim_sep) =
+            (inside(data.fim_pad), inside(data.fim_rep), inside(data.fim_sep));
 
         for (id, text) in data.tokens.iter().enumerate() {
             // Every text in the lists is short and starts with one of these.
@@ -276,10 +282,10 @@ impl Roles {
                 kinds[id as usize] = Kind::Control;
             }
         }
-        let named = [roles.eos, roles.eot, data.eom, fim_pad, fim_rep, fim_sep];
+        let named = [roles.eos, roles.eot, inside(data.eom), fim_pad, fim_rep, fim_sep];
         roles.end_of_generation.extend(named.into_iter().flatten());
         roles.drop_false_ends(data, kinds);
-        Ok(roles)
+        roles
     }
 
     /// Takes back two texts that mean something else in some vocabularies: `<|end|>` closes a part of a message
@@ -315,7 +321,7 @@ mod tests {
             VocabularyData { file: "test.gguf", model: "gpt2", tokens: &tokens, ..VocabularyData::default() };
         change(&mut data);
         let mut kinds = data.kinds().unwrap();
-        let roles = Roles::find(&data, &mut kinds).unwrap();
+        let roles = Roles::find(&data, &mut kinds);
         (roles, kinds)
     }
 
@@ -336,6 +342,16 @@ mod tests {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let (roles, _) = roles(&texts, |_| ());
         assert_eq!((roles.bos, roles.eos, roles.end_of_generation.len()), (None, None, 0));
+    }
+
+    #[test]
+    fn an_id_outside_the_vocabulary_is_no_token() {
+        let (byte_level, _) = roles(&["a"], |data| (data.bos, data.eos, data.eot) = (Some(0), Some(1), Some(u32::MAX)));
+        assert_eq!((byte_level.bos, byte_level.eos, byte_level.end_of_generation.len()), (Some(0), None, 0));
+        let (sentencepiece, _) = roles(&["<unk>", "<s>", "</s>"], |data| {
+            (data.model, data.eos, data.fim_sep) = ("llama", Some(3), Some(3));
+        });
+        assert_eq!(sentencepiece.end_of_generation, BTreeSet::from([2]));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod bad_input;
 mod bench;
 mod chat;
 mod generate;
+mod model_files;
 mod perplexity;
 mod prompt_cache;
 mod run;

@@ -81,7 +81,7 @@ impl Arguments {
         self.generation.limits(0)?; // What is wrong with these needs no model to be said.
         let interactive = std::io::stdin().is_terminal();
         let mut input = Input::new(interactive, self.history.as_deref())?;
-        let gguf = self.engine.model.open()?;
+        let gguf = self.engine.model.open_to_run()?;
         let mut conversation =
             Conversation::new(&gguf, &self.engine, &self.tokenizer, &self.template, self.generation)?;
         if interactive {

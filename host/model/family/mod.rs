@@ -18,6 +18,9 @@ mod smollm3;
 
 use super::layer::{Glu, Scores};
 
+use super::error::{ModelError, ModelRule};
+use crate::gguf::Gguf;
+
 /// Every family this program runs.
 pub const FAMILIES: &[&Family] = &[
     &ernie4_5::FAMILY,
@@ -219,6 +222,23 @@ impl Family {
     /// The family of that architecture.
     pub fn of(architecture: &str) -> Option<&'static Family> {
         FAMILIES.iter().copied().find(|f| f.architecture == architecture)
+    }
+
+    /// The family of the model in `gguf`.
+    ///
+    /// # Errors
+    /// [`ModelRule::Architecture`] when this program does not run its architecture.
+    pub fn of_model(gguf: &Gguf) -> Result<&'static Family, ModelError> {
+        let architecture = gguf.metadata().str("general.architecture")?;
+        Family::of(architecture).ok_or_else(|| {
+            ModelError::rejected(
+                gguf.name(),
+                ModelRule::Architecture,
+                "metadata key general.architecture",
+                format!("{architecture:?}, which this program does not run"),
+                format!("one of {}", Family::list()),
+            )
+        })
     }
 
     /// The names of all architectures, for messages.

@@ -300,6 +300,13 @@ impl<'a> Reader<'a> {
 
 /// A regex class of these inclusive ranges.
 fn regex_class(ranges: &[(char, char)], negated: bool) -> String {
+    // Short, for grammars with many words in them.
+    if let (&[(only, last)], false) = (ranges, negated)
+        && only == last
+        && only.is_ascii_alphanumeric()
+    {
+        return only.to_string();
+    }
     let mut class = String::from(if negated { "[^" } else { "[" });
     for &(first, last) in ranges {
         write!(class, "\\x{{{:X}}}-\\x{{{:X}}}", first as u32, last as u32).expect(INFALLIBLE);
