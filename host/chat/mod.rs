@@ -12,9 +12,12 @@
 //! The result is the prompt in pieces that say who wrote what (module `provenance`), so that control tokens are
 //! only read in the template's own words. Joined, the pieces are what Jinja2 gives, byte for byte.
 
+mod content;
 mod provenance;
 mod python;
 mod source;
+
+use std::sync::OnceLock;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
@@ -23,6 +26,7 @@ use serde_json::Map;
 
 use crate::gguf::{Gguf, MetadataError};
 use crate::tokenizer::{Piece, Tokenizer};
+use content::Forms;
 use provenance::{Marks, Selection, Twins};
 use source::Segment;
 
@@ -92,6 +96,19 @@ pub enum ChatError {
         /// What was given.
         found: String,
     },
+    /// What a message says is in no form that text has.
+    #[error(
+        "message {number}, from {role:?}: content: found {found}, expected a string, null or a list of \
+         {{\"type\": \"text\", \"text\": …}}"
+    )]
+    Content {
+        /// Which message, from 1.
+        number: usize,
+        /// Who speaks.
+        role: String,
+        /// What was given.
+        found: String,
+    },
 }
 
 /// One message of a conversation.
@@ -148,9 +165,9 @@ pub struct RenderOptions {
 }
 
 impl Default for RenderOptions {
-    /// A generation prompt, no tools, the present moment in UTC.
+    /// A generation prompt, no tools, the present moment by the clock on the wall.
     fn default() -> RenderOptions {
-        RenderOptions { add_generation_prompt: true, tools: None, now: DateTime::utc_now(), variables: Map::new() }
+        RenderOptions { add_generation_prompt: true, tools: None, now: DateTime::local_now(), variables: Map::new() }
     }
 }
 
@@ -163,6 +180,8 @@ pub struct ChatTemplate {
     marks: Marks,
     bos_token: String,
     eos_token: String,
+    /// The forms of content that the template takes, once someone asked.
+    forms: OnceLock<Forms>,
 }
 
 impl ChatTemplate {
@@ -198,6 +217,7 @@ impl ChatTemplate {
             segments,
             bos_token: bos_token.to_owned(),
             eos_token: eos_token.to_owned(),
+            forms: OnceLock::new(),
         };
         match environment(DateTime::from_unix(0), FUEL).template_from_str(&template.source) {
             Ok(_) => Ok(template),
@@ -227,8 +247,9 @@ impl ChatTemplate {
     /// The prompt for `messages`, in pieces that say which text the template wrote itself.
     ///
     /// # Errors
-    /// [`ChatError::Render`], [`ChatError::Endless`] or [`ChatError::PrivateUse`].
+    /// [`ChatError::Content`], [`ChatError::Render`], [`ChatError::Endless`] or [`ChatError::PrivateUse`].
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<Piece>, ChatError> {
+        let messages = &self.with_contents(messages)?[..];
         let prompt = self.run(&self.source, [&self.bos_token, &self.eos_token], messages, options)?;
         let inputs = inputs(messages, options);
         let twins = self.marks.twins([inputs.as_str(), &prompt, &self.source]).ok_or(ChatError::PrivateUse)?;

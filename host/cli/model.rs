@@ -12,7 +12,7 @@ use clap::Args;
 use driver::DeviceChoice;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{shows_progress, tokenizer::TokenizerArguments};
+use super::{output::shows_progress, tokenizer::TokenizerArguments};
 use crate::{
     forward::{DecodeMode, Engine, EngineOptions},
     gguf::Gguf,
@@ -77,7 +77,7 @@ pub struct MemoryArguments {
     /// models without experts, caches of f16 or bf16, and 8-bit activations).
     #[arg(long, default_value = "graph", env = "FERROWARP_DECODE")]
     pub decode: DecodeMode,
-    /// Positions to have room for [default: the model's context, at most 4096].
+    /// Positions to have room for; 0 for the model's own context [default: that, at most 4096].
     #[arg(short, long, value_name = "N", env = "FERROWARP_CONTEXT")]
     pub context: Option<usize>,
     /// Device memory to take at most, as in 800M or 6G [default: what is free].

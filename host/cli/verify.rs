@@ -1,11 +1,14 @@
 //! `ferrowarp verify`: the device's forward pass against the CPU reference's.
 
+use std::io::Write;
+
 use anyhow::Result;
 use clap::Args;
 
 use super::{
     Outcome,
     model::EngineArguments,
+    output::out,
     trace::{device_trace, reference_trace},
 };
 
@@ -36,7 +39,7 @@ impl Arguments {
         let reference = reference_trace(&gguf, &self.prompt_ids)?;
         let tolerance = self.tolerance.unwrap_or(if self.one_by_one { 1e-4 } else { 1e-2 });
         let diff = device.diff(&reference, tolerance);
-        println!("{diff}");
+        writeln!(out(), "{diff}")?;
         Ok(if diff.first.is_some() || diff.compared == 0 { Outcome::Negative } else { Outcome::Done })
     }
 }

@@ -24,6 +24,7 @@ use thiserror::Error;
 
 use super::gbnf;
 use super::mask::TokenMask;
+use super::schema;
 
 /// The whitespace allowed between the parts of a JSON text, a regular expression: nothing, one blank, or one or two line
 /// ends with up to twenty blanks or tabs. It is what llama.cpp's own JSON grammars allow; without a bound, a model that
@@ -115,11 +116,12 @@ pub struct Constraint {
     now: Matcher,
     n_vocab: usize,
     finished: bool,
+    warnings: Vec<String>,
 }
 
 impl Constraint {
     /// The JSON texts that match a schema (JSON Schema draft 2020-12, as far as `llguidance` implements it; a keyword
-    /// that it does not is an error, not ignored). A number without bounds can be any that JSON can write, which may be more
+    /// that it does not is an error, not ignored, but for what [`Self::warnings`] says). A number without bounds can be any that JSON can write, which may be more
     /// than a double can hold. Whitespace is bounded, unless the schema sets it itself under `x-guidance`. `file` names the source in errors.
     ///
     /// # Errors
@@ -132,6 +134,7 @@ impl Constraint {
         let kind = "JSON schema";
         let wrong = |reason: String| ConstraintError::Source { file: file.to_owned(), kind, reason };
         let mut schema: Value = serde_json::from_str(text).map_err(|error| wrong(format!("not JSON: {error}")))?;
+        let warnings = schema::prepare(&mut schema);
         match &mut schema {
             Value::Object(fields) => {
                 fields.entry("x-guidance").or_insert_with(|| json!({ "whitespace_pattern": JSON_WHITESPACE }));
@@ -142,7 +145,8 @@ impl Constraint {
                 return Err(wrong(reason));
             }
         }
-        Self::new(file, kind, TopLevelGrammar::from_json_schema(schema), vocabulary)
+        let warnings = warnings.into_iter().map(|warning| format!("{file}: {warning}")).collect();
+        Ok(Self { warnings, ..Self::new(file, kind, TopLevelGrammar::from_json_schema(schema), vocabulary)? })
     }
 
     /// The texts of a grammar: GBNF where `text` defines rules with `::=`, else Lark in `llguidance`'s dialect. `file`
@@ -182,7 +186,12 @@ impl Constraint {
             return Err(ConstraintError::Source { file: file.to_owned(), kind, reason: one_line(&error) });
         }
         let now = start.deep_clone();
-        Ok(Self { file: file.to_owned(), kind, start, now, n_vocab: vocabulary.n_vocab, finished: false })
+        Ok(Self { file: file.to_owned(), kind, start, now, n_vocab: vocabulary.n_vocab, finished: false, warnings: Vec::new() })
+    }
+
+    /// What of the schema is not held to, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The tokens that can come next; the end-of-generation tokens among them when the text is complete as it is.

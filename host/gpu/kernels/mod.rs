@@ -23,7 +23,7 @@ mod rope;
 mod swiglu;
 mod top_k;
 
-pub use argmax::ArgmaxScratch;
+pub use argmax::{ArgmaxScratch, NO_CHOICE};
 pub use attention::{AttentionShape, HEAD_DIMS};
 pub use attention_decode::{AttentionDecode, AttentionScratch, KeySplits};
 pub use bandwidth::BANDWIDTH_VECTOR;
