@@ -9,8 +9,7 @@
 //! nothing: the GPU's maximum is one instruction with either rule. Such a row, whose forward pass went wrong, has no choice.
 
 use cuda_std::{
-    atomic,
-    float,
+    atomic, float,
     grid::{self, Block},
     kernel,
     memory::Vector16,

@@ -162,7 +162,8 @@ fn seed(text: &str) -> Result<Seed, String> {
     if text == "-1" {
         return Ok(Seed(None));
     }
-    let seed = text.parse().map_err(|_| format!("expected a number from 0 to {}, or -1 for one from the system", u32::MAX))?;
+    let seed =
+        text.parse().map_err(|_| format!("expected a number from 0 to {}, or -1 for one from the system", u32::MAX))?;
     Ok(Seed(Some(seed)))
 }
 

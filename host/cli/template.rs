@@ -7,13 +7,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    Outcome,
-    chat_template::TemplateArguments,
-    model::ModelArgument,
-    output::out,
-    prompt::MessageArguments,
-    report::Format,
-    tokenizer::TokenizerArguments,
+    Outcome, chat_template::TemplateArguments, model::ModelArgument, output::out, prompt::MessageArguments,
+    report::Format, tokenizer::TokenizerArguments,
 };
 use crate::tokenizer::Ends;
 

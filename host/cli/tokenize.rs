@@ -18,10 +18,12 @@ use crate::tokenizer::{Ends, Special};
 
 /// The arguments of `tokenize`.
 #[derive(Args)]
-#[command(after_help = "A file's or pipe's text is taken as it is, with the line end that a prompt would lose.\n\nExamples:\n  \
+#[command(
+    after_help = "A file's or pipe's text is taken as it is, with the line end that a prompt would lose.\n\nExamples:\n  \
     ferrowarp tokenize -p 'Hello, world'\n  \
     ferrowarp tokenize -m model.gguf -f chapter.txt --count\n  \
-    ferrowarp tokenize -m model.gguf -p '<|im_start|>user' --special --format json")]
+    ferrowarp tokenize -m model.gguf -p '<|im_start|>user' --special --format json"
+)]
 pub struct Arguments {
     #[command(flatten)]
     model: ModelArgument,

@@ -52,7 +52,9 @@ pub enum EngineError {
          activations: use --decode graph"
     )]
     Persistent { file: String, found: String },
-    #[error("no token can be chosen: a logit is NaN, or none is above -inf: weights of the model are damaged or no numbers")]
+    #[error(
+        "no token can be chosen: a logit is NaN, or none is above -inf: weights of the model are damaged or no numbers"
+    )]
     NoChoice,
     #[error("token id {found}: expected one below the vocabulary's size, {vocab_size}")]
     Token { found: u32, vocab_size: usize },

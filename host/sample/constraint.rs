@@ -186,7 +186,15 @@ impl Constraint {
             return Err(ConstraintError::Source { file: file.to_owned(), kind, reason: one_line(&error) });
         }
         let now = start.deep_clone();
-        Ok(Self { file: file.to_owned(), kind, start, now, n_vocab: vocabulary.n_vocab, finished: false, warnings: Vec::new() })
+        Ok(Self {
+            file: file.to_owned(),
+            kind,
+            start,
+            now,
+            n_vocab: vocabulary.n_vocab,
+            finished: false,
+            warnings: Vec::new(),
+        })
     }
 
     /// What of the schema is not held to, a sentence each.

@@ -462,7 +462,10 @@ mod tests {
                 let error = SamplerOptions::from_metadata("a.gguf", get, |_| false).unwrap_err().to_string();
                 let flag = METADATA.iter().find(|(of, _)| *of == key).unwrap().1;
                 assert!(error.starts_with(&format!("a.gguf: metadata key {key}: found ")), "{error}");
-                assert!(error.contains("expected") && error.ends_with(&format!("set {flag} to override it")), "{error}");
+                assert!(
+                    error.contains("expected") && error.ends_with(&format!("set {flag} to override it")),
+                    "{error}"
+                );
                 let overridden = SamplerOptions::from_metadata("a.gguf", get, |given| given == flag);
                 assert_eq!(overridden, Ok(SamplerOptions::default()), "{key} = {value:?} with {flag}");
             }

@@ -146,7 +146,8 @@ impl Preparation<'_> {
             }
             schema = self.root.pointer(target.strip_prefix('#')?)?.as_object()?;
         }
-        let known = |key: &String| ["const", "enum", "type"].contains(&key.as_str()) || ANNOTATIONS.contains(&key.as_str());
+        let known =
+            |key: &String| ["const", "enum", "type"].contains(&key.as_str()) || ANNOTATIONS.contains(&key.as_str());
         if !schema.keys().all(known) {
             return None;
         }
@@ -241,9 +242,7 @@ mod tests {
     fn unique_items_of_known_values_are_listed() {
         let arrays = |schema: Value| prepared(schema);
         let items = json!({ "enum": ["a", "b", "a"] });
-        let of = |min: u64, max: u64| {
-            json!({ "type": "array", "items": items, "uniqueItems": true, "minItems": min, "maxItems": max })
-        };
+        let of = |min: u64, max: u64| json!({ "type": "array", "items": items, "uniqueItems": true, "minItems": min, "maxItems": max });
         assert_eq!(arrays(of(2, 2)), (json!({ "enum": [["a", "b"], ["b", "a"]] }), vec![]));
         assert_eq!(arrays(of(0, 9)).0, json!({ "enum": [[], ["a"], ["b"], ["a", "b"], ["b", "a"]] }));
         assert_eq!(arrays(of(3, 9)).0, json!({ "enum": [] }));

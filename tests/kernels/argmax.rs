@@ -48,7 +48,8 @@ fn argmax_is_the_first_largest_of_the_known_tokens() {
 fn a_row_with_nan_or_nothing_above_minus_infinity_has_no_choice() {
     let gpu = gpu();
     let (nan, infinity) = (f32::NAN, f32::INFINITY);
-    let rows = [[-infinity; 3], [nan; 3], [nan, -1.0, -infinity], [-1.0, infinity, -nan], [-infinity, infinity, infinity]];
+    let rows =
+        [[-infinity; 3], [nan; 3], [nan, -1.0, -infinity], [-1.0, infinity, -nan], [-infinity, infinity, infinity]];
     let logits = gpu.upload("logits", rows.as_flattened()).unwrap();
     let out = Output::new(&gpu, rows.len());
     gpu.argmax(&ArgmaxScratch::new(&gpu, rows.len()).unwrap(), &logits, &out, None, rows.len(), 3, 3).unwrap();

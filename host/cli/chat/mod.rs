@@ -135,7 +135,10 @@ impl Arguments {
                 }
                 Request::SayWithHint(text) => {
                     let word = text.split_whitespace().next().unwrap_or_default();
-                    note(&format!("said to the model: {word} is none of the commands that /help lists; // says so without a hint"));
+                    note(&format!(
+                        "said to the model: {word} is none of the commands that /help lists; a line that begins with // is said \
+                         without this hint"
+                    ));
                     conversation.say(text)
                 }
             };

@@ -120,7 +120,9 @@ fn values_that_mean_nothing_name_their_flag() {
         let error = options(line, &gguf).unwrap_err().to_string();
         assert!(error.starts_with(flag) && error.contains("expected"), "{line}: {error}");
     }
-    for line in ["--seed -2", "--seed x", "--seed 4294967296", "--logit-bias 15", "--logit-bias x+1", "--samplers top_q"] {
+    for line in
+        ["--seed -2", "--seed x", "--seed 4294967296", "--logit-bias 15", "--logit-bias x+1", "--samplers top_q"]
+    {
         let words = std::iter::once("test").chain(line.split_whitespace());
         assert!(Line::try_parse_from(words).is_err(), "{line}");
     }

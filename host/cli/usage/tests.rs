@@ -92,13 +92,17 @@ fn flags_are_off_where_their_variable_says_so_and_empty_variables_are_none() {
         "man",
     ] {
         let all_empty = matches(&words(line), |_| Some(OsString::new()));
-        assert_eq!(all_empty.map_err(|error| error.to_string()), matches(&words(line), |_| None).map_err(|e| e.to_string()));
+        assert_eq!(
+            all_empty.map_err(|error| error.to_string()),
+            matches(&words(line), |_| None).map_err(|e| e.to_string())
+        );
     }
 }
 
 #[test]
 fn of_an_option_given_twice_the_last_counts() {
-    let twice = |line: &str, id: &str| parse_with(line, &[]).unwrap().get_raw(id).unwrap().last().unwrap().to_owned();
+    let twice =
+        |line: &str, id: &str| parse_with(line, &[]).unwrap().get_raw(id).unwrap().next_back().unwrap().to_owned();
     assert_eq!(twice("generate -n 3 -n 5", "n_predict"), "5");
     assert_eq!(twice("generate -m a --model b", "model"), "b");
     assert_eq!(twice("generate --raw --raw -p a -p b", "prompt"), "b");
