@@ -25,15 +25,20 @@ pub(super) struct Forms {
     parts: bool,
 }
 
+impl Forms {
+    fn of_text(self, text: &str) -> Value {
+        if self.strings { Value::from(text) } else { json!([{ "type": "text", "text": text }]) }
+    }
+}
+
 impl ChatTemplate {
     /// The messages with contents that this template takes.
     pub(super) fn with_contents(&self, messages: &[Message]) -> Result<Vec<Message>, ChatError> {
         let forms = *self.forms.get_or_init(|| self.try_forms());
         let message = |(index, message): (usize, &Message)| {
             let content = match message.fields.get("content") {
-                None | Some(Value::Null) => Value::from(""),
-                Some(Value::String(text)) if !forms.strings => json!([{ "type": "text", "text": text }]),
-                Some(text @ Value::String(_)) => text.clone(),
+                None | Some(Value::Null) => forms.of_text(""),
+                Some(Value::String(text)) => forms.of_text(text),
                 Some(Value::Array(parts)) => {
                     let texts: Result<Vec<&str>, &Value> = parts.iter().map(|part| text(part).ok_or(part)).collect();
                     let texts = texts.map_err(|part| wrong(index, message, part))?;

@@ -37,6 +37,7 @@ fn every_way_of_choosing_a_token_names_the_file_and_the_step() {
         &["--json-schema", &schema],
     ];
     for (model, n) in [(&everywhere, "512"), (&once, "1")] {
+        let ways = if n == "1" { &ways[..2] } else { &ways[..] };
         for way in ways {
             let arguments = ["generate", "-m", model, "--prompt-ids", "5,6,7", "-n", "4"];
             let error = failure(&[&arguments[..], way].concat(), "");

@@ -52,7 +52,7 @@ fn command(line: &[String]) -> Command {
 
 /// Standard input with a turn for `chat`.
 fn turn(folder: &Folder) -> File {
-    File::open(folder.file("turn.txt", "hello\n")).unwrap()
+    File::open(folder.file("turn.txt", "/hello\n")).unwrap()
 }
 
 #[test]
@@ -90,25 +90,31 @@ fn a_reader_that_reads_one_line_is_no_error() {
 #[test]
 fn standard_error_that_nobody_reads_changes_nothing() {
     let folder = Folder::new();
-    let mut lines = printers(&folder);
-    lines.push(vec!["nonsense".into()]);
-    lines.push(vec!["generate".into(), "-m".into(), folder.path("missing.gguf"), "-p".into(), "a".into()]);
-    lines.push(vec![]);
+    let text = folder.file("text.txt", "The rain falls on tin and the wind drums beneath the stars. ".repeat(4));
+    let missing = folder.path("missing.gguf");
+    let model = fixture("models/qwen2-tiny-f32.gguf");
+    let lines: [&[&str]; 7] = [
+        &["generate", "--temp", "0", "-n", "2", "-p", HAIKU, "-v", "--logprobs", "1"],
+        &["chat", "--temp", "0", "-n", "2"],
+        &["perplexity", "-m", &model, "-f", &text, "-c", "16"],
+        &["generate", "-m", &missing, "-p", "a"],
+        &["nonsense"],
+        &["devices"],
+        &[],
+    ];
     for line in lines {
-        let run = |stderr: Stdio| command(&line).stdin(turn(&folder)).stderr(stderr).output().unwrap();
+        let run = |stderr: Stdio| program(line).stdin(turn(&folder)).stderr(stderr).output().unwrap();
         let heard = run(Stdio::piped());
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let full = File::options().write(true).open("/dev/full").unwrap();
         for unheard in [run(writer.into()), run(full.into())] {
             assert_eq!(unheard.status.code(), heard.status.code(), "{line:?}: {:?}", unheard.status);
-            if !line.contains(&"json".into()) {
-                assert_eq!(unheard.stdout, heard.stdout, "{line:?}");
-            }
+            assert_eq!(unheard.stdout, heard.stdout, "{line:?}");
         }
         // Closed before the start.
         let mut shell = Command::new("sh");
-        shell.args(["-c", "exec \"$0\" \"$@\" 2>&-"]).arg(env!("CARGO_BIN_EXE_ferrowarp")).args(&line);
+        shell.args(["-c", "exec \"$0\" \"$@\" 2>&-"]).arg(env!("CARGO_BIN_EXE_ferrowarp")).args(line);
         shell.env("FERROWARP_DEVICE", "soft").stdin(turn(&folder));
         assert_eq!(shell.output().unwrap().status.code(), heard.status.code(), "{line:?}");
     }
