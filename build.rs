@@ -19,6 +19,7 @@ const ARCHS: [NvvmArch; 2] = [NvvmArch::Compute80, NvvmArch::Compute90a];
 /// instructions are ordered for an A100. About a second each.
 const RELEASE_TARGETS: [&str; 2] = ["sm_86", "sm_89"];
 
+#[allow(clippy::print_stderr)] // cargo shows it where the build fails
 fn main() {
     if let Err(error) = build() {
         eprintln!("error: {error}");
@@ -57,7 +58,10 @@ fn build() -> Result<(), BuildError> {
 
 /// All of `ARCHS`, or those that `FERROWARP_ARCHS` names, with commas between: for a shorter wait while a kernel is written.
 fn wanted_archs() -> Vec<NvvmArch> {
-    println!("cargo::rerun-if-env-changed=FERROWARP_ARCHS");
+    #[allow(clippy::print_stdout)] // to cargo
+    {
+        println!("cargo::rerun-if-env-changed=FERROWARP_ARCHS");
+    }
     let Some(wanted) = env::var("FERROWARP_ARCHS").ok().filter(|wanted| !wanted.is_empty()) else {
         return ARCHS.to_vec();
     };

@@ -47,14 +47,15 @@ pub enum PromptCacheError {
     Engine(#[from] EngineError),
 }
 
-/// Brings what the cache at `path` and `prompt` share into the session. A file that is not there is an empty cache. Returns
-/// the number of tokens that the session now has.
+/// Brings what the cache at `path` and `prompt` share into the session. A file that is not there or empty is an empty cache.
+/// Returns the number of tokens that the session now has.
 ///
 /// # Errors
 /// [`PromptCacheError`]: the file is no cache, or one of another model or cache type.
 pub fn load(path: &Path, gguf: &Gguf, session: &mut Session, prompt: &[u32]) -> Result<usize, PromptCacheError> {
     let file = path.display().to_string();
-    let bytes = match std::fs::read(path) {
+    let bytes = match read_file(path) {
+        Ok(bytes) if bytes.is_empty() => return Ok(0),
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         Err(source) => {
@@ -95,6 +96,14 @@ pub fn load(path: &Path, gguf: &Gguf, session: &mut Session, prompt: &[u32]) -> 
     let n = common_prefix(&saved.ids, prompt).min(session.n_context());
     session.restore(&saved.ids, saved.cache, n)?;
     Ok(session.ids().len())
+}
+
+/// Reads a file, and nothing that may never end.
+fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    std::fs::read(path)
 }
 
 /// Saves the session's sequence. The file is replaced as a whole, so that one who reads it never sees half of it.

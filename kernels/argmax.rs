@@ -4,8 +4,11 @@
 //! keeps the best of a strided share; the block agrees on the largest value and, among the places that hold it, on the
 //! lowest, so that a tie goes to the lower token id as in a serial scan; and leaves that in global memory. The block that
 //! arrives last, by a counter, does the same with what the blocks left.
+//!
+//! A NaN is larger than everything here, so the largest value of a row itself tells whether there was one, at the price of
+//! nothing: the GPU's maximum is one instruction with either rule. Such a row, whose forward pass went wrong, has no choice.
 
-use cuda_std::{atomic, grid, kernel, memory::Vector16, shared_array, thread, warp};
+use cuda_std::{atomic, float, grid, kernel, memory::Vector16, shared_array, thread, warp};
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
@@ -15,6 +18,9 @@ pub const MAX_BLOCKS: u32 = BLOCK;
 
 /// Values that are worth a block.
 pub const VALUES_PER_BLOCK: u32 = 4 * BLOCK;
+
+/// The choice by a row that allows none: it holds a NaN, or nothing above −∞.
+pub const NO_CHOICE: u32 = u32::MAX;
 
 const WARPS: u32 = BLOCK / 32;
 
@@ -28,7 +34,7 @@ shared_array! {
 const NONE: (f32, u32) = (f32::NEG_INFINITY, u32::MAX);
 
 /// out[row] = the lowest index of the largest value among the first `n` of logits[row][..].
-/// NaN is never larger; a row of nothing but NaN gives 0. Where `position` is not null, it becomes one more.
+/// [`NO_CHOICE`] where these hold a NaN, or nothing above −∞. Where `position` is not null, it becomes one more.
 ///
 /// Launch: grid (1 to [`MAX_BLOCKS`], rows), block ([`BLOCK`]).
 ///
@@ -94,7 +100,8 @@ pub unsafe fn argmax(
     }
     if thread::thread_idx_x() == 0 {
         unsafe {
-            *out.add(row as usize) = if best.1 == u32::MAX { 0 } else { best.1 };
+            // False for NaN too.
+            *out.add(row as usize) = if best.0 > f32::NEG_INFINITY { best.1 } else { NO_CHOICE };
             if row == 0 && !position.is_null() {
                 *position += 1;
             }
@@ -102,10 +109,11 @@ pub unsafe fn argmax(
     }
 }
 
-/// The candidate with the larger value; of equals, the one with the lower index.
+/// The candidate with the larger value; of equals, the one with the lower index. NaN, with either index, where one is NaN.
 #[inline(always)]
 fn better(a: (f32, u32), b: (f32, u32)) -> (f32, u32) {
-    if b.0 > a.0 || (b.0 == a.0 && b.1 < a.1) { b } else { a }
+    let index = if b.0 > a.0 || (b.0 == a.0 && b.1 < a.1) { b.1 } else { a.1 };
+    (float::max_or_nan(a.0, b.0), index)
 }
 
 /// The best candidate of the block, known to every thread. Collective over the block.

@@ -47,8 +47,11 @@ shared_array! {
 /// The key of no logit: smaller than any other.
 const NONE: u64 = 0;
 
-/// out[i] = [id, logit] of the i-th largest of logits[..n], `k` of them: by descending logit, equal ones by ascending id. NaN
-/// counts as −∞ and −0 as 0, and so they are written.
+/// The one NaN that stands for all: above +∞ in the order of keys.
+pub const NAN_BITS: u32 = 0x7fff_ffff;
+
+/// out[i] = [id, logit] of the i-th largest of logits[..n], `k` of them: by descending logit, equal ones by ascending id. NaN is
+/// the largest, so that the first tells whether there is one, and is written as [`NAN_BITS`]; −0 counts and is written as 0.
 ///
 /// Launch: grid (⌈n / [`BLOCK_VALUES`]⌉), block ([`BLOCK`]).
 ///
@@ -316,7 +319,7 @@ fn key(logit: f32, id: u32, n: u32) -> u64 {
     if id >= n {
         return NONE;
     }
-    let logit = if logit.is_nan() { f32::NEG_INFINITY } else { logit + 0.0 };
+    let logit = if logit.is_nan() { f32::from_bits(NAN_BITS) } else { logit + 0.0 };
     let bits = logit.to_bits();
     let ordered = bits ^ ((bits.cast_signed() >> 31).cast_unsigned() | 1 << 31);
     u64::from(ordered) << 32 | u64::from(!id)

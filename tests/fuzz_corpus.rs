@@ -9,6 +9,7 @@ use support::tiny;
 
 use std::path::Path;
 
+#[allow(clippy::print_stdout)] // a test says what it measured
 fn run(corpus: &str, least: usize, check: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(corpus);
     let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|f| f.unwrap().path()).collect();

@@ -123,6 +123,7 @@ fn check_logits(way: &str, cache_type: CacheType, step: usize, longest: usize, t
     assert!(compared >= 3, "{compared} prompts were compared");
 }
 
+#[allow(clippy::print_stdout)] // a test says what it measured
 fn report(way: &str, golden: &Golden, prompt: &Prompt, got: &[f32], tolerance: f64) {
     let error = largest_error(prompt, got);
     println!("{way}: {:24} {:6} {error:.1e}", golden.name, prompt.name);

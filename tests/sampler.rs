@@ -116,7 +116,7 @@ fn sample_all(case: &Case, logits: &[Vec<f32>]) -> Vec<u32> {
 /// Draws from the largest logits where the chain can do with these and they decide, else from the row. Also says whether
 /// they did.
 fn by_shortlist(sampler: &mut Sampler, row: &[f32], limit: usize) -> (Result<Sampled, SampleError>, bool) {
-    let plain = |logit: f32| if logit.is_nan() { f32::NEG_INFINITY } else { logit + 0.0 };
+    let plain = |logit: f32| if logit.is_nan() { f32::NAN } else { logit + 0.0 };
     if let Some(len) = sampler.shortlist_len(limit) {
         let mut largest: Vec<(u32, f32)> = (0..).zip(row.iter().map(|&logit| plain(logit))).collect();
         largest.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
@@ -198,9 +198,21 @@ fn bad_rows_are_errors() {
     let error = sampler.sample_allowed(&[0.0; 3], &TokenMask::none(5)).unwrap_err().to_string();
     assert!(error.starts_with("the token mask has 5 entries"), "{error}");
     let error = sampler.sample(&[f32::NAN, f32::NEG_INFINITY, f32::NAN]).unwrap_err();
-    assert_eq!(error, SampleError::NothingToDraw { nan: 2, n_vocab: 3 });
+    assert_eq!(error, SampleError::NotNumbers { nan: 2, n_vocab: 3 });
     let error = sampler.sample_allowed(&[0.0; 3], &TokenMask::none(3)).unwrap_err();
-    assert_eq!(error, SampleError::NothingToDraw { nan: 0, n_vocab: 3 });
+    assert_eq!(error, SampleError::NothingToDraw { n_vocab: 3 });
+    // One NaN is enough, whatever the way of choosing and whatever the mask leaves.
+    let mut allowed = TokenMask::none(3);
+    allowed.allow(2);
+    let greedy = SamplerOptions { temp: 0.0, ..SamplerOptions::default() };
+    let mirostat = SamplerOptions { mirostat: 2, ..SamplerOptions::default() };
+    for options in [SamplerOptions::default(), greedy, mirostat] {
+        let mut sampler = Sampler::new(options, 3, DryBreakers::default()).unwrap();
+        let row = [2.0, -f32::NAN, 1.0];
+        let want = SampleError::NotNumbers { nan: 1, n_vocab: 3 };
+        assert_eq!(sampler.sample(&row).unwrap_err(), want);
+        assert_eq!(sampler.sample_allowed(&row, &allowed).unwrap_err(), want);
+    }
 
     let bias = SamplerOptions { logit_bias: vec![(3, 1.0)], ..SamplerOptions::default() };
     let error = Sampler::new(bias, 3, DryBreakers::default()).err().unwrap().to_string();
@@ -366,13 +378,17 @@ proptest! {
         for row in rows {
             let drawable = |id: u32| {
                 let logit = row[id as usize];
-                !logit.is_nan() && logit != f32::NEG_INFINITY && !banned.contains(&id) && mask.allows(id)
+                logit != f32::NEG_INFINITY && !banned.contains(&id) && mask.allows(id)
             };
             match if use_mask { sampler.sample_allowed(&row, &mask) } else { sampler.sample(&row) } {
                 Ok(sampled) => {
                     prop_assert!(drawable(sampled.id), "drew {:?}", sampled);
                     prop_assert!(sampled.probability > 0.0 && sampled.probability <= 1.0, "{:?}", sampled);
                     sampler.accept(sampled.id);
+                }
+                Err(SampleError::NotNumbers { nan, .. }) => {
+                    prop_assert_eq!(nan, row.iter().filter(|logit| logit.is_nan()).count());
+                    prop_assert!(nan > 0);
                 }
                 // A logit near the end of the f32 range can be scaled to −∞, so a few tokens may be lost; not all forty.
                 Err(error) => prop_assert!((0..40).filter(|&id| drawable(id) && row[id as usize] > -1e30).count() == 0, "{}", error),

@@ -93,6 +93,7 @@ fn the_devices_shortlist_draws_what_the_whole_row_does() {
             let want = from_rows(&mut on_host, &prompt, n_tokens, &mut sampler.clone());
             on_device.reset();
             let request = Request {
+                model: "the model",
                 prompt: &prompt,
                 sampler: &mut sampler,
                 constraint: None,

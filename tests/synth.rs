@@ -34,6 +34,7 @@ fn model(shape: &str, file_type: FileType) -> Gguf {
 }
 
 /// Prompt and generation on the device; every logit against the CPU reference.
+#[allow(clippy::print_stdout)] // a test says what it measured
 fn check(gguf: &Gguf) {
     let config = Config::from_gguf(gguf).unwrap_or_else(|error| panic!("{error}"));
     let tokenizer = Tokenizer::from_gguf(gguf).unwrap_or_else(|error| panic!("{error}"));

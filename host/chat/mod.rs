@@ -13,11 +13,12 @@
 //! The result is the prompt in pieces that say who wrote what (module `provenance`), so that control tokens are
 //! only read in the template's own words. Joined, the pieces are what Jinja2 gives, byte for byte.
 
+mod content;
 mod provenance;
 mod python;
 mod source;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use minijinja::syntax::SyntaxConfig;
@@ -28,6 +29,7 @@ use serde_json::Map;
 use crate::bounded::{self, Exceeded, Limits};
 use crate::gguf::{Gguf, MetadataError};
 use crate::tokenizer::{Piece, Tokenizer};
+use content::Forms;
 use provenance::{Marks, Selection, Twins};
 use source::Segment;
 
@@ -124,6 +126,19 @@ pub enum ChatError {
         /// What was given.
         found: String,
     },
+    /// What a message says is in no form that text has.
+    #[error(
+        "message {number}, from {role:?}: content: found {found}, expected a string, null or a list of \
+         {{\"type\": \"text\", \"text\": …}}"
+    )]
+    Content {
+        /// Which message, from 1.
+        number: usize,
+        /// Who speaks.
+        role: String,
+        /// What was given.
+        found: String,
+    },
 }
 
 /// One message of a conversation.
@@ -180,9 +195,9 @@ pub struct RenderOptions {
 }
 
 impl Default for RenderOptions {
-    /// A generation prompt, no tools, the present moment in UTC.
+    /// A generation prompt, no tools, the present moment by the clock on the wall.
     fn default() -> RenderOptions {
-        RenderOptions { add_generation_prompt: true, tools: None, now: DateTime::utc_now(), variables: Map::new() }
+        RenderOptions { add_generation_prompt: true, tools: None, now: DateTime::local_now(), variables: Map::new() }
     }
 }
 
@@ -198,6 +213,8 @@ struct Template {
     marks: Marks,
     bos_token: String,
     eos_token: String,
+    /// The forms of content that the template takes, once someone asked.
+    forms: OnceLock<Forms>,
 }
 
 impl ChatTemplate {
@@ -236,6 +253,7 @@ impl ChatTemplate {
             segments,
             bos_token: bos_token.to_owned(),
             eos_token: eos_token.to_owned(),
+            forms: OnceLock::new(),
         };
         let template = Arc::new(template);
         let shared = Arc::clone(&template);
@@ -273,7 +291,7 @@ impl ChatTemplate {
     /// The prompt for `messages`, in pieces that say which text the template wrote itself.
     ///
     /// # Errors
-    /// [`ChatError::Render`], [`ChatError::Endless`], [`ChatError::Exceeded`] or [`ChatError::PrivateUse`].
+    /// [`ChatError::Content`], [`ChatError::Render`], [`ChatError::Endless`], [`ChatError::Exceeded`] or [`ChatError::PrivateUse`].
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<Piece>, ChatError> {
         let template = Arc::clone(&self.0);
         let given = inputs(messages, options).len();
@@ -290,6 +308,7 @@ impl Template {
     }
 
     fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<Piece>, ChatError> {
+        let messages = &self.with_contents(messages)?[..];
         let prompt = self.run(&self.source, [&self.bos_token, &self.eos_token], messages, options)?;
         let inputs = inputs(messages, options);
         let twins = self.marks.twins([inputs.as_str(), &prompt, &self.source]).ok_or(ChatError::PrivateUse)?;

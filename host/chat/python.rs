@@ -326,10 +326,37 @@ const MONTHS: [&str; 12] = [
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 impl DateTime {
-    /// This moment, in Coordinated Universal Time.
-    pub fn utc_now() -> DateTime {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        DateTime::from_unix(since_1970.as_secs() as i64)
+    /// This moment in local time: that of the variable `TZ`, or of the system.
+    pub fn local_now() -> DateTime {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+        DateTime::local(since_1970).unwrap_or_else(|| DateTime::from_unix(since_1970))
+    }
+
+    /// The moment `seconds` after 1 January 1970 UTC in local time, where the C library knows it.
+    #[cfg(unix)]
+    fn local(seconds: i64) -> Option<DateTime> {
+        let seconds = libc::time_t::try_from(seconds).ok()?;
+        // SAFETY: a `tm` is numbers and a pointer that may be null, so zeros are one.
+        let mut parts: libc::tm = unsafe { std::mem::zeroed() };
+        // SAFETY: both point to values of ours; the function writes to the second alone.
+        let filled = unsafe { libc::localtime_r(&raw const seconds, &raw mut parts) };
+        if filled.is_null() {
+            return None;
+        }
+        Some(DateTime {
+            year: parts.tm_year + 1900,
+            month: u32::try_from(parts.tm_mon).ok()? + 1,
+            day: u32::try_from(parts.tm_mday).ok()?,
+            hour: u32::try_from(parts.tm_hour).ok()?,
+            minute: u32::try_from(parts.tm_min).ok()?,
+            second: u32::try_from(parts.tm_sec).ok()?,
+        })
+    }
+
+    /// There is no C library to ask.
+    #[cfg(not(unix))]
+    fn local(_: i64) -> Option<DateTime> {
+        None
     }
 
     /// The moment `seconds` after 1 January 1970 UTC.

@@ -2,7 +2,7 @@
 
 mod table;
 
-use std::{io::stdout, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, builder::PossibleValuesParser};
@@ -13,6 +13,7 @@ use self::table::{Column, Format, Printer};
 use super::{
     Outcome,
     model::{DeviceArgument, ModelArgument},
+    output::{note, out},
 };
 use crate::{
     bench::{
@@ -196,7 +197,7 @@ impl Arguments {
         let candidates = self.candidates()?;
         let place = Place::new(&Gpu::open(self.device.device)?)?;
         let columns = if place.peaks.is_some() { MODEL_COLUMNS } else { MODEL_COUNT_COLUMNS };
-        let mut printer = Printer::new(stdout().lock(), self.output, columns, place.heading());
+        let mut printer = Printer::new(out(), self.output, columns, place.heading());
         for candidate in candidates {
             let candidate = candidate()?;
             for (cells, object) in self.bench_model(&candidate, &tests, &place)? {
@@ -294,7 +295,7 @@ impl Arguments {
         if rows.is_empty() {
             bail!("no kernel or shape has {filter:?} in its name: --kernels without it shows all");
         }
-        let mut printer = Printer::new(stdout().lock(), self.output, columns, place.heading());
+        let mut printer = Printer::new(out(), self.output, columns, place.heading());
         let timer = place.peaks.map(|_| Timer::new(&gpu)).transpose()?;
         for row in rows {
             let mut object = Map::new();
@@ -322,7 +323,7 @@ impl Arguments {
                         object.insert("percent_of_peak".into(), json!(100.0 * timed.of_peak));
                     }
                     Err(error @ GpuError::OutOfMemory { .. }) => {
-                        eprintln!("left out: {}: {error}", row.name());
+                        note(&format!("left out: {}: {error}", row.name()));
                         continue;
                     }
                     Err(error) => return Err(error).with_context(|| row.name()),

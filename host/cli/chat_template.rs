@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::prompt::read_text;
+use super::prompt::read_source;
 use crate::{
     chat::{CHATML, ChatTemplate, Message, RenderOptions},
     gguf::Gguf,
@@ -45,7 +45,7 @@ impl TemplateArguments {
             ),
             (Some(text), _) => ChatTemplate::new("--chat-template", text, tokenizer)?,
             (None, Some(path)) => {
-                let text = read_text(path, "the chat template")?;
+                let text = read_source(path, "the chat template")?;
                 ChatTemplate::new(&path.display().to_string(), &text, tokenizer)?
             }
             (None, None) => ChatTemplate::from_gguf(gguf, tokenizer)?,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use clap_complete::Shell;
 
-use super::{Outcome, usage};
+use super::{Outcome, output::out, usage};
 
 /// The arguments of `completions`.
 #[derive(Args)]
@@ -23,7 +23,7 @@ impl Arguments {
         // Into memory first: the generator panics where writing fails.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut usage::command(), "ferrowarp", &mut script);
-        std::io::stdout().write_all(&script)?;
+        out().write_all(&script)?;
         Ok(Outcome::Done)
     }
 }

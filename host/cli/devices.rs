@@ -1,41 +1,45 @@
 //! `ferrowarp devices`: what there is to run on, and where it was looked for.
 
+use std::io::Write;
+
 use anyhow::Result;
 
-use super::Outcome;
+use super::{Outcome, output::out};
 use crate::gpu::image;
 
 /// Runs the command.
 pub fn run() -> Result<Outcome> {
     let probe = driver::probe();
-    println!("cuda");
+    let mut out = out();
+    writeln!(out, "cuda")?;
     if let Some((major, minor)) = probe.libcuda.driver_version {
-        println!("  driver for CUDA {major}.{minor}");
+        writeln!(out, "  driver for CUDA {major}.{minor}")?;
     }
     for (ordinal, device) in probe.libcuda.devices.iter().enumerate() {
         match device {
-            Ok(device) => println!("  {ordinal}: {device}, {}", kernels(device.compute_capability, true)),
-            Err(error) => println!("  {ordinal}: {error}"),
+            Ok(device) => writeln!(out, "  {ordinal}: {device}, {}", kernels(device.compute_capability, true))?,
+            Err(error) => writeln!(out, "  {ordinal}: {error}")?,
         }
     }
     for attempt in &probe.libcuda.attempts {
-        println!("  looked: {attempt}");
+        writeln!(out, "  looked: {attempt}")?;
     }
-    println!("soft");
+    writeln!(out, "soft")?;
     let soft = &probe.softcuda;
     let gibibytes = soft.total_memory >> 30;
-    println!(
+    writeln!(
+        out,
         "  0: softcuda on this machine's processor, {} threads, {gibibytes} GiB, {}",
         soft.threads,
         kernels(soft.compute_capability, false)
-    );
-    println!("cublas");
+    )?;
+    writeln!(out, "cublas")?;
     match &probe.cublas.version {
-        Some(version) => println!("  version {version}"),
-        None => println!("  none: the GPU needs it for prompts; softcuda has its own"),
+        Some(version) => writeln!(out, "  version {version}")?,
+        None => writeln!(out, "  none: the GPU needs it for prompts; softcuda has its own")?,
     }
     for attempt in &probe.cublas.attempts {
-        println!("  looked: {attempt}");
+        writeln!(out, "  looked: {attempt}")?;
     }
     Ok(Outcome::Done)
 }

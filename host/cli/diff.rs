@@ -1,11 +1,11 @@
 //! `ferrowarp diff`: where two traces first differ.
 
-use std::path::PathBuf;
+use std::{io::Write, path::PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 
-use super::Outcome;
+use super::{Outcome, output::out};
 use crate::trace::Trace;
 
 /// The arguments of `diff`.
@@ -28,7 +28,7 @@ impl Arguments {
     pub fn run(self) -> Result<Outcome> {
         let (a, b) = (Trace::load(&self.a)?, Trace::load(&self.b)?);
         let diff = a.diff(&b, self.tolerance);
-        println!("{diff}");
+        writeln!(out(), "{diff}")?;
         Ok(if diff.first.is_some() || diff.compared == 0 { Outcome::Negative } else { Outcome::Done })
     }
 }

@@ -1,11 +1,14 @@
 //! `ferrowarp explain`: a model's operations, and the launches that carry them out.
 
+use std::io::Write;
+
 use anyhow::Result;
 use clap::Args;
 
 use super::{
     Outcome,
     model::{MemoryArguments, ModelArgument},
+    output::out,
 };
 use crate::{forward::explain::Explanation, model::Model};
 
@@ -26,7 +29,7 @@ impl Arguments {
     pub fn run(self) -> Result<Outcome> {
         let gguf = self.model.open()?;
         let model = Model::open(&gguf)?;
-        print!("{}", Explanation::new(&gguf, &model, &self.memory.options())?);
+        write!(out(), "{}", Explanation::new(&gguf, &model, &self.memory.options())?)?;
         Ok(Outcome::Done)
     }
 }

@@ -10,6 +10,7 @@ use super::{
     generation::GenerationArguments,
     interrupt,
     model::EngineArguments,
+    output::{Notes, note, out},
     prompt::PromptArguments,
     report::{Format, Report},
     tokenizer::TokenizerArguments,
@@ -25,6 +26,7 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     ferrowarp generate -p 'Write a haiku about rain that includes the word \"tin\"' --temp 0\n  \
     ferrowarp generate -m model.gguf -f question.txt -n 200 --seed 7 --system 'Answer in one sentence.'\n  \
+    ferrowarp generate -m model.gguf --messages saved.json -p 'And then?'\n  \
     ferrowarp generate -m model.gguf -p 'Name three rivers.' --json-schema rivers.json --format json\n  \
     echo 'Once upon a time' | ferrowarp generate -m model.gguf --raw -n 50 -r 'The end'")]
 pub struct Arguments {
@@ -68,9 +70,10 @@ impl Arguments {
 
         let listener = interrupt::Listener::new();
         let mut failed = None;
-        let mut stdout = std::io::stdout().lock();
+        let mut stdout = out();
         let stream = self.format == Format::Text;
         let request = Request {
+            model: gguf.name(),
             prompt: &prompt,
             sampler: &mut sampler,
             constraint: constraint.as_mut(),
@@ -99,30 +102,27 @@ impl Arguments {
             vocab_time,
             load_time,
         };
-        let mut stderr = std::io::stderr();
         if stream {
             writeln!(stdout)?;
-            report.write_logprobs(&mut stderr)?;
+            report.write_logprobs(&mut Notes)?;
         } else {
             writeln!(stdout, "{}", report.json()?)?;
         }
         if generation.stop == Stop::ContextFull {
-            eprintln!(
+            note(&format!(
                 "stopped: the context of {} positions is full; raise it with -c, or go on with --context-shift",
                 session.n_context()
-            );
+            ));
         }
         if let Some(constraint) = &mut constraint
             && generation.stop != Stop::Eos
             && !constraint.can_end()?
         {
-            eprintln!(
-                "stopped: before the text was complete by the schema or grammar; allow more tokens with -n or -c"
-            );
+            note("stopped: before the text was complete by the schema or grammar; allow more tokens with -n or -c");
         }
         if self.generation.verbose {
-            report.write_timings(&mut stderr)?;
-            write!(stderr, "device memory\n{}", session.engine().plan())?;
+            report.write_timings(&mut Notes)?;
+            write!(Notes, "device memory\n{}", session.engine().plan())?;
         }
         if let Some(path) = &self.prompt_cache {
             prompt_cache::save(path, &gguf, &mut session)?;

@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use super::{
-    prompt::read_text,
+    output::print_warning,
+    prompt::read_source,
     sampling::{SamplerArguments, sampler},
 };
 use crate::{
@@ -103,14 +104,16 @@ impl GenerationArguments {
             ConstraintArguments { grammar: Some(path), .. } => (path, "the grammar"),
             _ => return Ok(None),
         };
-        let text = read_text(path, what)?;
+        let text = read_source(path, what)?;
         let name = path.display().to_string();
         let vocabulary = constraint_vocabulary(tokenizer)?;
-        Ok(Some(if self.constraint.json_schema.is_some() {
+        let constraint = if self.constraint.json_schema.is_some() {
             Constraint::from_json_schema(&name, &text, &vocabulary)?
         } else {
             Constraint::from_grammar(&name, &text, &vocabulary)?
-        }))
+        };
+        constraint.warnings().iter().for_each(|warning| print_warning(warning));
+        Ok(Some(constraint))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `ferrowarp inspect`: what a model file holds, and what running it takes.
 
-use std::path::PathBuf;
+use std::{io::Write, path::PathBuf};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{
     Outcome,
     model::{DeviceArgument, MemoryArguments, ModelArgument},
+    output::out,
 };
 use crate::{
     forward::{EngineError, MemoryPlan},
@@ -31,9 +32,11 @@ enum Format {
     after_help = "Example:\n  ferrowarp inspect model.gguf --format json\n  ferrowarp inspect model.gguf -c 32768 --cache-type q8_0"
 )]
 pub struct Arguments {
-    /// The GGUF file [default: the embedded model].
-    #[arg(value_name = "MODEL")]
-    model: Option<PathBuf>,
+    /// The GGUF file, also as -m [default: the embedded model].
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    path: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgument,
     #[command(flatten)]
     device: DeviceArgument,
     #[command(flatten)]
@@ -57,25 +60,28 @@ struct Report {
 impl Arguments {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
-        let model = self.model.clone();
-        let gguf = ModelArgument { model }.open()?;
+        let gguf = match &self.path {
+            Some(path) => Gguf::open(path)?,
+            None => self.model.open()?,
+        };
         let inspection = Inspection::new(&gguf);
         let (memory, problem) = match Model::open(&gguf) {
             Ok(model) => self.plan(&gguf, &model)?,
             Err(_) => (None, None),
         };
         let report = Report { inspection, memory, memory_problem: problem.map(|problem| problem.to_string()) };
+        let mut out = out();
         match self.format {
             Format::Text => {
-                print!("{}", report.inspection);
+                write!(out, "{}", report.inspection)?;
                 if let Some(memory) = &report.memory {
-                    print!("\nmemory\n{memory}");
+                    write!(out, "\nmemory\n{memory}")?;
                 }
                 if let Some(problem) = &report.memory_problem {
-                    println!("\ncannot be loaded: {problem}");
+                    writeln!(out, "\ncannot be loaded: {problem}")?;
                 }
             }
-            Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
         }
         Ok(Outcome::Done)
     }

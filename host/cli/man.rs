@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::{Outcome, usage};
+use super::{Outcome, output::out, usage};
 
 /// The arguments of `man`.
 #[derive(Args)]
@@ -35,7 +35,7 @@ impl Arguments {
         };
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page)?;
-        std::io::stdout().write_all(&page)?;
+        out().write_all(&page)?;
         Ok(Outcome::Done)
     }
 }

@@ -16,6 +16,7 @@ mod inspect;
 mod interrupt;
 mod man;
 mod model;
+mod output;
 mod perplexity;
 mod prompt;
 mod report;
@@ -29,9 +30,12 @@ mod usage;
 mod verify;
 mod warnings;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{ffi::OsString, io::Write, process::ExitCode};
 
-use clap::{FromArgMatches, Parser, Subcommand};
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use output::{out, print_error};
 
 /// Text generation from GGUF models on an NVIDIA GPU, with every kernel written in Rust.
 #[derive(Parser)]
@@ -41,7 +45,8 @@ use clap::{FromArgMatches, Parser, Subcommand};
     arg_required_else_help = true,
     after_help = "Example:\n  ferrowarp generate -p 'Write a haiku about the sea that includes the word \"blue\"'\n\n\
                   Without a GPU everything runs on softcuda, a software CUDA device (--device soft).\n\
-                  Every option can be set by an environment variable too: FERROWARP_ and its name, as FERROWARP_TOP_K=20."
+                  An environment variable sets an option's default: FERROWARP_ and its name, as FERROWARP_TOP_K=20. Of an option \
+                  given twice, the last counts."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -94,16 +99,28 @@ enum Outcome {
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
-    let matches = match usage::command().try_get_matches() {
-        Ok(matches) => matches,
-        Err(error) => return usage::report(&error),
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let result = match usage::parse(&line, |name| std::env::var_os(name)) {
+        Ok(cli) => execute(cli.command),
+        Err(error) => usage::report(&error),
     };
-    let cli = match Cli::from_arg_matches(&matches) {
-        Ok(cli) => cli,
-        Err(error) => return usage::report(&error),
-    };
+    // What was printed has to arrive before all is well.
+    match result.and_then(|outcome| Ok(out().flush().map(|()| outcome)?)) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Negative) => ExitCode::FAILURE,
+        Ok(Outcome::Interrupted) => ExitCode::from(interrupt::EXIT_CODE),
+        // Whoever reads our output has read enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error(&one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<Outcome> {
     warnings::show();
-    let result = match cli.command {
+    match command {
         Command::Generate(arguments) => arguments.run(),
         Command::Chat(arguments) => arguments.run(),
         Command::Tokenize(arguments) => arguments.run(),
@@ -119,17 +136,6 @@ pub fn run() -> ExitCode {
         Command::Devices => devices::run(),
         Command::Completions(arguments) => arguments.run(),
         Command::Man(arguments) => arguments.run(),
-    };
-    match result {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Negative) => ExitCode::FAILURE,
-        Ok(Outcome::Interrupted) => ExitCode::from(interrupt::EXIT_CODE),
-        // Whoever reads our output has read enough.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            print_error(&one_line(&error));
-            ExitCode::FAILURE
-        }
     }
 }
 
@@ -152,23 +158,4 @@ fn one_line(error: &anyhow::Error) -> String {
     }
     // A list indented below its sentence joins it.
     line.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
-}
-
-/// One line on standard error; the word `error` in red where a person sees it and wants colours.
-fn print_error(line: &str) {
-    if shows_progress() && wants_colour() {
-        eprintln!("\x1b[1;31merror:\x1b[0m {line}");
-    } else {
-        eprintln!("error: {line}");
-    }
-}
-
-/// Whether a person sees standard error.
-fn shows_progress() -> bool {
-    std::io::stderr().is_terminal()
-}
-
-/// <https://no-color.org>: any value but the empty one asks for none.
-fn wants_colour() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

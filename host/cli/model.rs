@@ -12,7 +12,7 @@ use clap::Args;
 use driver::DeviceChoice;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{shows_progress, tokenizer::TokenizerArguments};
+use super::{output::shows_progress, tokenizer::TokenizerArguments};
 use crate::{
     forward::{Engine, EngineOptions},
     gguf::Gguf,
@@ -82,7 +82,7 @@ pub struct MemoryArguments {
     /// slower).
     #[arg(long, default_value = "q8", env = "FERROWARP_ACTIVATIONS")]
     pub activations: Activations,
-    /// Positions to have room for [default: the model's context, at most 4096].
+    /// Positions to have room for; 0 for the model's own context [default: that, at most 4096].
     #[arg(short, long, value_name = "N", env = "FERROWARP_CONTEXT")]
     pub context: Option<usize>,
     /// Device memory to take at most, as in 800M or 6G [default: what is free].

@@ -2,12 +2,17 @@
 
 use std::{io::Write, path::PathBuf, sync::atomic::Ordering};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 
 use super::{
-    Outcome, interrupt, model::EngineArguments, prompt::read_text, report::Format, tokenizer::TokenizerArguments,
+    Outcome, interrupt,
+    model::EngineArguments,
+    output::{note, out},
+    prompt::read_text,
+    report::Format,
+    tokenizer::TokenizerArguments,
 };
 use crate::{
     model::Config,
@@ -69,7 +74,11 @@ impl Arguments {
             (None, file) => {
                 let file = file.as_deref().expect("clap requires a text without a base");
                 let window = self.engine.memory.context;
-                let window = window.unwrap_or(config.context_length.min(DEFAULT_WINDOW));
+                let window = match window {
+                    None => config.context_length.min(DEFAULT_WINDOW),
+                    Some(0) => config.context_length,
+                    Some(window) => window,
+                };
                 let text = read_text(file, "the text")?;
                 let ids = tokenizer.encode(&text, Special::Text, Ends::AsFileSays)?;
                 let begin = tokenizer.bos().filter(|_| tokenizer.adds_bos());
@@ -94,8 +103,11 @@ impl Arguments {
             if listener.flag().load(Ordering::Relaxed) {
                 return Ok(Outcome::Interrupted);
             }
+            let mut position = windows.first_scored();
             score(&mut engine, window, |logits, next| -> Result<()> {
-                log_softmax(&logits[..n_vocab], &mut row);
+                log_softmax(&logits[..n_vocab], &mut row)
+                    .with_context(|| format!("{}: window {}, token {position}", gguf.name(), index + 1))?;
+                position += 1;
                 nll.add(-f64::from(row[next as usize]));
                 if let Some(saved) = &mut saved {
                     saved.row(&row)?;
@@ -106,7 +118,7 @@ impl Arguments {
                 }
                 Ok(())
             })?;
-            eprintln!("window {} of {n_windows}: perplexity {:.4} so far", index + 1, nll.perplexity().0);
+            note(&format!("window {} of {n_windows}: perplexity {:.4} so far", index + 1, nll.perplexity().0));
         }
         if let Some(saved) = saved {
             saved.finish()?;
@@ -117,7 +129,7 @@ impl Arguments {
 
     fn print(&self, nll: &Mean, divergence: Option<&Divergence>, n_windows: usize) -> Result<()> {
         let (perplexity, error) = nll.perplexity();
-        let mut out = std::io::stdout().lock();
+        let mut out = out();
         if self.format == Format::Json {
             let mut object = json!({
                 "perplexity": perplexity,

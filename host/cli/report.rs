@@ -78,9 +78,12 @@ impl Report<'_> {
 
     fn token(&self, token: &TokenLogprobs) -> Result<Value> {
         let one = |logprob: &Logprob| -> Result<Value> {
+            let bytes = self.tokenizer.token_bytes(logprob.id)?;
             Ok(json!({
                 "id": logprob.id,
-                "text": text(self.tokenizer, logprob.id)?,
+                // Of a token that is a part of a character, the bytes alone say which part.
+                "text": String::from_utf8_lossy(bytes),
+                "bytes": bytes,
                 "logprob": logprob.logprob,
             }))
         };
@@ -98,7 +101,7 @@ impl Report<'_> {
         for token in &self.generation.logprobs {
             let mut line = Vec::new();
             for Logprob { id, logprob } in std::iter::once(&token.chosen).chain(&token.top) {
-                line.push(format!("{:?} ({id}) {logprob:.4}", text(self.tokenizer, *id)?));
+                line.push(format!("{} ({id}) {logprob:.4}", quoted(self.tokenizer.token_bytes(*id)?)));
             }
             writeln!(out, "{}", line.join("  "))?;
         }
@@ -134,10 +137,10 @@ impl Report<'_> {
     }
 }
 
-/// A token's text; bytes that are not UTF-8 become U+FFFD.
-///
-/// # Errors
-/// No such token.
-pub fn text(tokenizer: &Tokenizer, id: u32) -> Result<String> {
-    Ok(String::from_utf8_lossy(tokenizer.token_bytes(id)?).into_owned())
+/// A token's bytes as Rust would write them: `"text"`, or `b"\xf0\x9f"` where they are a part of a character.
+pub fn quoted(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => format!("{text:?}"),
+        Err(_) => format!("b\"{}\"", bytes.escape_ascii()),
+    }
 }

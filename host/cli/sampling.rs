@@ -12,9 +12,9 @@ use crate::{
 #[derive(Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplerArguments {
-    /// Seed of the random choices; drawn from the system if not given, and shown by -v.
-    #[arg(short, long, value_name = "N")]
-    seed: Option<u32>,
+    /// Seed of the random choices; drawn from the system if not given or -1, and shown by -v.
+    #[arg(short, long, value_name = "N", value_parser = seed, allow_negative_numbers = true)]
+    seed: Option<Seed>,
     /// Samplers in order, separated by ; [default: penalties;dry;top_n_sigma;top_k;typical;top_p;min_p;xtc;temperature].
     #[arg(long, value_name = "NAMES", value_parser = stages)]
     samplers: Option<Stages>,
@@ -98,8 +98,9 @@ impl SamplerArguments {
     /// # Errors
     /// [`OptionError`]: the file's or the person's value is not one that can be used.
     pub fn options(&self, gguf: &Gguf) -> Result<SamplerOptions, OptionError> {
-        let mut options = SamplerOptions::from_metadata(|key| metadata(gguf, key))?;
-        options.seed = self.seed;
+        let mut options =
+            SamplerOptions::from_metadata(gguf.name(), |key| metadata(gguf, key), |flag| self.is_given(flag))?;
+        options.seed = self.seed.and_then(|Seed(seed)| seed);
         macro_rules! given {
             ($($field:ident)*) => {$(
                 if let Some(value) = self.$field {
@@ -132,6 +133,38 @@ impl SamplerArguments {
         options.validate()?;
         Ok(options)
     }
+
+    /// Whether the person set an option that a file may set as well.
+    fn is_given(&self, flag: &str) -> bool {
+        match flag {
+            "--samplers" => self.samplers.is_some(),
+            "--top-k" => self.top_k.is_some(),
+            "--top-p" => self.top_p.is_some(),
+            "--min-p" => self.min_p.is_some(),
+            "--xtc-probability" => self.xtc_probability.is_some(),
+            "--xtc-threshold" => self.xtc_threshold.is_some(),
+            "--temp" => self.temp.is_some(),
+            "--repeat-last-n" => self.repeat_last_n.is_some(),
+            "--repeat-penalty" => self.repeat_penalty.is_some(),
+            "--mirostat" => self.mirostat.is_some(),
+            "--mirostat-tau" => self.mirostat_tau.is_some(),
+            "--mirostat-eta" => self.mirostat_eta.is_some(),
+            _ => false,
+        }
+    }
+}
+
+/// A seed, or none for one from the system.
+#[derive(Clone, Copy, Debug)]
+struct Seed(Option<u32>);
+
+fn seed(text: &str) -> Result<Seed, String> {
+    if text == "-1" {
+        return Ok(Seed(None));
+    }
+    let seed =
+        text.parse().map_err(|_| format!("expected a number from 0 to {}, or -1 for one from the system", u32::MAX))?;
+    Ok(Seed(Some(seed)))
 }
 
 /// The sampler for rows of `n_vocab` logits.
@@ -196,7 +229,7 @@ fn metadata(gguf: &Gguf, key: &str) -> Option<MetadataValue> {
         Value::F32(number) => Some(MetadataValue::Float(f64::from(*number))),
         Value::F64(number) => Some(MetadataValue::Float(*number)),
         Value::String(text) => Some(MetadataValue::Text(text.clone())),
-        _ => None,
+        other => Some(MetadataValue::Other(other.to_string())),
     }
 }
 

@@ -1,12 +1,15 @@
 //! `ferrowarp synth`: a model file of a published shape, with random weights.
 
-use std::path::PathBuf;
+use std::{io::Write, path::PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, builder::PossibleValuesParser};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Outcome, shows_progress};
+use super::{
+    Outcome,
+    output::{out, shows_progress},
+};
 use crate::synth::{FileType, SHAPES, Shape, Synth, create};
 
 /// The arguments of `synth`.
@@ -47,7 +50,7 @@ impl Arguments {
         });
         bar.finish_and_clear();
         result?;
-        println!("{}: {} bytes", self.output.display(), synth.bytes());
+        writeln!(out(), "{}: {} bytes", self.output.display(), synth.bytes())?;
         Ok(Outcome::Done)
     }
 }

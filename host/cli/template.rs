@@ -1,20 +1,16 @@
 //! `ferrowarp template`: what a model will see of a prompt.
 
-use std::{io::Write, path::PathBuf};
+use std::io::Write;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    Outcome,
-    chat_template::TemplateArguments,
-    model::ModelArgument,
-    prompt::{TextArguments, read_text},
-    report::Format,
-    tokenizer::TokenizerArguments,
+    Outcome, chat_template::TemplateArguments, model::ModelArgument, output::out, prompt::MessageArguments,
+    report::Format, tokenizer::TokenizerArguments,
 };
-use crate::{chat::Message, tokenizer::Ends};
+use crate::tokenizer::Ends;
 
 /// The arguments of `template`.
 #[derive(Args)]
@@ -25,10 +21,7 @@ pub struct Arguments {
     #[command(flatten)]
     model: ModelArgument,
     #[command(flatten)]
-    text: TextArguments,
-    /// A conversation, as chat's /save writes it: a JSON array of objects with role and content.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "file"])]
-    messages: Option<PathBuf>,
+    said: MessageArguments,
     /// The text as it is, or one JSON object: text, ids, pieces (text, is_template).
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -44,16 +37,9 @@ impl Arguments {
         let gguf = self.model.open()?;
         let tokenizer = self.tokenizer.load(&gguf)?;
         let template = self.template.load(&gguf, &tokenizer)?;
-        let messages = match &self.messages {
-            Some(path) => {
-                let text = read_text(path, "the conversation")?;
-                messages(&text).with_context(|| path.display().to_string())?
-            }
-            None => vec![Message::new("user", &self.text.text()?)],
-        };
-        let pieces = template.render(&messages)?;
+        let pieces = template.render(&self.said.messages()?)?;
         let text: String = pieces.iter().map(|piece| piece.text.as_str()).collect();
-        let mut out = std::io::stdout().lock();
+        let mut out = out();
         match self.format {
             Format::Text => writeln!(out, "{text}")?,
             Format::Json => {
@@ -67,18 +53,5 @@ impl Arguments {
             }
         }
         Ok(Outcome::Done)
-    }
-}
-
-fn messages(text: &str) -> Result<Vec<Message>> {
-    match serde_json::from_str(text) {
-        Ok(Value::Array(messages)) => {
-            let messages: Result<Vec<Message>, _> = messages.into_iter().map(Message::from_json).collect();
-            Ok(messages?)
-        }
-        Ok(_) => bail!("the conversation: found another JSON value, expected an array of messages"),
-        Err(error) => {
-            bail!("the conversation: found no JSON ({error}), expected an array of messages")
-        }
     }
 }

@@ -6,15 +6,24 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Outcome, model::ModelArgument, prompt::TextArguments, report::Format, tokenizer::TokenizerArguments};
+use super::{
+    Outcome,
+    model::ModelArgument,
+    output::out,
+    prompt::TextArguments,
+    report::{Format, quoted},
+    tokenizer::TokenizerArguments,
+};
 use crate::tokenizer::{Ends, Special};
 
 /// The arguments of `tokenize`.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    after_help = "A file's or pipe's text is taken as it is, with the line end that a prompt would lose.\n\nExamples:\n  \
     ferrowarp tokenize -p 'Hello, world'\n  \
     ferrowarp tokenize -m model.gguf -f chapter.txt --count\n  \
-    ferrowarp tokenize -m model.gguf -p '<|im_start|>user' --special --format json")]
+    ferrowarp tokenize -m model.gguf -p '<|im_start|>user' --special --format json"
+)]
 pub struct Arguments {
     #[command(flatten)]
     model: ModelArgument,
@@ -44,14 +53,13 @@ impl Arguments {
         let special = if self.special { Special::Parse } else { Special::Text };
         let ends = if self.bare { Ends::Bare } else { Ends::AsFileSays };
         let ids = tokenizer.encode(&self.text.text()?, special, ends)?;
-        let mut out = std::io::stdout().lock();
+        let mut out = out();
         match (self.format, self.count) {
             (Format::Text, true) => writeln!(out, "{}", ids.len())?,
             (Format::Json, true) => writeln!(out, "{}", json!({ "count": ids.len() }))?,
             (Format::Text, false) => {
                 for &id in &ids {
-                    let text = String::from_utf8_lossy(tokenizer.token_bytes(id)?);
-                    writeln!(out, "{id:7}  {text:?}")?;
+                    writeln!(out, "{id:7}  {}", quoted(tokenizer.token_bytes(id)?))?;
                 }
             }
             (Format::Json, false) => {

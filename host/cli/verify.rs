@@ -1,11 +1,14 @@
 //! `ferrowarp verify`: the device's forward pass against the CPU reference's.
 
+use std::io::Write;
+
 use anyhow::Result;
 use clap::Args;
 
 use super::{
     Outcome,
     model::EngineArguments,
+    output::out,
     trace::{device_trace, reference_trace},
 };
 use crate::{
@@ -47,8 +50,8 @@ impl Arguments {
             None => self.tolerance_of(&gguf),
         };
         let diff = device.diff_common(&reference, tolerance);
-        println!("{diff}");
-        println!("tolerance {tolerance:.0e}: {reason}");
+        writeln!(out(), "{diff}")?;
+        writeln!(out(), "tolerance {tolerance:.0e}: {reason}")?;
         Ok(if diff.first.is_some() || diff.compared == 0 { Outcome::Negative } else { Outcome::Done })
     }
 

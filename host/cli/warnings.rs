@@ -8,7 +8,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::{shows_progress, wants_colour};
+use super::output::{shows_progress, wants_colour};
 
 /// From here on the program's warnings are shown.
 pub fn show() {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     gpu::{
         Buffer, Gpu, GpuError, Graph, Pinned, Slice,
-        kernels::{ArgmaxScratch, AttentionShape, KeySplits, MAX_TOP_K, TopKScratch},
+        kernels::{ArgmaxScratch, AttentionShape, KeySplits, MAX_TOP_K, NO_CHOICE, TopKScratch},
     },
     trace::Recorder,
 };
@@ -107,17 +107,23 @@ impl Engine {
 
     /// The token with the largest logit among the first `n_tokens` of the vocabulary, chosen on the device. A file may
     /// pad its vocabulary past the tokenizer's last token; the padding is never chosen.
+    ///
+    /// # Errors
+    /// [`EngineError::NoChoice`] where one of these logits is NaN or none is above −∞, and what the device reports.
     pub fn greedy(&mut self, n_tokens: usize) -> Result<u32, EngineError> {
         let n_tokens = n_tokens.min(self.config.vocab_size);
         self.choose(Choice::Greedy { n_tokens })?;
         let Decode { input, chosen, .. } = &mut self.decode;
         self.gpu.read_into(&input.slice(0..1), &mut chosen[..1])?;
         self.staging = false;
-        Ok(self.decode.chosen[0])
+        match self.decode.chosen[0] {
+            NO_CHOICE => Err(EngineError::NoChoice),
+            token => Ok(token),
+        }
     }
 
     /// Tokens and logits of the largest logits among the first `n_tokens` of the vocabulary, found on the device, into memory
-    /// of the caller's: in descending order, equal ones by ascending id. NaN counts as −∞ and −0 as 0.
+    /// of the caller's: in descending order, equal ones by ascending id. NaN comes before all others, and −0 counts as 0.
     ///
     /// # Panics
     /// Where there is room for more than [`Engine::MAX_LARGEST`] or for more than there are.

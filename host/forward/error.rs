@@ -44,6 +44,10 @@ pub enum EngineError {
          which many tokens are multiplied: convert the model to F32"
     )]
     WeightRange { layer: usize, found: f32 },
+    #[error(
+        "no token can be chosen: a logit is NaN, or none is above -inf: weights of the model are damaged or no numbers"
+    )]
+    NoChoice,
     #[error("token id {found}: expected one below the vocabulary's size, {vocab_size}")]
     Token { found: u32, vocab_size: usize },
 }

@@ -46,7 +46,7 @@ pub use weights::{DeviceWeights, MatrixSource, turns};
 /// How an engine is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions {
-    /// Positions to have room for; the model's own context length, or 4096 where that is less, if not given.
+    /// Positions to have room for; 0 for the model's own context length; that, or 4096 where that is less, if not given.
     pub n_context: Option<usize>,
     /// The type of the KV cache.
     pub cache_type: CacheType,

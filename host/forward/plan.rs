@@ -161,8 +161,12 @@ impl MemoryPlan {
                 return Err(EngineError::HeadDim { file: gguf.name().to_owned(), expected });
             }
         }
-        let n_context = options.n_context.unwrap_or(config.context_length.min(DEFAULT_CONTEXT));
-        if n_context == 0 || n_context > config.context_length {
+        let n_context = match options.n_context {
+            None => config.context_length.min(DEFAULT_CONTEXT),
+            Some(0) => config.context_length,
+            Some(n_context) => n_context,
+        };
+        if n_context > config.context_length {
             return Err(EngineError::Context {
                 file: gguf.name().to_owned(),
                 asked: n_context,

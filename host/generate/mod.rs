@@ -28,6 +28,8 @@ pub use stop::StopStrings;
 
 /// What to generate.
 pub struct Request<'a> {
+    /// What messages call the model: its file.
+    pub model: &'a str,
     /// The whole text so far; what the session has of it is not computed again.
     pub prompt: &'a [u32],
     /// Chooses the tokens.
@@ -108,8 +110,16 @@ pub enum GenerateError {
     EmptyPrompt,
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error(transparent)]
-    Sample(#[from] SampleError),
+    #[error("{model}: token {step} of the answer, after {n_past} tokens: {source}")]
+    Sample {
+        /// The model's file.
+        model: String,
+        /// Which token could not be chosen, from 1.
+        step: usize,
+        /// Tokens that the model had seen.
+        n_past: usize,
+        source: SampleError,
+    },
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
     #[error(transparent)]
@@ -127,7 +137,7 @@ pub fn generate(
     request: Request,
     on_text: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Generation, GenerateError> {
-    let Request { prompt, sampler, constraint, stop, limits, logprobs, interrupt } = request;
+    let Request { model, prompt, sampler, constraint, stop, limits, logprobs, interrupt } = request;
     if prompt.is_empty() {
         return Err(GenerateError::EmptyPrompt);
     }
@@ -170,7 +180,13 @@ pub fn generate(
             }
             session.decode(*last)?;
         }
-        let id = chooser.next(session, &mut reported)?;
+        let n_past = session.ids().len();
+        let id = chooser.next(session, &mut reported).map_err(|error| match error {
+            ChoiceError::Sample(source) => {
+                GenerateError::Sample { model: model.to_owned(), step: ids.len() + 1, n_past, source }
+            }
+            ChoiceError::Other(error) => error,
+        })?;
         first_token.get_or_insert_with(Instant::now);
         ids.push(id);
         if !limits.ignore_eos && tokenizer.is_end_of_generation(id) {
@@ -209,6 +225,31 @@ pub fn generate(
     })
 }
 
+/// Why no token was chosen.
+enum ChoiceError {
+    /// The logits, which the step that made them is blamed for.
+    Sample(SampleError),
+    Other(GenerateError),
+}
+
+impl From<SampleError> for ChoiceError {
+    fn from(error: SampleError) -> ChoiceError {
+        ChoiceError::Sample(error)
+    }
+}
+
+impl From<EngineError> for ChoiceError {
+    fn from(error: EngineError) -> ChoiceError {
+        ChoiceError::Other(error.into())
+    }
+}
+
+impl From<ConstraintError> for ChoiceError {
+    fn from(error: ConstraintError) -> ChoiceError {
+        ChoiceError::Other(error.into())
+    }
+}
+
 /// Chooses the next token from the logits that the session left.
 struct Chooser<'a> {
     sampler: &'a mut Sampler,
@@ -221,10 +262,14 @@ struct Chooser<'a> {
 }
 
 impl Chooser<'_> {
-    fn next(&mut self, session: &mut Session, reported: &mut Vec<TokenLogprobs>) -> Result<u32, GenerateError> {
+    fn next(&mut self, session: &mut Session, reported: &mut Vec<TokenLogprobs>) -> Result<u32, ChoiceError> {
         let engine = session.engine();
         if self.constraint.is_none() && self.logprobs.is_none() && self.sampler.is_argmax() {
-            return Ok(engine.greedy(self.row.len())?);
+            match engine.greedy(self.row.len()) {
+                // The sampler says of the whole row what is wrong with it.
+                Err(EngineError::NoChoice) => {}
+                choice => return Ok(choice?),
+            }
         }
         if let Some(shortlist) = &mut self.shortlist {
             engine.largest_into(self.row.len(), shortlist)?;

@@ -61,10 +61,11 @@ enum Bytes {
 impl Bytes {
     fn map(path: &Path) -> Result<Bytes, GgufError> {
         let open = |source| GgufError::Open { file: path.display().to_string(), source };
-        let file = File::open(path).map_err(open)?;
-        if !file.metadata().map_err(open)?.is_file() {
+        // Before it is opened: to open a pipe is to wait for its other end.
+        if !std::fs::metadata(path).map_err(open)?.is_file() {
             return Err(open(std::io::Error::other("it is not a regular file")));
         }
+        let file = File::open(path).map_err(open)?;
         // SAFETY: the mapping is private and read-only. Rust cannot rule out that another process truncates or rewrites the file
         // while it is mapped; like every program that maps model files, this one relies on the person not to do that.
         let map = unsafe { Mmap::map(&file) }.map_err(open)?;

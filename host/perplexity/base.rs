@@ -150,12 +150,19 @@ impl BaseReader {
     /// The next row.
     ///
     /// # Errors
-    /// [`BaseError::Io`], past the last row too.
+    /// [`BaseError::Io`], past the last row too; [`BaseError::Format`] for a row with NaN.
     pub fn row(&mut self, log_probabilities: &mut Vec<f32>) -> Result<(), BaseError> {
         self.file.read_exact(&mut self.bytes).map_err(|source| io(&self.path, "read", source))?;
         log_probabilities.clear();
         let values = self.bytes.as_chunks::<4>().0.iter();
         log_probabilities.extend(values.map(|value| f32::from_le_bytes(*value)));
+        if log_probabilities.iter().any(|value| value.is_nan()) {
+            return Err(BaseError::Format {
+                file: self.path.display().to_string(),
+                found: "NaN for a prediction".into(),
+                expected: "numbers: write the base again with --kl-save".into(),
+            });
+        }
         Ok(())
     }
 }
@@ -214,7 +221,7 @@ mod tests {
 
     fn log_probabilities(logits: &[f32]) -> Vec<f32> {
         let mut row = Vec::new();
-        log_softmax(logits, &mut row);
+        log_softmax(logits, &mut row).unwrap();
         row
     }
 

@@ -15,6 +15,7 @@ pub mod base;
 
 use crate::{
     forward::{Engine, EngineError, Logits},
+    sample::{SampleError, expect_numbers},
     trace::Recorder,
 };
 
@@ -120,12 +121,20 @@ where
 }
 
 /// Log probabilities: the logits less the logarithm of the sum of their exponentials, computed in f64.
-pub fn log_softmax(logits: &[f32], out: &mut Vec<f32>) {
+///
+/// # Errors
+/// [`SampleError::NotNumbers`]; [`SampleError::NothingToDraw`] where no logit is above −∞.
+pub fn log_softmax(logits: &[f32], out: &mut Vec<f32>) -> Result<(), SampleError> {
+    expect_numbers(logits)?;
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if max == f32::NEG_INFINITY {
+        return Err(SampleError::NothingToDraw { n_vocab: logits.len() });
+    }
     let sum: f64 = logits.iter().map(|l| f64::from(l - max).exp()).sum();
     let normaliser = f64::from(max) + sum.ln();
     out.clear();
     out.extend(logits.iter().map(|l| (f64::from(*l) - normaliser) as f32));
+    Ok(())
 }
 
 /// A mean and its standard error.
@@ -191,11 +200,20 @@ mod tests {
         let mut mean = Mean::default();
         let mut row = Vec::new();
         for _ in 0..5 {
-            log_softmax(&[3.5; 7], &mut row);
+            log_softmax(&[3.5; 7], &mut row).unwrap();
             mean.add(-f64::from(row[2]));
         }
         let (perplexity, error) = mean.perplexity();
         assert!((perplexity - 7.0).abs() < 1e-5 && error < 1e-5, "{perplexity} {error}");
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_have_no_probabilities() {
+        let mut row = Vec::new();
+        let error = log_softmax(&[1.0, f32::NAN, -f32::NAN], &mut row).unwrap_err();
+        assert_eq!(error, SampleError::NotNumbers { nan: 2, n_vocab: 3 });
+        let error = log_softmax(&[f32::NEG_INFINITY; 4], &mut row).unwrap_err();
+        assert_eq!(error, SampleError::NothingToDraw { n_vocab: 4 });
     }
 
     #[test]

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::mask::TokenMask;
-use super::{engine_words, gbnf, nesting};
+use super::{engine_words, gbnf, nesting, schema};
 use crate::bounded::{self, Limits};
 
 /// The whitespace allowed between the parts of a JSON text, a regular expression: nothing, one blank, or one or two line
@@ -127,11 +127,12 @@ pub struct Constraint {
     now: Matcher,
     n_vocab: usize,
     finished: bool,
+    warnings: Vec<String>,
 }
 
 impl Constraint {
     /// The JSON texts that match a schema (JSON Schema draft 2020-12, as far as `llguidance` implements it; a keyword
-    /// that it does not is an error, not ignored). A number without bounds can be any that JSON can write, which may be more
+    /// that it does not is an error, not ignored, but for what [`Self::warnings`] says). A number without bounds can be any that JSON can write, which may be more
     /// than a double can hold. Whitespace is bounded, unless the schema sets it itself under `x-guidance`. `file` names the source in errors.
     ///
     /// # Errors
@@ -146,6 +147,7 @@ impl Constraint {
         check_length(text).map_err(wrong)?;
         let mut schema: Value = serde_json::from_str(text).map_err(|error| wrong(format!("not JSON: {error}")))?;
         nesting::check_schema(&schema).map_err(wrong)?;
+        let warnings = schema::prepare(&mut schema);
         match &mut schema {
             Value::Object(fields) => {
                 fields.entry("x-guidance").or_insert_with(|| json!({ "whitespace_pattern": JSON_WHITESPACE }));
@@ -156,7 +158,8 @@ impl Constraint {
                 return Err(wrong(reason));
             }
         }
-        Self::new(file, kind, TopLevelGrammar::from_json_schema(schema), vocabulary)
+        let warnings = warnings.into_iter().map(|warning| format!("{file}: {warning}")).collect();
+        Ok(Self { warnings, ..Self::new(file, kind, TopLevelGrammar::from_json_schema(schema), vocabulary)? })
     }
 
     /// The texts of a grammar: GBNF where `text` defines rules with `::=`, else Lark in `llguidance`'s dialect. `file`
@@ -199,7 +202,20 @@ impl Constraint {
             return Err(wrong(engine_words::explained(&error)));
         }
         let now = start.deep_clone();
-        Ok(Self { file: file.to_owned(), kind, start, now, n_vocab: vocabulary.n_vocab, finished: false })
+        Ok(Self {
+            file: file.to_owned(),
+            kind,
+            start,
+            now,
+            n_vocab: vocabulary.n_vocab,
+            finished: false,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// What of the schema is not held to, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The tokens that can come next; the end-of-generation tokens among them when the text is complete as it is.

@@ -19,7 +19,8 @@
 //!
 //! Where llama.cpp's behaviour is undefined, this is defined:
 //!
-//! - A NaN logit excludes its token, like −∞. Logits of +∞ share all the probability among them.
+//! - A NaN among the logits is an error, [`SampleError::NotNumbers`]: the forward pass went wrong, and so the others mean
+//!   nothing either. Logits of +∞ share all the probability among them.
 //! - A token whose logit is −∞ is never drawn. When there is no other, [`Sampler::sample`] returns
 //!   [`SampleError::NothingToDraw`].
 //!
@@ -40,6 +41,7 @@ pub mod options;
 pub mod order;
 pub mod penalties;
 pub mod random;
+mod schema;
 mod shortlist;
 pub mod temperature;
 pub mod truncate;
@@ -71,14 +73,20 @@ pub enum SampleError {
         /// Size of the vocabulary.
         n_vocab: usize,
     },
-    /// Every token is excluded: by a logit of −∞ or NaN, a bias of −∞, or the mask.
+    /// Logits are NaN.
     #[error(
-        "no token can be drawn: every logit is -inf or NaN, or banned by --logit-bias or the grammar ({nan} of the \
-         {n_vocab} logits are NaN)"
+        "found NaN for {nan} of the {n_vocab} logits, expected numbers: weights of the model are damaged or no numbers, or its \
+         forward pass overflowed; fetch or convert the model again"
     )]
-    NothingToDraw {
-        /// How many of the logits are NaN: if not zero, the model's forward pass has overflowed.
+    NotNumbers {
+        /// How many.
         nan: usize,
+        /// Size of the vocabulary.
+        n_vocab: usize,
+    },
+    /// Every token is excluded: by a logit of −∞, a bias of −∞, or the mask.
+    #[error("no token can be drawn: each of the {n_vocab} logits is -inf, or banned by --logit-bias or the grammar")]
+    NothingToDraw {
         /// Size of the vocabulary.
         n_vocab: usize,
     },
@@ -92,6 +100,18 @@ pub struct Sampled {
     /// The probability it was drawn with, after all stages; 1 for greedy sampling. For the model's own probability, see
     /// [`logprob`].
     pub probability: f32,
+}
+
+/// That no logit is NaN.
+///
+/// # Errors
+/// [`SampleError::NotNumbers`].
+pub fn expect_numbers(logits: &[f32]) -> Result<(), SampleError> {
+    // Counted without a branch, which the compiler does many at a time.
+    match logits.iter().map(|logit| usize::from(logit.is_nan())).sum() {
+        0 => Ok(()),
+        nan => Err(SampleError::NotNumbers { nan, n_vocab: logits.len() }),
+    }
 }
 
 /// The sampler chain, with everything it remembers from token to token.
@@ -199,7 +219,8 @@ impl Sampler {
     /// Draws the next token from `logits`, one for each token of the vocabulary. [`Self::accept`] is the caller's.
     ///
     /// # Errors
-    /// [`SampleError::Length`] for a row of another length, [`SampleError::NothingToDraw`] when every token is excluded.
+    /// [`SampleError::Length`] for a row of another length, [`SampleError::NotNumbers`] for one with a NaN,
+    /// [`SampleError::NothingToDraw`] when every token is excluded.
     pub fn sample(&mut self, logits: &[f32]) -> Result<Sampled, SampleError> {
         self.sample_from(logits, None)
     }
@@ -222,6 +243,7 @@ impl Sampler {
         if let Some(mask) = allowed.filter(|mask| mask.n_vocab() != n_vocab) {
             return Err(SampleError::Length { what: "token mask", found: mask.n_vocab(), n_vocab });
         }
+        expect_numbers(logits)?;
         self.candidates.load(logits, allowed);
         penalties::apply_logit_bias(&mut self.candidates, &self.options.logit_bias);
         let chosen = if let Some(mirostat) = &mut self.mirostat {
@@ -237,8 +259,7 @@ impl Sampler {
             }
             draw::draw(&mut self.candidates, &mut self.rng)
         };
-        let nan = || logits.iter().filter(|logit| logit.is_nan()).count();
-        let chosen = chosen.ok_or_else(|| SampleError::NothingToDraw { nan: nan(), n_vocab })?;
+        let chosen = chosen.ok_or(SampleError::NothingToDraw { n_vocab })?;
         let chosen = &self.candidates.entries[chosen];
         Ok(Sampled { id: chosen.id, probability: chosen.p })
     }

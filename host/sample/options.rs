@@ -85,8 +85,10 @@ pub enum OptionError {
         expected: &'static str,
     },
     /// A sampling default in a model file that cannot be used.
-    #[error("the model file's metadata says {key} = {value}: expected {expected}; set {flag} to override it")]
+    #[error("{file}: metadata key {key}: found {value}, expected {expected}; set {flag} to override it")]
     Metadata {
+        /// The model's file.
+        file: String,
         /// The metadata key, as `general.sampling.top_p`.
         key: &'static str,
         /// What the file holds.
@@ -107,7 +109,25 @@ pub enum MetadataValue {
     Float(f64),
     /// A string.
     Text(String),
+    /// Anything else, in words.
+    Other(String),
 }
+
+/// The options that a model file can set: its key and the flag of the same option.
+const METADATA: [(&str, &str); 12] = [
+    ("general.sampling.sequence", "--samplers"),
+    ("general.sampling.top_k", "--top-k"),
+    ("general.sampling.top_p", "--top-p"),
+    ("general.sampling.min_p", "--min-p"),
+    ("general.sampling.xtc_probability", "--xtc-probability"),
+    ("general.sampling.xtc_threshold", "--xtc-threshold"),
+    ("general.sampling.temp", "--temp"),
+    ("general.sampling.penalty_last_n", "--repeat-last-n"),
+    ("general.sampling.penalty_repeat", "--repeat-penalty"),
+    ("general.sampling.mirostat", "--mirostat"),
+    ("general.sampling.mirostat_tau", "--mirostat-tau"),
+    ("general.sampling.mirostat_eta", "--mirostat-eta"),
+];
 
 /// Everything that decides which token is drawn from given logits.
 ///
@@ -205,26 +225,37 @@ impl Default for SamplerOptions {
 impl SamplerOptions {
     /// The defaults for a model: llama.cpp's, with what its file sets under `general.sampling.*` in their place.
     ///
-    /// `get` looks a metadata key up. Set what the user chose on the result. A negative count in the file means off, as
-    /// llama.cpp takes it.
+    /// `name` is the file's and `get` looks a metadata key up. `is_given` says whether the user chose this flag's option: then the
+    /// file's value does not count, be it what it may. Set what the user chose on the result. A negative count in the file means
+    /// off, as llama.cpp takes it.
     ///
     /// # Errors
-    /// [`OptionError::Metadata`] for a value of the wrong type; [`Self::validate`] checks the limits.
-    pub fn from_metadata(get: impl Fn(&str) -> Option<MetadataValue>) -> Result<Self, OptionError> {
+    /// [`OptionError::Metadata`] for a value of the wrong type or outside its limits.
+    pub fn from_metadata(
+        name: &str,
+        get: impl Fn(&str) -> Option<MetadataValue>,
+        is_given: impl Fn(&str) -> bool,
+    ) -> Result<Self, OptionError> {
         let mut options = Self::default();
-        let file = Reader { get: &get };
-        file.stages("general.sampling.sequence", "--samplers", &mut options.samplers)?;
-        file.count("general.sampling.top_k", "--top-k", &mut options.top_k)?;
-        file.number("general.sampling.top_p", "--top-p", &mut options.top_p)?;
-        file.number("general.sampling.min_p", "--min-p", &mut options.min_p)?;
-        file.number("general.sampling.xtc_probability", "--xtc-probability", &mut options.xtc_probability)?;
-        file.number("general.sampling.xtc_threshold", "--xtc-threshold", &mut options.xtc_threshold)?;
-        file.number("general.sampling.temp", "--temp", &mut options.temp)?;
-        file.count("general.sampling.penalty_last_n", "--repeat-last-n", &mut options.repeat_last_n)?;
-        file.number("general.sampling.penalty_repeat", "--repeat-penalty", &mut options.repeat_penalty)?;
-        file.count("general.sampling.mirostat", "--mirostat", &mut options.mirostat)?;
-        file.number("general.sampling.mirostat_tau", "--mirostat-tau", &mut options.mirostat_tau)?;
-        file.number("general.sampling.mirostat_eta", "--mirostat-eta", &mut options.mirostat_eta)?;
+        let get = |key: &str, flag: &str| if is_given(flag) { None } else { get(key) };
+        let file = Reader { name, get: &get };
+        file.stages("--samplers", &mut options.samplers)?;
+        file.count("--top-k", &mut options.top_k)?;
+        file.number("--top-p", &mut options.top_p)?;
+        file.number("--min-p", &mut options.min_p)?;
+        file.number("--xtc-probability", &mut options.xtc_probability)?;
+        file.number("--xtc-threshold", &mut options.xtc_threshold)?;
+        file.number("--temp", &mut options.temp)?;
+        file.count("--repeat-last-n", &mut options.repeat_last_n)?;
+        file.number("--repeat-penalty", &mut options.repeat_penalty)?;
+        file.count("--mirostat", &mut options.mirostat)?;
+        file.number("--mirostat-tau", &mut options.mirostat_tau)?;
+        file.number("--mirostat-eta", &mut options.mirostat_eta)?;
+        // The defaults are within the limits: what is outside them is the file's.
+        options.validate().map_err(|error| match error {
+            OptionError::Value { flag, value, expected } => file.wrong(flag, value, expected),
+            other => other,
+        })?;
         Ok(options)
     }
 
@@ -273,52 +304,69 @@ fn check<T: Copy + ToString>(
     if fits(value) { Ok(()) } else { Err(OptionError::Value { flag, value: value.to_string(), expected }) }
 }
 
-/// Reads numbers out of a file's metadata.
+/// Reads options out of a file's metadata.
 struct Reader<'a, G> {
+    /// The file's name.
+    name: &'a str,
+    /// The value of a key, unless the flag's option was given.
     get: &'a G,
 }
 
-impl<G: Fn(&str) -> Option<MetadataValue>> Reader<'_, G> {
-    fn stages(&self, key: &'static str, flag: &'static str, field: &mut Vec<Stage>) -> Result<(), OptionError> {
+impl<G: Fn(&str, &str) -> Option<MetadataValue>> Reader<'_, G> {
+    fn value(&self, flag: &str) -> Option<MetadataValue> {
+        (self.get)(key_of(flag), flag)
+    }
+
+    fn stages(&self, flag: &'static str, field: &mut Vec<Stage>) -> Result<(), OptionError> {
         const EXPECTED: &str = "names of samplers separated by ;";
-        match (self.get)(key) {
+        match self.value(flag) {
             None => {}
             Some(MetadataValue::Text(sequence)) => {
                 *field = Stage::parse_sequence(&sequence)
-                    .map_err(|name| wrong(key, flag, &MetadataValue::Text(name), EXPECTED))?;
+                    .map_err(|name| self.wrong(flag, words(&MetadataValue::Text(name)), EXPECTED))?;
             }
-            Some(other) => return Err(wrong(key, flag, &other, EXPECTED)),
+            Some(other) => return Err(self.wrong(flag, words(&other), EXPECTED)),
         }
         Ok(())
     }
 
-    fn number(&self, key: &'static str, flag: &'static str, field: &mut f32) -> Result<(), OptionError> {
-        match (self.get)(key) {
+    fn number(&self, flag: &'static str, field: &mut f32) -> Result<(), OptionError> {
+        match self.value(flag) {
             None => {}
             Some(MetadataValue::Float(value)) if (value as f32).is_finite() => *field = value as f32,
             Some(MetadataValue::Integer(value)) => *field = value as f32,
-            Some(other) => return Err(wrong(key, flag, &other, "a finite number")),
+            Some(other) => return Err(self.wrong(flag, words(&other), "a finite number")),
         }
         Ok(())
     }
 
-    fn count(&self, key: &'static str, flag: &'static str, field: &mut u32) -> Result<(), OptionError> {
-        match (self.get)(key) {
+    fn count(&self, flag: &'static str, field: &mut u32) -> Result<(), OptionError> {
+        match self.value(flag) {
             None => {}
             Some(MetadataValue::Integer(value)) if value <= i64::from(u32::MAX) => *field = value.max(0) as u32,
-            Some(other) => return Err(wrong(key, flag, &other, "an integer below 2³²")),
+            Some(other) => return Err(self.wrong(flag, words(&other), "an integer below 2³²")),
         }
         Ok(())
+    }
+
+    fn wrong(&self, flag: &'static str, value: String, expected: &'static str) -> OptionError {
+        OptionError::Metadata { file: self.name.to_owned(), key: key_of(flag), value, expected, flag }
     }
 }
 
-fn wrong(key: &'static str, flag: &'static str, value: &MetadataValue, expected: &'static str) -> OptionError {
-    let value = match value {
+/// The key of a flag's option.
+fn key_of(flag: &str) -> &'static str {
+    let found = METADATA.iter().find(|(_, of)| *of == flag);
+    found.expect("an option that a file can set").0
+}
+
+fn words(value: &MetadataValue) -> String {
+    match value {
         MetadataValue::Integer(value) => value.to_string(),
         MetadataValue::Float(value) => value.to_string(),
         MetadataValue::Text(value) => format!("{value:?}"),
-    };
-    OptionError::Metadata { key, value, expected, flag }
+        MetadataValue::Other(value) => value.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -370,7 +418,7 @@ mod tests {
 
     #[test]
     fn metadata_replaces_defaults() {
-        let options = SamplerOptions::from_metadata(|key| {
+        let get = |key: &str| {
             Some(match key {
                 "general.sampling.sequence" => MetadataValue::Text("top-k;TEMPERATURE; min_p".into()),
                 "general.sampling.top_k" => MetadataValue::Integer(-1),
@@ -378,8 +426,8 @@ mod tests {
                 "general.sampling.min_p" => MetadataValue::Float(0.25),
                 _ => return None,
             })
-        })
-        .unwrap();
+        };
+        let options = SamplerOptions::from_metadata("a.gguf", get, |_| false).unwrap();
         let want = SamplerOptions {
             samplers: vec![Stage::TopK, Stage::Temperature, Stage::MinP],
             top_k: 0,
@@ -391,17 +439,42 @@ mod tests {
     }
 
     #[test]
-    fn bad_metadata_names_key_value_and_way_out() {
-        let error = |bad: &'static str, value: MetadataValue| {
-            SamplerOptions::from_metadata(|key| (key == bad).then(|| value.clone())).unwrap_err().to_string()
-        };
+    fn bad_metadata_names_file_key_value_and_a_way_out_that_leads_out() {
+        use MetadataValue::{Float, Integer, Other, Text};
+        let bad: [(&str, &[MetadataValue]); 12] = [
+            ("general.sampling.sequence", &[Text("top_k;magic".into()), Integer(1), Other("[1]".into())]),
+            ("general.sampling.top_k", &[Float(2.5), Text("40".into()), Integer(1 << 40), Other("true".into())]),
+            ("general.sampling.top_p", &[Float(1.5), Integer(-1), Float(f64::NAN), Text("0.9".into())]),
+            ("general.sampling.min_p", &[Float(-0.5), Other("false".into())]),
+            ("general.sampling.xtc_probability", &[Float(2.0)]),
+            ("general.sampling.xtc_threshold", &[Float(-2.0)]),
+            ("general.sampling.temp", &[Text("hot".into()), Float(f64::INFINITY), Float(1e300), Other("true".into())]),
+            ("general.sampling.penalty_last_n", &[Float(64.0)]),
+            ("general.sampling.penalty_repeat", &[Float(0.0), Float(-1.0), Integer(0)]),
+            ("general.sampling.mirostat", &[Integer(3), Float(1.0)]),
+            ("general.sampling.mirostat_tau", &[Float(-1.0)]),
+            ("general.sampling.mirostat_eta", &[Float(f64::NEG_INFINITY)]),
+        ];
+        assert_eq!(bad.map(|(key, _)| key), METADATA.map(|(key, _)| key));
+        for (key, values) in bad {
+            for value in values {
+                let get = |asked: &str| (asked == key).then(|| value.clone());
+                let error = SamplerOptions::from_metadata("a.gguf", get, |_| false).unwrap_err().to_string();
+                let flag = METADATA.iter().find(|(of, _)| *of == key).unwrap().1;
+                assert!(error.starts_with(&format!("a.gguf: metadata key {key}: found ")), "{error}");
+                assert!(
+                    error.contains("expected") && error.ends_with(&format!("set {flag} to override it")),
+                    "{error}"
+                );
+                let overridden = SamplerOptions::from_metadata("a.gguf", get, |given| given == flag);
+                assert_eq!(overridden, Ok(SamplerOptions::default()), "{key} = {value:?} with {flag}");
+            }
+        }
+        let top_k = |key: &str| (key == "general.sampling.top_k").then_some(Float(2.5));
         assert_eq!(
-            error("general.sampling.top_k", MetadataValue::Float(2.5)),
-            "the model file's metadata says general.sampling.top_k = 2.5: expected an integer below 2³²; set --top-k to \
-             override it"
+            SamplerOptions::from_metadata("a.gguf", top_k, |_| false).unwrap_err().to_string(),
+            "a.gguf: metadata key general.sampling.top_k: found 2.5, expected an integer below 2³²; set --top-k to override it"
         );
-        assert!(error("general.sampling.temp", MetadataValue::Text("hot".into())).contains("\"hot\""));
-        assert!(error("general.sampling.sequence", MetadataValue::Text("top_k;magic".into())).contains("magic"));
     }
 
     #[test]

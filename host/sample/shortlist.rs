@@ -32,17 +32,20 @@ impl Sampler {
         (enough <= limit).then(|| enough.saturating_add(n_lowered).min(limit))
     }
 
-    /// As [`Self::sample`] would, from (id, logit) of the largest logits of the row, in descending order. None, and nothing has
-    /// changed, where they do not decide which token that is.
+    /// As [`Self::sample`] would, from (id, logit) of the largest logits of the row, in descending order, NaN before all others.
+    /// None, and nothing has changed, where they do not decide which token that is; NaN decides nothing.
     ///
     /// # Errors
-    /// [`SampleError::NothingToDraw`], as [`Self::sample`]; NaN in the row is not counted.
+    /// [`SampleError::NothingToDraw`], as [`Self::sample`].
     ///
     /// # Panics
     /// Where [`Self::shortlist_len`] is none.
     pub fn sample_shortlist(&mut self, largest: &[(u32, f32)]) -> Result<Option<Sampled>, SampleError> {
         let (k, cut) = self.first_cut().expect("a chain that begins with a cut");
         let n_vocab = self.n_vocab;
+        if largest.first().is_some_and(|(_, logit)| logit.is_nan()) {
+            return Ok(None);
+        }
         self.candidates.load_some(largest);
         // No token outside the list has a larger logit.
         let outside = match largest {
@@ -64,7 +67,7 @@ impl Sampler {
             }
             draw::draw(&mut self.candidates, &mut self.rng)
         };
-        let chosen = &self.candidates.entries[chosen.ok_or(SampleError::NothingToDraw { nan: 0, n_vocab })?];
+        let chosen = &self.candidates.entries[chosen.ok_or(SampleError::NothingToDraw { n_vocab })?];
         Ok(Some(Sampled { id: chosen.id, probability: chosen.p }))
     }
 

@@ -61,7 +61,7 @@ impl Trace {
         let metadata = HashMap::from([(ORDER.to_string(), order)]);
         let serialised = safetensors::serialize(views, Some(metadata))
             .map_err(|e| TraceError::Write { file: file.clone(), source: std::io::Error::other(e) })?;
-        std::fs::write(path, serialised).map_err(|source| TraceError::Write { file, source })
+        crate::atomic_file::replace(path, &serialised).map_err(|source| TraceError::Write { file, source })
     }
 
     /// Reads the trace at `path`. In a file that does not say the order of execution, names are in alphabetical order.

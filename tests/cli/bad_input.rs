@@ -1,6 +1,27 @@
 //! Bad input: exit code 1 and one line that says what was found and what was expected. Never a panic.
 
-use crate::run::{Folder, HAIKU, failure, ferrowarp, fixture};
+use ferrowarp::gguf::{Gguf, Value, Writer};
+
+use crate::run::{Folder, HAIKU, failure, ferrowarp, fixture, output};
+
+/// The smallest of the models with one more metadata key.
+fn with_metadata(key: &str, value: &Value) -> Vec<u8> {
+    let gguf = Gguf::open(fixture("models/qwen2-tiny-f16.gguf").as_ref()).unwrap();
+    let mut writer = Writer::default();
+    gguf.metadata().iter().for_each(|(key, value)| writer.metadata(key, value));
+    writer.metadata(key, value);
+    for tensor in gguf.tensors() {
+        writer.tensor(&tensor.name, &tensor.dims, tensor.tensor_type);
+    }
+    let mut bytes = writer.header();
+    let start = bytes.len();
+    for tensor in gguf.tensors() {
+        bytes.resize(start + (bytes.len() - start).next_multiple_of(32), 0);
+        bytes.extend_from_slice(gguf.data(tensor));
+    }
+    bytes.resize(start + (bytes.len() - start).next_multiple_of(32), 0);
+    bytes
+}
 
 /// Runs and checks that the line says all of this.
 fn refused(arguments: &[&str], stdin: &str, says: &[&str]) {
@@ -61,6 +82,19 @@ fn templates() {
     refused(&["template", "-p", "hi", "--chat-template-kwargs", "[1]"], "", &["JSON object"]);
     refused(&["template", "-p", "hi", "--chat-template-file", "/no/such.jinja"], "", &["/no/such.jinja"]);
     let folder = Folder::new();
+    for command in ["template", "generate"] {
+        for (content, says) in [
+            ("{}", "array of messages"),
+            ("[]", "at least one"),
+            ("[1]", "role"),
+            (r#"[{"role": "user", "content": 5}]"#, "message 1, from \"user\": content: found 5"),
+            (r#"[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]"#, "image_url"),
+            (r#"[{"role": "user", "content": ["bare"]}]"#, "found \"bare\""),
+        ] {
+            let file = folder.file("messages.json", content);
+            refused(&[command, "--messages", &file], "", &[says]);
+        }
+    }
     let not_messages = folder.file("messages.json", "{}");
     refused(&["template", "--messages", &not_messages], "", &[&not_messages, "array of messages"]);
 }
@@ -92,7 +126,7 @@ fn numbers_and_names() {
         (&["--keep", "-5"], &["--keep", "-5"]),
         (&["--top-p", "1.5"], &["--top-p", "1.5", "from 0 to 1"]),
         (&["--temp", "warm"], &["--temp", "warm"]),
-        (&["--seed", "-1"], &["-1"]),
+        (&["--seed", "-2"], &["--seed", "-2", "-1"]),
         (&["--logit-bias", "70000+1"], &["--logit-bias", "70000"]),
         (&["--samplers", "top_q"], &["top_q", "top_k"]),
         (&["--format", "yaml"], &["yaml", "json"]),
@@ -103,6 +137,17 @@ fn numbers_and_names() {
     ];
     for (arguments, says) in cases {
         refused(&[&["generate", "-p", "hi"], arguments].concat(), "", says);
+    }
+    // The model file's own wishes.
+    let folder = Folder::new();
+    let hot = folder.file("hot.gguf", with_metadata("general.sampling.temp", &Value::String("hot".into())));
+    let high = folder.file("high.gguf", with_metadata("general.sampling.top_p", &Value::F32(1.5)));
+    for (model, key, flag, value) in
+        [(&hot, "general.sampling.temp", "--temp", "0.5"), (&high, "general.sampling.top_p", "--top-p", "0.9")]
+    {
+        let arguments = ["generate", "-m", model, "--prompt-ids", "5", "-n", "1"];
+        refused(&arguments, "", &[model, key, flag]);
+        output(&[&arguments[..], &[flag, value]].concat(), "");
     }
     refused(&["compose"], "", &["compose"]);
     refused(&["completions", "tcsh"], "", &["tcsh", "bash"]);

@@ -75,8 +75,23 @@ fn a_conversation_longer_than_the_context_says_so_or_goes_on_without_its_beginni
 }
 
 #[test]
+fn a_line_that_looks_like_a_command_is_said_with_a_hint() {
+    let folder = Folder::new();
+    let path = folder.path("saved.json");
+    let script = format!("/etc/passwd, what is it?\n//help\n/save\n// one\n/save {path}\n");
+    let (_, error) = output(&["chat", "--temp", "0", "-n", "2"], &script);
+    let messages = saved(&path);
+    let said: Vec<&str> =
+        messages.iter().filter(|m| m["role"] == "user").map(|m| m["content"].as_str().unwrap()).collect();
+    assert_eq!(said, ["/etc/passwd, what is it?", "/help", "/ one"]);
+    let lines: Vec<&str> = error.lines().collect();
+    assert_eq!(lines.len(), 3, "{error}");
+    assert!(lines[0].contains("/etc/passwd,") && lines[0].contains("/help lists"), "{error}");
+    assert!(lines[1].contains("/save FILE") && lines[2].contains("messages in"), "{error}");
+}
+
+#[test]
 fn what_it_cannot_do_ends_a_script() {
-    assert!(failure(&["chat"], "/nonsense\n").contains("/help"));
     assert!(failure(&["chat"], "/save /no/such/folder/file\n").contains("/no/such/folder/file"));
     assert_eq!(stdout(&["chat"]), "");
 }

@@ -94,6 +94,112 @@ fn variables_set_options_and_the_line_overrides_them() {
     };
     assert_eq!(run(&[])["ids"], greedy(&["-n", "4"])["ids"]);
     assert_eq!(ids(&run(&["-n", "2"])["ids"]).len(), 2);
+    assert_eq!(ids(&run(&["-n", "2", "-n", "3"])["ids"]).len(), 3, "the last of an option given twice");
+}
+
+#[test]
+fn variables_that_contradict_an_option_are_as_if_not_set() {
+    let run = |variables: &[(&str, &str)]| {
+        let mut command = ferrowarp(&[&GREEDY[..], &["-n", "2", "--system", "Be brief."]].concat());
+        variables.iter().for_each(|(name, value)| {
+            command.env(name, value);
+        });
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{variables:?}: {output:?}");
+        output.stdout
+    };
+    let want = run(&[]);
+    for (name, value) in [
+        ("FERROWARP_RAW", "1"),
+        ("FERROWARP_FILE", "/no/such/file"),
+        ("FERROWARP_PROMPT_IDS", "1,2"),
+        ("FERROWARP_RAW", "0"),
+        ("FERROWARP_IGNORE_EOS", "false"),
+        ("FERROWARP_MODEL", ""),
+        ("FERROWARP_GRAMMAR", ""),
+        ("FERROWARP_N_PREDICT", "7"),
+    ] {
+        assert_eq!(run(&[(name, value)]), want, "{name}={value}");
+    }
+    let wrong = ferrowarp(&GREEDY).env("FERROWARP_CONTEXT_SHIFT", "perhaps").output().unwrap();
+    let error = String::from_utf8(wrong.stderr).unwrap();
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(error.contains("FERROWARP_CONTEXT_SHIFT") && error.contains("perhaps"), "{error}");
+}
+
+#[test]
+fn the_line_end_of_a_file_or_pipe_is_no_part_of_the_prompt() {
+    let folder = Folder::new();
+    let template = ["template", "--chat-template", "{{ messages[0].content }}|"];
+    for (written, prompt) in [
+        ("The rain", "The rain"),
+        ("The rain\n", "The rain"),
+        ("The rain\r\n", "The rain"),
+        ("The rain\n\n", "The rain\n"),
+        ("The rain \nfalls\n", "The rain \nfalls"),
+    ] {
+        let file = folder.file("prompt.txt", written);
+        let want = format!("{prompt}|\n");
+        assert_eq!(stdout(&[&template[..], &["-f", &file]].concat()), want, "{written:?}");
+        assert_eq!(output(&template, written).0, want, "{written:?}");
+        // What is typed is meant, and tokens are shown of the text as it is.
+        assert_eq!(stdout(&[&template[..], &["-p", written]].concat()), format!("{written}|\n"));
+        assert_eq!(json(&["tokenize", "-f", &file])["ids"], json(&["tokenize", "-p", written])["ids"], "{written:?}");
+    }
+    let file = folder.file("prompt.txt", "The rain\n");
+    let want = json(&["tokenize", "-p", "The rain"]);
+    let raw = ["generate", "--raw", "-n", "0", "--format", "json"];
+    for (more, stdin) in [(&["-f", &file][..], ""), (&[], "The rain\n")] {
+        let object: Value = serde_json::from_str(&output(&[&raw[..], more].concat(), stdin).0).unwrap();
+        assert_eq!(object["prompt_ids"], want["ids"]);
+    }
+}
+
+#[test]
+fn a_saved_conversation_goes_on() {
+    let folder = Folder::new();
+    let (saved, both) = (folder.path("saved.json"), folder.path("both.json"));
+    let chat = ["chat", "--temp", "0", "-n", "8", "--system", "Write well.", "--cache-type", "f32"];
+    let (out, _) = output(&chat, &format!("{HAIKU}\n/save {saved}\nAnother one\n/save {both}\n"));
+    let goes_on = ["generate", "--temp", "0", "-n", "8", "--cache-type", "f32", "--messages", &saved];
+    let next = json(&[&goes_on[..], &["-p", "Another one"]].concat());
+    let want: Value = serde_json::from_str(&std::fs::read_to_string(&both).unwrap()).unwrap();
+    assert_eq!(next["text"], want[4]["content"]);
+    assert!(out.ends_with(&format!("{}\n", want[4]["content"].as_str().unwrap())), "{out}");
+    // What the model sees is what `template` shows, with or without a text that follows.
+    for more in [&[][..], &["-p", "Another one"]] {
+        let seen = json(&[&["template", "--messages", &saved], more].concat());
+        assert_eq!(json(&[&goes_on[..], more].concat())["prompt_ids"], seen["ids"]);
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_what_is_read() {
+    let folder = Folder::new();
+    let with_mark = |name: &str, content: &str| folder.file(name, format!("\u{feff}{content}"));
+    let gbnf = with_mark("yes.gbnf", "root ::= \"yes\"");
+    let lark = with_mark("yes.lark", "start: \"yes\"");
+    let schema = with_mark("yes.json", "{\"const\": \"yes\"}");
+    assert_eq!(greedy(&["--grammar", &gbnf])["text"], "yes");
+    assert_eq!(greedy(&["--grammar", &lark])["text"], "yes");
+    assert_eq!(greedy(&["--json-schema", &schema])["text"], "\"yes\"");
+    let messages = with_mark("messages.json", "[{\"role\": \"user\", \"content\": \"hi\"}]");
+    let template = with_mark("template.jinja", "{{ messages[0].content }}");
+    assert_eq!(stdout(&["template", "--messages", &messages, "--chat-template-file", &template]), "hi\n");
+}
+
+#[test]
+fn the_context_may_be_the_models_own_and_the_seed_the_systems() {
+    let model = fixture("models/qwen2-tiny-f16.gguf");
+    let arguments = ["generate", "-m", &model, "--prompt-ids", "5,6", "-n", "1", "-v", "-c", "0"];
+    let whole = output(&arguments, "").1;
+    assert!(whole.contains("2048") || whole.contains("2 048"), "{whole}");
+    let inspected = json(&["inspect", "-m", &model, "-c", "0"]);
+    assert_eq!(inspected["memory"]["n_context"], inspected["config"]["context_length"]);
+    assert_eq!(inspected["memory"], json(&["inspect", &model, "-c", "2048"])["memory"]);
+
+    let seeds: Vec<u64> = (0..4).map(|_| greedy(&["-n", "1", "--seed", "-1"])["seed"].as_u64().unwrap()).collect();
+    assert!(seeds.iter().any(|seed| *seed != seeds[0]), "{seeds:?}");
 }
 
 #[test]
@@ -190,6 +296,35 @@ fn log_probabilities_come_with_each_token() {
     assert_eq!(error.lines().count(), 3, "{error}");
 }
 
+/// Characters that no token holds come as tokens of their bytes, which are reported with each.
+#[test]
+fn tokens_that_are_parts_of_a_character_show_their_bytes() {
+    let folder = Folder::new();
+    for text in ["😀", "naïve ☔", "漢字"] {
+        let grammar = folder.file("text.gbnf", format!("root ::= \"{text}\""));
+        let object = greedy(&["--grammar", &grammar, "--logprobs", "3"]);
+        assert_eq!(object["text"], text);
+        let tokens = object["logprobs"].as_array().unwrap();
+        // The last one is the end.
+        let bytes: Vec<u8> =
+            tokens[..tokens.len() - 1].iter().flat_map(|token| ids(&token["bytes"])).map(|byte| byte as u8).collect();
+        assert_eq!(String::from_utf8(bytes).unwrap(), text);
+        for token in tokens.iter().flat_map(|token| token["top"].as_array().unwrap().iter().chain([token])) {
+            let bytes: Vec<u8> = ids(&token["bytes"]).iter().map(|byte| *byte as u8).collect();
+            assert_eq!(token["text"], String::from_utf8_lossy(&bytes).as_ref());
+        }
+        for arguments in [&GREEDY[..3], &["tokenize"]] {
+            let arguments = match arguments[0] {
+                "tokenize" => vec!["tokenize", "-p", text],
+                _ => [&GREEDY[..], &["--grammar", &grammar, "--logprobs", "1"]].concat(),
+            };
+            let (out, error) = output(&arguments, "");
+            let shown = if arguments[0] == "tokenize" { out } else { error };
+            assert!(!shown.contains('\u{fffd}') && shown.contains("b\"\\x"), "{arguments:?}: {shown}");
+        }
+    }
+}
+
 #[test]
 fn a_bias_bans_a_token_or_forces_it() {
     let first = ids(&greedy(&["-n", "1"])["ids"])[0];
@@ -217,6 +352,39 @@ fn text_under_a_schema_or_grammar_always_parses() {
     // Cut short, it says so.
     let cut = [&GREEDY[..], &["--json-schema", &schema, "-n", "1"]].concat();
     assert!(output(&cut, "").1.contains("before the text was complete"));
+}
+
+/// A format that nobody knows says nothing; items are different where they can be held to it, else there is a warning.
+#[test]
+fn unknown_formats_are_annotations_and_unique_items_differ_or_are_warned_of() {
+    let folder = Folder::new();
+    let named = folder.file("named.json", r#"{"type": "string", "format": "color", "maxLength": 5}"#);
+    let sets =
+        r#"{"type": "array", "items": {"enum": ["a", "b", "c"]}, "uniqueItems": true, "minItems": 3, "maxItems": 9}"#;
+    let (sets, words) = (
+        folder.file("sets.json", sets),
+        folder.file(
+            "words.json",
+            r#"{"type": "array",
+        "items": {"type": "string", "maxLength": 1}, "uniqueItems": true, "maxItems": 2}"#,
+        ),
+    );
+    for seed in ["1", "2"] {
+        let hot = ["generate", "-p", HAIKU, "--temp", "2", "--seed", seed, "--format", "json", "--json-schema"];
+        let run = |schema: &str| {
+            let (out, error) = output(&[&hot[..], &[schema]].concat(), "");
+            let object: Value = serde_json::from_str(&out).unwrap();
+            (serde_json::from_str::<Value>(object["text"].as_str().unwrap()).unwrap(), error)
+        };
+        let (text, error) = run(&named);
+        assert!(text.as_str().unwrap().chars().count() <= 5 && error.is_empty(), "{text} {error}");
+        let (set, error) = run(&sets);
+        let mut items: Vec<&str> = set.as_array().unwrap().iter().map(|item| item.as_str().unwrap()).collect();
+        items.sort_unstable();
+        assert_eq!((items, error.as_str()), (vec!["a", "b", "c"], ""));
+        let (_, error) = run(&words);
+        assert!(error.starts_with("warning: ") && error.contains(&words) && error.contains("uniqueItems"), "{error}");
+    }
 }
 
 #[test]

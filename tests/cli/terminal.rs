@@ -114,7 +114,7 @@ fn a_person_asks_again_from_the_history_says_several_lines_and_starts_anew() {
     assert_eq!(messages[2].0, "assistant");
 
     chat.enter("/nonsense");
-    chat.until("/help lists");
+    chat.until("none of the commands that /help lists");
     chat.until("> ");
     chat.end();
 
@@ -126,6 +126,23 @@ fn a_person_asks_again_from_the_history_says_several_lines_and_starts_anew() {
     chat.until("> ");
     assert_eq!(chat.saved(&folder, "next.json")[0], said("user", "A haiku \nof three lines"));
     chat.end();
+}
+
+#[test]
+fn a_dumb_terminal_gets_no_colours() {
+    for (term, no_colour, coloured) in
+        [("xterm-256color", "", true), ("dumb", "", false), ("xterm-256color", "1", false), ("dumb", "1", false)]
+    {
+        for (arguments, word) in [(&["generate", "--nonsense"][..], "error"), (&["--help"], "Usage")] {
+            let mut command = program(arguments);
+            command.env("TERM", term).env("NO_COLOR", no_colour);
+            let options = Options::new().timeout_ms(Some(60_000));
+            let mut session = spawn_with_options(command, options).expect("the program runs");
+            let shown = session.exp_eof().unwrap();
+            assert!(shown.contains(word), "{shown}");
+            assert_eq!(shown.contains('\x1b'), coloured, "TERM={term} NO_COLOR={no_colour}: {shown:?}");
+        }
+    }
 }
 
 #[test]

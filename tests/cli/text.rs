@@ -99,11 +99,49 @@ fn help_and_version_are_asked_for() {
 }
 
 #[test]
-fn a_reader_that_has_read_enough_is_no_error() {
-    use std::process::{Command, Stdio};
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin("ferrowarp"));
-    let mut child = command.args(["completions", "zsh"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+fn the_clock_is_that_on_the_wall() {
+    use ferrowarp::chat::DateTime;
+    use std::time::UNIX_EPOCH;
+    let folder = Folder::new();
+    let file = folder.file("clock.jinja", "{{ strftime_now('%Y-%m-%d %H:%M:%S') }}");
+    let arguments = ["template", "-p", "a", "--chat-template-file", &file];
+    let shown = |at: i64| {
+        let DateTime { year, month, day, hour, minute, second } = DateTime::from_unix(at);
+        format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}\n")
+    };
+    let now = || UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
+    // As POSIX writes zones: the time to add for UTC.
+    for (zone, east) in [("UTC0", 0), ("AAA-14", 14 * 3600), ("BBB+11", -11 * 3600), ("CCC-5:30", 5 * 3600 + 1800)] {
+        let before = now();
+        let output = crate::run::ferrowarp(&arguments).env("TZ", zone).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let possible: Vec<String> = (before..=now()).map(|at| shown(at + east)).collect();
+        assert!(possible.contains(&text), "{zone}: {text}, expected one of {possible:?}");
+    }
+}
+
+#[test]
+fn contents_in_parts_and_none_at_all_are_as_llama_cpp_has_them() {
+    let folder = Folder::new();
+    let messages = r#"[
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": [{"type": "text", "text": "Hello"}, {"type": "text", "text": "World"}]},
+        {"role": "assistant", "content": null, "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "content": "7"}
+    ]"#;
+    let file = folder.file("messages.json", messages);
+    let seen = |template: &str| stdout(&["template", "--messages", &file, "--chat-template", template]);
+    let want = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHello\nWorld<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n\
+                <|im_start|>tool\n7<|im_end|>\n<|im_start|>assistant\n\n";
+    assert_eq!(seen("chatml"), want);
+    // A template that takes lists as well gets them.
+    let both = "{% for m in messages %}{% if m.content is string %}({{ m.content }}){% else %}{% for part in m.content %}\
+                <{{ part.text }}>{% endfor %}{% endif %}{% endfor %}";
+    assert_eq!(seen(both), "(S)<Hello><World>()(7)\n");
+    // One that takes nothing else gets lists of strings too.
+    let lists = "{% for m in messages %}{% for part in m['content'] %}{% if part['type'] == 'text' %}<{{ part['text'] }}>\
+                 {% endif %}{% endfor %}{% endfor %}";
+    assert_eq!(seen(lists), "<S><Hello><World><><7>\n");
+    let typed = ["template", "-p", "hi", "--chat-template", lists];
+    assert_eq!(stdout(&typed), "<hi>\n");
 }

@@ -1,6 +1,6 @@
 //! argmax(row) = the lowest index of the row's largest value.
 
-use ferrowarp::gpu::kernels::ArgmaxScratch;
+use ferrowarp::gpu::kernels::{ArgmaxScratch, NO_CHOICE};
 
 use crate::support::*;
 
@@ -45,13 +45,38 @@ fn argmax_is_the_first_largest_of_the_known_tokens() {
 }
 
 #[test]
-fn argmax_of_infinities_and_nan_is_a_valid_index() {
+fn a_row_with_nan_or_nothing_above_minus_infinity_has_no_choice() {
     let gpu = gpu();
-    let rows = [[f32::NEG_INFINITY; 3], [f32::NAN; 3], [f32::NAN, -1.0, f32::NEG_INFINITY]];
+    let (nan, infinity) = (f32::NAN, f32::INFINITY);
+    let rows =
+        [[-infinity; 3], [nan; 3], [nan, -1.0, -infinity], [-1.0, infinity, -nan], [-infinity, infinity, infinity]];
     let logits = gpu.upload("logits", rows.as_flattened()).unwrap();
-    let out = Output::new(&gpu, 3);
-    gpu.argmax(&ArgmaxScratch::new(&gpu, 3).unwrap(), &logits, &out, None, 3, 3, 3).unwrap();
-    assert_eq!(out.read(&gpu), [0, 0, 1]);
+    let out = Output::new(&gpu, rows.len());
+    gpu.argmax(&ArgmaxScratch::new(&gpu, rows.len()).unwrap(), &logits, &out, None, rows.len(), 3, 3).unwrap();
+    assert_eq!(out.read(&gpu), [NO_CHOICE, NO_CHOICE, NO_CHOICE, NO_CHOICE, 1]);
+}
+
+#[test]
+fn one_nan_is_found_wherever_it_stands_but_in_the_padding() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for (n, stride) in [(1, 1), (31, 32), (1031, 1031), (5003, 5120), (151_643, 151_936)] {
+        let mut row = random.values(stride, 10.0);
+        row[n..].fill(f32::NAN);
+        let scratch = ArgmaxScratch::new(&gpu, 1).unwrap();
+        let chosen = |row: &[f32]| {
+            let logits = gpu.upload("logits", row).unwrap();
+            let out = Output::new(&gpu, 1);
+            gpu.argmax(&scratch, &logits, &out, None, 1, n, stride).unwrap();
+            out.read(&gpu)[0]
+        };
+        assert_eq!(chosen(&row), reference(&row[..n]), "{n} in {stride}");
+        for index in [0, n / 2, n - 1, random.below(n)] {
+            let before = std::mem::replace(&mut row[index], if index % 2 == 0 { f32::NAN } else { -f32::NAN });
+            assert_eq!(chosen(&row), NO_CHOICE, "{index} of {n} in {stride}");
+            row[index] = before;
+        }
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ impl Deref for TestGpu {
 }
 
 impl Drop for TestGpu {
+    #[allow(clippy::print_stderr)] // a test says what it measured
     fn drop(&mut self) {
         static WRITING: Mutex<()> = Mutex::new(());
         let Some(file) = launched_file() else {
@@ -63,6 +64,7 @@ pub struct Random(u64);
 
 impl Random {
     /// Seeded by `FERROWARP_SEED`, else by the time; prints the seed, which the test runner shows on failure.
+    #[allow(clippy::print_stdout)] // a test says what it measured
     pub fn new() -> Random {
         let seed = match std::env::var("FERROWARP_SEED") {
             Ok(seed) => seed.parse().expect("FERROWARP_SEED is a number"),

@@ -4,9 +4,9 @@ use ferrowarp::gpu::kernels::{MAX_TOP_K, TopKScratch};
 
 use crate::support::*;
 
-/// What a value is compared and written as.
+/// What a value is compared and written as: one NaN stands for all, above +∞.
 fn plain(value: f32) -> f32 {
-    if value.is_nan() { f32::NEG_INFINITY } else { value + 0.0 }
+    if value.is_nan() { f32::from_bits(0x7fff_ffff) } else { value + 0.0 }
 }
 
 /// [index, bits] of the `k` largest.
@@ -82,7 +82,14 @@ fn top_k_of_infinities_nan_and_zeros_is_in_order() {
         row[5 + 600 * index] = value;
     }
     row[17] = -f32::NAN;
-    check(&gpu, &scratch, "special values", &row, 6000, 40);
+    check(&gpu, &scratch, "special values among NaN", &row, 6000, 40);
+    let numbers: Vec<f32> = row.iter().map(|value| if value.is_nan() { -7.0 } else { *value }).collect();
+    check(&gpu, &scratch, "special values", &numbers, 6000, 40);
+    for index in [0, 31, 2999, 5999] {
+        let mut row = numbers.clone();
+        row[index] = -f32::NAN;
+        check(&gpu, &scratch, "one NaN", &row, 6000, 40);
+    }
     check(&gpu, &scratch, "NaN", &[f32::NAN; 50], 50, 50);
 }
 

@@ -11,6 +11,8 @@
 //! the PTX: no linker runs. The compiler is the first found of those that [`compiler::find`] names. What the build depends
 //! on is told to cargo, so that it runs again when a kernel, the toolchain or the architecture changed, and only then.
 
+#![allow(clippy::print_stdout)] // cargo reads what a build script prints
+
 mod assembler;
 mod compiler;
 mod entries;

@@ -10,6 +10,8 @@ mod llvm {
         pub fn fma(a: f32, b: f32, c: f32) -> f32;
         #[link_name = "llvm.maxnum.f32"]
         pub fn max(a: f32, b: f32) -> f32;
+        #[link_name = "llvm.maximum.f32"]
+        pub fn max_or_nan(a: f32, b: f32) -> f32;
         #[link_name = "llvm.fabs.f32"]
         pub fn abs(a: f32) -> f32;
     }
@@ -39,6 +41,8 @@ intrinsic! {
     fma(a, b, c);
     /// The larger value; the other one where one is NaN.
     max(a, b);
+    /// The larger value; NaN where either is.
+    max_or_nan(a, b);
     /// The magnitude.
     abs(a);
 }

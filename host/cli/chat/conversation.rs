@@ -13,6 +13,7 @@ use crate::{
         generation::GenerationArguments,
         interrupt,
         model::EngineArguments,
+        output::{Notes, note, out},
         report::Report,
         tokenizer::TokenizerArguments,
     },
@@ -25,6 +26,8 @@ use crate::{
 
 /// A conversation with a model.
 pub struct Conversation {
+    /// The file, for messages.
+    model: String,
     session: Session,
     tokenizer: Tokenizer,
     template: Template,
@@ -55,6 +58,7 @@ impl Conversation {
         let constraint = arguments.constraint(&tokenizer)?;
         let (engine, load_time) = engine.load(device, gguf, false)?;
         Ok(Conversation {
+            model: gguf.name().to_owned(),
             session: Session::new(engine),
             tokenizer,
             template,
@@ -92,7 +96,7 @@ impl Conversation {
         let text = serde_json::to_string_pretty(&messages)? + "\n";
         atomic_file::replace(path, text.as_bytes())
             .with_context(|| format!("{}: cannot write the conversation", path.display()))?;
-        eprintln!("{} messages in {}", messages.len(), path.display());
+        note(&format!("{} messages in {}", messages.len(), path.display()));
         Ok(())
     }
 
@@ -123,8 +127,9 @@ impl Conversation {
         }
         let listener = interrupt::Listener::new();
         let mut failed = None;
-        let mut stdout = std::io::stdout().lock();
+        let mut stdout = out();
         let request = Request {
+            model: &self.model,
             prompt: &prompt,
             sampler: &mut self.sampler,
             constraint: self.constraint.as_mut(),
@@ -155,7 +160,7 @@ impl Conversation {
             let fits = prompt.len() < self.session.n_context();
             if fits || !shifts || self.messages.len() < 3 {
                 if dropped > 0 {
-                    eprintln!("the context is full: the {dropped} oldest messages are left out from now on");
+                    note(&format!("the context is full: the {dropped} oldest messages are left out from now on"));
                 }
                 return Ok(prompt);
             }
@@ -167,11 +172,11 @@ impl Conversation {
     /// What there is to say about an answer, on standard error.
     fn remark(&mut self, generation: &Generation, prompt: &[u32]) -> Result<()> {
         match generation.stop {
-            Stop::ContextFull => eprintln!(
+            Stop::ContextFull => note(&format!(
                 "stopped: the context of {} positions is full; /reset starts anew, -c or --context-shift make room",
                 self.session.n_context()
-            ),
-            Stop::Interrupted => eprintln!("stopped"),
+            )),
+            Stop::Interrupted => note("stopped"),
             Stop::Eos | Stop::StopString(_) | Stop::Length => {}
         }
         if self.arguments.verbose {
@@ -184,7 +189,7 @@ impl Conversation {
                 vocab_time: self.vocab_time,
                 load_time: self.load_time,
             };
-            report.write_timings(&mut std::io::stderr())?;
+            report.write_timings(&mut Notes)?;
         }
         Ok(())
     }

@@ -12,8 +12,13 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
-    Outcome, chat_template::TemplateArguments, generation::GenerationArguments, interrupt, model::EngineArguments,
-    print_error, tokenizer::TokenizerArguments,
+    Outcome,
+    chat_template::TemplateArguments,
+    generation::GenerationArguments,
+    interrupt,
+    model::EngineArguments,
+    output::{note, print_error},
+    tokenizer::TokenizerArguments,
 };
 use conversation::Conversation;
 use input::{Input, Line};
@@ -44,17 +49,22 @@ const HELP: &str = "\
 /reset        start anew
 /save FILE    write the conversation to a file, as JSON
 /exit         end the chat (also Ctrl-D)
+A line that begins with another / is said like any other; // says one that begins like a command.
 A line that ends in \\ goes on in the next one. Ctrl-C stops an answer and keeps what there is of it.";
 
 /// What a line asks for.
+#[derive(Debug, PartialEq, Eq)]
 enum Request<'a> {
     Say(&'a str),
+    /// What begins like a command and is none.
+    SayWithHint(&'a str),
     System(&'a str),
     Reset,
     Save(&'a str),
     Help,
     Exit,
-    Unknown(&'a str),
+    /// A command that lacks something, and how it is written.
+    Incomplete(&'static str),
 }
 
 impl Request<'_> {
@@ -62,14 +72,18 @@ impl Request<'_> {
         let Some(command) = text.strip_prefix('/') else {
             return Request::Say(text);
         };
+        if command.starts_with('/') {
+            return Request::Say(command);
+        }
         let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         match (name, rest.trim()) {
             ("system", text) => Request::System(text),
             ("reset", "") => Request::Reset,
-            ("save", file) if !file.is_empty() => Request::Save(file),
+            ("save", "") => Request::Incomplete("/save FILE"),
+            ("save", file) => Request::Save(file),
             ("help", "") => Request::Help,
             ("exit" | "quit", "") => Request::Exit,
-            _ => Request::Unknown(text),
+            _ => Request::SayWithHint(text),
         }
     }
 }
@@ -85,13 +99,13 @@ impl Arguments {
         let mut conversation =
             Conversation::new(&gguf, &self.engine, &self.tokenizer, &self.template, self.generation)?;
         if interactive {
-            eprintln!("{}; /help lists the commands", gguf.name());
+            note(&format!("{}; /help lists the commands", gguf.name()));
         }
         loop {
             let text = match input.read()? {
                 Line::Text(text) => text,
                 Line::Interrupted => {
-                    eprintln!("(Ctrl-D or /exit ends the chat)");
+                    note("(Ctrl-D or /exit ends the chat)");
                     continue;
                 }
                 Line::End => break,
@@ -111,13 +125,22 @@ impl Arguments {
                 }
                 Request::Save(file) => conversation.save(file.as_ref()),
                 Request::Help => {
-                    eprintln!("{HELP}");
+                    note(HELP);
                     Ok(())
                 }
                 Request::Exit => break,
-                Request::Unknown(text) => Err(anyhow::anyhow!(
-                    "found {text:?}, expected one of the commands that /help lists, or text that does not begin with /"
-                )),
+                Request::Incomplete(usage) => {
+                    note(&format!("nothing done: expected {usage}"));
+                    Ok(())
+                }
+                Request::SayWithHint(text) => {
+                    let word = text.split_whitespace().next().unwrap_or_default();
+                    note(&format!(
+                        "said to the model: {word} is none of the commands that /help lists; a line that begins with // is said \
+                         without this hint"
+                    ));
+                    conversation.say(text)
+                }
             };
             match done {
                 Ok(()) => {}
@@ -130,5 +153,34 @@ impl Arguments {
         }
         input.finish()?;
         Ok(Outcome::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_told_from_what_is_said() {
+        let cases = [
+            ("hello /exit", Request::Say("hello /exit")),
+            (" /exit", Request::Say(" /exit")),
+            ("/exit", Request::Exit),
+            ("/quit ", Request::Exit),
+            ("/system Be brief.", Request::System("Be brief.")),
+            ("/system", Request::System("")),
+            ("/save a b.json ", Request::Save("a b.json")),
+            ("/save", Request::Incomplete("/save FILE")),
+            ("/etc/passwd is a file", Request::SayWithHint("/etc/passwd is a file")),
+            ("/exit the building", Request::SayWithHint("/exit the building")),
+            ("/", Request::SayWithHint("/")),
+            ("//exit", Request::Say("/exit")),
+            ("//", Request::Say("/")),
+            ("// a comment", Request::Say("/ a comment")),
+            ("///", Request::Say("//")),
+        ];
+        for (text, want) in cases {
+            assert_eq!(Request::of(text), want, "{text:?}");
+        }
     }
 }

@@ -83,6 +83,29 @@ fn the_file_sets_what_the_person_did_not() {
     assert_eq!(options("", &gguf).unwrap(), want(0.5));
     assert_eq!(options("--temp 1", &gguf).unwrap(), want(1.0));
     assert_eq!(options("", &file(&[])).unwrap(), SamplerOptions::default());
+    assert_eq!(options("--seed -1", &file(&[])).unwrap(), SamplerOptions::default());
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_blamed_on_it_and_overridden_by_the_option_named() {
+    let cases = [
+        ("general.sampling.temp", Value::String("hot".into()), "--temp 0.5"),
+        ("general.sampling.temp", Value::Bool(true), "--temp 0.5"),
+        ("general.sampling.top_p", Value::F32(1.5), "--top-p 0.9"),
+        ("general.sampling.top_k", Value::F32(4.5), "--top-k 7"),
+        ("general.sampling.sequence", Value::String("magic".into()), "--samplers top_k"),
+        ("general.sampling.penalty_last_n", Value::U64(1 << 40), "--repeat-last-n 3"),
+        ("general.sampling.penalty_repeat", Value::F64(0.0), "--repeat-penalty 1.5"),
+        ("general.sampling.mirostat", Value::I32(7), "--mirostat 1"),
+    ];
+    for (key, value, line) in cases {
+        let gguf = file(&[(key, value)]);
+        let error = options("", &gguf).unwrap_err().to_string();
+        let flag = line.split(' ').next().unwrap();
+        assert!(error.starts_with("test.gguf: ") && error.contains(key) && error.contains(flag), "{error}");
+        assert_eq!(options(line, &gguf).unwrap(), options(line, &file(&[])).unwrap(), "{line}");
+        assert!(options("--seed 1", &gguf).is_err(), "another option overrides nothing");
+    }
 }
 
 #[test]
@@ -97,7 +120,9 @@ fn values_that_mean_nothing_name_their_flag() {
         let error = options(line, &gguf).unwrap_err().to_string();
         assert!(error.starts_with(flag) && error.contains("expected"), "{line}: {error}");
     }
-    for line in ["--logit-bias 15", "--logit-bias x+1", "--samplers top_q"] {
+    for line in
+        ["--seed -2", "--seed x", "--seed 4294967296", "--logit-bias 15", "--logit-bias x+1", "--samplers top_q"]
+    {
         let words = std::iter::once("test").chain(line.split_whitespace());
         assert!(Line::try_parse_from(words).is_err(), "{line}");
     }

@@ -1,5 +1,6 @@
 //! Launches the kernel in `kernels/argmax.rs`.
 
+pub use kernels::argmax::NO_CHOICE;
 use kernels::argmax::{BLOCK, MAX_BLOCKS, VALUES_PER_BLOCK, argmax};
 
 use super::{count, expect_len};
@@ -27,8 +28,8 @@ impl ArgmaxScratch {
 }
 
 impl Gpu {
-    /// out[row] = the lowest index of the largest of the first `n` values of logits[row], rows `stride` apart; then `position`,
-    /// where given, is one more.
+    /// out[row] = the lowest index of the largest of the first `n` values of logits[row], rows `stride` apart, or [`NO_CHOICE`]
+    /// where these hold a NaN or nothing above −∞; then `position`, where given, is one more.
     #[allow(clippy::too_many_arguments)]
     pub fn argmax(
         &self,

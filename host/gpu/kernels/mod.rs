@@ -26,7 +26,7 @@ mod rmsnorm;
 mod rope;
 mod top_k;
 
-pub use argmax::ArgmaxScratch;
+pub use argmax::{ArgmaxScratch, NO_CHOICE};
 pub use attention::{Attention, AttentionShape, HEAD_DIMS};
 pub use attention_decode::{AttentionDecode, AttentionScratch, KeySplits};
 pub use bandwidth::BANDWIDTH_VECTOR;

@@ -31,7 +31,7 @@ impl TopKScratch {
 
 impl Gpu {
     /// out[i] = [index, value's bits] of the i-th largest of the first `n` values, for the `k` largest: descending, equal ones
-    /// by ascending index. NaN counts as −∞ and −0 as 0, and so they are written.
+    /// by ascending index. NaN is larger than all others, and −0 counts and is written as 0.
     pub fn top_k(
         &self,
         scratch: &TopKScratch,

@@ -57,7 +57,7 @@ impl Candidate {
 }
 
 fn candidates() -> Vec<Candidate> {
-    if let Some(file) = env::var_os(VARIABLE) {
+    if let Some(file) = env::var_os(VARIABLE).filter(|file| !file.is_empty()) {
         let file = PathBuf::from(file);
         return vec![Candidate { place: format!("{} (from {VARIABLE})", file.display()), file }];
     }
