@@ -78,8 +78,8 @@ pub struct MemoryArguments {
     /// Type of the KV cache: f16, bf16, f32 or q8_0.
     #[arg(long, default_value = "f16", env = "FERROWARP_CACHE_TYPE")]
     pub cache_type: CacheType,
-    /// What quantised weights are multiplied with when a token goes through the model alone: q8 (8-bit integers) or f32 (exact,
-    /// slower).
+    /// What quantised weights are multiplied with when a token goes through the model alone: q8 (8-bit integers, but twice as many for
+    /// the logits), q16 (two for each value) or f32 (exact, slower).
     #[arg(long, default_value = "q8", env = "FERROWARP_ACTIVATIONS")]
     pub activations: Activations,
     /// Positions to have room for; 0 for the model's own context [default: that, at most 4096].

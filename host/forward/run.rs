@@ -145,6 +145,14 @@ impl Part<'_, '_> {
         self.pass.locals.get(local).width
     }
 
+    /// What the last product takes: logits decide between near ties, which 8 bits would flip.
+    fn of_head(&self) -> Activations {
+        match self.matmul.activations() {
+            Activations::Q8 => Activations::Q16,
+            wide => wide,
+        }
+    }
+
     fn scale_of(&self, scale: ScaleId) -> f32 {
         self.scales[scale.0]
     }
@@ -214,7 +222,7 @@ impl Part<'_, '_> {
             Launch::Matmul { x, weight, out } => {
                 let (rows, x, out) = (w.rows(weight), self.f32(*x), self.f32(*out));
                 if n == 1 && self.in_head {
-                    return gpu.gemv(&Gemv::new(rows, &x, &out).activations(Activations::F32));
+                    return gpu.gemv(&Gemv::new(rows, &x, &out).activations(self.of_head()));
                 }
                 gpu.matmul(self.matmul, rows, &x, None, None, &out, n)
             }
@@ -348,7 +356,7 @@ impl Part<'_, '_> {
                         n_vectors: chosen.len(),
                         share: *share,
                     }),
-                    activations: if *wide { Activations::F32 } else { self.matmul.activations() },
+                    activations: if *wide { self.of_head() } else { self.matmul.activations() },
                 })
             }
             Launch::GemvStack { x, norm, stack, bias, out } => gpu.gemv_parts(&GemvParts {

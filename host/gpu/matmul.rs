@@ -18,9 +18,11 @@ use crate::gguf::TensorType;
 pub enum Activations {
     /// The activations as they are.
     F32,
-    /// 8-bit integers with a scale for each 32, made of them: integer products, several times fewer instructions.
+    /// 8-bit integers with a scale for each 16, made of them: integer products, several times fewer instructions.
     #[default]
     Q8,
+    /// Two such integers each, the second of what the first leaves: some 15 bits, at twice the integer products.
+    Q16,
 }
 
 impl fmt::Display for Activations {
@@ -28,6 +30,7 @@ impl fmt::Display for Activations {
         f.write_str(match self {
             Activations::F32 => "f32",
             Activations::Q8 => "q8",
+            Activations::Q16 => "q16",
         })
     }
 }
@@ -39,7 +42,8 @@ impl FromStr for Activations {
         match text {
             "f32" => Ok(Activations::F32),
             "q8" => Ok(Activations::Q8),
-            _ => Err(format!("unknown type of activations `{text}`: expected f32 or q8")),
+            "q16" => Ok(Activations::Q16),
+            _ => Err(format!("unknown type of activations `{text}`: expected q8, q16 or f32")),
         }
     }
 }

@@ -45,7 +45,7 @@ use cuda_std::{
 use crate::{
     gemv::{
         Dot, Operands,
-        activations::{Q8, Staged},
+        activations::{Q8, Q16, Staged},
         floats::{FromGlobal, FromShared, Source},
         gemv,
     },
@@ -350,6 +350,48 @@ impl<B: Packed> Dot for Integers<B> {
     }
 }
 
+/// Products of a format's integers with 16-bit activations: those with their two parts.
+#[derive(Clone, Copy)]
+struct WideIntegers<B>(Integers<B>);
+
+impl<B: Packed> Dot for WideIntegers<B> {
+    const CHUNK: u32 = B::CHUNK;
+    const AHEAD: bool = false;
+    type Bits = B::Bits;
+    type X = [B::X; 2];
+    type Activations = Q16;
+
+    #[inline(always)]
+    unsafe fn new(operands: &Operands) -> Self {
+        WideIntegers(unsafe { Integers::new(operands) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, chunk: u32) -> B::Bits {
+        unsafe { self.0.load(chunk) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(self, chunk: u32) {
+        unsafe { self.0.prefetch(chunk) }
+    }
+
+    #[inline(always)]
+    unsafe fn stage(operands: &Operands, x: *const f32) -> (Q16, f32) {
+        unsafe { Q16::stage(x, operands.norm, operands.n_in) }
+    }
+
+    #[inline(always)]
+    unsafe fn x(activations: Q16, chunk: u32) -> [B::X; 2] {
+        unsafe { [B::x(activations.high, chunk), B::x(activations.low, chunk)] }
+    }
+
+    #[inline(always)]
+    fn dot(bits: B::Bits, [high, low]: &[B::X; 2], sum: f32) -> f32 {
+        B::dot(bits, low, B::dot(bits, high, sum))
+    }
+}
+
 #[inline(always)]
 unsafe fn embedding<B: Block>(table: *const u8, n_blocks: u32, tokens: *const u32, out: *mut f32, n_embd: u32) {
     grid::launch_dependents();
@@ -428,6 +470,8 @@ pub struct BlockKernels {
     pub resident: usize,
     /// The product with 8-bit activations.
     pub gemv: cuda_std::Kernel<crate::gemv::Parameters>,
+    /// The product with 16-bit activations.
+    pub gemv_wide: cuda_std::Kernel<crate::gemv::Parameters>,
     /// The product with `f32` activations.
     pub gemv_exact: cuda_std::Kernel<crate::gemv::Parameters>,
     /// The embedding row.
@@ -437,11 +481,13 @@ pub struct BlockKernels {
 }
 
 macro_rules! formats {
-    ($($name:literal, $block:ty: $gemv:ident[$resident:literal] $gemv_exact:ident $embedding:ident $dequantise:ident;)*) => {
+    ($($name:literal, $block:ty: $gemv:ident[$resident:literal] $gemv_wide:ident $gemv_exact:ident $embedding:ident $dequantise:ident;)*) => {
         $(
             gemv_kernels! {
                 /// A product with packed blocks and 8-bit activations.
                 $gemv[$resident] => gemv::<Integers<$block>>;
+                /// A product with packed blocks and 16-bit activations.
+                $gemv_wide[1] => gemv::<WideIntegers<$block>>;
                 /// A product with packed blocks and `f32` activations.
                 $gemv_exact[1] => exact::<$block>;
             }
@@ -481,6 +527,7 @@ macro_rules! formats {
                 chunk: <$block as Packed>::CHUNK,
                 resident: $resident,
                 gemv: $gemv,
+                gemv_wide: $gemv_wide,
                 gemv_exact: $gemv_exact,
                 embedding: $embedding,
                 dequantise: $dequantise,
@@ -491,23 +538,23 @@ macro_rules! formats {
         #[cfg(not(target_arch = "nvptx64"))]
         pub const KERNELS: &[cuda_std::KernelInfo] = &[
             arrange.info(),
-            $($gemv.info(), $gemv_exact.info(), $embedding.info(), $dequantise.info(),)*
+            $($gemv.info(), $gemv_wide.info(), $gemv_exact.info(), $embedding.info(), $dequantise.info(),)*
         ];
     };
 }
 
 formats! {
-    "Q4_0", q4::Q4_0: gemv_q4_0[2] gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0;
-    "Q4_1", q4::Q4_1: gemv_q4_1[2] gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1;
-    "Q5_0", q5::Q5_0: gemv_q5_0[2] gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0;
-    "Q5_1", q5::Q5_1: gemv_q5_1[2] gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1;
-    "Q8_0", q8::Q8_0: gemv_q8_0[2] gemv_exact_q8_0 embedding_q8_0 dequantise_q8_0;
-    "Q2_K", q2_k::Q2K: gemv_q2_k[2] gemv_exact_q2_k embedding_q2_k dequantise_q2_k;
-    "Q3_K", q3_k::Q3K: gemv_q3_k[1] gemv_exact_q3_k embedding_q3_k dequantise_q3_k;
-    "Q4_K", q4_k::Q4K: gemv_q4_k[2] gemv_exact_q4_k embedding_q4_k dequantise_q4_k;
-    "Q5_K", q5_k::Q5K: gemv_q5_k[2] gemv_exact_q5_k embedding_q5_k dequantise_q5_k;
-    "Q6_K", q6_k::Q6K: gemv_q6_k[2] gemv_exact_q6_k embedding_q6_k dequantise_q6_k;
-    "IQ4_NL", iq4::Iq4Nl: gemv_iq4_nl[2] gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl;
-    "IQ4_XS", iq4::Iq4Xs: gemv_iq4_xs[2] gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs;
-    "MXFP4", mxfp4::Mxfp4: gemv_mxfp4[2] gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4;
+    "Q4_0", q4::Q4_0: gemv_q4_0[2] gemv_wide_q4_0 gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0;
+    "Q4_1", q4::Q4_1: gemv_q4_1[2] gemv_wide_q4_1 gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1;
+    "Q5_0", q5::Q5_0: gemv_q5_0[2] gemv_wide_q5_0 gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0;
+    "Q5_1", q5::Q5_1: gemv_q5_1[2] gemv_wide_q5_1 gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1;
+    "Q8_0", q8::Q8_0: gemv_q8_0[2] gemv_wide_q8_0 gemv_exact_q8_0 embedding_q8_0 dequantise_q8_0;
+    "Q2_K", q2_k::Q2K: gemv_q2_k[2] gemv_wide_q2_k gemv_exact_q2_k embedding_q2_k dequantise_q2_k;
+    "Q3_K", q3_k::Q3K: gemv_q3_k[1] gemv_wide_q3_k gemv_exact_q3_k embedding_q3_k dequantise_q3_k;
+    "Q4_K", q4_k::Q4K: gemv_q4_k[2] gemv_wide_q4_k gemv_exact_q4_k embedding_q4_k dequantise_q4_k;
+    "Q5_K", q5_k::Q5K: gemv_q5_k[2] gemv_wide_q5_k gemv_exact_q5_k embedding_q5_k dequantise_q5_k;
+    "Q6_K", q6_k::Q6K: gemv_q6_k[2] gemv_wide_q6_k gemv_exact_q6_k embedding_q6_k dequantise_q6_k;
+    "IQ4_NL", iq4::Iq4Nl: gemv_iq4_nl[2] gemv_wide_iq4_nl gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl;
+    "IQ4_XS", iq4::Iq4Xs: gemv_iq4_xs[2] gemv_wide_iq4_xs gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs;
+    "MXFP4", mxfp4::Mxfp4: gemv_mxfp4[2] gemv_wide_mxfp4 gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4;
 }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `f32` | 4 · n_in |
 //! | 8-bit | n_in integers, then 8 for the scale and the sum of each 16 |
+//! | 16-bit | twice the 8-bit form: of the values, then of what that leaves of them |
 
 use cuda_std::{async_copy, float, integer, memory::Vector16, shared, shared::Shared, thread, unroll::unroll, warp};
 
@@ -22,6 +23,11 @@ pub const fn bytes_f32(n_in: u32) -> u32 {
 /// Bytes of dynamic shared memory for 8-bit activations.
 pub const fn bytes_q8(n_in: u32) -> u32 {
     n_in + n_in / RUN * 8
+}
+
+/// Bytes of dynamic shared memory for 16-bit activations.
+pub const fn bytes_q16(n_in: u32) -> u32 {
+    2 * bytes_q8(n_in)
 }
 
 /// Activations on their way to a product.
@@ -245,7 +251,24 @@ impl Q8 {
     /// Where a vector of `n_in` is in the block's shared memory.
     #[inline(always)]
     fn of(n_in: u32) -> Q8 {
-        Q8 { integers: shared::dynamic(0), scales: shared::dynamic(n_in) }
+        Q8::behind(0, n_in)
+    }
+
+    /// The same from that byte on.
+    #[inline(always)]
+    fn behind(start: u32, n_in: u32) -> Q8 {
+        Q8 { integers: shared::dynamic(start), scales: shared::dynamic(start + n_in) }
+    }
+
+    /// Four integers from value `index` on, and, by one of a run's lanes, their scale.
+    #[inline(always)]
+    unsafe fn set(self, index: u32, word: u32, Scale { scale, sum }: Scale) {
+        unsafe {
+            self.integers.set(index / 4, word);
+            if thread::lane().is_multiple_of(4) {
+                self.scales.set_two(index / RUN * 2, [scale.to_bits(), sum.to_bits()]);
+            }
+        }
     }
 
     /// Copies a vector that an earlier kernel quantised, in the form above. Collective over the block, which must meet at a
@@ -287,12 +310,50 @@ impl Staged for Q8 {
                 #[inline(always)]
                 |index, values, there| {
                     // Lengths are multiples of a run, so a run is either all there or not at all.
-                    let (word, Scale { scale, sum }) = quantise(values, 4);
+                    let (word, scale) = quantise(values, 4);
                     if there {
-                        staged.integers.set(index / 4, word);
-                        if thread::lane().is_multiple_of(4) {
-                            staged.scales.set_two(index / RUN * 2, [scale.to_bits(), sum.to_bits()]);
-                        }
+                        staged.set(index, word, scale);
+                    }
+                },
+            )
+        };
+        (staged, squares)
+    }
+}
+
+/// Two 8-bit integers for each value, in shared memory: the second of what the first leaves. Together they are as good as 15 bits of
+/// the largest value of 16, at twice the integer products and no more reading of weights.
+#[derive(Clone, Copy)]
+pub struct Q16 {
+    /// The values, rounded.
+    pub high: Q8,
+    /// What that leaves, rounded.
+    pub low: Q8,
+}
+
+impl Staged for Q16 {
+    const SHARED: bool = true;
+
+    /// As [`Q8`]'s.
+    #[inline(always)]
+    unsafe fn stage(x: *const f32, norm: *const f32, n_in: u32) -> (Self, f32) {
+        let staged = Q16 { high: Q8::of(n_in), low: Q8::behind(bytes_q8(n_in), n_in) };
+        let squares = unsafe {
+            for_vectors(
+                x,
+                norm,
+                n_in,
+                #[inline(always)]
+                |index, values, there| {
+                    let (high, scale) = quantise(values, 4);
+                    let left = |byte: u32| {
+                        let integer = (high << (24 - 8 * byte)).cast_signed() >> 24;
+                        float::fma(integer as f32, -scale.scale, values[byte as usize])
+                    };
+                    let (low, scale_of_low) = quantise([left(0), left(1), left(2), left(3)], 4);
+                    if there {
+                        staged.high.set(index, high, scale);
+                        staged.low.set(index, low, scale_of_low);
                     }
                 },
             )

@@ -124,13 +124,24 @@ fn what_stands_around_a_product_agrees_with_its_definition() {
                 (true, false, Activations::Q8),
                 (true, true, Activations::Q8),
                 (true, true, Activations::F32),
+                (false, false, Activations::Q16),
+                (true, true, Activations::Q16),
             ] {
                 // As the kernel does: the norm's weights first, its factor on the sum.
                 let weighted =
                     x.iter().zip(&norm).map(|(x, w)| if with_norm { f64::from(x * w) } else { f64::from(*x) });
                 let weighted: Vec<f64> = weighted.collect();
                 let quantises = tensor_type.is_quantised() && activations == Activations::Q8;
-                let staged = if quantises { in_eight_bits(&weighted) } else { weighted };
+                let staged = match activations {
+                    Activations::Q8 if quantises => in_eight_bits(&weighted),
+                    // What 8 bits leave of each value, in 8 bits, beside them.
+                    Activations::Q16 if tensor_type.is_quantised() => {
+                        let high = in_eight_bits(&weighted);
+                        let left: Vec<f64> = weighted.iter().zip(&high).map(|(value, high)| value - high).collect();
+                        high.iter().zip(in_eight_bits(&left)).map(|(high, low)| high + low).collect()
+                    }
+                    _ => weighted,
+                };
                 let factor = if with_norm { factor } else { 1.0 };
                 // The gate's rows above the up projection's; without SwiGLU, all rows but the first two.
                 let rows = if swiglu { 0..n_out } else { 2..n_out };

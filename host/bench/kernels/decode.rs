@@ -29,7 +29,9 @@ pub fn rows() -> Vec<Row> {
         }
         let head =
             [TensorType::F16, TensorType::Q8_0, TensorType::Q6_K].into_iter().filter(|t| fits(*t, widths.n_embd));
-        rows.extend(head.map(|t| gemv(&widths, HEAD, t, widths.n_vocab, widths.n_embd)));
+        // The logits are made of wider activations.
+        let head = head.map(|t| product(&widths, HEAD, t, (widths.n_vocab, widths.n_embd), Activations::Q16));
+        rows.extend(head);
         // As Q4_K_M has them.
         if fits(TensorType::Q4_K, widths.n_embd) {
             rows.push(mixed(&widths, "k", [TensorType::Q4_K, TensorType::Q6_K], widths.n_embd));
@@ -47,6 +49,7 @@ pub fn rows() -> Vec<Row> {
         if tensor_type.is_quantised() {
             let shape = (small.n_embd, small.n_ff);
             rows.push(product(&small, DOWN, tensor_type, shape, Activations::F32).small());
+            rows.push(product(&small, HEAD, tensor_type, shape, Activations::Q16).small());
         }
         rows.push(embedding(&small, tensor_type, 512).small());
     }
@@ -87,8 +90,12 @@ fn product(
     let matrix_bytes = matrix_bytes(tensor_type, n_out, n_in);
     let bytes = (matrix_bytes + 4 * vectors, matrix_bytes);
     let quantised = tensor_type.is_quantised() && activations == Activations::Q8;
-    let exact = if tensor_type.is_quantised() && !quantised { "exact_" } else { "" };
-    let kernel = format!("gemv_{exact}{}", tensor_type.name().to_lowercase());
+    let way = match activations {
+        Activations::F32 if tensor_type.is_quantised() => "exact_",
+        Activations::Q16 if tensor_type.is_quantised() => "wide_",
+        _ => "",
+    };
+    let kernel = format!("gemv_{way}{}", tensor_type.name().to_lowercase());
     Row::streaming(kernel, format!("{} {what} {n_out}×{n_in}", widths.name), bytes, move |gpu| {
         let (weights, x, norm) = (matrix(gpu, tensor_type, n_out, n_in)?, values(gpu, n_in)?, values(gpu, n_in)?);
         let (residual, out) = (values(gpu, out_len)?, room(gpu, out_len)?);

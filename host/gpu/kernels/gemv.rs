@@ -4,7 +4,7 @@ use kernels::{
     blocks::GROUP,
     gemv::{
         MAX_WARPS, Parameters, ROWS,
-        activations::{RUN, bytes_f32, bytes_q8},
+        activations::{RUN, bytes_f32, bytes_q8, bytes_q16},
         gemv_bf16, gemv_f16, gemv_f32,
     },
 };
@@ -99,19 +99,28 @@ impl<'a> Gemv<'a> {
         self.weights.tensor_type().is_quantised() && self.activations == Activations::Q8
     }
 
+    /// Whether it keeps them as 16-bit ones.
+    fn is_wide(&self) -> bool {
+        self.weights.tensor_type().is_quantised() && self.activations == Activations::Q16
+    }
+
     fn kernel(&self) -> cuda_std::Kernel<Parameters> {
         match self.weights.tensor_type() {
             TensorType::F32 => gemv_f32,
             TensorType::F16 => gemv_f16,
             TensorType::BF16 => gemv_bf16,
             packed if self.quantises() => block_format(packed).gemv,
+            packed if self.is_wide() => block_format(packed).gemv_wide,
             packed => block_format(packed).gemv_exact,
         }
     }
 
     /// Blocks of eight warps that a multiprocessor has room for.
     fn resident(&self) -> usize {
-        if self.quantises() { block_format(self.weights.tensor_type()).resident } else { FLOATS_RESIDENT }
+        match self.quantises() || self.is_wide() {
+            true => block_format(self.weights.tensor_type()).resident,
+            false => FLOATS_RESIDENT,
+        }
     }
 
     /// Chunks of a row: what a lane takes at a time.
@@ -119,7 +128,7 @@ impl<'a> Gemv<'a> {
         let tensor_type = self.weights.tensor_type();
         let chunk = match tensor_type {
             TensorType::F32 | TensorType::F16 | TensorType::BF16 => 16 / tensor_type.block_bytes() as usize,
-            packed if self.quantises() => block_format(packed).chunk as usize,
+            packed if self.quantises() || self.is_wide() => block_format(packed).chunk as usize,
             _ => GROUP,
         };
         self.weights.n_in().div_ceil(chunk)
@@ -128,6 +137,9 @@ impl<'a> Gemv<'a> {
     /// Bytes of dynamic shared memory.
     fn shared_bytes(&self) -> u32 {
         let n_in = count(self.weights.n_in());
+        if self.is_wide() {
+            return bytes_q16(n_in);
+        }
         match (self.quantises(), self.norm.is_some()) {
             (true, _) => bytes_q8(n_in),
             (false, true) => bytes_f32(n_in),
