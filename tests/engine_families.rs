@@ -31,8 +31,9 @@ fn open(model: &TinyModel) -> Gguf {
 }
 
 /// Every tensor of a pass over `ids` on the device, `step` tokens at a time.
-fn device_trace(model: &TinyModel, ids: &[u32], step: usize) -> Trace {
+fn device_trace(model: &TinyModel, ids: &[u32], step: usize, exact: bool) -> Trace {
     let options = EngineOptions {
+        exact,
         cache_type: CacheType::F32,
         activations: Activations::F32,
         n_batch: step,
@@ -68,13 +69,15 @@ fn reference_trace(model: &TinyModel, ids: &[u32], step: usize) -> Trace {
 fn check(model: &TinyModel) {
     let ids: Vec<u32> = (0..41).map(|i| i * i % 32).collect();
     for step in [1, 16, ids.len()] {
-        let device = device_trace(model, &ids, step);
         let reference = reference_trace(model, &ids, step);
-        let diff = device.diff(&reference, 1e-4);
-        assert!(diff.first.is_none(), "{step} at a time: {diff}");
-        // At least what lies around attention and feed-forward network in each layer, and the ends.
-        assert!(diff.compared >= 2 * 10 + 3, "{} compared", diff.compared);
-        assert!(device.get("result_output").is_some());
+        // Every value, by launches of an operation each; and those that generation's launches leave.
+        for (exact, least) in [(true, 2 * 10 + 3), (false, 2 * 6 + 2)] {
+            let device = device_trace(model, &ids, step, exact);
+            let diff = device.diff_common(&reference, 1e-4);
+            assert!(diff.first.is_none(), "{step} at a time: {diff}");
+            assert!(diff.compared >= least, "{} compared", diff.compared);
+            assert!(device.get("result_output").is_some());
+        }
     }
 }
 
@@ -132,7 +135,7 @@ fn a_mixture_weighs_its_experts() {
     want[0] += 0.25 * ln3;
     want[1] -= ln3 / 3.0;
     for (ids, step) in [(&[0][..], 1), (&[3, 7, 9], 3)] {
-        let trace = device_trace(&model, ids, step);
+        let trace = device_trace(&model, ids, step, true);
         let weights = &trace.get("ffn_moe_weights-0").unwrap().data;
         assert_close(weights, &[2.0 / 3.0, 1.0 / 3.0].repeat(ids.len()));
         assert_close(&trace.get("l_out-0").unwrap().data, &want.repeat(ids.len()));
@@ -157,7 +160,7 @@ fn linear_scaling_divides_every_angle() {
     model.set("rope.scaling.type", Value::String("linear".into()));
     model.set("rope.scaling.factor", Value::F32(4.0));
     for step in [1, 9] {
-        let trace = device_trace(&model, &[3; 9], step);
+        let trace = device_trace(&model, &[3; 9], step, true);
         let heads = 4 * 64;
         let before = &trace.get("Qcur-0.1").unwrap().data[8 * heads..][..64];
         let after = &trace.get("Qcur-0.2").unwrap().data[8 * heads..][..64];
@@ -192,7 +195,7 @@ fn a_window_hides_what_is_before_it() {
     model.tensor("blk.0.attn_q.weight").fill(&[0.0; 256 * 64]);
     model.set("attention.sliding_window", Value::U32(3));
     for step in [1, 6] {
-        let trace = device_trace(&model, &[1, 2, 3, 4, 5, 6], step);
+        let trace = device_trace(&model, &[1, 2, 3, 4, 5, 6], step, true);
         let values = &trace.get("Vcur-0").unwrap().data; // [6][2 · 64]
         let result = &trace.get("kqv_out-0").unwrap().data; // [6][4 · 64]
         for token in 0..6usize {

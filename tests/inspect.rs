@@ -61,10 +61,10 @@ fn text_is_aligned() {
 #[test]
 fn a_model_that_cannot_run_is_shown_with_the_reason() {
     let mut model = TinyModel::new("qwen2", Shape::default(), 1);
-    model.set_full("general.architecture", Value::String("gemma3".into()));
+    model.set_full("general.architecture", Value::String("mamba".into()));
     let inspection = inspect(&model);
     assert!(inspection.config.is_none());
     let text = inspection.to_string();
-    assert!(text.contains("not runnable: tiny.gguf: metadata key general.architecture: found \"gemma3\""), "{text}");
+    assert!(text.contains("not runnable: tiny.gguf: metadata key general.architecture: found \"mamba\""), "{text}");
     assert!(text.contains("blk.1.ffn_up.weight"), "{text}");
 }

@@ -4,12 +4,12 @@
 mod support;
 
 use ferrowarp::gguf::{Array, Gguf, TensorType, Value};
-use ferrowarp::model::{Config, ModelError, ModelRule};
+use ferrowarp::model::{Config, Model, ModelError, ModelRule};
 use support::check_message;
 use support::tiny::{Shape, TinyModel};
 
 fn open(model: &TinyModel) -> Result<Config, ModelError> {
-    Config::from_gguf(&Gguf::from_bytes(model.bytes(), "model.gguf").unwrap())
+    Ok(Model::open(&Gguf::from_bytes(model.bytes(), "model.gguf").unwrap())?.config)
 }
 
 #[track_caller]
@@ -58,7 +58,11 @@ fn accepts_the_models_that_the_others_break() {
 #[test]
 fn rejects_unknown_architectures() {
     let model = tiny(|m| m.set_full("general.architecture", Value::String("mamba".into())));
-    let parts = ["general.architecture", "\"mamba\"", "one of llama, qwen2, qwen3, qwen3moe"];
+    let parts = [
+        "general.architecture",
+        "\"mamba\"",
+        "one of ernie4_5, gemma3, gpt-oss, granite, llama, phi3, qwen2, qwen3, qwen35",
+    ];
     rejects_model(ModelRule::Architecture, &parts, &model);
 }
 
@@ -209,7 +213,13 @@ fn rejects_attention_scales() {
 #[test]
 fn rejects_windows_that_differ_between_layers() {
     rejects_numbers(ModelRule::SlidingWindow, "attention.sliding_window", &[u32::MAX]);
-    rejects_numbers(ModelRule::SlidingWindow, "attention.sliding_window_pattern", &[2]);
+    for pattern in [Value::Array(Array::Bool(vec![true])), Value::U32(513)] {
+        let model = tiny(|m| {
+            m.set("attention.sliding_window", Value::U32(4));
+            m.set("attention.sliding_window_pattern", pattern);
+        });
+        rejects_model(ModelRule::SlidingWindow, &["qwen2.attention.sliding_window_pattern"], &model);
+    }
 }
 
 #[test]
@@ -303,6 +313,27 @@ fn rejects_tensors_that_nothing_uses() {
     // A name from a stranger does not reach the terminal as it is.
     let model = tiny(|m| m.add("a\n\u{1b}[2J", &[4], &[1.0; 4]));
     rejects_model(ModelRule::UnknownTensor, &["tensor a\\n\\u{1b}[2J"], &model);
+}
+
+#[test]
+fn rejects_recurrences_that_do_not_fit() {
+    let sizes =
+        [("state_size", 32), ("group_count", 2), ("time_step_rank", 4), ("inner_size", 128), ("conv_kernel", 4)];
+    for (key, value) in
+        [("state_size", 33), ("group_count", 3), ("inner_size", 96), ("conv_kernel", 1), ("conv_kernel", 17)]
+    {
+        let mut model = TinyModel::new("qwen35", Shape::default(), 1);
+        for (name, size) in sizes {
+            model.set(&format!("ssm.{name}"), Value::U32(if name == key { value } else { size }));
+        }
+        rejects_model(ModelRule::Recurrence, &["metadata key qwen35.ssm."], &model);
+    }
+    let mut model = TinyModel::new("qwen35", Shape::default(), 1);
+    for (name, size) in sizes {
+        model.set(&format!("ssm.{name}"), Value::U32(size));
+    }
+    model.set("attention.recurrent_layers", Value::Array(Array::Bool(vec![true])));
+    rejects_model(ModelRule::Recurrence, &["qwen35.attention.recurrent_layers", "each of 2 layers"], &model);
 }
 
 // ModelRule::TensorType is broken in `gguf_rejects`, where a file can have such a tensor.

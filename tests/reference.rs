@@ -158,21 +158,9 @@ fn each_op(figure: &mut Figure, change: fn(&mut Op)) {
 
 /// Mistakes that programs like this one have made. Each must push the logits far past the tolerance.
 const FAULTS: &[Fault] = &[
-    Fault {
-        model: "qwen2-tiny-f32",
-        what: "the query's bias is dropped",
-        make: InFigure(|f| drop_bias(f, "Qcur")),
-    },
-    Fault {
-        model: "qwen2-tiny-f32",
-        what: "the key's bias is dropped",
-        make: InFigure(|f| drop_bias(f, "Kcur")),
-    },
-    Fault {
-        model: "qwen2-tiny-f32",
-        what: "the value's bias is dropped",
-        make: InFigure(|f| drop_bias(f, "Vcur")),
-    },
+    Fault { model: "qwen2-tiny-f32", what: "the query's bias is dropped", make: InFigure(|f| drop_bias(f, "Qcur")) },
+    Fault { model: "qwen2-tiny-f32", what: "the key's bias is dropped", make: InFigure(|f| drop_bias(f, "Kcur")) },
+    Fault { model: "qwen2-tiny-f32", what: "the value's bias is dropped", make: InFigure(|f| drop_bias(f, "Vcur")) },
     Fault {
         model: "qwen2-tiny-f32",
         what: "the output is tied though the file has one",
@@ -226,7 +214,11 @@ const FAULTS: &[Fault] = &[
         what: "RoPE turns halves instead of neighbours",
         make: InConfig(|c| c.rope.pairing = RopePairing::Halves),
     },
-    Fault { model: "llama-tiny-q4_k_m", what: "rope_freqs.weight is ignored", make: InConfig(|c| c.rope.factors = None) },
+    Fault {
+        model: "llama-tiny-q4_k_m",
+        what: "rope_freqs.weight is ignored",
+        make: InConfig(|c| c.rope.factors = None),
+    },
     Fault {
         model: "qwen3-tiny-q4_k_m",
         what: "the heads' norms are dropped",
@@ -237,7 +229,11 @@ const FAULTS: &[Fault] = &[
             });
         }),
     },
-    Fault { model: "qwen2-yarn-tiny-q4_k_m", what: "YaRN is ignored", make: InConfig(|c| c.rope.scaling = RopeScaling::None) },
+    Fault {
+        model: "qwen2-yarn-tiny-q4_k_m",
+        what: "YaRN is ignored",
+        make: InConfig(|c| c.rope.scaling = RopeScaling::None),
+    },
     Fault {
         model: "qwen2-yarn-tiny-q4_k_m",
         what: "YaRN scales every pair",

@@ -290,8 +290,7 @@ fn a_model_without_matrices_gets_them_on_the_device() {
                 }
             }
             let gpu = Gpu::open(DeviceChoice::Soft).unwrap();
-            let options =
-                EngineOptions { matrices: MatrixSource::Made(random_matrices), ..EngineOptions::default() };
+            let options = EngineOptions { matrices: MatrixSource::Made(random_matrices), ..EngineOptions::default() };
             let mut engine = Engine::load(gpu, &hollow, options, &mut |_, _| {}).unwrap();
             for token in [7, 8, 9] {
                 engine.decode(token).unwrap();

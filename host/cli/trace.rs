@@ -62,7 +62,8 @@ pub fn device_trace(
     one_by_one: bool,
     exact: bool,
 ) -> Result<Trace> {
-    let (mut engine, _) = arguments.load_with(arguments.open()?, gguf, |options| EngineOptions { all_logits: true, exact, ..options })?;
+    let (mut engine, _) =
+        arguments.load_with(arguments.open()?, gguf, |options| EngineOptions { all_logits: true, exact, ..options })?;
     if ids.is_empty() {
         bail!("--prompt-ids: expected at least one token id");
     }

@@ -1,9 +1,6 @@
 //! Why a model cannot run here, or a step cannot be taken.
 
-use crate::{
-    gpu::GpuError,
-    model::ModelError,
-};
+use crate::{gpu::GpuError, model::ModelError};
 
 use super::plan::Size;
 

@@ -49,8 +49,7 @@ impl Explanation {
         let figure = &model.figure;
         let first_of = |layer: usize| figure.nodes.iter().position(|node| node.layer == Some(layer));
         let n_layers = figure.layers.len();
-        let bounds: Vec<usize> =
-            (0..n_layers).filter_map(first_of).chain([figure.head, figure.nodes.len()]).collect();
+        let bounds: Vec<usize> = (0..n_layers).filter_map(first_of).chain([figure.head, figure.nodes.len()]).collect();
 
         let describe = |title: String, nodes: std::ops::Range<usize>| Part {
             title,
@@ -122,9 +121,7 @@ fn operation(figure: &Figure, node: &Node) -> String {
         Op::Glu { glu, .. } => ("GLU", format!("{glu:?}")),
         Op::Add { .. } => ("add", String::new()),
         Op::SoftCap { cap, .. } => ("soft cap", format!("{cap}")),
-        Op::Route { routing, .. } => {
-            ("route", format!("{} of {}", routing.experts.n_used, routing.experts.n_experts))
-        }
+        Op::Route { routing, .. } => ("route", format!("{} of {}", routing.experts.n_used, routing.experts.n_experts)),
         Op::ExpertProduct { weight, .. } => ("experts", weights(weight)),
         Op::ExpertBias { .. } => ("experts' bias", String::new()),
         Op::Combine { .. } => ("weighted sum", String::new()),
@@ -146,7 +143,13 @@ fn tensor_names(figure: &Figure, matrix: &Matrix) -> String {
         before += piece.n_rows();
         before > matrix.rows.start && before - piece.n_rows() < matrix.rows.end
     });
-    let short = |name: &str| name.trim_start_matches("blk.").trim_start_matches(|c: char| c.is_ascii_digit()).trim_start_matches('.').trim_end_matches(".weight").to_string();
+    let short = |name: &str| {
+        name.trim_start_matches("blk.")
+            .trim_start_matches(|c: char| c.is_ascii_digit())
+            .trim_start_matches('.')
+            .trim_end_matches(".weight")
+            .to_string()
+    };
     pieces.map(|piece| short(&figure.tensors[piece.tensor.0].name)).collect::<Vec<_>>().join(" + ")
 }
 

@@ -189,11 +189,8 @@ impl MemoryPlan {
             let layout = Layout::new(&pass, rows);
             (pass, layout)
         };
-        let passes = Passes {
-            one: with_layout(one, of_one),
-            several: several.map(|pass| with_layout(pass, rows)),
-            matmul,
-        };
+        let passes =
+            Passes { one: with_layout(one, of_one), several: several.map(|pass| with_layout(pass, rows)), matmul };
 
         let mut uses = Uses::default();
         weights::uses(model, &mut uses);
@@ -201,11 +198,8 @@ impl MemoryPlan {
         for (pass, _) in passes.several.iter().chain([&passes.one]) {
             Rooms::uses(model, pass, &mut uses);
         }
-        let layouts: Vec<&Layout> = [Some(&passes.one), passes.several.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(|(_, layout)| layout)
-            .collect();
+        let layouts: Vec<&Layout> =
+            [Some(&passes.one), passes.several.as_ref()].into_iter().flatten().map(|(_, layout)| layout).collect();
         for bytes in Scratch::sizes(&layouts) {
             uses.add("activations", bytes);
         }

@@ -98,7 +98,13 @@ impl Part<'_, '_> {
     /// The rows of a local, as elements of its form.
     fn bytes(&self, local: Local) -> SubSlice<'_, u8> {
         let room = self.pass.locals.get(local);
-        let element = if room.form == Form::F16 { 2 } else if room.form == Form::Bytes { 1 } else { 4 };
+        let element = if room.form == Form::F16 {
+            2
+        } else if room.form == Form::Bytes {
+            1
+        } else {
+            4
+        };
         let width = element * room.width;
         let (whole, start) = match room.place {
             Place::Own => (self.scratch.buffer(self.layout, local), 0),
@@ -209,9 +215,7 @@ impl Part<'_, '_> {
         let w = self.weights;
         match launch {
             Launch::Embed { table, out } => gpu.embedding(w.stack(*table).all(), self.tokens, &self.f32(*out), n),
-            Launch::Scale { x, out, factor } => {
-                gpu.scale(&self.f32(*x), &self.f32(*out), *factor, n * self.width(*x))
-            }
+            Launch::Scale { x, out, factor } => gpu.scale(&self.f32(*x), &self.f32(*out), *factor, n * self.width(*x)),
             Launch::RmsNorm { x, out, weight, row, epsilon } => {
                 let rows = n * self.width(*x) / row;
                 match weight {
@@ -325,11 +329,8 @@ impl Part<'_, '_> {
 
             Launch::Gemv { x, norm, weight, bias, swiglu, residual, experts, out, wide } => {
                 let form = |local: Local| self.pass.locals.get(local).form;
-                let (x_f32, x_q8) = if form(*x) == Form::Quantised {
-                    (None, Some(self.u32(*x)))
-                } else {
-                    (Some(self.f32(*x)), None)
-                };
+                let (x_f32, x_q8) =
+                    if form(*x) == Form::Quantised { (None, Some(self.u32(*x))) } else { (Some(self.f32(*x)), None) };
                 let (out_f32, out_q8) = if form(*out) == Form::Quantised {
                     (None, Some(self.u32(*out)))
                 } else {
@@ -435,8 +436,7 @@ impl Part<'_, '_> {
     ) -> Result<(), GpuError> {
         let shape = self.shape(heads);
         let is_quantised = self.pass.locals.get(out).form == Form::Quantised;
-        let (out_f32, out_q8) =
-            if is_quantised { (None, Some(self.u32(out))) } else { (Some(self.f32(out)), None) };
+        let (out_f32, out_q8) = if is_quantised { (None, Some(self.u32(out))) } else { (Some(self.f32(out)), None) };
         let qkv = self.f32(qkv);
         self.gpu.attention_decode(&AttentionDecode {
             shape,

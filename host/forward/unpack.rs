@@ -2,7 +2,11 @@
 
 use half::f16;
 
-use super::{DeviceWeights, lower::{Launch, Pass}, memory::Uses};
+use super::{
+    DeviceWeights,
+    lower::{Launch, Pass},
+    memory::Uses,
+};
 use crate::{
     gguf::TensorType,
     gpu::{Buffer, Event, Gpu, GpuError, Product, Slice, SubSlice, Weights},

@@ -120,15 +120,7 @@ impl Gguf {
     fn single(bytes: Bytes, name: &str) -> Result<Gguf, GgufError> {
         let parse::Parsed { version, metadata, tensors, foreign } = parse::parse(bytes.as_slice(), name)?;
         let by_name = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        Ok(Gguf {
-            name: name.to_string(),
-            version,
-            metadata,
-            tensors,
-            by_name,
-            foreign,
-            parts: vec![bytes],
-        })
+        Ok(Gguf { name: name.to_string(), version, metadata, tensors, by_name, foreign, parts: vec![bytes] })
     }
 
     /// The path or name the model was opened by.

@@ -177,7 +177,7 @@ impl Config {
         let window = self.sliding_window.filter(|_| self.windowed.as_ref().is_none_or(|windowed| windowed[il]));
         let rotates = match family.rotated {
             Rotated::All => true,
-            Rotated::AllButEvery(n) => (il + 1) % n != 0,
+            Rotated::AllButEvery(n) => !(il + 1).is_multiple_of(n),
         };
         let kind = if window.is_some() && self.window_rope.is_some() { RopeKind::Window } else { RopeKind::Full };
         let attention = Attention {

@@ -13,6 +13,8 @@ const MAX_HEAD_DIM: u32 = 1024;
 const MAX_FF: u32 = 1 << 24;
 const MAX_CONTEXT: u32 = 1 << 28;
 const MAX_EXPERTS: u32 = 4096;
+/// Heads of the delta rule that there are kernels for.
+const DELTA_HEAD_DIMS: [u32; 4] = [32, 64, 128, 256];
 /// Llama's and llama.cpp's default.
 const DEFAULT_THETA: f32 = 10_000.0;
 
@@ -281,7 +283,8 @@ impl Keys<'_> {
         Ok(Rope {
             pairing: self.family.rope_pairing,
             theta: self.positive(ModelRule::RopeTheta, "rope.freq_base_swa", Some(theta))?,
-            n_rot: self.ranged(ModelRule::RopeDimension, "rope.dimension_count", Some(head_dim), 2..=head_dim)? as usize,
+            n_rot: self.ranged(ModelRule::RopeDimension, "rope.dimension_count", Some(head_dim), 2..=head_dim)?
+                as usize,
             scaling: RopeScaling::None,
             attention_factor: 1.0,
             factors: None,
@@ -295,10 +298,13 @@ impl Keys<'_> {
         let interval = self.ranged(R::Recurrence, "full_attention_interval", Some(4), 1..=MAX_LAYERS)? as usize;
         let layers = match self.layer_flags(R::Recurrence, "attention.recurrent_layers", n_layers)? {
             Some(layers) => layers,
-            None => (0..n_layers).map(|il| (il + 1) % interval != 0).collect(),
+            None => (0..n_layers).map(|il| !(il + 1).is_multiple_of(interval)).collect(),
         };
         let size = |name: &str| self.ranged(R::Recurrence, name, None, 1..=MAX_EMBD);
         let head_dim = size("ssm.state_size")?;
+        if !DELTA_HEAD_DIMS.contains(&head_dim) {
+            return Err(self.reject(R::Recurrence, "ssm.state_size", head_dim, format!("one of {DELTA_HEAD_DIMS:?}")));
+        }
         let (n_key_heads, n_value_heads) = (size("ssm.group_count")?, size("ssm.time_step_rank")?);
         let inner = size("ssm.inner_size")?;
         if u64::from(inner) != u64::from(n_value_heads) * u64::from(head_dim) {

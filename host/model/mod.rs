@@ -18,6 +18,6 @@ pub use error::{ModelError, ModelRule};
 pub use family::{Family, Presence, RopePairing};
 pub use figure::Figure;
 pub use inspect::{ForeignLine, Inspection, MetadataLine, TensorLine, TypeTotal};
-pub use rope::RopeTable;
 pub use layer::{Attention, DeltaNet, FeedForward, Glu, Layer, Mixer, RopeKind, Routing, Scores};
+pub use rope::RopeTable;
 pub use weights::{Model, WeightView};

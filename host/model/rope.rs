@@ -47,7 +47,9 @@ impl Rope {
         let pairs = 0..self.n_rot / 2;
 
         match self.scaling {
-            RopeScaling::None | RopeScaling::Long { .. } => RopeTable { frequencies: pairs.map(unscaled).collect(), magnitude: attention_factor },
+            RopeScaling::None | RopeScaling::Long { .. } => {
+                RopeTable { frequencies: pairs.map(unscaled).collect(), magnitude: attention_factor }
+            }
             RopeScaling::Linear { factor } => RopeTable {
                 frequencies: pairs.map(|i| unscaled(i) / f64::from(factor)).collect(),
                 magnitude: attention_factor,

@@ -60,7 +60,8 @@ impl Cache {
                 let keys = self.keys[kv_head][rows.clone()].chunks_exact(head_dim); // [seen, D]
                 let values = self.values[kv_head][rows].chunks_exact(head_dim); // [seen, D]
 
-                let capped = |score: f64| soft_cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
+                let capped =
+                    |score: f64| soft_cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
                 let mut scores: Vec<f64> = keys.map(|k| capped(dot(q, k) * f64::from(scale))).collect();
                 // A sink takes its share of the softmax, and has no value.
                 scores.extend(sinks.map(|sinks| f64::from(sinks[h])));

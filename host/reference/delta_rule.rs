@@ -9,7 +9,8 @@ pub(super) fn convolve(x: &[f32], weight: &[f32], kernel: usize, state: &mut Vec
     let mut out = Vec::with_capacity(x.len());
     for t in 0..n_tokens {
         for c in 0..channels {
-            let taps = (0..kernel).map(|tap| f64::from(rows[(t + tap) * channels + c]) * f64::from(weight[c * kernel + tap]));
+            let taps =
+                (0..kernel).map(|tap| f64::from(rows[(t + tap) * channels + c]) * f64::from(weight[c * kernel + tap]));
             let sum: f64 = taps.sum();
             out.push((sum / (1.0 + (-sum).exp())) as f32);
         }

@@ -211,7 +211,8 @@ impl<'a> Reference<'a> {
             Op::DeltaRule { qkv, n_key_heads, strength, keep, state, grouped } => {
                 let [qkv, strength, keep] = [*qkv, *strength, *keep].map(get);
                 let shape = &figure.value(out).shape;
-                let heads = delta_rule::Heads { keys: *n_key_heads, values: shape[0], dim: shape[1], grouped: *grouped };
+                let heads =
+                    delta_rule::Heads { keys: *n_key_heads, values: shape[0], dim: shape[1], grouped: *grouped };
                 delta_rule::delta_rule(heads, qkv, strength, keep, &mut self.states[state.0])
             }
             Op::GatedNorm { x, gate, weight, epsilon } => {

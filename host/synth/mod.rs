@@ -81,7 +81,9 @@ fn tensors(shape: &Shape, metadata: &[(String, Value)]) -> Vec<(String, Vec<u64>
     for (key, value) in metadata {
         writer.metadata(key, value);
     }
-    for name in ["token_embd.weight", "output.weight"].iter().filter(|name| **name != "output.weight" || shape.has(name)) {
+    for name in
+        ["token_embd.weight", "output.weight"].iter().filter(|name| **name != "output.weight" || shape.has(name))
+    {
         writer.tensor(name, &[shape.n_embd, shape.vocab_size], TensorType::F32);
     }
     let header = writer.header();

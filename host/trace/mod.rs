@@ -105,6 +105,25 @@ impl Trace {
         }
     }
 
+    /// The same of the first `n` tokens alone.
+    pub fn first_tokens(&self, n: usize) -> Trace {
+        let mut trace = Trace::new();
+        for tensor in &self.tensors {
+            if tensor.name.starts_with("kq_soft_max") {
+                let (heads, tokens, positions) = (tensor.shape[0], tensor.shape[1], tensor.shape[2]);
+                let kept =
+                    tensor.data.chunks_exact(tokens * positions).flat_map(|head| &head[..n.min(tokens) * positions]);
+                let data: Vec<f32> = kept.copied().collect();
+                trace.append(&tensor.name, &[heads, n.min(tokens), positions], &data);
+            } else {
+                let mut shape = tensor.shape.clone();
+                shape[0] = n.min(shape[0]);
+                trace.append(&tensor.name, &shape, &tensor.data[..shape.iter().product()]);
+            }
+        }
+        trace
+    }
+
     /// The tensors, in the order of execution.
     pub fn tensors(&self) -> &[TraceTensor] {
         &self.tensors

@@ -12,3 +12,4 @@ mod prompt_cache;
 mod run;
 mod terminal;
 mod text;
+mod verify;

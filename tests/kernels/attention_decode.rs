@@ -5,7 +5,9 @@ use ferrowarp::{
     forward::turns,
     gpu::{
         Gpu,
-        kernels::{self, Attention, AttentionDecode, AttentionScratch, AttentionShape, CacheType, NormAndRope, RopeShape},
+        kernels::{
+            self, Attention, AttentionDecode, AttentionScratch, AttentionShape, CacheType, NormAndRope, RopeShape,
+        },
     },
     model::RopePairing,
 };

@@ -123,6 +123,7 @@ pub fn goldens() -> Vec<Golden> {
 }
 
 /// Whether the model is of an architecture that this program runs. A folder beside the checkout may have others; the project's own may not.
+#[allow(clippy::print_stdout, reason = "a test says what it leaves out")]
 fn runs(folder: &Path, name: &str) -> bool {
     let gguf = Gguf::open(&folder.join(format!("models/{name}.gguf"))).unwrap_or_else(|e| panic!("{e}"));
     let architecture = gguf.metadata().str("general.architecture").unwrap();

@@ -78,7 +78,8 @@ impl Lowering<'_, '_> {
     /// The pattern that ends at this node, where it is attention and all before it fits.
     pub(super) fn fused_attention(&self, node: usize) -> Option<FusedAttention> {
         let figure = &self.model.figure;
-        let Op::Attention { q, k, v, cache, rope, scale, sinks: None, soft_cap: None, .. } = figure.nodes[node].op else {
+        let Op::Attention { q, k, v, cache, rope, scale, sinks: None, soft_cap: None, .. } = figure.nodes[node].op
+        else {
             return None;
         };
         let shape = figure.caches[cache.0];
@@ -110,9 +111,7 @@ impl Lowering<'_, '_> {
         }
         let bias = q.bias.as_ref().map(|bias| bias.vector);
         let covers = |bias: VectorId| figure.vector(bias).len() == figure.stack(stack).n_out;
-        if [k, v].iter().any(|chain| chain.bias.as_ref().map(|bias| bias.vector) != bias)
-            || !bias.is_none_or(covers)
-        {
+        if [k, v].iter().any(|chain| chain.bias.as_ref().map(|bias| bias.vector) != bias) || !bias.is_none_or(covers) {
             return None;
         }
         let epsilon = q.norm.or(k.norm).map_or(0.0, |(_, epsilon)| epsilon);
@@ -123,11 +122,7 @@ impl Lowering<'_, '_> {
             projected: [projected[0], projected[1], projected[2]],
             between: chains.iter().flat_map(|chain| chain.between.clone()).collect(),
             projections: chains.iter().flat_map(|chain| chain.projections.clone()).collect(),
-            parts: QkvParts {
-                q_norm: q.norm.map(|(norm, _)| norm),
-                k_norm: k.norm.map(|(norm, _)| norm),
-                epsilon,
-            },
+            parts: QkvParts { q_norm: q.norm.map(|(norm, _)| norm), k_norm: k.norm.map(|(norm, _)| norm), epsilon },
             heads: AttentionHeads {
                 n_heads: (figure.value(projected[0]).width()) / shape.head_dim,
                 cache,

@@ -35,9 +35,7 @@ impl Lowering<'_, '_> {
                 let row = weight.map_or(figure.value(x).row(), |weight| figure.vector(weight).len());
                 Launch::RmsNorm { x: at(x), weight, row, epsilon, out: self.place(out, Form::F32) }
             }
-            Op::Product { x, weight } => {
-                Launch::Matmul { x: at(x), weight, out: self.place(out, Form::F32) }
-            }
+            Op::Product { x, weight } => Launch::Matmul { x: at(x), weight, out: self.place(out, Form::F32) },
             Op::Bias { x, bias } => {
                 Launch::Sum { x: at(x), bias: Some(bias), residual: None, out: self.place(out, Form::F32) }
             }
@@ -65,7 +63,17 @@ impl Lowering<'_, '_> {
                 let share = figure.value(experts).width() * figure.stack(weight.stack).n_in / figure.value(x).width();
                 let (x, experts) = (at(x), Some((at(experts), share)));
                 let out = self.place(out, Form::F32);
-                Launch::Gemv { x, norm: None, weight, bias: None, swiglu: false, residual: None, experts, out, wide: false }
+                Launch::Gemv {
+                    x,
+                    norm: None,
+                    weight,
+                    bias: None,
+                    swiglu: false,
+                    residual: None,
+                    experts,
+                    out,
+                    wide: false,
+                }
             }
             Op::ExpertBias { x, bias, experts } => {
                 let (n, x, experts) = (figure.value(x).row(), at(x), at(experts));

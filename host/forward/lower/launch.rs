@@ -53,32 +53,129 @@ pub struct QkvParts {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // each says what it is; the fields are those of the operations
 pub enum Launch {
-    Embed { table: StackId, out: Local },
-    Scale { x: Local, out: Local, factor: f32 },
-    RmsNorm { x: Local, out: Local, weight: Option<VectorId>, row: usize, epsilon: f32 },
+    Embed {
+        table: StackId,
+        out: Local,
+    },
+    Scale {
+        x: Local,
+        out: Local,
+        factor: f32,
+    },
+    RmsNorm {
+        x: Local,
+        out: Local,
+        weight: Option<VectorId>,
+        row: usize,
+        epsilon: f32,
+    },
     /// A product with as many tokens as there are, with what follows it.
-    Matmul { x: Local, weight: Matrix, out: Local },
+    Matmul {
+        x: Local,
+        weight: Matrix,
+        out: Local,
+    },
     /// x + bias + residual.
-    Sum { x: Local, bias: Option<Span>, residual: Option<Local>, out: Local },
+    Sum {
+        x: Local,
+        bias: Option<Span>,
+        residual: Option<Local>,
+        out: Local,
+    },
     /// In place.
-    Rope { x: Local, rope: RopeId, n_heads: usize, head_dim: usize },
+    Rope {
+        x: Local,
+        rope: RopeId,
+        n_heads: usize,
+        head_dim: usize,
+    },
     /// Keys and values into the cache, then attention.
-    Attention { q: Local, k: Local, v: Local, out: Local, heads: AttentionHeads, sinks: Option<VectorId>, soft_cap: Option<f32>, probabilities: String },
-    Gate { x: Local, gate: Local, out: Local },
-    Glu { gate: Local, up: Local, out: Local, glu: Glu },
-    SoftCap { x: Local, out: Local, cap: f32 },
-    Route { logits: Local, bias: Option<VectorId>, routing: Routing, experts: Local, weights: Local },
+    Attention {
+        q: Local,
+        k: Local,
+        v: Local,
+        out: Local,
+        heads: AttentionHeads,
+        sinks: Option<VectorId>,
+        soft_cap: Option<f32>,
+        probabilities: String,
+    },
+    Gate {
+        x: Local,
+        gate: Local,
+        out: Local,
+    },
+    Glu {
+        gate: Local,
+        up: Local,
+        out: Local,
+        glu: Glu,
+    },
+    SoftCap {
+        x: Local,
+        out: Local,
+        cap: f32,
+    },
+    Route {
+        logits: Local,
+        bias: Option<VectorId>,
+        routing: Routing,
+        experts: Local,
+        weights: Local,
+    },
     /// In place.
-    ExpertBias { x: Local, bias: VectorId, experts: Local, n: usize },
+    ExpertBias {
+        x: Local,
+        bias: VectorId,
+        experts: Local,
+        n: usize,
+    },
     /// With the residual stream added, where it is given.
-    Combine { x: Local, weights: Local, residual: Option<Local>, out: Local, n_used: usize },
-    Convolve { x: Local, weight: VectorId, kernel: usize, state: StateId, out: Local },
+    Combine {
+        x: Local,
+        weights: Local,
+        residual: Option<Local>,
+        out: Local,
+        n_used: usize,
+    },
+    Convolve {
+        x: Local,
+        weight: VectorId,
+        kernel: usize,
+        state: StateId,
+        out: Local,
+    },
     /// In place.
-    UnitHeads { x: Local, n_key_heads: usize, head_dim: usize, epsilon: f32 },
+    UnitHeads {
+        x: Local,
+        n_key_heads: usize,
+        head_dim: usize,
+        epsilon: f32,
+    },
     /// In place: `beta` becomes the strength, `alpha` how much is kept.
-    DeltaGates { beta: Local, alpha: Local, bias: VectorId, a: VectorId },
-    DeltaRule { qkv: Local, n_key_heads: usize, head_dim: usize, strength: Local, keep: Local, state: StateId, grouped: bool, out: Local },
-    GatedNorm { x: Local, gate: Local, weight: VectorId, epsilon: f32, out: Local },
+    DeltaGates {
+        beta: Local,
+        alpha: Local,
+        bias: VectorId,
+        a: VectorId,
+    },
+    DeltaRule {
+        qkv: Local,
+        n_key_heads: usize,
+        head_dim: usize,
+        strength: Local,
+        keep: Local,
+        state: StateId,
+        grouped: bool,
+        out: Local,
+    },
+    GatedNorm {
+        x: Local,
+        gate: Local,
+        weight: VectorId,
+        epsilon: f32,
+        out: Local,
+    },
 
     /// One token's product, or one for each of its experts, packed weights read once: norm before; bias, SwiGLU and residual after.
     Gemv {
@@ -95,22 +192,71 @@ pub enum Launch {
         wide: bool,
     },
     /// One token's product with a whole stack, whatever its types.
-    GemvStack { x: Local, norm: Option<(VectorId, f32)>, stack: StackId, bias: Option<VectorId>, out: Local },
+    GemvStack {
+        x: Local,
+        norm: Option<(VectorId, f32)>,
+        stack: StackId,
+        bias: Option<VectorId>,
+        out: Local,
+    },
     /// One token's norms over heads, rotation, cache and attention, from queries, keys and values one behind the other.
-    AttentionToken { qkv: Local, parts: QkvParts, heads: AttentionHeads, out: Local },
+    AttentionToken {
+        qkv: Local,
+        parts: QkvParts,
+        heads: AttentionHeads,
+        out: Local,
+    },
 
     /// RMSNorm, to f16.
-    RmsNormF16 { x: Local, out: Local, weight: VectorId, epsilon: f32, scale: ScaleId },
+    RmsNormF16 {
+        x: Local,
+        out: Local,
+        weight: VectorId,
+        epsilon: f32,
+        scale: ScaleId,
+    },
     /// A product of f16 on tensor cores, with a stack unpacked into a room; added to `out` where `adds`.
-    Product { x: Local, x_scale: ScaleId, stack: StackId, room: usize, out: Local, out_scale: Option<ScaleId>, adds: bool },
+    Product {
+        x: Local,
+        x_scale: ScaleId,
+        stack: StackId,
+        room: usize,
+        out: Local,
+        out_scale: Option<ScaleId>,
+        adds: bool,
+    },
     /// Many tokens' bias, norms over heads, rotation and cache, from their product to queries.
-    Qkv { product: Local, bias: Option<VectorId>, parts: QkvParts, heads: AttentionHeads, q: Local, kv: Option<[Local; 2]> },
+    Qkv {
+        product: Local,
+        bias: Option<VectorId>,
+        parts: QkvParts,
+        heads: AttentionHeads,
+        q: Local,
+        kv: Option<[Local; 2]>,
+    },
     /// Many tokens' attention, to f16.
-    Flash { q: Local, heads: AttentionHeads, out: Local, scale: ScaleId },
+    Flash {
+        q: Local,
+        heads: AttentionHeads,
+        out: Local,
+        scale: ScaleId,
+    },
     /// The same for caches that flash attention has no kernel for, by way of f32.
-    AttentionMany { q: Local, heads: AttentionHeads, exact: Local, out: Local, scale: ScaleId },
+    AttentionMany {
+        q: Local,
+        heads: AttentionHeads,
+        exact: Local,
+        out: Local,
+        scale: ScaleId,
+    },
     /// Gate and up projection beside each other, f16 to f16.
-    GluF16 { gate_up: Local, in_scale: ScaleId, out: Local, out_scale: ScaleId, glu: Glu },
+    GluF16 {
+        gate_up: Local,
+        in_scale: ScaleId,
+        out: Local,
+        out_scale: ScaleId,
+        glu: Glu,
+    },
 }
 
 impl Launch {

@@ -49,7 +49,7 @@ pub(super) fn lower(model: &Model, options: Options) -> Option<Pass> {
         .filter_map(|node| lowering.fused_attention(node))
         .filter(|pattern| {
             let rows = (pattern.heads.n_heads + 2 * pattern.n_kv_heads) * pattern.head_dim;
-            figure.stack(pattern.stack).n_out == rows && pattern.head_dim % 8 == 0
+            figure.stack(pattern.stack).n_out == rows && pattern.head_dim.is_multiple_of(8)
         })
         .collect();
     let mut plan = Many { patterns, halves: Halves::new(), norms: HashMap::new(), room: 0, layer: None };
@@ -90,7 +90,9 @@ impl Many {
         let is_exact = |stack: &StackId| {
             l.model.types(figure.stack(*stack)).iter().any(|(tensor_type, _)| *tensor_type == TensorType::F32)
         };
-        let is_whole = |stack: &StackId| figure.stack(*stack).n_in % 8 == 0 && figure.stack(*stack).n_out % 8 == 0;
+        let is_whole = |stack: &StackId| {
+            figure.stack(*stack).n_in.is_multiple_of(8) && figure.stack(*stack).n_out.is_multiple_of(8)
+        };
         !stacks.is_empty() && !stacks.iter().any(is_exact) && stacks.iter().all(is_whole)
     }
 
@@ -162,7 +164,9 @@ impl Many {
                 true
             }
             Op::Product { x, weight } if !l.in_head && self.takes(l, index) => {
-                if let Some(pattern) = self.patterns.iter().find(|pattern| pattern.projections.contains(&index)).cloned() {
+                if let Some(pattern) =
+                    self.patterns.iter().find(|pattern| pattern.projections.contains(&index)).cloned()
+                {
                     self.qkv(l, &pattern);
                 } else if let Some((glu, products)) = l.glu_of(index, weight) {
                     self.glu(l, *x, weight, glu, products);
@@ -210,8 +214,8 @@ impl Many {
         let (n_heads, head_dim) = (pattern.heads.n_heads, pattern.head_dim);
         let q = l.room(query_type(cache_type).bytes(n_heads, head_dim), Form::Bytes);
         // A cache of 8-bit integers takes its keys and values from f32.
-        let kv = (cache_type == CacheType::Q8_0)
-            .then(|| [(); 2].map(|()| l.room(pattern.n_kv_heads * head_dim, Form::F32)));
+        let kv =
+            (cache_type == CacheType::Q8_0).then(|| [(); 2].map(|()| l.room(pattern.n_kv_heads * head_dim, Form::F32)));
         let launch = Launch::Qkv { product, bias: pattern.bias, parts: pattern.parts, heads: pattern.heads, q, kv };
         l.steps.push(Step { launch, makes: vec![] });
         l.of_value[pattern.projected[0].0] = Some(q);

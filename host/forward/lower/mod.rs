@@ -15,8 +15,8 @@ use crate::{
     model::{Model, figure::ValueId},
 };
 
-pub use many::{has_flash, query_type};
 pub use launch::{AttentionHeads, Bound, Launch, QkvParts, ScaleId};
+pub use many::{has_flash, query_type};
 
 /// What a lowering depends on beside the model.
 #[derive(Clone, Copy, Debug)]

@@ -58,7 +58,17 @@ impl Lowering<'_, '_> {
                     let out = self.place(node.out, Form::F32);
                     let weight = weight.clone();
                     self.launch(
-                        Launch::Gemv { x, norm, weight, bias: None, swiglu: false, residual: None, experts, out, wide: false },
+                        Launch::Gemv {
+                            x,
+                            norm,
+                            weight,
+                            bias: None,
+                            swiglu: false,
+                            residual: None,
+                            experts,
+                            out,
+                            wide: false,
+                        },
                         &[node.out],
                     );
                 }
@@ -185,8 +195,17 @@ impl Lowering<'_, '_> {
         let (input, norm) = self.input(x, norms);
         let out = if experts.is_some() { self.place(value, Form::F32) } else { self.between_products(value) };
         let weight = Matrix { stack: weight.stack, rows: 0..figure.stack(weight.stack).n_out };
-        let launch =
-            Launch::Gemv { x: input, norm, weight, bias: None, swiglu: true, residual: None, experts, out, wide: false };
+        let launch = Launch::Gemv {
+            x: input,
+            norm,
+            weight,
+            bias: None,
+            swiglu: true,
+            residual: None,
+            experts,
+            out,
+            wide: false,
+        };
         self.launch(launch, &[value]);
         for node in products.into_iter().chain([glu]) {
             self.done[node] = true;

@@ -2,5 +2,4 @@
 
 use super::{Family, LIKE_LLAMA};
 
-pub(super) const FAMILY: Family =
-    Family { architecture: "ernie4_5", ignored: &["attn_output.bias"], ..LIKE_LLAMA };
+pub(super) const FAMILY: Family = Family { architecture: "ernie4_5", ignored: &["attn_output.bias"], ..LIKE_LLAMA };

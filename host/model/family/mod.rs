@@ -130,12 +130,7 @@ const LIKE_LLAMA: Family = Family {
     qk_norm: Presence::Absent,
     sinks: false,
     gated: false,
-    norms: Norms {
-        attn: Some("attn_norm.weight"),
-        attn_post: None,
-        ffn: Some("ffn_norm.weight"),
-        ffn_post: None,
-    },
+    norms: Norms { attn: Some("attn_norm.weight"), attn_post: None, ffn: Some("ffn_norm.weight"), ffn_post: None },
     glu: Glu::Swiglu,
     fused_gate_up: false,
     experts: Presence::Absent,

@@ -4,9 +4,5 @@
 
 use super::{Family, LIKE_LLAMA, Presence, RopePairing};
 
-pub(super) const FAMILY: Family = Family {
-    architecture: "qwen2",
-    rope_pairing: RopePairing::Halves,
-    qkv_bias: Presence::Required,
-    ..LIKE_LLAMA
-};
+pub(super) const FAMILY: Family =
+    Family { architecture: "qwen2", rope_pairing: RopePairing::Halves, qkv_bias: Presence::Required, ..LIKE_LLAMA };

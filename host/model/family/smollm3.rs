@@ -2,5 +2,4 @@
 
 use super::{Family, LIKE_LLAMA, Rotated};
 
-pub(super) const FAMILY: Family =
-    Family { architecture: "smollm3", rotated: Rotated::AllButEvery(4), ..LIKE_LLAMA };
+pub(super) const FAMILY: Family = Family { architecture: "smollm3", rotated: Rotated::AllButEvery(4), ..LIKE_LLAMA };

@@ -240,8 +240,7 @@ impl Drawing<'_, '_> {
         if has_bias && let Some(bias) = self.b.biases(&[("ffn_gate_inp.bias", n_experts)], true) {
             logits = self.b.bias("ffn_moe_probs", logits, &bias[0]);
         }
-        let (chosen, weights) =
-            self.b.route(logits, None, Routing { experts, scores: self.family.expert_scores });
+        let (chosen, weights) = self.b.route(logits, None, Routing { experts, scores: self.family.expert_scores });
 
         let parts = [("ffn_gate_exps.weight", n_ff), ("ffn_up_exps.weight", n_ff)];
         let [gate, up] = self.b.expert_stack(parts, n_embd, n_experts);
