@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::prompt::read_text;
+use super::text::read_text;
 use crate::{
     chat::{CHATML, ChatTemplate, Message, RenderOptions},
     gguf::Gguf,

@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use super::{
-    prompt::read_text,
     sampling::{SamplerArguments, sampler},
+    text::read_text,
 };
 use crate::{
     generate::Limits,

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    Outcome, interrupt, model::EngineArguments, prompt::read_text, report::Format, tokenizer::TokenizerArguments,
+    Outcome, interrupt, model::EngineArguments, report::Format, text::read_text, tokenizer::TokenizerArguments,
 };
 use crate::{
     model::Config,

@@ -10,8 +10,8 @@ use super::{
     Outcome,
     chat_template::TemplateArguments,
     model::ModelArgument,
-    prompt::{TextArguments, read_text},
     report::Format,
+    text::{TextArguments, read_text},
     tokenizer::TokenizerArguments,
 };
 use crate::{chat::Message, tokenizer::Ends};

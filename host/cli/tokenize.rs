@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Outcome, model::ModelArgument, prompt::TextArguments, report::Format, tokenizer::TokenizerArguments};
+use super::{Outcome, model::ModelArgument, report::Format, text::TextArguments, tokenizer::TokenizerArguments};
 use crate::tokenizer::{Ends, Special};
 
 /// The arguments of `tokenize`.

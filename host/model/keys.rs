@@ -1,9 +1,9 @@
 //! Hyperparameters: how they are read from a file's metadata, and what they may be.
 
-use super::config::{Config, Experts, Recurrent, Rope, RopeScaling};
+use super::config::{Config, Recurrent, Rope, RopeScaling};
 use super::error::{ModelError, ModelRule};
 use super::family::{Family, Presence, RopeFactors, Windows};
-use super::layer::DeltaNet;
+use super::layer::{DeltaNet, Experts};
 use crate::gguf::{Array, Gguf, Metadata, MetadataError, TensorType, Value};
 
 const MAX_LAYERS: u32 = 512;
@@ -79,15 +79,35 @@ const KNOWN: &[&str] = &[
     "vocab_size",
 ];
 
+impl Config {
+    /// Reads the hyperparameters of the model in `gguf`, and checks them. [`Model::open`](super::Model::open) checks the tensors as well.
+    ///
+    /// # Errors
+    /// The architecture is unknown, a key is missing, or something breaks a rule of [`ModelRule`].
+    pub fn from_gguf(gguf: &Gguf) -> Result<Config, ModelError> {
+        let architecture = gguf.metadata().str("general.architecture")?;
+        let Some(family) = Family::of(architecture) else {
+            return Err(ModelError::rejected(
+                gguf.name(),
+                ModelRule::Architecture,
+                "metadata key general.architecture",
+                format!("{architecture:?}"),
+                format!("one of {}", Family::list()),
+            ));
+        };
+        Keys { gguf, family }.config()
+    }
+}
+
 /// The metadata keys of one architecture.
-pub(super) struct Keys<'a> {
-    pub gguf: &'a Gguf,
-    pub family: &'static Family,
+struct Keys<'a> {
+    gguf: &'a Gguf,
+    family: &'static Family,
 }
 
 impl Keys<'_> {
     /// Everything but RoPE's factors, which are in a tensor.
-    pub fn config(&self) -> Result<Config, ModelError> {
+    fn config(&self) -> Result<Config, ModelError> {
         use ModelRule as R;
         let n_blocks = self.ranged(R::LayerCount, "block_count", None, 1..=MAX_LAYERS)?;
         // The last blocks may be for predicting tokens further on; they are not run.
@@ -282,7 +302,8 @@ impl Keys<'_> {
         Ok(Rope {
             pairing: self.family.rope_pairing,
             theta: self.positive(ModelRule::RopeTheta, "rope.freq_base_swa", Some(theta))?,
-            n_rot: self.ranged(ModelRule::RopeDimension, "rope.dimension_count", Some(head_dim), 2..=head_dim)? as usize,
+            n_rot: self.ranged(ModelRule::RopeDimension, "rope.dimension_count", Some(head_dim), 2..=head_dim)?
+                as usize,
             scaling: RopeScaling::None,
             attention_factor: 1.0,
             factors: None,
