@@ -75,7 +75,7 @@ impl Gpu {
     /// # Safety
     /// - The launch contract in the kernel's documentation holds for this grid, block and these arguments: every
     ///   pointer leads to as much memory as the kernel touches.
-    pub(super) unsafe fn launch<P, A: cuda_std::Arguments<P>>(
+    pub unsafe fn launch<P, A: cuda_std::Arguments<P>>(
         &self,
         kernel: cuda_std::Kernel<P>,
         grid: [u32; 3],
