@@ -261,6 +261,15 @@ mod tests {
     }
 
     #[test]
+    fn an_image_takes_a_quarter_of_its_size_or_less() {
+        for image in IMAGES {
+            let (Code::Ptx(packed) | Code::Cubin(packed)) = image.code;
+            let bytes = unpack(packed).len();
+            assert!(packed.len() * 4 <= bytes, "{image}: {} bytes for {bytes}", packed.len());
+        }
+    }
+
+    #[test]
     fn ptx_is_loaded_where_machine_code_is_refused_and_nothing_else_is_passed_over() {
         let made = |code: fn(&'static [u8]) -> Code, content: &[u8]| -> &'static Image {
             let packed = zstd::encode_all(content, 1).unwrap().leak();

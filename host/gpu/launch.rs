@@ -70,7 +70,10 @@ impl Launch {
 }
 
 impl Gpu {
-    /// Enqueues a kernel.
+    /// Enqueues a kernel of the crate `kernels`, by its handle.
+    ///
+    /// # Errors
+    /// The driver refuses the launch, or softcuda found a fault in it.
     ///
     /// # Safety
     /// - The launch contract in the kernel's documentation holds for this grid, block and these arguments: every
