@@ -1,6 +1,6 @@
 //! Compiles `kernels/` to the images that `host/gpu/image.rs` embeds: PTX for each generation of GPU that gets code of
 //! its own, and, where NVIDIA's `ptxas` is found, machine code as well, so that no program start waits for a driver's
-//! compiler.
+//! compiler. Each is compressed: PTX to a tenth of its size.
 
 use std::{
     env, fs,
@@ -19,6 +19,9 @@ const ARCHS: [NvvmArch; 2] = [NvvmArch::Compute80, NvvmArch::Compute90a];
 /// instructions are ordered for an A100. About a second each.
 const RELEASE_TARGETS: [&str; 2] = ["sm_86", "sm_89"];
 
+/// zstd's: what higher ones save is little, and a build with another kernel waits for it.
+const COMPRESSION_LEVEL: i32 = 9;
+
 #[allow(clippy::print_stderr)] // cargo shows it where the build fails
 fn main() {
     if let Err(error) = build() {
@@ -34,7 +37,7 @@ fn build() -> Result<(), BuildError> {
     let build_one = |arch: NvvmArch| {
         let ptx = out.join(format!("kernels.{}.ptx", arch.target_cpu()));
         CudaBuilder::new("kernels").arch(arch).copy_to(&ptx).kernels(bounded(arch)).build()?;
-        let mut images = image(arch.target_cpu(), "Ptx(include_str!", &ptx);
+        let mut images = image(arch.target_cpu(), "Ptx", &ptx)?;
         let Some(assembler) = &assembler else {
             return Ok(images);
         };
@@ -42,7 +45,7 @@ fn build() -> Result<(), BuildError> {
         for target in [arch.target_cpu()].iter().chain(more) {
             let cubin = out.join(format!("kernels.{target}.cubin"));
             assembler.assemble(&ptx, target, &cubin)?;
-            images += &image(target, "Cubin(include_bytes!", &cubin);
+            images += &image(target, "Cubin", &cubin)?;
         }
         Ok(images)
     };
@@ -84,7 +87,14 @@ fn bounded(arch: NvvmArch) -> impl Iterator<Item = KernelInfo> {
     })
 }
 
-/// The Rust expression that embeds an image.
-fn image(target: &str, code: &str, file: &Path) -> String {
-    format!("    Image {{ target: {target:?}, code: Code::{code}({file:?})) }},\n")
+/// Compresses an image; the Rust expression that embeds it.
+fn image(target: &str, code: &str, file: &Path) -> Result<String, BuildError> {
+    let failed = |source| BuildError::File { path: file.to_owned(), source };
+    let bytes = fs::read(file).map_err(failed)?;
+    let mut packed = file.as_os_str().to_owned();
+    packed.push(".zst");
+    zstd::encode_all(bytes.as_slice(), COMPRESSION_LEVEL)
+        .and_then(|bytes| fs::write(&packed, bytes))
+        .map_err(failed)?;
+    Ok(format!("    Image {{ target: {target:?}, code: Code::{code}(include_bytes!({packed:?})) }},\n"))
 }

@@ -14,6 +14,7 @@ pub mod perplexity;
 pub mod prompt_cache;
 pub mod quant;
 pub mod reference;
+mod rules;
 pub mod sample;
 pub mod session;
 pub mod synth;

@@ -15,7 +15,7 @@
 //!
 //! # Keys
 //!
-//! A block walks over tiles of [`Shape::keys`] keys, from the oldest that its first row sees to the newest that its last row
+//! A block walks over tiles of `Shape::keys` keys, from the oldest that its first row sees to the newest that its last row
 //! sees; nothing is loaded beyond them. A tile of keys and one of values lie in shared memory in two stages: while one is
 //! worked on, `cp.async` fills the other. In a stage a row is padded by 16 bytes, which makes its length an odd number of
 //! 16-byte units: `ldmatrix`, which reads eight rows at once, then touches all banks evenly, as an exclusive-or swizzle

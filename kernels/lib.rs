@@ -8,6 +8,7 @@
 #![allow(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc)]
 // A kernel takes what it needs by name: a struct of parameters would hide the launch from the reader and the checker.
 #![allow(clippy::too_many_arguments)]
+#![allow(rustdoc::broken_intra_doc_links, reason = "formulas have indices: out[i] is no link")]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
 
 pub mod argmax;

@@ -7,19 +7,23 @@ mod mutated;
 mod support;
 use support::tiny;
 
-use std::path::Path;
+use std::{fs::File, io::Read, path::Path};
 
+/// Checks every input in the archive of a target's corpus.
 #[allow(clippy::print_stdout)] // a test says what it measured
 fn run(corpus: &str, least: usize, check: impl Fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(corpus);
-    let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|f| f.unwrap().path()).collect();
-    paths.sort();
-    assert!(paths.len() >= least, "{} inputs in {}", paths.len(), folder.display());
-    for path in paths {
-        let input = std::fs::read(&path).unwrap();
-        println!("{}", path.display());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(corpus).with_extension("tar");
+    let mut archive = tar::Archive::new(File::open(&path).unwrap());
+    let mut n = 0;
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        println!("{}: {}", path.display(), entry.path().unwrap().display());
+        let mut input = Vec::new();
+        entry.read_to_end(&mut input).unwrap();
         check(&input);
+        n += 1;
     }
+    assert!(n >= least, "{n} inputs in {}", path.display());
 }
 
 #[test]

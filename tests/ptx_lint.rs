@@ -2,17 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use ferrowarp::gpu::image::{Code, IMAGES};
+use ferrowarp::gpu::image::IMAGES;
 
 /// Each PTX image's target, and the kernels in it.
 fn images() -> Vec<(&'static str, BTreeMap<&'static str, Vec<&'static str>>)> {
-    let images: Vec<_> = IMAGES
-        .iter()
-        .filter_map(|image| match image.code {
-            Code::Ptx(text) => Some((image.target, kernels_of(text))),
-            Code::Cubin(_) => None,
-        })
-        .collect();
+    let images: Vec<_> =
+        IMAGES.iter().filter_map(|image| Some((image.target, kernels_of(image.ptx()?.leak())))).collect();
     assert_eq!(images.len(), 2);
     images
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::prompt::read_source;
+use super::text::read_source;
 use crate::{
     chat::{CHATML, ChatTemplate, Message, RenderOptions},
     gguf::Gguf,

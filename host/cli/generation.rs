@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::{
     output::print_warning,
-    prompt::read_source,
     sampling::{SamplerArguments, sampler},
+    text::read_source,
 };
 use crate::{
     generate::Limits,

@@ -1,7 +1,7 @@
 //! The command line: text on standard output, everything else on standard error.
 //!
 //! Each command is a file with its arguments and what it does; what several share are groups of arguments in files of their
-//! own (`model`, `prompt`, `chat_template`, `sampling`, `generation`). Exit codes: 0, 1 for every error, 130 when interrupted.
+//! own (`model`, `text`, `prompt`, `chat_template`, `sampling`, `generation`). Exit codes: 0, 1 for every error, 130 when interrupted.
 
 mod bench;
 mod chat;
@@ -23,6 +23,7 @@ mod report;
 mod sampling;
 mod synth;
 mod template;
+mod text;
 mod tokenize;
 mod tokenizer;
 mod trace;

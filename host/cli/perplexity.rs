@@ -10,8 +10,8 @@ use super::{
     Outcome, interrupt,
     model::EngineArguments,
     output::{note, out},
-    prompt::read_text,
     report::Format,
+    text::read_text,
     tokenizer::TokenizerArguments,
 };
 use crate::{

@@ -10,8 +10,8 @@ use super::{
     Outcome,
     model::ModelArgument,
     output::out,
-    prompt::TextArguments,
     report::{Format, quoted},
+    text::TextArguments,
     tokenizer::TokenizerArguments,
 };
 use crate::tokenizer::{Ends, Special};

@@ -1,7 +1,7 @@
 //! The forward pass on the device.
 //!
 //! [`Engine::forward`] takes the next tokens of the sequence, one in decoding or a chunk of a prompt, and leaves logits on the device. What is
-//! launched in which order comes from the model's figure ([`crate::model::figure`]) by way of a pass ([`lower`]): one for a token, one for
+//! launched in which order comes from the model's figure ([`crate::model::figure`]) by way of a pass (`lower`): one for a token, one for
 //! many, and the exact one, an operation at a time. Everything is allocated when the engine is made: a step only copies tokens in and
 //! launches.
 //!

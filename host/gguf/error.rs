@@ -1,5 +1,7 @@
 //! What can be wrong with a file, and the words for it.
 
+use crate::rules::rules;
+
 /// Why a model file was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
@@ -66,33 +68,14 @@ pub(crate) fn printable(text: &str) -> String {
     out
 }
 
-macro_rules! rules {
-    ($($(#[doc = $doc:literal])+ $rule:ident => $advice:expr,)+) => {
-        /// The rules a GGUF file must keep. `tests/gguf_rejects.rs` breaks each one.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Rule {
-            $($(#[doc = $doc])+ $rule,)+
-        }
-
-        impl Rule {
-            /// Every rule, in the order a reader meets them.
-            pub const ALL: &[Rule] = &[$(Rule::$rule),+];
-
-            /// What a person can do about a file that breaks the rule.
-            pub fn advice(self) -> &'static str {
-                match self {
-                    $(Rule::$rule => $advice,)+
-                }
-            }
-        }
-    };
-}
-
 const DAMAGED: &str = "the file is damaged or incomplete, fetch it again";
 const MALFORMED: &str = "the program that wrote the file made it wrongly, convert the model again";
 const ANOTHER: &str = "use a file in another type or convert the model again";
 
 rules! {
+    /// The rules a GGUF file must keep. `tests/gguf_rejects.rs` breaks each one.
+    Rule;
+
     /// The file begins with the bytes `GGUF`.
     Magic => "this is not a GGUF model, convert it to GGUF first",
     /// Numbers are little-endian.

@@ -9,6 +9,8 @@
 //!   generation only. It saves the driver's compiler at start-up and is tried first. A driver older than the `ptxas` may
 //!   refuse it; the PTX is then loaded and a warning says so.
 //!
+//! In the program they are compressed; only the one that a device gets is unpacked.
+//!
 //! softcuda reports compute capability 9.0 and takes PTX, so what is tested without a GPU is what a Hopper runs.
 //! `FERROWARP_IMAGE` asks for a target (`sm_80`), or one form of it (`sm_80.ptx`, `sm_80.cubin`), on either device.
 
@@ -29,10 +31,10 @@ pub struct Image {
     pub code: Code,
 }
 
-/// What a compiled image holds.
+/// What a compiled image holds, as zstd compressed it.
 pub enum Code {
     /// Text that the driver compiles for the device.
-    Ptx(&'static str),
+    Ptx(&'static [u8]),
     /// Machine code.
     Cubin(&'static [u8]),
 }
@@ -116,12 +118,29 @@ impl Image {
         self.target == asked || self.to_string() == asked
     }
 
-    fn load(&self) -> Result<Module, CudaError> {
+    /// The text of an image of PTX.
+    pub fn ptx(&self) -> Option<String> {
         match self.code {
-            Code::Ptx(text) => Module::from_ptx(text, &[]),
-            Code::Cubin(bytes) => Module::from_cubin(bytes, &[]),
+            Code::Ptx(packed) => Some(unpack_text(packed)),
+            Code::Cubin(_) => None,
         }
     }
+
+    fn load(&self) -> Result<Module, CudaError> {
+        match self.code {
+            Code::Ptx(packed) => Module::from_ptx(unpack_text(packed), &[]),
+            Code::Cubin(packed) => Module::from_cubin(unpack(packed), &[]),
+        }
+    }
+}
+
+/// What the build compressed.
+fn unpack(packed: &[u8]) -> Vec<u8> {
+    zstd::decode_all(packed).expect("the build compressed this")
+}
+
+fn unpack_text(packed: &[u8]) -> String {
+    String::from_utf8(unpack(packed)).expect("PTX is ASCII")
 }
 
 /// The images for a device of this compute capability, best first: machine code where it takes that and there is some, and
@@ -191,10 +210,10 @@ mod tests {
     use super::*;
 
     const ALL: &[Image] = &[
-        Image { target: "sm_80", code: Code::Ptx("") },
+        Image { target: "sm_80", code: Code::Ptx(b"") },
         Image { target: "sm_80", code: Code::Cubin(b"") },
         Image { target: "sm_89", code: Code::Cubin(b"") },
-        Image { target: "sm_90a", code: Code::Ptx("") },
+        Image { target: "sm_90a", code: Code::Ptx(b"") },
         Image { target: "sm_90a", code: Code::Cubin(b"") },
     ];
 
@@ -242,14 +261,27 @@ mod tests {
     }
 
     #[test]
+    fn an_image_takes_a_quarter_of_its_size_or_less() {
+        for image in IMAGES {
+            let (Code::Ptx(packed) | Code::Cubin(packed)) = image.code;
+            let bytes = unpack(packed).len();
+            assert!(packed.len() * 4 <= bytes, "{image}: {} bytes for {bytes}", packed.len());
+        }
+    }
+
+    #[test]
     fn ptx_is_loaded_where_machine_code_is_refused_and_nothing_else_is_passed_over() {
-        static MACHINE_CODE: Image = Image { target: "sm_90a", code: Code::Cubin(b"\x7fELF, for softcuda not to run") };
-        static BROKEN: Image = Image { target: "sm_90a", code: Code::Ptx("this is no PTX") };
+        let made = |code: fn(&'static [u8]) -> Code, content: &[u8]| -> &'static Image {
+            let packed = zstd::encode_all(content, 1).unwrap().leak();
+            Box::leak(Box::new(Image { target: "sm_90a", code: code(packed) }))
+        };
+        let machine_code = made(Code::Cubin, b"\x7fELF, for softcuda not to run");
+        let broken = made(Code::Ptx, b"this is no PTX");
         driver::select(driver::DeviceChoice::Soft).unwrap();
         let _context = cust::quick_init().unwrap();
         let ptx = IMAGES.iter().find(|image| matches!(image.code, Code::Ptx(_))).unwrap();
-        assert_eq!(load(&[&MACHINE_CODE, ptx]).unwrap().1.to_string(), ptx.to_string());
-        for images in [&[&MACHINE_CODE][..], &[&BROKEN, ptx]] {
+        assert_eq!(load(&[machine_code, ptx]).unwrap().1.to_string(), ptx.to_string());
+        for images in [&[machine_code][..], &[broken, ptx]] {
             let error = load(images).map(drop).unwrap_err().to_string();
             assert!(error.starts_with(&format!("loading the kernels' image {}: ", images[0])), "{error}");
         }

@@ -70,12 +70,15 @@ impl Launch {
 }
 
 impl Gpu {
-    /// Enqueues a kernel.
+    /// Enqueues a kernel of the crate `kernels`, by its handle.
+    ///
+    /// # Errors
+    /// The driver refuses the launch, or softcuda found a fault in it.
     ///
     /// # Safety
     /// - The launch contract in the kernel's documentation holds for this grid, block and these arguments: every
     ///   pointer leads to as much memory as the kernel touches.
-    pub(super) unsafe fn launch<P, A: cuda_std::Arguments<P>>(
+    pub unsafe fn launch<P, A: cuda_std::Arguments<P>>(
         &self,
         kernel: cuda_std::Kernel<P>,
         grid: [u32; 3],

@@ -5,6 +5,8 @@
 //! buffer just before, so that no second copy of the model is kept. `kernels/matmul.rs` says what is done to the
 //! activations so that 16 bits do not cost range (f16) or precision (bf16, which takes two products).
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "formulas have indices: out[i] is no link")]
+
 use std::{fmt, str::FromStr};
 
 use driver::cublas::{Element, Matrix};

@@ -2,11 +2,8 @@
 
 use serde::Serialize;
 
-use super::error::{ModelError, ModelRule};
 use super::family::{Family, RopePairing, Rotated};
-use super::keys::Keys;
-use super::layer::{Attention, DeltaNet, FeedForward, Layer, Mixer, RopeKind};
-use crate::gguf::{Gguf, TensorType};
+use super::layer::{Attention, DeltaNet, Experts, FeedForward, Layer, Mixer, RopeKind};
 
 /// The hyperparameters of a model. Everything in it is checked: the program can size buffers by it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -135,38 +132,7 @@ pub enum RopeScaling {
     },
 }
 
-/// A mixture of experts.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Experts {
-    /// How many experts each layer has.
-    pub n_experts: usize,
-    /// How many of them a token uses.
-    pub n_used: usize,
-    /// Whether the weights of those used are divided by their sum.
-    pub normalise: bool,
-    /// What the weights are then multiplied by.
-    pub scale: f32,
-}
-
 impl Config {
-    /// Reads the hyperparameters of the model in `gguf`, and checks them. [`Model::open`](super::Model::open) checks the tensors as well.
-    ///
-    /// # Errors
-    /// The architecture is unknown, a key is missing, or something breaks a rule of [`ModelRule`].
-    pub fn from_gguf(gguf: &Gguf) -> Result<Config, ModelError> {
-        let family = Family::of_model(gguf)?;
-        if let Some(tensor) = gguf.foreign_tensors().first() {
-            return Err(ModelError::rejected(
-                gguf.name(),
-                ModelRule::TensorType,
-                format!("tensor {}", tensor.name),
-                tensor.type_name(),
-                format!("one of {}", TensorType::list()),
-            ));
-        }
-        Keys { gguf, family }.config()
-    }
-
     /// What each layer is.
     pub fn layers(&self) -> Vec<Layer> {
         (0..self.n_layers).map(|il| self.layer(il)).collect()

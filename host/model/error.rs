@@ -1,6 +1,9 @@
 //! Why a well-formed GGUF file is no model that can be run.
 
-use crate::gguf::{MetadataError, printable};
+use crate::{
+    gguf::{MetadataError, printable},
+    rules::rules,
+};
 
 /// Why a model was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -50,32 +53,13 @@ impl ModelError {
     }
 }
 
-macro_rules! rules {
-    ($($(#[doc = $doc:literal])+ $rule:ident => $advice:expr,)+) => {
-        /// The rules a model must keep. `tests/model_rejects.rs` breaks each one.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum ModelRule {
-            $($(#[doc = $doc])+ $rule,)+
-        }
-
-        impl ModelRule {
-            /// Every rule, in the order a reader meets them.
-            pub const ALL: &[ModelRule] = &[$(ModelRule::$rule),+];
-
-            /// What a person can do about a model that breaks the rule.
-            pub fn advice(self) -> &'static str {
-                match self {
-                    $(ModelRule::$rule => $advice,)+
-                }
-            }
-        }
-    };
-}
-
 const MALFORMED: &str = "convert the model again from its source";
 const UNSUPPORTED: &str = "this program has no code for it, use another model";
 
 rules! {
+    /// The rules a model must keep. `tests/model_rejects.rs` breaks each one.
+    ModelRule;
+
     /// The architecture is one this program knows.
     Architecture => UNSUPPORTED,
     /// 1 to 512 layers.

@@ -1,9 +1,9 @@
 //! Hyperparameters: how they are read from a file's metadata, and what they may be.
 
-use super::config::{Config, Experts, Recurrent, Rope, RopeScaling};
+use super::config::{Config, Recurrent, Rope, RopeScaling};
 use super::error::{ModelError, ModelRule};
 use super::family::{Family, Presence, RopeFactors, Windows};
-use super::layer::DeltaNet;
+use super::layer::{DeltaNet, Experts};
 use crate::gguf::{Array, Gguf, Metadata, MetadataError, TensorType, Value};
 
 const MAX_LAYERS: u32 = 512;
@@ -81,15 +81,35 @@ const KNOWN: &[&str] = &[
     "vocab_size",
 ];
 
+impl Config {
+    /// Reads the hyperparameters of the model in `gguf`, and checks them. [`Model::open`](super::Model::open) checks the tensors as well.
+    ///
+    /// # Errors
+    /// The architecture is unknown, a key is missing, or something breaks a rule of [`ModelRule`].
+    pub fn from_gguf(gguf: &Gguf) -> Result<Config, ModelError> {
+        let family = Family::of_model(gguf)?;
+        if let Some(tensor) = gguf.foreign_tensors().first() {
+            return Err(ModelError::rejected(
+                gguf.name(),
+                ModelRule::TensorType,
+                format!("tensor {}", tensor.name),
+                tensor.type_name(),
+                format!("one of {}", TensorType::list()),
+            ));
+        }
+        Keys { gguf, family }.config()
+    }
+}
+
 /// The metadata keys of one architecture.
-pub(super) struct Keys<'a> {
-    pub gguf: &'a Gguf,
-    pub family: &'static Family,
+struct Keys<'a> {
+    gguf: &'a Gguf,
+    family: &'static Family,
 }
 
 impl Keys<'_> {
     /// Everything but RoPE's factors, which are in a tensor.
-    pub fn config(&self) -> Result<Config, ModelError> {
+    fn config(&self) -> Result<Config, ModelError> {
         use ModelRule as R;
         let n_blocks = self.ranged(R::LayerCount, "block_count", None, 1..=MAX_LAYERS)?;
         // The last blocks may be for predicting tokens further on; they are not run.

@@ -2,8 +2,6 @@
 
 use serde::Serialize;
 
-use super::config::Experts;
-
 /// A layer: what mixes tokens, then what works on each alone.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Layer {
@@ -83,6 +81,19 @@ pub enum FeedForward {
         /// Values between the matrices of one.
         n_ff: usize,
     },
+}
+
+/// A mixture of experts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Experts {
+    /// How many experts each layer has.
+    pub n_experts: usize,
+    /// How many of them a token uses.
+    pub n_used: usize,
+    /// Whether the weights of those used are divided by their sum.
+    pub normalise: bool,
+    /// What the weights are then multiplied by.
+    pub scale: f32,
 }
 
 /// What joins gate and up projection: `act(gate) · up` (arXiv 2002.05202).

@@ -13,11 +13,11 @@ mod layer;
 mod rope;
 mod weights;
 
-pub use config::{Config, Experts, Recurrent, Rope, RopeScaling};
+pub use config::{Config, Recurrent, Rope, RopeScaling};
 pub use error::{ModelError, ModelRule};
 pub use family::{Family, Presence, RopePairing};
 pub use figure::Figure;
 pub use inspect::{ForeignLine, Inspection, MetadataLine, TensorLine, TypeTotal};
-pub use layer::{Attention, DeltaNet, FeedForward, Glu, Layer, Mixer, RopeKind, Routing, Scores};
+pub use layer::{Attention, DeltaNet, Experts, FeedForward, Glu, Layer, Mixer, RopeKind, Routing, Scores};
 pub use rope::RopeTable;
 pub use weights::{Model, WeightView};

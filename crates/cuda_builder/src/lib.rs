@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The crate is built as a `cdylib` for `nvptx64-nvidia-cuda` with fat LTO and one codegen unit, and its assembly *is*
-//! the PTX: no linker runs. The compiler is the first found of those that [`compiler::find`] names. What the build depends
+//! the PTX: no linker runs. The compiler is the first found of those that `compiler::find` names. What the build depends
 //! on is told to cargo, so that it runs again when a kernel, the toolchain or the architecture changed, and only then.
 
 #![allow(clippy::print_stdout)] // cargo reads what a build script prints

@@ -12,59 +12,14 @@
 //!
 //! Calls that cuBLAS itself makes into the driver are not seen here: they do not pass through this crate.
 
-use std::cell::Cell;
 use std::fmt;
 
+use crate::class::Class;
 use crate::cublas::table as cublas;
 use crate::sys;
 
-/// What an entry point counts as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
-    /// None of the below.
-    Plain,
-    /// Loads or unloads kernels.
-    Module,
-    /// Takes device or page-locked memory.
-    Allocate,
-    /// Gives memory back.
-    Free,
-    /// Starts a kernel.
-    Launch,
-    /// Starts a graph.
-    LaunchGraph,
-    /// Starts a matrix product of cuBLAS.
-    Multiply,
-    /// Makes the host wait for the device.
-    Wait,
-    /// Copies memory, in stream order.
-    Copy,
-    /// Copies memory and makes the host wait for it.
-    CopyAndWait,
-    /// Fills memory with a value.
-    Fill,
-}
-
 const DRIVER: usize = sys::NAMES.len();
 const ENTRY_POINTS: usize = DRIVER + cublas::NAMES.len();
-
-thread_local! {
-    static COUNTS: [Cell<u64>; ENTRY_POINTS] = const { [const { Cell::new(0) }; ENTRY_POINTS] };
-}
-
-fn count(entry: usize) {
-    COUNTS.with(|counts| counts[entry].set(counts[entry].get() + 1));
-}
-
-/// Counts a call of the driver's entry point with this index.
-pub(crate) fn count_driver(entry: usize) {
-    count(entry);
-}
-
-/// Counts a call of cuBLAS's entry point with this index.
-pub(crate) fn count_cublas(entry: usize) {
-    count(DRIVER + entry);
-}
 
 fn name_of(entry: usize) -> &'static str {
     if entry < DRIVER { sys::NAMES[entry] } else { cublas::NAMES[entry - DRIVER] }
@@ -76,7 +31,8 @@ fn class_of(entry: usize) -> Class {
 
 /// This thread's calls up to now.
 pub fn counts() -> CallCounts {
-    COUNTS.with(|counts| CallCounts { counts: std::array::from_fn(|entry| counts[entry].get()) })
+    let count = |entry| if entry < DRIVER { sys::calls_of(entry) } else { cublas::calls_of(entry - DRIVER) };
+    CallCounts { counts: std::array::from_fn(count) }
 }
 
 /// A number of calls for each entry point.

@@ -26,6 +26,7 @@
 
 pub mod calls;
 pub mod captures;
+mod class;
 pub mod cublas;
 mod error;
 mod libcuda;

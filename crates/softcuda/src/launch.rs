@@ -19,43 +19,8 @@ const MOST_SHARED: u32 = 227 * 1024;
 /// The most blocks that a cooperative launch may keep resident.
 const MOST_RESIDENT: u64 = 1 << 14;
 
-/// Host memory that a kernel keeps for blocks of launches to come, in bytes.
-const MOST_POOLED: usize = 64 << 20;
 /// Warp instructions worth giving to another host thread: about 100 microseconds.
 const WORTH_A_THREAD: u64 = 8192;
-
-/// Blocks that ended launches left behind: their register files serve the next launch of the same shape. And what a
-/// block of the kernel took, on average of the last launch.
-#[derive(Default)]
-pub(crate) struct BlockPool {
-    blocks: Mutex<Vec<Block>>,
-    instructions_per_block: AtomicU64,
-}
-
-impl BlockPool {
-    fn blocks(&self) -> std::sync::MutexGuard<'_, Vec<Block>> {
-        self.blocks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// A block to be set up by [`Block::begin`]. Registers hold what the last launch left, as on hardware.
-    fn take(&self, kernel: &Kernel, facts: &LaunchFacts) -> Block {
-        let shape = (facts.block, facts.shared_bytes);
-        let mut blocks = self.blocks();
-        if blocks.last().is_some_and(|block| block.shape != shape) {
-            blocks.clear();
-        }
-        let known = blocks.pop();
-        drop(blocks);
-        known.unwrap_or_else(|| Block::new(&kernel.inner.program, facts.block, facts.shared_bytes))
-    }
-
-    fn give(&self, block: Block) {
-        let mut blocks = self.blocks();
-        if (blocks.len() + 1) * block.bytes() <= MOST_POOLED {
-            blocks.push(block);
-        }
-    }
-}
 
 /// The kernel, and no place in it.
 fn whole(kernel: &Kernel) -> Location {
@@ -216,7 +181,7 @@ fn context<'a>(
         facts,
         counters: Counters::default(),
         warp: Box::new(Warp::placeholder()),
-        block: kernel.inner.pool.take(kernel, facts),
+        block: kernel.inner.pool.take(&kernel.inner.program, facts),
         visits: vec![0; kernel.inner.code.len() + 1],
         issued: 0,
         segment: 0,
@@ -274,7 +239,7 @@ fn cooperative(
         ));
     }
     let mut ctx = context(memory, sanitizer.take(), kernel, facts);
-    let mut resident: Vec<Block> = (0..blocks).map(|_| kernel.inner.pool.take(kernel, facts)).collect();
+    let mut resident: Vec<Block> = (0..blocks).map(|_| kernel.inner.pool.take(&kernel.inner.program, facts)).collect();
     for (linear, block) in resident.iter_mut().enumerate() {
         block.begin(linear as u64, facts.grid);
     }

@@ -68,9 +68,11 @@ mod launch;
 mod memory;
 mod module;
 mod numeric;
+mod pool;
 mod program;
 mod ptx;
 mod sanitizer;
+mod space;
 
 pub use counters::{AllocationReads, Class, Counters, LaunchRecord};
 pub use device::{Device, DeviceConfig, Launch};

@@ -1,7 +1,7 @@
 //! Modules: PTX that was read, and PTX that was placed on a device.
 
 use crate::decode::{ModuleVariable, build, layout_variables};
-use crate::launch::BlockPool;
+use crate::pool::BlockPool;
 use crate::program::{Handler, Instruction, Param, Program, RegisterCounts};
 use crate::ptx::ast::{Function, Initialiser, Literal, ModuleText, Source, StateSpace, Type};
 use crate::{Fault, PtxError};

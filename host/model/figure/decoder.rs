@@ -9,9 +9,9 @@
 
 use super::{Builder, Figure, Matrix, Piece, Span, ValueId, delta_net::delta_net};
 use crate::model::{
-    config::{Config, Experts},
+    config::Config,
     family::{Family, Presence, RopeFactors},
-    layer::{Attention, FeedForward, Mixer, RopeKind, Routing},
+    layer::{Attention, Experts, FeedForward, Mixer, RopeKind, Routing},
 };
 
 /// What the layers share while they are drawn.

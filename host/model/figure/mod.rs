@@ -1,6 +1,6 @@
 //! The figure of a model: its operations in order, the values between them, and the tensors they use.
 //!
-//! [`decoder`](decoder) draws it, top to bottom like the papers' pictures. Everything else that has to know what a model does reads it
+//! `decoder` draws it, top to bottom like the papers' pictures. Everything else that has to know what a model does reads it
 //! from here: the reference carries it out an operation at a time, the device's passes turn it into launches, the loader finds, checks
 //! and uploads [`Figure::tensors`], and the buffers of a pass are the lifetimes of [`Figure::values`].
 //!

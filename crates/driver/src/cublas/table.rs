@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 
 use libloading::os::unix::Library;
 
-use crate::calls::{self, Class};
+use crate::class::{Class, Counters};
 use crate::libcuda::loader_message;
 use crate::soft::cublas as soft;
 use crate::sys::CUstream;
@@ -81,6 +81,15 @@ macro_rules! entry_points {
         /// What each entry point counts as.
         pub(crate) const CLASSES: &[Class] = &[$(Class::$class),*];
 
+        thread_local! {
+            static COUNTERS: Counters<{ NAMES.len() }> = const { Counters::new() };
+        }
+
+        /// How often this thread called the entry point with this index.
+        pub(crate) fn calls_of(entry: usize) -> u64 {
+            COUNTERS.with(|counters| counters.get(entry))
+        }
+
         /// A function for each entry point.
         #[allow(non_snake_case)]
         pub(crate) struct Table {
@@ -106,7 +115,7 @@ macro_rules! entry_points {
                 /// # Safety
                 /// - The arguments are what cuBLAS asks for.
                 pub unsafe fn $name(&self, $($argument: $type),*) -> Status {
-                    calls::count_cublas(Entry::$name as usize);
+                    COUNTERS.with(|counters| counters.add(Entry::$name as usize));
                     // SAFETY: the caller's promises are those that cuBLAS asks for.
                     unsafe { (self.$name)($($argument),*) }
                 }

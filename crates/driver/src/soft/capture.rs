@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
-use super::context::Owner;
+use super::owner::Owner;
 use super::stream;
 use super::work::Work;
 use super::{Failure, Outcome, graph};
-use crate::calls::Class;
+use crate::class::Class;
 use crate::sys::*;
 
 /// A capture in progress, or one that something has spoilt.

@@ -4,70 +4,13 @@
 //! contexts whose top is current. The primary context keeps its handle when it ends and is retained anew, as a real one
 //! does, so a thread that still has it current goes on with it.
 
-use std::cell::RefCell;
 use std::ffi::{c_int, c_uint};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::registry::Registry;
+use super::owner::{CONTEXTS, Context, Owner, STACK, current, live, primary};
 use super::{Failure, Outcome, capture, give, graph, initialised_device, memory, module, properties, stream};
 use crate::sys::*;
-
-struct Context {
-    flags: AtomicU32,
-    primary: bool,
-}
-
-static CONTEXTS: Registry<Context> = Registry::new("context");
-
-/// The primary context: how often it is retained (0 is ended), and its handle once it had one.
-struct Primary {
-    retained: u32,
-    handle: Option<usize>,
-    flags: u32,
-}
-
-static PRIMARY: Mutex<Primary> = Mutex::new(Primary { retained: 0, handle: None, flags: 0 });
-
-thread_local! {
-    /// This thread's stack of context handles.
-    static STACK: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
-
-fn primary() -> MutexGuard<'static, Primary> {
-    PRIMARY.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Names the context that owns a thing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Owner(usize);
-
-/// The current context of this thread.
-///
-/// # Errors
-/// `CUDA_ERROR_NOT_INITIALIZED`, `CUDA_ERROR_INVALID_CONTEXT` where none is current, `CUDA_ERROR_CONTEXT_IS_DESTROYED`.
-pub(crate) fn current() -> Result<Owner, Failure> {
-    initialised_device()?;
-    let handle = STACK
-        .with(|stack| stack.borrow().last().copied())
-        .ok_or_else(|| Failure::new(CUDA_ERROR_INVALID_CONTEXT, "no context is current on this thread"))?;
-    live(ptr::without_provenance_mut(handle)).map_err(|_| {
-        Failure::new(CUDA_ERROR_CONTEXT_IS_DESTROYED, "the context that is current on this thread has ended")
-    })?;
-    Ok(Owner(handle))
-}
-
-/// A context that exists and, where it is the primary one, is retained.
-fn live(handle: CUcontext) -> Result<std::sync::Arc<Context>, Failure> {
-    let invalid =
-        || Failure::new(CUDA_ERROR_INVALID_CONTEXT, format!("{handle:p} is not the handle of a live context"));
-    let context = CONTEXTS.get(handle).map_err(|_| invalid())?;
-    if context.primary && primary().retained == 0 {
-        return Err(invalid());
-    }
-    Ok(context)
-}
 
 /// Ends what a context owns.
 fn release(owner: Owner) {
@@ -262,14 +205,7 @@ pub(crate) unsafe fn get_cache_config(config: *mut c_uint) -> Outcome {
 /// A preference, which such a device does not follow.
 pub(crate) fn set_cache_config(config: c_uint) -> Outcome {
     current()?;
-    check_cache_config(config)
-}
-
-pub(crate) fn check_cache_config(config: c_uint) -> Outcome {
-    match config {
-        0..=3 => Ok(()),
-        _ => Err(Failure::invalid_value(format!("cache preference {config}; expected 0 to 3"))),
-    }
+    properties::check_cache_config(config)
 }
 
 /// The banks of shared memory are 4 bytes wide (`CU_SHARED_MEM_CONFIG_FOUR_BYTE_BANK_SIZE`).
@@ -282,14 +218,7 @@ pub(crate) unsafe fn get_shared_memory_config(config: *mut c_uint) -> Outcome {
 /// A preference, which a device with banks of one width does not follow.
 pub(crate) fn set_shared_memory_config(config: c_uint) -> Outcome {
     current()?;
-    check_shared_memory_config(config)
-}
-
-pub(crate) fn check_shared_memory_config(config: c_uint) -> Outcome {
-    match config {
-        0..=2 => Ok(()),
-        _ => Err(Failure::invalid_value(format!("shared memory configuration {config}; expected 0 to 2"))),
-    }
+    properties::check_shared_memory_config(config)
 }
 
 /// All streams have one priority, 0.

@@ -15,7 +15,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 use softcuda::Device;
 
-use super::context::{self, Owner};
+use super::owner::{self, Owner};
 use super::registry::Registry;
 use super::{Failure, capture, initialised_device, stream};
 use crate::cublas::table::{
@@ -79,14 +79,14 @@ fn finish(name: &str, outcome: Result<(), Refusal>) -> Status {
 /// A live handle, used under the context that it was made in.
 fn check_handle(handle: RawHandle) -> Result<Arc<Handle>, Refusal> {
     let known = HANDLES.get(handle)?;
-    match context::current() {
+    match owner::current() {
         Ok(current) if current == known.owner => Ok(known),
         _ => Err(Refusal { status: Status::NOT_INITIALIZED, text: "the handle's context is not current".to_owned() }),
     }
 }
 
 pub(crate) unsafe extern "C" fn create(handle: *mut RawHandle) -> Status {
-    let outcome = context::current()
+    let outcome = owner::current()
         .map_err(|failure| Refusal { status: Status::NOT_INITIALIZED, text: failure.text })
         .and_then(|owner| {
             if handle.is_null() {
@@ -101,7 +101,7 @@ pub(crate) unsafe extern "C" fn create(handle: *mut RawHandle) -> Status {
 
 pub(crate) unsafe extern "C" fn destroy(handle: RawHandle) -> Status {
     // cuBLAS waits for the device first, and takes no notice where that is refused.
-    if let Ok(owner) = context::current() {
+    if let Ok(owner) = owner::current() {
         let _ = capture::wait_for_all(owner);
     }
     finish("cublasDestroy_v2", HANDLES.remove(handle).map(drop).map_err(Refusal::from))

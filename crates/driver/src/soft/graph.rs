@@ -7,7 +7,7 @@ use std::ffi::{c_uint, c_ulonglong};
 use std::ptr;
 use std::sync::Arc;
 
-use super::context::{self, Owner};
+use super::owner::{self, Owner};
 use super::registry::Registry;
 use super::work::Work;
 use super::{Failure, Outcome, capture, give, initialised_device, stream};
@@ -43,14 +43,14 @@ pub(crate) fn release(owner: Owner) {
 
 /// A graph of captured work.
 pub(super) fn create(work: Vec<Work>) -> Result<CUgraph, Failure> {
-    let owner = context::current()?;
+    let owner = owner::current()?;
     let node = |work: &Work| NODES.insert(Node { owner, node_type: work.node_type() }).addr();
     let nodes = work.iter().map(node).collect();
     Ok(GRAPHS.insert(Graph { owner, work: Arc::new(work), nodes }))
 }
 
 pub(crate) fn destroy(graph: CUgraph) -> Outcome {
-    context::current()?;
+    owner::current()?;
     let graph = GRAPHS.remove(graph)?;
     for &node in &graph.nodes {
         NODES.remove(ptr::without_provenance_mut(node))?;
@@ -60,7 +60,7 @@ pub(crate) fn destroy(graph: CUgraph) -> Outcome {
 
 /// The nodes, or their number where `nodes` is null. Entries of the array beyond them become null.
 pub(crate) unsafe fn get_nodes(graph: CUgraph, nodes: *mut CUgraphNode, count: *mut usize) -> Outcome {
-    context::current()?;
+    owner::current()?;
     let graph = GRAPHS.get(graph)?;
     if count.is_null() {
         return Err(Failure::invalid_value("the pointer for the number of nodes is null"));
@@ -79,13 +79,13 @@ pub(crate) unsafe fn get_nodes(graph: CUgraph, nodes: *mut CUgraphNode, count: *
 }
 
 pub(crate) unsafe fn node_type(node: CUgraphNode, node_type: *mut c_uint) -> Outcome {
-    context::current()?;
+    owner::current()?;
     // SAFETY: the caller's pointer for the type.
     unsafe { give(node_type, NODES.get(node)?.node_type) }
 }
 
 pub(crate) unsafe fn instantiate(executable: *mut CUgraphExec, graph: CUgraph, flags: c_ulonglong) -> Outcome {
-    let owner = context::current()?;
+    let owner = owner::current()?;
     if flags != 0 {
         return Err(Failure::new(CUDA_ERROR_NOT_SUPPORTED, format!("graph flags {flags:#x}; softcuda takes 0")));
     }
@@ -98,7 +98,7 @@ pub(crate) unsafe fn instantiate(executable: *mut CUgraphExec, graph: CUgraph, f
 }
 
 pub(crate) fn destroy_executable(executable: CUgraphExec) -> Outcome {
-    context::current()?;
+    owner::current()?;
     EXECUTABLES.remove(executable).map(drop)
 }
 

@@ -12,7 +12,7 @@ use std::ptr;
 use std::slice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::context::{self, Owner};
+use super::owner::{self, Owner};
 use super::work::{Pattern, Work};
 use super::{Failure, Outcome, device, give, initialised_device, stream};
 use crate::sys::*;
@@ -47,7 +47,7 @@ pub(crate) fn release(owner: Owner) {
 }
 
 pub(crate) unsafe fn allocate(address: *mut CUdeviceptr, bytes: usize) -> Outcome {
-    let owner = context::current()?;
+    let owner = owner::current()?;
     let device = initialised_device()?;
     if address.is_null() {
         return Err(Failure::invalid_value("the pointer for the address is null"));
@@ -65,7 +65,7 @@ pub(crate) unsafe fn allocate_async(address: *mut CUdeviceptr, bytes: usize, str
 }
 
 pub(crate) fn free(address: CUdeviceptr) -> Outcome {
-    context::current()?;
+    owner::current()?;
     let device = initialised_device()?;
     let mut owners = lock(&OWNERS);
     if !owners.contains_key(&address) && device.address_range(address).is_ok_and(|(base, _)| base == address) {
@@ -82,7 +82,7 @@ pub(crate) fn free_async(address: CUdeviceptr, stream: CUstream) -> Outcome {
 }
 
 pub(crate) unsafe fn info(free: *mut usize, total: *mut usize) -> Outcome {
-    context::current()?;
+    owner::current()?;
     let (free_bytes, total_bytes) = initialised_device()?.memory_info();
     // SAFETY: the caller's pointers for the two sizes.
     unsafe {
@@ -93,7 +93,7 @@ pub(crate) unsafe fn info(free: *mut usize, total: *mut usize) -> Outcome {
 
 /// The allocation that an address lies in. Either pointer may be null.
 pub(crate) unsafe fn address_range(base: *mut CUdeviceptr, bytes: *mut usize, address: CUdeviceptr) -> Outcome {
-    context::current()?;
+    owner::current()?;
     let (start, length) = initialised_device()?
         .address_range(address)
         .map_err(|fault| Failure { result: CUDA_ERROR_NOT_FOUND, ..Failure::from(fault) })?;
@@ -109,7 +109,7 @@ pub(crate) unsafe fn address_range(base: *mut CUdeviceptr, bytes: *mut usize, ad
 }
 
 pub(crate) unsafe fn allocate_host(pointer: *mut *mut c_void, bytes: usize) -> Outcome {
-    context::current()?;
+    owner::current()?;
     let layout = match Layout::from_size_align(bytes, PAGE) {
         Ok(layout) if bytes > 0 => layout,
         _ => {
@@ -148,7 +148,7 @@ pub(crate) unsafe fn allocate_host_with_flags(pointer: *mut *mut c_void, bytes: 
 }
 
 pub(crate) fn free_host(pointer: *mut c_void) -> Outcome {
-    context::current()?;
+    owner::current()?;
     let Some(layout) = lock(&HOST).remove(&pointer.addr()) else {
         return Err(Failure::invalid_value(format!("{pointer:p} is not a live page-locked allocation")));
     };
@@ -195,7 +195,7 @@ unsafe fn host_bytes<'a>(from: *const c_void, bytes: usize) -> Result<&'a [u8], 
 }
 
 pub(crate) unsafe fn copy_to_device(to: CUdeviceptr, from: *const c_void, bytes: usize) -> Outcome {
-    context::current()?;
+    owner::current()?;
     // SAFETY: the caller promises `bytes` readable bytes.
     let from = unsafe { host_bytes(from, bytes) }?;
     if bytes > 0 {
@@ -205,7 +205,7 @@ pub(crate) unsafe fn copy_to_device(to: CUdeviceptr, from: *const c_void, bytes:
 }
 
 pub(crate) unsafe fn copy_to_host(to: *mut c_void, from: CUdeviceptr, bytes: usize) -> Outcome {
-    context::current()?;
+    owner::current()?;
     if bytes == 0 {
         return Ok(());
     }
@@ -226,7 +226,7 @@ pub(crate) fn copy_on_device(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) -
 }
 
 pub(super) fn copy_on_device_now(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) -> Outcome {
-    context::current()?;
+    owner::current()?;
     if bytes > 0 {
         initialised_device()?.copy(to, from, bytes)?;
     }
@@ -254,7 +254,7 @@ pub(crate) fn copy_on_device_async(to: CUdeviceptr, from: CUdeviceptr, bytes: us
 }
 
 pub(crate) fn fill<const N: usize>(address: CUdeviceptr, value: [u8; N], count: usize) -> Outcome {
-    context::current()?;
+    owner::current()?;
     if count > 0 {
         initialised_device()?.fill(address, value, count)?;
     }

@@ -11,7 +11,7 @@
 //! | module | serves |
 //! |---|---|
 //! | `properties` | `cuInit`, `cuDevice*`, the texts of error codes |
-//! | `context` | `cuDevicePrimaryCtx*`, `cuCtx*` |
+//! | `context`, `owner` | `cuDevicePrimaryCtx*`, `cuCtx*` |
 //! | `memory` | `cuMem*`, `cuMemcpy*`, `cuMemset*` |
 //! | `module` | `cuModule*`, `cuFunc*` |
 //! | `launch`, `occupancy` | `cuLaunch*Kernel*`, `cuOccupancy*` |
@@ -29,6 +29,7 @@ pub(crate) mod launch;
 pub(crate) mod memory;
 pub(crate) mod module;
 pub(crate) mod occupancy;
+mod owner;
 pub(crate) mod properties;
 mod registry;
 pub(crate) mod stream;

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use softcuda::{Kernel, LoadedModule};
 
-use super::context::{self, Owner};
+use super::owner::{self, Owner};
 use super::registry::Registry;
 use super::{Failure, Outcome, device, give, initialised_device, properties};
 use crate::sys::*;
@@ -58,7 +58,7 @@ pub(crate) fn release(owner: Owner) {
 
 /// The kernel behind a handle, with a context current.
 pub(crate) fn function(handle: CUfunction) -> Result<Arc<Function>, Failure> {
-    context::current()?;
+    owner::current()?;
     FUNCTIONS.get(handle)
 }
 
@@ -94,7 +94,7 @@ unsafe fn ptx_text<'a>(image: *const c_void) -> Result<&'a str, Failure> {
 }
 
 fn load(module: *mut CUmodule, ptx: &str) -> Result<(), Failure> {
-    let owner = context::current()?;
+    let owner = owner::current()?;
     let device = initialised_device()?;
     if module.is_null() {
         return Err(Failure::invalid_value("the pointer for the module's handle is null"));
@@ -175,7 +175,7 @@ unsafe fn write_log(options: usize, names: *mut c_uint, values: *mut *mut c_void
 }
 
 pub(crate) fn unload(module: CUmodule) -> Outcome {
-    context::current()?;
+    owner::current()?;
     let unloaded = MODULES.remove(module)?;
     FUNCTIONS.retain(|function| function.module != module.addr());
     initialised_device()?.unload(&unloaded.loaded)?;
@@ -183,7 +183,7 @@ pub(crate) fn unload(module: CUmodule) -> Outcome {
 }
 
 pub(crate) unsafe fn get_function(function: *mut CUfunction, module: CUmodule, name: *const c_char) -> Outcome {
-    context::current()?;
+    owner::current()?;
     let loaded = MODULES.get(module)?;
     // SAFETY: the caller promises a C string.
     let name = unsafe { c_string(name, "function name") }?.to_string_lossy();
@@ -216,7 +216,7 @@ pub(crate) unsafe fn get_global(
     module: CUmodule,
     name: *const c_char,
 ) -> Outcome {
-    context::current()?;
+    owner::current()?;
     let module = MODULES.get(module)?;
     // SAFETY: the caller promises a C string.
     let name = unsafe { c_string(name, "variable name") }?.to_string_lossy();
@@ -297,10 +297,10 @@ pub(crate) fn set_function_attribute(handle: CUfunction, attribute: c_uint, valu
 
 pub(crate) fn function_cache_config(handle: CUfunction, config: c_uint) -> Outcome {
     function(handle)?;
-    context::check_cache_config(config)
+    properties::check_cache_config(config)
 }
 
 pub(crate) fn function_shared_memory_config(handle: CUfunction, config: c_uint) -> Outcome {
     function(handle)?;
-    context::check_shared_memory_config(config)
+    properties::check_shared_memory_config(config)
 }

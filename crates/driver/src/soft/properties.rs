@@ -174,3 +174,19 @@ fn attribute_value(attribute: c_uint, config: &DeviceConfig) -> Option<u32> {
         _ => return None,
     })
 }
+
+/// Refuses what is no preference between cache and shared memory.
+pub(crate) fn check_cache_config(config: c_uint) -> Outcome {
+    match config {
+        0..=3 => Ok(()),
+        _ => Err(Failure::invalid_value(format!("cache preference {config}; expected 0 to 3"))),
+    }
+}
+
+/// Refuses what is no configuration of shared memory.
+pub(crate) fn check_shared_memory_config(config: c_uint) -> Outcome {
+    match config {
+        0..=2 => Ok(()),
+        _ => Err(Failure::invalid_value(format!("shared memory configuration {config}; expected 0 to 2"))),
+    }
+}

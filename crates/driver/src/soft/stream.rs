@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::capture::{self, Capture};
-use super::context::{self, Owner};
+use super::owner::{self, Owner};
 use super::registry::Registry;
 use super::work::Work;
 use super::{Failure, Outcome, give, initialised_device};
@@ -63,7 +63,7 @@ fn is_default(stream: CUstream) -> bool {
 
 /// Accepts a default stream or a live one, with a context current.
 pub(crate) fn check(stream: CUstream) -> Outcome {
-    context::current()?;
+    owner::current()?;
     if !is_default(stream) {
         STREAMS.get(stream)?;
     }
@@ -72,7 +72,7 @@ pub(crate) fn check(stream: CUstream) -> Outcome {
 
 /// The stream that may capture, with a context current; none for a default stream.
 pub(crate) fn with_capture(stream: CUstream) -> Result<Option<Arc<Stream>>, Failure> {
-    context::current()?;
+    owner::current()?;
     if is_default(stream) { Ok(None) } else { STREAMS.get(stream).map(Some) }
 }
 
@@ -95,7 +95,7 @@ pub(crate) unsafe fn submit(stream: CUstream, work: Work) -> Outcome {
 }
 
 pub(crate) unsafe fn create(stream: *mut CUstream, flags: c_uint) -> Outcome {
-    let owner = context::current()?;
+    let owner = owner::current()?;
     if flags > 1 {
         return Err(Failure::invalid_value(format!("stream flags {flags:#x}; expected 0 or 1 (non-blocking)")));
     }
@@ -113,7 +113,7 @@ pub(crate) unsafe fn create_with_priority(stream: *mut CUstream, flags: c_uint, 
 }
 
 pub(crate) fn destroy(stream: CUstream) -> Outcome {
-    context::current()?;
+    owner::current()?;
     STREAMS.remove(stream).map(drop)
 }
 
@@ -182,7 +182,7 @@ pub(crate) unsafe fn add_callback(
 pub(crate) unsafe fn event_create(event: *mut CUevent, flags: c_uint) -> Outcome {
     const DISABLE_TIMING: c_uint = 2;
     const INTERPROCESS: c_uint = 4;
-    let owner = context::current()?;
+    let owner = owner::current()?;
     if flags > 7 || (flags & INTERPROCESS != 0 && flags & DISABLE_TIMING == 0) {
         return Err(Failure::invalid_value(format!("event flags {flags:#x} are not a valid combination")));
     }
@@ -198,7 +198,7 @@ pub(crate) unsafe fn event_create(event: *mut CUevent, flags: c_uint) -> Outcome
 }
 
 pub(crate) fn event_destroy(event: CUevent) -> Outcome {
-    context::current()?;
+    owner::current()?;
     EVENTS.remove(event).map(drop)
 }
 
@@ -211,7 +211,7 @@ pub(crate) fn event_record(event: CUevent, stream: CUstream) -> Outcome {
 
 /// "Done", also for an event that was never recorded.
 pub(crate) fn event_query(event: CUevent) -> Outcome {
-    context::current()?;
+    owner::current()?;
     EVENTS.get(event).map(drop)
 }
 
@@ -220,7 +220,7 @@ pub(crate) fn event_synchronize(event: CUevent) -> Outcome {
 }
 
 pub(crate) unsafe fn event_elapsed(milliseconds: *mut f32, start: CUevent, end: CUevent) -> Outcome {
-    context::current()?;
+    owner::current()?;
     let recorded = |which: &str, event: CUevent| {
         let event = EVENTS.get(event)?;
         if !event.timing {

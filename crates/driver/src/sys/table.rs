@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use libloading::os::unix::Library;
 
 use super::*;
-use crate::calls::{self, Class};
+use crate::class::{Class, Counters};
 use crate::error;
 use crate::soft::{self, capture, context, graph, launch, memory, module, occupancy, properties, stream};
 
@@ -58,6 +58,15 @@ macro_rules! entry_points {
         /// What each entry point counts as.
         pub(crate) const CLASSES: &[Class] = &[$(Class::$class),*];
 
+        thread_local! {
+            static COUNTERS: Counters<{ NAMES.len() }> = const { Counters::new() };
+        }
+
+        /// How often this thread called the entry point with this index.
+        pub(crate) fn calls_of(entry: usize) -> u64 {
+            COUNTERS.with(|counters| counters.get(entry))
+        }
+
         /// A function for each entry point, where there is one.
         pub(crate) struct Table {
             pub origin: Origin,
@@ -95,7 +104,7 @@ macro_rules! entry_points {
             ///   handles that came from this API.
             #[unsafe(no_mangle)]
             pub unsafe extern "C" fn $name($($argument: $type),*) -> CUresult {
-                calls::count_driver(Entry::$name as usize);
+                COUNTERS.with(|counters| counters.add(Entry::$name as usize));
                 let table = table();
                 match table.$name {
                     // SAFETY: the caller's promises are those that the driver asks for.

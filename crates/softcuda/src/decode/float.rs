@@ -11,25 +11,6 @@ use crate::program::Handlers;
 use crate::ptx::ast::Type;
 
 /// The direction of `.rn`, `.rz`, `.rm`, `.rp`; none is to nearest.
-pub(super) fn rounding(op: &mut Opcode) -> Option<Rounding> {
-    op.take_any(&["rn", "rz", "rm", "rp"]).map(|r| match r {
-        "rn" => Rounding::Nearest,
-        "rz" => Rounding::Zero,
-        "rm" => Rounding::Down,
-        _ => Rounding::Up,
-    })
-}
-
-pub(super) fn emit(b: &mut Builder, op: &Opcode, t: Type, sources: usize, handlers: Handlers) -> Decoded {
-    b.count(op, sources + 1..=sources + 1)?;
-    let mut ops = vec![b.dest(op, t)?];
-    for i in 1..=sources {
-        ops.push(b.source(op, i, t)?);
-    }
-    b.emit_ops(handlers, Float, &ops);
-    Ok(())
-}
-
 /// One f32 operation in the four combinations of `.ftz` and `.sat`.
 macro_rules! single {
     ($ftz:expr, $sat:expr, $map:ident, |$($x:ident),*| $body:expr) => {
@@ -62,7 +43,7 @@ pub(super) fn arithmetic(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let sat = op.take("sat");
     let (approx, full) = (op.take("approx"), op.take("full"));
     let nan = op.take("NaN");
-    let direction = rounding(op);
+    let direction = op.take_rounding();
     let way = direction.unwrap_or(Rounding::Nearest);
     let t = b.type_of(op)?;
     let name = op.name;
@@ -76,7 +57,7 @@ pub(super) fn arithmetic(b: &mut Builder, op: &mut Opcode) -> Decoded {
     match name {
         "div" if approx || full => {
             // In f64 the division never overflows early.
-            return emit(b, op, t, 2, single!(ftz, sat, map2, |x, y| (x as f64 / y as f64) as f32));
+            return b.emit_float(op, t, 2, single!(ftz, sat, map2, |x, y| (x as f64 / y as f64) as f32));
         }
         _ if approx || full => return b.unsupported(op, "`.approx`"),
         "div" | "fma" if direction.is_none() => {
@@ -97,7 +78,7 @@ pub(super) fn arithmetic(b: &mut Builder, op: &mut Opcode) -> Decoded {
                 add_odd(x as f64, y as f64),
                 r
             ));
-            emit(b, op, t, 2, h)
+            b.emit_float(op, t, 2, h)
         }
         "sub" => {
             let h = rounded!(way, ftz, sat, map2, |x, y| x - y, |r| zero_sign(
@@ -106,25 +87,25 @@ pub(super) fn arithmetic(b: &mut Builder, op: &mut Opcode) -> Decoded {
                 add_odd(x as f64, -y as f64),
                 r
             ));
-            emit(b, op, t, 2, h)
+            b.emit_float(op, t, 2, h)
         }
-        "mul" => emit(b, op, t, 2, rounded!(way, ftz, sat, map2, |x, y| x * y, |_| x as f64 * y as f64)),
+        "mul" => b.emit_float(op, t, 2, rounded!(way, ftz, sat, map2, |x, y| x * y, |_| x as f64 * y as f64)),
         "fma" | "mad" => {
             let h = rounded!(way, ftz, sat, map3, |x, y, z| x.mul_add(y, z), |r| {
                 zero_sign(x as f64 * y as f64, z as f64, fma_odd(x, y, z), r)
             });
-            emit(b, op, t, 3, h)
+            b.emit_float(op, t, 3, h)
         }
-        "div" => emit(b, op, t, 2, rounded!(way, ftz, sat, map2, |x, y| x / y, |_| div_odd(x, y))),
-        "min" if nan => emit(b, op, t, 2, single!(ftz, false, map2, |x, y| minimum_nan(x, y))),
-        "max" if nan => emit(b, op, t, 2, single!(ftz, false, map2, |x, y| maximum_nan(x, y))),
-        "min" => emit(b, op, t, 2, single!(ftz, false, map2, |x, y| minimum(x, y))),
-        "max" => emit(b, op, t, 2, single!(ftz, false, map2, |x, y| maximum(x, y))),
+        "div" => b.emit_float(op, t, 2, rounded!(way, ftz, sat, map2, |x, y| x / y, |_| div_odd(x, y))),
+        "min" if nan => b.emit_float(op, t, 2, single!(ftz, false, map2, |x, y| minimum_nan(x, y))),
+        "max" if nan => b.emit_float(op, t, 2, single!(ftz, false, map2, |x, y| maximum_nan(x, y))),
+        "min" => b.emit_float(op, t, 2, single!(ftz, false, map2, |x, y| minimum(x, y))),
+        "max" => b.emit_float(op, t, 2, single!(ftz, false, map2, |x, y| maximum(x, y))),
         // Sign operations keep a NaN's payload, as the hardware's modifiers do.
-        "abs" if ftz => emit(b, op, t, 1, map1(|x: f32| flush(x).abs())),
-        "abs" => emit(b, op, t, 1, map1(|x: u32| x & 0x7fff_ffff)),
-        "neg" if ftz => emit(b, op, t, 1, map1(|x: f32| -flush(x))),
-        "neg" => emit(b, op, t, 1, map1(|x: u32| x ^ 0x8000_0000)),
+        "abs" if ftz => b.emit_float(op, t, 1, map1(|x: f32| flush(x).abs())),
+        "abs" => b.emit_float(op, t, 1, map1(|x: u32| x & 0x7fff_ffff)),
+        "neg" if ftz => b.emit_float(op, t, 1, map1(|x: f32| -flush(x))),
+        "neg" => b.emit_float(op, t, 1, map1(|x: u32| x ^ 0x8000_0000)),
         _ => b.unsupported(op, "this type"),
     }
 }
@@ -142,20 +123,22 @@ fn arithmetic64(b: &mut Builder, op: &Opcode, direction: Option<Rounding>) -> De
     }
     let nearest = matches!(direction, None | Some(Rounding::Nearest));
     match op.name {
-        "add" if nearest => emit(b, op, t, 2, map2(|x: f64, y: f64| canonical64(x + y))),
-        "sub" if nearest => emit(b, op, t, 2, map2(|x: f64, y: f64| canonical64(x - y))),
-        "mul" if nearest => emit(b, op, t, 2, map2(|x: f64, y: f64| canonical64(x * y))),
-        "add" => emit(b, op, t, 2, directed!(add64)),
-        "sub" => emit(b, op, t, 2, directed!(|x, y: f64, r| add64(x, -y, r))),
-        "mul" => emit(b, op, t, 2, directed!(mul64)),
+        "add" if nearest => b.emit_float(op, t, 2, map2(|x: f64, y: f64| canonical64(x + y))),
+        "sub" if nearest => b.emit_float(op, t, 2, map2(|x: f64, y: f64| canonical64(x - y))),
+        "mul" if nearest => b.emit_float(op, t, 2, map2(|x: f64, y: f64| canonical64(x * y))),
+        "add" => b.emit_float(op, t, 2, directed!(add64)),
+        "sub" => b.emit_float(op, t, 2, directed!(|x, y: f64, r| add64(x, -y, r))),
+        "mul" => b.emit_float(op, t, 2, directed!(mul64)),
         "fma" | "mad" if direction == Some(Rounding::Nearest) => {
-            emit(b, op, t, 3, map3(|x: f64, y: f64, z: f64| canonical64(x.mul_add(y, z))))
+            b.emit_float(op, t, 3, map3(|x: f64, y: f64, z: f64| canonical64(x.mul_add(y, z))))
         }
-        "div" if direction == Some(Rounding::Nearest) => emit(b, op, t, 2, map2(|x: f64, y: f64| canonical64(x / y))),
-        "min" if direction.is_none() => emit(b, op, t, 2, map2(|x: f64, y: f64| minimum64(x, y))),
-        "max" if direction.is_none() => emit(b, op, t, 2, map2(|x: f64, y: f64| maximum64(x, y))),
-        "abs" if direction.is_none() => emit(b, op, t, 1, map1(|x: u64| x & !(1 << 63))),
-        "neg" if direction.is_none() => emit(b, op, t, 1, map1(|x: u64| x ^ 1 << 63)),
+        "div" if direction == Some(Rounding::Nearest) => {
+            b.emit_float(op, t, 2, map2(|x: f64, y: f64| canonical64(x / y)))
+        }
+        "min" if direction.is_none() => b.emit_float(op, t, 2, map2(|x: f64, y: f64| minimum64(x, y))),
+        "max" if direction.is_none() => b.emit_float(op, t, 2, map2(|x: f64, y: f64| maximum64(x, y))),
+        "abs" if direction.is_none() => b.emit_float(op, t, 1, map1(|x: u64| x & !(1 << 63))),
+        "neg" if direction.is_none() => b.emit_float(op, t, 1, map1(|x: u64| x ^ 1 << 63)),
         _ => b.unsupported(op, "this rounding of `.f64`"),
     }
 }
@@ -166,13 +149,13 @@ pub(super) fn function(b: &mut Builder, op: &mut Opcode) -> Decoded {
     }
     let ftz = op.take("ftz");
     let approx = op.take("approx");
-    let direction = rounding(op);
+    let direction = op.take_rounding();
     let t = b.type_of(op)?;
     if op.name == "copysign" {
         // The first operand gives the sign.
         return match t {
-            Type::F32 => emit(b, op, t, 2, map2(|x: u32, y: u32| x & 0x8000_0000 | y & 0x7fff_ffff)),
-            Type::F64 => emit(b, op, t, 2, map2(|x: u64, y: u64| x & 1 << 63 | y & !(1 << 63))),
+            Type::F32 => b.emit_float(op, t, 2, map2(|x: u32, y: u32| x & 0x8000_0000 | y & 0x7fff_ffff)),
+            Type::F64 => b.emit_float(op, t, 2, map2(|x: u64, y: u64| x & 1 << 63 | y & !(1 << 63))),
             _ => b.unsupported(op, "this type"),
         };
     }
@@ -191,7 +174,7 @@ pub(super) fn function(b: &mut Builder, op: &mut Opcode) -> Decoded {
             ("rsqrt", None) => map1(|x: f64| canonical64(1.0 / x.sqrt())),
             _ => return b.unsupported(op, "these modifiers for `.f64`"),
         };
-        return emit(b, op, t, 1, handlers);
+        return b.emit_float(op, t, 1, handlers);
     }
     if t != Type::F32 {
         return b.unsupported(op, "this type");
@@ -209,7 +192,7 @@ pub(super) fn function(b: &mut Builder, op: &mut Opcode) -> Decoded {
         ("tanh", None) if !ftz => single!(false, false, map1, |x| (x as f64).tanh() as f32),
         _ => return b.unsupported(op, "these modifiers"),
     };
-    emit(b, op, t, 1, handlers)
+    b.emit_float(op, t, 1, handlers)
 }
 
 /// A float comparison for each relation.

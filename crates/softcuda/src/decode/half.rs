@@ -3,7 +3,6 @@
 //! An operation is computed in f32 (add, sub, mul: exact enough that rounding twice is rounding once) or in f64 rounded
 //! to odd (fma), and rounded to the format.
 
-use super::float::{emit, rounding};
 use super::{Builder, Decoded, Opcode};
 use crate::exec::lanes::{map1, map2, map3};
 use crate::numeric::*;
@@ -91,7 +90,7 @@ fn classify(b: &Builder, op: &mut Opcode) -> Decoded<(Type, bool, bool)> {
 
 pub(super) fn arithmetic(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let (ftz, sat, relu, nan) = (op.take("ftz"), op.take("sat"), op.take("relu"), op.take("NaN"));
-    let direction = rounding(op);
+    let direction = op.take_rounding();
     let (t, packed, half) = classify(b, op)?;
     let sources = match op.name {
         "fma" => 3,
@@ -141,7 +140,7 @@ pub(super) fn arithmetic(b: &mut Builder, op: &mut Opcode) -> Decoded {
         "neg" if !ftz => either!(packed, |x| x ^ 0x8000),
         _ => return b.unsupported(op, "this type"),
     };
-    emit(b, op, t, sources, handlers)
+    b.emit_float(op, t, sources, handlers)
 }
 
 /// Negative values become 0; NaN stays NaN.
@@ -169,7 +168,7 @@ pub(super) fn function(b: &mut Builder, op: &mut Opcode) -> Decoded {
         "tanh" => through_single!(packed, half, |x| (x as f64).tanh() as f32),
         _ => return b.unsupported(op, "this type"),
     };
-    emit(b, op, t, 1, handlers)
+    b.emit_float(op, t, 1, handlers)
 }
 
 /// The sum of two packed pairs.

@@ -7,11 +7,12 @@ use crate::exec::access::{load as loads, store as stores};
 use crate::exec::atomic::atomic as rmw;
 use crate::exec::control::{Special, async_commit, async_copy as copy, async_wait, special};
 use crate::exec::lanes::{SPLIT_NOBODY, copied, join, map1, plain, predicate_map, split, test};
-use crate::exec::memory::{ACQUIRE, BLOCK_SCOPE, NARROW_ADDRESS, RELEASE, STRONG, Space};
+use crate::exec::memory::{ACQUIRE, BLOCK_SCOPE, NARROW_ADDRESS, RELEASE, STRONG};
 use crate::exec::prefetch::{prefetch, prefetch_bulk};
 use crate::memory::{GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 use crate::program::{Handlers, Reg};
 use crate::ptx::ast::{Operand, Type};
+use crate::space::Space;
 
 pub(super) fn mov(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let t = b.type_of(op)?;

@@ -24,6 +24,7 @@ mod tensor;
 pub(crate) use builder::{Builder, ModuleVariable, build, layout_variables};
 
 use crate::PtxError;
+use crate::numeric::Rounding;
 use crate::ptx::ast::{InstructionText, Type};
 
 type Decoded<T = ()> = Result<T, PtxError>;
@@ -63,6 +64,16 @@ impl<'t> Opcode<'t> {
     pub(crate) fn take_type(&mut self) -> Option<Type> {
         let slot = self.modifiers.iter_mut().find(|m| m.is_some_and(|m| Type::parse(m).is_some()))?;
         slot.take().and_then(Type::parse)
+    }
+
+    /// Claims the direction of rounding.
+    pub(crate) fn take_rounding(&mut self) -> Option<Rounding> {
+        self.take_any(&["rn", "rz", "rm", "rp"]).map(|direction| match direction {
+            "rn" => Rounding::Nearest,
+            "rz" => Rounding::Zero,
+            "rm" => Rounding::Down,
+            _ => Rounding::Up,
+        })
     }
 
     pub(crate) fn has(&self, modifier: &str) -> bool {

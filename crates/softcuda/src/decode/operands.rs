@@ -5,7 +5,7 @@ use super::{Decoded, Opcode};
 use crate::counters::Class;
 use crate::exec::control::Special;
 use crate::exec::lanes::plain;
-use crate::program::{Constant, Reg};
+use crate::program::{Constant, Handlers, Reg};
 use crate::ptx::ast::{Literal, Operand, Type};
 
 impl Builder<'_> {
@@ -28,6 +28,17 @@ impl Builder<'_> {
 
     pub(crate) fn unsupported<T>(&self, op: &Opcode, what: &str) -> Decoded<T> {
         Err(self.error(format!("`{}` with {what} is not executed here", op.name)))
+    }
+
+    /// A floating-point instruction of one type: a destination and so many sources.
+    pub(crate) fn emit_float(&mut self, op: &Opcode, t: Type, sources: usize, handlers: Handlers) -> Decoded {
+        self.count(op, sources + 1..=sources + 1)?;
+        let mut ops = vec![self.dest(op, t)?];
+        for i in 1..=sources {
+            ops.push(self.source(op, i, t)?);
+        }
+        self.emit_ops(handlers, Class::Float, &ops);
+        Ok(())
     }
 
     /// A constant register.

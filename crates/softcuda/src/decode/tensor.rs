@@ -4,9 +4,9 @@ use super::memory::locate;
 use super::{Builder, Decoded, Opcode};
 use crate::counters::Class;
 use crate::exec::lanes::plain;
-use crate::exec::memory::Space;
 use crate::exec::tensor::*;
 use crate::ptx::ast::{Operand, Type};
+use crate::space::Space;
 
 pub(super) fn tensor(b: &mut Builder, op: &mut Opcode) -> Decoded {
     match op.name {

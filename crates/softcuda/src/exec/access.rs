@@ -1,10 +1,11 @@
 //! Loads and stores of up to four elements per lane, over the addresses that [`super::memory`] resolves.
 
 use super::lanes::{Lane, Operation, handlers};
-use super::memory::{Kind, Row, STRONG, Space, addresses, lanes_of, resolve, resolve_row};
+use super::memory::{Row, STRONG, addresses, resolve, resolve_row};
 use super::{Context, FULL, Stop};
 use crate::fault::FaultKind;
 use crate::program::{Control, Handlers, Instruction};
+use crate::space::{Kind, Space, lanes_of};
 use std::marker::PhantomData;
 
 /// How a value of memory becomes a value of a register.

@@ -5,8 +5,9 @@
 
 use super::Context;
 use super::lanes::{Lane, Operation, handlers, only};
-use super::memory::{Kind, addresses, lanes_of, resolve};
+use super::memory::{addresses, resolve};
 use crate::program::{Control, Handlers, Instruction};
+use crate::space::{Kind, lanes_of};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
 

@@ -5,10 +5,10 @@
 //! can never come is a fault, and so is a shuffle that reads a lane outside the group.
 
 use super::lanes::{Operation, handlers};
-use super::memory::lanes_of;
 use super::{Context, FULL, Parked, Wait};
 use crate::fault::FaultKind;
 use crate::program::{Control, Handlers, Instruction};
+use crate::space::lanes_of;
 
 /// The member mask's register.
 const MEMBERS: usize = 4;
@@ -257,7 +257,7 @@ pub(crate) fn elect(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control 
 pub(crate) fn warp_barrier(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     gather!(ctx, ins, mask);
     if let Some(mut sanitizer) = ctx.sanitizer.take() {
-        sanitizer.warp_sync(ctx, mask);
+        sanitizer.warp_sync(ctx.site(), mask);
         ctx.sanitizer = Some(sanitizer);
     }
     Control::Next

@@ -1,10 +1,11 @@
 //! Branches, exits, barriers of the block, special registers, asynchronous copies.
 
-use super::memory::{Kind, addresses, lanes_of, resolve};
+use super::memory::{addresses, resolve};
 use super::{Context, Parked, Stop, Wait};
 use crate::fault::FaultKind;
 use crate::program::{Control, Instruction};
 use crate::sanitizer::Landing;
+use crate::space::{Kind, lanes_of};
 use std::sync::atomic::{Ordering, fence};
 
 /// How control goes on behind an instruction of [`Class::Control`](crate::Class), in `Instruction::flags & FLOW`; 0 for the next one.
@@ -92,7 +93,7 @@ pub(crate) fn sleep(ctx: &mut Context, _: &Instruction, _: u32) -> Control {
 /// `griddepcontrol.wait`: the grids before this one have ended already.
 pub(crate) fn grid_wait(ctx: &mut Context, _: &Instruction, mask: u32) -> Control {
     if let Some(mut sanitizer) = ctx.sanitizer.take() {
-        sanitizer.grid_wait(ctx, mask);
+        sanitizer.grid_wait(ctx.site(), mask);
         ctx.sanitizer = Some(sanitizer);
     }
     Control::Next
@@ -109,7 +110,7 @@ pub(crate) fn memory_fence(ctx: &mut Context, ins: &Instruction, mask: u32) -> C
     fence(Ordering::SeqCst);
     if let Some(mut sanitizer) = ctx.sanitizer.take() {
         let has = |flag: u8| ins.flags & flag != 0;
-        sanitizer.fence(ctx, mask, has(FENCE_OF_BLOCK), has(FENCE_ACQUIRES), has(FENCE_RELEASES));
+        sanitizer.fence(ctx.site(), mask, has(FENCE_OF_BLOCK), has(FENCE_ACQUIRES), has(FENCE_RELEASES));
         ctx.sanitizer = Some(sanitizer);
     }
     Control::Next
@@ -188,7 +189,7 @@ pub(crate) fn barrier(ctx: &mut Context, ins: &Instruction, mask: u32) -> Contro
     }
     if kind == BARRIER_ARRIVE {
         if let Some(mut sanitizer) = ctx.sanitizer.take() {
-            sanitizer.arrive(ctx, id as u8);
+            sanitizer.arrive(ctx.site(), id as u8);
             ctx.sanitizer = Some(sanitizer);
         }
         return Control::Next;
@@ -492,7 +493,7 @@ pub(crate) fn async_wait(ctx: &mut Context, ins: &Instruction, mask: u32) -> Con
             bytes: copy.bytes as u64,
         };
         let landed: Vec<Landing> = done.iter().map(landing).collect();
-        let verdict = sanitizer.land(ctx, &landed);
+        let verdict = sanitizer.land(ctx.site(), &landed);
         ctx.sanitizer = Some(sanitizer);
         if let Err((lane, fault)) = verdict {
             return ctx.fail_with(ins, 1 << lane, fault);

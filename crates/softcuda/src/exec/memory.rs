@@ -14,45 +14,10 @@
 use super::{Context, FULL};
 use crate::counters::Class;
 use crate::fault::{Fault, FaultKind};
-use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 use crate::program::{Control, Instruction};
 use crate::sanitizer::Touch;
+use crate::space::{Kind, Space, lanes_of};
 
-/// The state space of an access; `Instruction::flags & SPACE`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Space {
-    Global = 0,
-    Shared = 1,
-    Local = 2,
-    Param = 3,
-    Generic = 4,
-}
-
-impl Space {
-    #[inline(always)]
-    pub(super) fn of(flags: u8) -> Space {
-        match flags & SPACE {
-            0 => Space::Global,
-            1 => Space::Shared,
-            2 => Space::Local,
-            3 => Space::Param,
-            _ => Space::Generic,
-        }
-    }
-
-    /// The window that a generic address lies in, with the address within it.
-    pub(crate) fn classify(address: u64) -> (Space, u64) {
-        match address {
-            a if a.wrapping_sub(SHARED_WINDOW) < WINDOW_BYTES => (Space::Shared, a - SHARED_WINDOW),
-            a if a.wrapping_sub(LOCAL_WINDOW) < WINDOW_BYTES => (Space::Local, a - LOCAL_WINDOW),
-            a if a.wrapping_sub(PARAM_WINDOW) < WINDOW_BYTES => (Space::Param, a - PARAM_WINDOW),
-            a => (Space::Global, a),
-        }
-    }
-}
-
-const SPACE: u8 = 7;
 /// The longest step of a [`Row`]: 32 steps stay far below 2^32.
 const LONGEST_STRIDE: u64 = 1 << 24;
 /// Flag: the address register has 32 bits.
@@ -65,13 +30,6 @@ pub(crate) const RELEASE: u8 = 32;
 pub(crate) const ACQUIRE: u8 = 64;
 /// Flag: the scope is the block (`.cta`).
 pub(crate) const BLOCK_SCOPE: u8 = 128;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Load,
-    Store,
-    Atomic,
-}
 
 /// The allocation an instruction used last.
 #[derive(Clone, Copy, Debug)]
@@ -388,7 +346,7 @@ fn sanitize(
         bytes,
         allocation: ctx.sites[ins.site as usize].index,
     };
-    let verdict = sanitizer.touch(ctx, mask, addresses, touch);
+    let verdict = sanitizer.touch(ctx.site(), mask, addresses, touch);
     ctx.sanitizer = Some(sanitizer);
     verdict.map_err(|(lane, fault)| ctx.fail_with(ins, 1 << lane, fault))
 }
@@ -484,15 +442,6 @@ fn slow(
     let first = at[mask.trailing_zeros() as usize];
     (0..32).filter(|l| mask >> l & 1 == 0).for_each(|l| at[l] = first);
     Ok(Hosts { at, contiguous: false })
-}
-
-pub(crate) fn lanes_of(mask: u32) -> impl Iterator<Item = usize> {
-    let mut left = mask;
-    std::iter::from_fn(move || {
-        let lane = left.trailing_zeros();
-        left &= left.wrapping_sub(1);
-        (lane < 32).then_some(lane as usize)
-    })
 }
 
 /// Distinct 32-byte sectors; an aligned access lies in one.

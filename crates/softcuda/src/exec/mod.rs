@@ -32,7 +32,7 @@ use crate::counters::{Class, Counters};
 use crate::fault::{Fault, FaultKind, Location};
 use crate::memory::Snapshot;
 use crate::program::{Control, Instruction, Line, Program, Reg, UNGUARDED};
-use crate::sanitizer::Sanitizer;
+use crate::sanitizer::{Sanitizer, Site};
 
 /// All 32 lanes.
 pub(crate) const FULL: u32 = u32::MAX;
@@ -201,6 +201,21 @@ impl<'a> Context<'a> {
             for l in 0..32 {
                 out[l] = if mask >> l & 1 != 0 { value[l] } else { out[l] };
             }
+        }
+    }
+
+    /// The current warp and its instruction, for the sanitizer.
+    pub(crate) fn site(&self) -> Site<'a> {
+        Site {
+            memory: self.memory,
+            source: &self.program.source,
+            grid: self.facts.grid,
+            block: self.facts.block,
+            shared_bytes: self.facts.shared_bytes,
+            linear: self.block.linear,
+            warps: self.block.warps.len(),
+            warp: self.warp.index as usize,
+            line: self.code.get(self.warp.pc as usize).map_or(0, |instruction| instruction.line),
         }
     }
 

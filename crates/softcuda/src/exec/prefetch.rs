@@ -1,9 +1,10 @@
 //! Fetching ahead: no effect on values.
 
 use super::Context;
-use super::memory::{Cached, Space, addresses, lanes_of};
+use super::memory::{Cached, addresses};
 use crate::fault::{Fault, FaultKind};
 use crate::program::{Control, Instruction};
+use crate::space::{Space, lanes_of};
 
 /// `prefetch`, `discard`, `applypriority`. Hardware takes any address; one outside global memory, where nothing could
 /// be loaded afterwards, is a mistake all the same, and a fault here. Nothing is counted as moved: the load that follows is.

@@ -177,7 +177,7 @@ impl Context<'_> {
             }
             self.block.barriers[id as usize] = Barrier::default();
             if let Some(mut sanitizer) = self.sanitizer.take() {
-                sanitizer.barrier(self, id, barrier.warps);
+                sanitizer.barrier(self.site(), id, barrier.warps);
                 self.sanitizer = Some(sanitizer);
             }
             for index in 0..self.block.warps.len() {

@@ -15,10 +15,11 @@
 
 use super::Context;
 use super::lanes::{Operation, handlers};
-use super::memory::{Kind, addresses, resolve};
+use super::memory::{addresses, resolve};
 use crate::fault::FaultKind;
 use crate::numeric::{from_bfloat, from_half, to_half};
 use crate::program::{Control, Handlers, Instruction};
+use crate::space::Kind;
 use std::marker::PhantomData;
 
 /// How a fragment's 32-bit register becomes elements.

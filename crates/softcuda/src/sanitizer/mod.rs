@@ -35,15 +35,33 @@ mod judge;
 mod order;
 mod shadow;
 
-use crate::exec::Context;
-use crate::exec::memory::{Kind, Space, lanes_of};
 use crate::fault::{Fault, FaultKind};
 use crate::memory::Snapshot;
+use crate::ptx::ast::Source;
+use crate::space::{Kind, Space, lanes_of};
 pub(crate) use chain::{Chain, Ranges};
 use judge::{Judge, READ, READ_OTHER, Record, WRITE};
 use order::{Order, Place, Published, Scope};
 use shadow::{Cell, Pages};
 use std::collections::HashMap;
+
+/// Who acts, and where: the warp that runs now.
+#[derive(Clone, Copy)]
+pub(crate) struct Site<'a> {
+    pub(crate) memory: &'a Snapshot,
+    pub(crate) source: &'a Source,
+    /// The launch's blocks, and a block's threads.
+    pub(crate) grid: [u32; 3],
+    pub(crate) block: [u32; 3],
+    pub(crate) shared_bytes: u32,
+    /// The block's number.
+    pub(crate) linear: u64,
+    /// The block's warps, and the number of this one.
+    pub(crate) warps: usize,
+    pub(crate) warp: usize,
+    /// Of the instruction.
+    pub(crate) line: u32,
+}
 
 /// One access of a warp.
 #[derive(Clone, Copy)]
@@ -64,10 +82,10 @@ pub(crate) struct Touch {
 
 impl Touch {
     /// Where an address lies in the memory that a [`Pages`] describes.
-    fn offset(&self, ctx: &Context, address: u64) -> u64 {
+    fn offset(&self, site: Site, address: u64) -> u64 {
         match self.space {
             Space::Shared => address,
-            _ => address - ctx.memory.allocations[self.allocation].base,
+            _ => address - site.memory.allocations[self.allocation].base,
         }
     }
 }
@@ -128,19 +146,18 @@ impl Sanitizer {
 
     /// The current block's state.
     #[inline]
-    fn shadow(&mut self, ctx: &Context) -> &mut BlockShadow {
-        if self.current_block != Some(ctx.block.linear) {
-            self.change_block(ctx);
+    fn shadow(&mut self, site: Site) -> &mut BlockShadow {
+        if self.current_block != Some(site.linear) {
+            self.change_block(site);
         }
         &mut self.current
     }
 
     #[cold]
-    fn change_block(&mut self, ctx: &Context) {
-        let linear = ctx.block.linear;
+    fn change_block(&mut self, site: Site) {
+        let linear = site.linear;
         let next = self.resident.remove(&linear);
-        let next =
-            next.unwrap_or_else(|| BlockShadow::new(linear, ctx.block.warps.len(), ctx.facts.shared_bytes as usize));
+        let next = next.unwrap_or_else(|| BlockShadow::new(linear, site.warps, site.shared_bytes as usize));
         let before = std::mem::replace(&mut self.current, next);
         if let Some(block) = self.current_block.replace(linear) {
             self.resident.insert(block, before);
@@ -175,34 +192,33 @@ impl Sanitizer {
     /// Checks and remembers an access; global addresses, or offsets in shared memory.
     pub(crate) fn touch(
         &mut self,
-        ctx: &Context,
+        site: Site,
         mask: u32,
         addresses: &[u64; 32],
         touch: Touch,
     ) -> Result<(), (usize, Fault)> {
-        let line = ctx.code[ctx.warp.pc as usize].line;
-        self.touch_at(ctx, line, mask, addresses, touch)
+        self.touch_at(site, site.line, mask, addresses, touch)
     }
 
     fn touch_at(
         &mut self,
-        ctx: &Context,
+        site: Site,
         line: u32,
         mask: u32,
         addresses: &[u64; 32],
         touch: Touch,
     ) -> Result<(), (usize, Fault)> {
-        let (block, warp) = (ctx.block.linear, ctx.warp.index as usize);
+        let (block, warp) = (site.linear, site.warp);
         let reads = touch.kind != Kind::Store;
         let writes = touch.kind != Kind::Load;
-        self.shadow(ctx);
+        self.shadow(site);
         if touch.space == Space::Shared {
-            self.expect_landed(ctx, mask, addresses, touch)?;
+            self.expect_landed(site, mask, addresses, touch)?;
         } else {
             self.expect_waited(warp, mask, addresses, touch)?;
         }
         if reads {
-            self.written(ctx, mask, addresses, touch)?;
+            self.written(site, mask, addresses, touch)?;
         }
         let scope = if touch.block_scope { Scope::Block } else { Scope::Device };
         let place = |l: usize| Place { address: addresses[l], shared: touch.space == Space::Shared, scope };
@@ -226,8 +242,8 @@ impl Sanitizer {
         };
         let index = self.records.len() as u64;
         self.records.push(record);
-        if let Err((l, address, other, did)) = self.check(ctx, mask, addresses, touch, index) {
-            return Err((l, self.race(ctx, touch, address, other, did)));
+        if let Err((l, address, other, did)) = self.check(site, mask, addresses, touch, index) {
+            return Err((l, self.race(site, touch, address, other, did)));
         }
         if touch.space == Space::Shared && writes {
             for l in lanes_of(mask) {
@@ -249,8 +265,8 @@ impl Sanitizer {
     }
 
     /// Asynchronous copies of the current warp have been waited for: lanes, lines, offsets in shared memory and bytes.
-    pub(crate) fn land(&mut self, ctx: &Context, copies: &[Landing]) -> Result<(), (usize, Fault)> {
-        self.shadow(ctx);
+    pub(crate) fn land(&mut self, site: Site, copies: &[Landing]) -> Result<(), (usize, Fault)> {
+        self.shadow(site);
         for copy in copies {
             for word in copy.target / 4..(copy.target + copy.bytes).div_ceil(4) {
                 if let Some(awaited) = self.current.awaited.get_mut(&word) {
@@ -285,20 +301,14 @@ impl Sanitizer {
                 bytes: first.bytes,
                 allocation: usize::MAX,
             };
-            self.touch_at(ctx, first.line, mask, &addresses, touch)?;
+            self.touch_at(site, first.line, mask, &addresses, touch)?;
             left = &left[count..];
         }
         Ok(())
     }
 
     /// Shared memory must not be touched while a `cp.async` may write it.
-    fn expect_landed(
-        &self,
-        ctx: &Context,
-        mask: u32,
-        addresses: &[u64; 32],
-        touch: Touch,
-    ) -> Result<(), (usize, Fault)> {
+    fn expect_landed(&self, site: Site, mask: u32, addresses: &[u64; 32], touch: Touch) -> Result<(), (usize, Fault)> {
         let awaited = &self.current.awaited;
         if awaited.is_empty() {
             return Ok(());
@@ -310,7 +320,7 @@ impl Sanitizer {
             else {
                 continue;
             };
-            let text = ctx.program.source.line(line);
+            let text = site.source.line(line);
             let message = format!(
                 "this thread {} {} bytes at {:#x} of shared memory, of which the asynchronous copy at line {line} `{text}` \
                  writes the word at {:#x}, and nothing has waited for it (cp.async.wait_group)",
@@ -353,9 +363,9 @@ impl Sanitizer {
     }
 
     /// `griddepcontrol.wait`.
-    pub(crate) fn grid_wait(&mut self, ctx: &Context, mask: u32) {
-        let warp = ctx.warp.index as usize;
-        self.shadow(ctx).waited[warp] |= mask;
+    pub(crate) fn grid_wait(&mut self, site: Site, mask: u32) {
+        let warp = site.warp;
+        self.shadow(site).waited[warp] |= mask;
         self.grid_waited = true;
     }
 
@@ -363,7 +373,7 @@ impl Sanitizer {
     /// error is a conflict: the lane, the address, the access it conflicts with and what that did.
     fn check(
         &mut self,
-        ctx: &Context,
+        site: Site,
         mask: u32,
         addresses: &[u64; 32],
         touch: Touch,
@@ -386,7 +396,7 @@ impl Sanitizer {
         'lanes: for l in lanes_of(mask) {
             let lane = l as u64;
             let me = 1 + index * 32 + lane;
-            let (cells, shift) = pages.cells(touch.offset(ctx, addresses[l]), touch.bytes);
+            let (cells, shift) = pages.cells(touch.offset(site, addresses[l]), touch.bytes);
             for (i, cell) in cells.iter_mut().enumerate() {
                 let conflict = if judge.races(WRITE, cell.write, lane) {
                     Some((cell.write, "wrote"))
@@ -417,12 +427,12 @@ impl Sanitizer {
         verdict
     }
 
-    fn race(&self, ctx: &Context, touch: Touch, address: u64, other: u64, did: &str) -> Fault {
+    fn race(&self, site: Site, touch: Touch, address: u64, other: u64, did: &str) -> Fault {
         let record = self.records[(other as usize - 1) / 32];
         let lane = (other - 1) % 32;
         let thread = record.warp as u32 * 32 + lane as u32;
-        let [bx, by, _] = ctx.facts.block;
-        let [gx, gy, _] = ctx.facts.grid.map(u64::from);
+        let [bx, by, _] = site.block;
+        let [gx, gy, _] = site.grid.map(u64::from);
         let (tx, ty, tz) = (thread % bx, thread / bx % by, thread / (bx * by));
         let b = record.block;
         let (cx, cy, cz) = (b % gx, b / gx % gy, b / (gx * gy));
@@ -431,7 +441,7 @@ impl Sanitizer {
             Space::Shared => format!("byte {address:#x} of shared memory"),
             _ => format!("the byte at {address:#x}"),
         };
-        let text = ctx.program.source.line(record.line);
+        let text = site.source.line(record.line);
         Fault::new(
             FaultKind::Race,
             format!(
@@ -441,8 +451,8 @@ impl Sanitizer {
         )
     }
 
-    fn written(&mut self, ctx: &Context, mask: u32, addresses: &[u64; 32], touch: Touch) -> Result<(), (usize, Fault)> {
-        if touch.space != Space::Shared && ctx.memory.allocations[touch.allocation].is_complete() {
+    fn written(&mut self, site: Site, mask: u32, addresses: &[u64; 32], touch: Touch) -> Result<(), (usize, Fault)> {
+        if touch.space != Space::Shared && site.memory.allocations[touch.allocation].is_complete() {
             return Ok(());
         }
         for l in lanes_of(mask) {
@@ -450,12 +460,12 @@ impl Sanitizer {
             let hole = match touch.space {
                 Space::Shared => {
                     let start = address as usize;
-                    let written = &self.shadow(ctx).written[start..start + touch.bytes as usize];
+                    let written = &self.shadow(site).written[start..start + touch.bytes as usize];
                     let hole = written.iter().position(|w| !w);
                     hole.map(|i| address + i as u64)
                 }
                 _ => {
-                    let allocation = &ctx.memory.allocations[touch.allocation];
+                    let allocation = &site.memory.allocations[touch.allocation];
                     allocation.first_unwritten(address, touch.bytes as usize)
                 }
             };
@@ -463,7 +473,7 @@ impl Sanitizer {
                 let place = match touch.space {
                     Space::Shared => "shared memory".to_owned(),
                     _ => {
-                        let allocation = &ctx.memory.allocations[touch.allocation];
+                        let allocation = &site.memory.allocations[touch.allocation];
                         format!("the {}-byte allocation at {:#x}", allocation.len, allocation.base)
                     }
                 };
@@ -478,8 +488,8 @@ impl Sanitizer {
     }
 
     /// A barrier of the block is complete; `warps` took part.
-    pub(crate) fn barrier(&mut self, ctx: &Context, id: u8, warps: u64) {
-        let shadow = self.shadow(ctx);
+    pub(crate) fn barrier(&mut self, site: Site, id: u8, warps: u64) {
+        let shadow = self.shadow(site);
         shadow.order.barrier(id as usize, warps);
         let took_part = |w: &usize| warps >> w & 1 != 0;
         if (0..shadow.waited.len()).filter(took_part).any(|w| shadow.waited[w] != 0) {
@@ -488,16 +498,16 @@ impl Sanitizer {
     }
 
     /// The current warp arrives at a barrier and does not wait.
-    pub(crate) fn arrive(&mut self, ctx: &Context, id: u8) {
-        let warp = ctx.warp.index as usize;
-        self.shadow(ctx).order.arrive(warp, id as usize);
+    pub(crate) fn arrive(&mut self, site: Site, id: u8) {
+        let warp = site.warp;
+        self.shadow(site).order.arrive(warp, id as usize);
     }
 
     /// Lanes of the current warp meet.
-    pub(crate) fn warp_sync(&mut self, ctx: &Context, mask: u32) {
-        let warp = ctx.warp.index as usize;
+    pub(crate) fn warp_sync(&mut self, site: Site, mask: u32) {
+        let warp = site.warp;
         if mask.count_ones() > 1 {
-            let shadow = self.shadow(ctx);
+            let shadow = self.shadow(site);
             shadow.order.warp_sync(warp);
             if shadow.waited[warp] & mask != 0 {
                 shadow.waited[warp] |= mask;
@@ -506,10 +516,10 @@ impl Sanitizer {
     }
 
     /// A fence of lanes of the current warp.
-    pub(crate) fn fence(&mut self, ctx: &Context, mask: u32, block_scope: bool, acquires: bool, releases: bool) {
-        let warp = ctx.warp.index as usize;
+    pub(crate) fn fence(&mut self, site: Site, mask: u32, block_scope: bool, acquires: bool, releases: bool) {
+        let warp = site.warp;
         let scope = if block_scope { Scope::Block } else { Scope::Device };
-        self.shadow(ctx).order.fence(warp, mask, scope, acquires, releases);
+        self.shadow(site).order.fence(warp, mask, scope, acquires, releases);
     }
 }
 
