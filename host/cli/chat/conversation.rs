@@ -53,7 +53,7 @@ impl Conversation {
         let template = template.load(gguf, &tokenizer)?;
         let sampler = arguments.sampler(gguf, &tokenizer)?;
         let constraint = arguments.constraint(&tokenizer)?;
-        let (engine, load_time) = engine.load(device, gguf, false)?;
+        let (engine, load_time) = engine.load(device, gguf)?;
         Ok(Conversation {
             session: Session::new(engine),
             tokenizer,
