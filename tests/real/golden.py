@@ -253,10 +253,12 @@ def templated(path, messages):
     return texts
 
 
-def divergence(base, other):
-    """The mean Kullback–Leibler divergence in nats, and the share of equal first choices."""
+def divergence(base, other, windows):
+    """For each window the mean Kullback–Leibler divergence in nats, and the share of equal first choices."""
     kl = [(np.exp(b) * (b - o)).sum() for b, o in zip(base.astype(np.float64), other)]
-    return {"kl": float(np.mean(kl)), "same_top": float((base.argmax(axis=1) == other.argmax(axis=1)).mean())}
+    same_top = base.argmax(axis=1) == other.argmax(axis=1)
+    means = lambda values: [float(part.mean()) for part in np.split(np.array(values), windows)]
+    return {"kl": means(kl), "same_top": means(same_top)}
 
 
 def perplexity(rows, following):
@@ -287,7 +289,7 @@ def golden(source, scratch, asked, continued):
         for cache_type in CACHE_TYPES:
             model = Llama(path, cache_type)
             rows, _ = model.predictions(text, *QUALITY)
-            row = {"weights": weights, "cache_type": cache_type, **divergence(base, rows)}
+            row = {"weights": weights, "cache_type": cache_type, **divergence(base, rows, QUALITY[1])}
             if (weights, cache_type) == ("file", "f16"):
                 # As llama.cpp runs it by default.
                 chosen = [model.greedy(p["ids"], STEPS, given=p["greedy"])[0] for p in prompts]
@@ -309,7 +311,6 @@ def golden(source, scratch, asked, continued):
         "quality": {
             "window": QUALITY[0],
             "windows": QUALITY[1],
-            "perplexity": perplexity(base, following),
             "settings": quality,
         },
     }
@@ -328,7 +329,7 @@ def main():
         numbers = golden(models / f"{name}.gguf", scratch, **what)
         lines = json.dumps(numbers, indent=1, ensure_ascii=True)
         # Lists of numbers on a line each.
-        lines = re.sub(r"\[\s+(-?[\d.]+(?:,\s+-?[\d.]+)*)\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", lines)
+        lines = re.sub(r"\[\s+(-?[\d.e-]+(?:,\s+-?[\d.e-]+)*)\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", lines)
         (HERE / f"{name}.json").write_text(lines + "\n")
 
 
