@@ -61,7 +61,7 @@ impl Arguments {
         let mut sampler = self.generation.sampler(&gguf, &tokenizer)?;
         let mut constraint = self.generation.constraint(&tokenizer)?;
 
-        let (engine, load_time) = self.engine.load(device, &gguf, false)?;
+        let (engine, load_time) = self.engine.load(device, &gguf)?;
         let device = engine.gpu().name()?;
         let mut session = Session::new(engine);
         if let Some(path) = &self.prompt_cache {

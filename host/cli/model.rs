@@ -145,8 +145,8 @@ impl EngineArguments {
     }
 
     /// Loads the model onto the opened device, with a progress bar where a person watches; gives the time that both took.
-    pub fn load(&self, opened: Opened, gguf: &Gguf, all_logits: bool) -> Result<(Engine, Duration)> {
-        self.load_with(opened, gguf, |options| EngineOptions { all_logits, ..options })
+    pub fn load(&self, opened: Opened, gguf: &Gguf) -> Result<(Engine, Duration)> {
+        self.load_with(opened, gguf, |options| options)
     }
 
     /// The same with options that have no argument.

@@ -15,6 +15,7 @@ use super::{
     tokenizer::TokenizerArguments,
 };
 use crate::{
+    forward::EngineOptions,
     model::Config,
     perplexity::{
         Mean, Windows,
@@ -32,7 +33,8 @@ const DEFAULT_WINDOW: usize = 512;
 #[command(after_help = "Examples:\n  \
     ferrowarp perplexity -m model.gguf -f wiki.test.raw\n  \
     ferrowarp perplexity -m model-f16.gguf -f text.txt --kl-save base.kl\n  \
-    ferrowarp perplexity -m model-q4_k_m.gguf --kl-base base.kl\n\n\
+    ferrowarp perplexity -m model-q4_k_m.gguf --kl-base base.kl\n  \
+    ferrowarp perplexity -m model.gguf --kl-base base.kl --one-by-one --cache-type q8_0\n\n\
     -c is the window [default: 512, or the model's context where that is less].")]
 pub struct Arguments {
     #[command(flatten)]
@@ -51,6 +53,10 @@ pub struct Arguments {
     /// Compare with these predictions, about the text that they were made from.
     #[arg(long, value_name = "FILE", conflicts_with = "kl_save")]
     kl_base: Option<PathBuf>,
+    /// Take the text in one token at a time, the way that answers are generated, rather than in batches: slower, and what
+    /// --activations is about.
+    #[arg(long)]
+    one_by_one: bool,
     /// Lines, or one JSON object.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -93,7 +99,10 @@ impl Arguments {
             Some(path) => Some(BaseWriter::create(path, n_vocab, &windows)?),
             None => None,
         };
-        let (mut engine, _) = self.engine.load(device, &gguf, true)?;
+        let (mut engine, _) = self.engine.load_with(device, &gguf, |options| {
+            let n_batch = if self.one_by_one { 1 } else { options.n_batch };
+            EngineOptions { all_logits: true, n_batch, ..options }
+        })?;
 
         let listener = interrupt::Listener::new();
         let (mut nll, mut divergence) = (Mean::default(), Divergence::default());

@@ -48,6 +48,25 @@ fn it_is_what_the_reference_gives() {
     }
 }
 
+/// In batches weights are unpacked and activations are rounded to 16 bits, whatever `--activations` says; a token at a time it holds.
+#[test]
+fn one_by_one_is_what_generation_computes() {
+    let folder = Folder::new();
+    let (file, model) = (folder.file("text.txt", TEXT), fixture("models/qwen2-tiny-q4_k_m.gguf"));
+    let measure = |more: &[&str]| {
+        let arguments = ["perplexity", "-m", &model, "-f", &file, "-c", "32", "--cache-type", "f32"];
+        json(&[&arguments, more].concat())["perplexity"].as_f64().unwrap().ln()
+    };
+    let want = by_reference(&model, TEXT, 32).ln();
+    let apart = |got: f64| (got - want).abs() / want;
+    let exact = apart(measure(&["--one-by-one", "--activations", "f32"]));
+    let rounded = apart(measure(&["--one-by-one", "--activations", "q8"]));
+    assert!(exact < 1e-5, "{exact:.1e}");
+    assert!(rounded > 2.0 * exact && rounded < 5e-2, "{rounded:.1e}, exact {exact:.1e}");
+    let batches = ["f32", "q8"].map(|activations| measure(&["--activations", activations]));
+    assert_eq!(batches[0], batches[1]);
+}
+
 /// llama.cpp's forward pass in windows of 32 and its `llama-perplexity`'s sum over the second half of each.
 #[test]
 fn it_is_what_llama_cpp_gives() {

@@ -56,7 +56,7 @@ impl Conversation {
         let template = template.load(gguf, &tokenizer)?;
         let sampler = arguments.sampler(gguf, &tokenizer)?;
         let constraint = arguments.constraint(&tokenizer)?;
-        let (engine, load_time) = engine.load(device, gguf, false)?;
+        let (engine, load_time) = engine.load(device, gguf)?;
         Ok(Conversation {
             model: gguf.name().to_owned(),
             session: Session::new(engine),
