@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod chat;
+mod explain;
 mod generate;
 mod model_files;
 mod numbers;

@@ -234,10 +234,12 @@ impl<'m, 'a> Lowering<'m, 'a> {
             self.done[index] = true;
             // A node without a launch is part of the next one's.
             let step = if self.steps.len() > before { self.steps.len() - 1 } else { before };
-            for node in (index..n_nodes).take(FURTHEST) {
-                if self.done[node] {
-                    step_of_node[node].get_or_insert(step);
-                }
+            for node in (index..n_nodes).take(FURTHEST).filter(|node| self.done[*node]) {
+                // Of several launches, the one that leaves its value.
+                let out = self.model.figure.nodes[node].out;
+                let makes = |step: &usize| self.steps[*step].makes.iter().any(|made| made.value == out);
+                let maker = (before..self.steps.len()).find(makes);
+                step_of_node[node].get_or_insert(maker.unwrap_or(step));
             }
         }
         let last = self.steps.len() - 1;
