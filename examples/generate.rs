@@ -40,8 +40,7 @@ pub fn run(device: DeviceChoice, model: &Path, prompt: &str, out: &mut dyn Write
     let prompt = tokenizer.encode_pieces(&pieces, Ends::AsFileSays)?;
 
     // A session is a sequence of tokens with their keys and values on the device: the next prompt costs only what is new in it.
-    let options = EngineOptions { n_context: Some(512), ..EngineOptions::default() };
-    let engine = Engine::load(Gpu::open(device)?, &gguf, options, &mut |_done, _total| {})?;
+    let engine = Engine::load(Gpu::open(device)?, &gguf, EngineOptions::default(), &mut |_done, _total| {})?;
     let mut session = Session::new(engine);
     let greedy = SamplerOptions { temp: 0.0, ..SamplerOptions::default() };
     let mut sampler = Sampler::new(greedy, tokenizer.vocab_size(), DryBreakers::default())?;

@@ -31,7 +31,7 @@ fn generate_writes_a_haiku_with_the_word() {
 fn verify_finds_no_difference_and_with_a_tolerance_of_nothing_finds_one() {
     let model = root().join("tests/fixtures/models/qwen2-tiny-f32.gguf");
     let diff = verify::run(device(), &model, &[1, 2, 3], 1e-4).unwrap();
-    assert!(diff.first.is_none() && diff.compared > 20, "{diff}");
+    assert!(diff.first.is_none() && diff.compared > 10, "{diff}");
     let diff = verify::run(device(), &model, &[1, 2, 3], 0.0).unwrap();
     assert!(diff.first.is_some(), "{diff}");
 }
