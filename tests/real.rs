@@ -24,7 +24,7 @@ const MODELS: [&str; 2] = ["SmolLM2-135M-Instruct.Q4_1", "gemma-3-270m-q4_k_m"];
 /// A nearer choice may fall either way.
 const CERTAIN_MARGIN: f64 = 0.1;
 /// Of each prompt's 24 steps, how many are compared with exact settings, which are slow in software.
-const EXACT_STEPS: usize = 12;
+const EXACT_STEPS: usize = 8;
 /// Relative.
 const PERPLEXITY: f64 = 5e-3;
 
@@ -127,6 +127,7 @@ struct Count {
 }
 
 /// Takes each prompt in as generation does, then llama.cpp's answer token by token, and compares the first choice at each step.
+#[allow(clippy::print_stdout, reason = "a test says what it measured")]
 fn first_choices(real: &Real, activations: Activations, cache_type: CacheType, steps: usize) -> Count {
     let (gguf, tokenizer) = real.open();
     let device = std::env::var("FERROWARP_DEVICE").map_or(DeviceChoice::Auto, |choice| choice.parse().unwrap());
@@ -170,7 +171,7 @@ fn first_choices(real: &Real, activations: Activations, cache_type: CacheType, s
 fn first_choices_are_llama_cpps() {
     for real in Real::all() {
         let exact = first_choices(&real, Activations::F32, CacheType::F32, EXACT_STEPS);
-        assert!(exact.certain >= 100, "{}: {} certain steps", real.name, exact.certain);
+        assert!(exact.certain >= 60, "{}: {} certain steps", real.name, exact.certain);
         assert!(exact.wrong.is_empty(), "{}: {:?}", real.name, exact.wrong);
     }
 }
