@@ -124,7 +124,8 @@ impl Allocator {
         }
         budget.left = budget.left.saturating_sub(bytes);
         BUDGET.set(budget);
-        if bytes > 0 && budget.left < 0 {
+        // A panic's message and backtrace are written under locks of the standard library's, with which nobody may stop.
+        if bytes > 0 && budget.left < 0 && !thread::panicking() {
             // SAFETY: `Counting` sets the pointer back before the flag, which it borrows, is gone.
             unsafe { (*budget.exceeded).store(true, Ordering::Relaxed) };
             loop {
