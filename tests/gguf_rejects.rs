@@ -4,7 +4,7 @@
 mod support;
 
 use ferrowarp::gguf::{Array, Gguf, GgufError, Rule, TensorType, Value, Writer};
-use ferrowarp::model::{Config, ModelRule};
+use ferrowarp::model::{Config, Model, ModelRule};
 use proptest::prelude::*;
 use support::check_message;
 use support::tiny::{Shape, TinyModel};
@@ -428,7 +428,7 @@ fn survives_every_flipped_bit() {
         let mut bytes = bytes.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         match Gguf::from_bytes(bytes, "model.gguf") {
-            Ok(gguf) => accepted += usize::from(Config::from_gguf(&gguf).is_ok()),
+            Ok(gguf) => accepted += usize::from(Model::open(&gguf).is_ok()),
             Err(error) => check_message(&error.to_string(), &[]),
         }
     }

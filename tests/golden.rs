@@ -72,6 +72,11 @@ fn load(golden: &Golden, options: EngineOptions) -> Engine {
     Engine::load(gpu, &gguf, options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Whether a folder of fixtures was asked for, and with it everything that can be compared.
+fn takes_its_time() -> bool {
+    std::env::var("FERROWARP_FIXTURES").is_ok()
+}
+
 fn only_f32(golden: &Golden) -> bool {
     let gguf = Gguf::open(&golden.model).unwrap();
     gguf.tensors().all(|tensor| tensor.tensor_type == TensorType::F32)
@@ -138,7 +143,10 @@ fn decoding_with_an_f32_cache_is_exact() {
     for golden in goldens() {
         let mut engine = engine(&golden, CacheType::F32, 64);
         let vocab_size = engine.config().vocab_size;
-        for prompt in &golden.prompts {
+        // A prompt of 77 tokens passes every window; the one of 213 goes together, in chunks, and alone where it is all there is.
+        let has_medium = golden.prompts.iter().any(|prompt| prompt.name == "medium");
+        let is_left_out = |prompt: &&Prompt| has_medium && prompt.name == "long" && !takes_its_time();
+        for prompt in golden.prompts.iter().filter(|prompt| !is_left_out(prompt)) {
             let got = logits(&mut engine, &prompt.ids, 1);
             if prompt.logits.is_some() {
                 report("one by one, f32 cache", &golden, prompt, &got, EXACT);
@@ -161,7 +169,7 @@ fn decoding_with_an_f32_cache_is_exact() {
 #[test]
 fn decoding_with_a_16_bit_cache_is_close() {
     // What a longer prompt adds is more of the same rounding, and a long time in software.
-    let longest = if std::env::var("FERROWARP_FIXTURES").is_ok() { usize::MAX } else { 64 };
+    let longest = if takes_its_time() { usize::MAX } else { 64 };
     check_logits("one by one, f16 cache", CacheType::F16, 1, longest, |_| HALF_CACHE);
 }
 

@@ -23,7 +23,7 @@ fn the_figure_stands_beside_its_launches() {
         let line = line(value);
         assert!(line.contains(token) && line.contains(prompt), "{line:?} has no {token:?} and {prompt:?}");
     }
-    assert!(line("a token: 13 launches, ").ends_with(" of weights"), "{text}");
+    assert!(line("a token: 12 launches, ").ends_with(" of weights"), "{text}");
 }
 
 #[test]
