@@ -51,8 +51,12 @@ impl Arguments {
             None => self.tolerance_of(&gguf),
         };
         // An expert chosen in a near tie is another one for a small difference, and all that follows is another's.
-        if let Some(token) = near_tie(&device, &reference, tolerance) {
+        let mut tied = None;
+        while let Some(token) = near_tie(&device, &reference, tolerance) {
             (device, reference) = (device.first_tokens(token), reference.first_tokens(token));
+            tied = Some(token);
+        }
+        if let Some(token) = tied {
             writeln!(
                 out(),
                 "token {token} of the prompt uses other experts, in a near tie: compared are those before it"
@@ -60,7 +64,7 @@ impl Arguments {
         }
         let diff = device.diff_common(&reference, tolerance);
         writeln!(out(), "{diff}")?;
-        writeln!(out(), "tolerance {tolerance:.0e}: {reason}")?;
+        writeln!(out(), "tolerance {tolerance:e}: {reason}")?;
         Ok(if diff.first.is_some() || diff.compared == 0 { Outcome::Negative } else { Outcome::Done })
     }
 

@@ -25,7 +25,7 @@ fn every_way_of_choosing_a_token_names_the_file_and_the_step() {
     let width = gguf.tensor("output.weight").unwrap().dims[0] as usize;
     let once = folder.file("head.gguf", damaged("output.weight", 300 * width));
     let schema = folder.file("schema.json", r#"{"type": "boolean"}"#);
-    let ways: [&[&str]; 9] = [
+    let ways: [&[&str]; 8] = [
         &["--temp", "0"],
         &["--temp", "0", "--activations", "f32"],
         &["--temp", "0", "--repeat-penalty", "1.1"],
