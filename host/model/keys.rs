@@ -207,26 +207,20 @@ impl Keys<'_> {
             }
         }
         let positive = |name, default| self.positive(R::RopeScaling, name, Some(default));
+        let original_context = || -> Result<usize, ModelError> {
+            let name = "rope.scaling.original_context_length";
+            Ok(self.ranged(R::RopeScaling, name, Some(context_length), 1..=MAX_CONTEXT)? as usize)
+        };
         let scaling = match self.metadata().opt_str(&self.key("rope.scaling.type"))?.unwrap_or("linear") {
             "none" => RopeScaling::None,
             "linear" | "yarn" if factor == 0.0 => RopeScaling::None,
             "linear" => RopeScaling::Linear { factor },
-            "longrope" if self.family.rope_factors == RopeFactors::LongAndShort => RopeScaling::Long {
-                original_context: self.ranged(
-                    R::RopeScaling,
-                    "rope.scaling.original_context_length",
-                    Some(context_length),
-                    1..=MAX_CONTEXT,
-                )? as usize,
-            },
+            "longrope" if self.family.rope_factors == RopeFactors::LongAndShort => {
+                RopeScaling::Long { original_context: original_context()? }
+            }
             "yarn" => RopeScaling::Yarn {
                 factor,
-                original_context: self.ranged(
-                    R::RopeScaling,
-                    "rope.scaling.original_context_length",
-                    Some(context_length),
-                    1..=MAX_CONTEXT,
-                )? as usize,
+                original_context: original_context()?,
                 ext_factor: positive("rope.scaling.yarn_ext_factor", 1.0)?,
                 beta_fast: positive("rope.scaling.yarn_beta_fast", 32.0)?,
                 beta_slow: positive("rope.scaling.yarn_beta_slow", 1.0)?,
