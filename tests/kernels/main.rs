@@ -19,6 +19,7 @@ mod embedding;
 mod experts;
 mod flash;
 mod gemv;
+mod gemv_many;
 mod glu;
 mod graph;
 mod launched;
