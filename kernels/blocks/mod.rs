@@ -47,10 +47,9 @@ use crate::{
         Dot, Operands,
         activations::{Q8, Q16, Runs, Staged, words_q8},
         floats::{FromGlobal, FromShared, Source},
-        gemv,
-        many::{DotMany, Q8InGlobal},
+        gemv, gemv_kernels,
+        many::{DotMany, Q8InGlobal, gemv_many_kernels},
     },
-    gemv_kernels, gemv_many_kernels,
 };
 
 /// The number of threads of a block in the kernels other than products.
@@ -564,16 +563,6 @@ macro_rules! formats {
                 embedding: $embedding,
                 dequantise: $dequantise,
             },)*
-        ];
-
-        /// The kernels above, for the registry.
-        #[cfg(not(target_arch = "nvptx64"))]
-        pub const KERNELS: &[cuda_std::KernelInfo] = &[
-            arrange.info(),
-            $(
-                $gemv.info(), $gemv_wide.info(), $gemv_many.info(), $gemv_many_wide.info(), $gemv_exact.info(), $embedding.info(),
-                $dequantise.info(),
-            )*
         ];
     };
 }

@@ -295,7 +295,6 @@ pub type ManyParameters = (
 );
 
 /// Declares the entry points of products with several vectors: a name, and how a row is multiplied.
-#[macro_export]
 macro_rules! gemv_many_kernels {
     ($($(#[$doc:meta])* $name:ident => $dot:ty;)*) => {$(
         $(#[$doc])*
@@ -342,6 +341,8 @@ macro_rules! gemv_many_kernels {
         }
     )*};
 }
+
+pub(crate) use gemv_many_kernels;
 
 gemv_many_kernels! {
     /// A product of several vectors with weights in f32.
