@@ -16,6 +16,7 @@
 mod assembler;
 mod compiler;
 mod entries;
+mod lines;
 
 use std::{
     collections::BTreeSet,
@@ -47,6 +48,8 @@ pub enum BuildError {
     File { path: PathBuf, source: std::io::Error },
     #[error("{path}: the compiler wrote no kernel (no `.entry` in the PTX): is every kernel marked #[kernel]?")]
     Empty { path: PathBuf },
+    #[error("{path}: {problem}")]
+    Lines { path: PathBuf, problem: String },
     #[error("the assembler {path} {problem}")]
     Assembler { path: PathBuf, problem: String },
     #[error("{path}: kernel `{kernel}`: {problem}")]
@@ -98,12 +101,19 @@ pub struct CudaBuilder {
     arch: NvvmArch,
     copy_to: Option<PathBuf>,
     kernels: Option<Vec<KernelInfo>>,
+    lines: bool,
 }
 
 impl CudaBuilder {
     /// `path` is the kernel crate's folder, relative to the package whose build script this is.
     pub fn new(path: impl AsRef<Path>) -> Self {
-        CudaBuilder { crate_path: path.as_ref().to_owned(), arch: NvvmArch::Compute80, copy_to: None, kernels: None }
+        CudaBuilder {
+            crate_path: path.as_ref().to_owned(),
+            arch: NvvmArch::Compute80,
+            copy_to: None,
+            kernels: None,
+            lines: true,
+        }
     }
 
     /// The architecture to compile for; `sm_80` unless told.
@@ -125,6 +135,13 @@ impl CudaBuilder {
         self
     }
 
+    /// Whether the PTX says which line of Rust each instruction comes from, as it does unless told: messages about faults and
+    /// profilers name it. The instructions are the same with and without.
+    pub fn line_tables(mut self, wanted: bool) -> Self {
+        self.lines = wanted;
+        self
+    }
+
     /// Compiles, checks and copies; gives the PTX's path.
     pub fn build(self) -> Result<PathBuf, BuildError> {
         for variable in ["FERROWARP_DEVICE_RUSTC", "RUSTUP_TOOLCHAIN"] {
@@ -136,6 +153,8 @@ impl CudaBuilder {
         let ptx =
             fs::read_to_string(&ptx_path).map_err(|source| BuildError::File { path: ptx_path.clone(), source })?;
         entries::check(&ptx_path, &ptx, self.kernels.as_deref())?;
+        let ptx = lines::with_callers(&ptx, &workspace_root())
+            .map_err(|problem| BuildError::Lines { path: ptx_path.clone(), problem })?;
         let ptx = entries::with_bounds(&ptx, self.kernels.as_deref().unwrap_or_default());
         let ptx_path = ptx_path.with_extension("ptx");
         fs::write(&ptx_path, &ptx).map_err(|source| BuildError::File { path: ptx_path.clone(), source })?;
@@ -192,7 +211,7 @@ impl CudaBuilder {
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
             .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
-            .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+            .env("CARGO_PROFILE_RELEASE_DEBUG", if self.lines { "line-tables-only" } else { "false" });
         let shown = format!("{command:?}");
         let output = command
             .output()

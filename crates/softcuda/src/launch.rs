@@ -24,7 +24,8 @@ const WORTH_A_THREAD: u64 = 8192;
 
 /// The kernel, and no place in it.
 fn whole(kernel: &Kernel) -> Location {
-    Location { kernel: kernel.name().to_owned(), line: 0, text: String::new(), block: [0; 3], thread: [0; 3] }
+    let source = Vec::new();
+    Location { kernel: kernel.name().to_owned(), line: 0, text: String::new(), source, block: [0; 3], thread: [0; 3] }
 }
 
 fn invalid(kernel: &Kernel, message: String) -> Fault {

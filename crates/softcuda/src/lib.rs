@@ -44,8 +44,8 @@
 //! # What is always checked
 //!
 //! Bounds, alignment and lifetime of every access; barriers that part of a block cannot reach; collectives that name or
-//! read lanes that are not there; traps; the limits of a launch. Each is a [`Fault`] that names the kernel, the PTX line,
-//! the block and the thread. An instruction that cannot be executed is a [`PtxError`] when the module is read: nothing is
+//! read lanes that are not there; traps; the limits of a launch. Each is a [`Fault`] that names the kernel, the source
+//! line where the PTX has line tables, the PTX line, the block and the thread. An instruction that cannot be executed is a [`PtxError`] when the module is read: nothing is
 //! skipped.
 //!
 //! With [`Device::set_sanitizer`], also reads of memory that nobody wrote, and pairs of accesses that nothing orders, those
@@ -76,6 +76,6 @@ mod space;
 
 pub use counters::{AllocationReads, Class, Counters, LaunchRecord};
 pub use device::{Device, DeviceConfig, Launch};
-pub use fault::{Fault, FaultKind, Location, PtxError};
+pub use fault::{Fault, FaultKind, Location, PtxError, SourceLine};
 pub use module::{Kernel, LoadedModule, Module};
 pub use program::{Param, RegisterCounts};

@@ -226,7 +226,7 @@ impl Context<'_> {
             warp.pc
         };
         let line = self.code[pc as usize].line;
-        format!("{thread} is at line {line} `{}`", self.program.source.line(line))
+        format!("{thread} is at {}", self.program.source.describe(line))
     }
 }
 

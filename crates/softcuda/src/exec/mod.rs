@@ -226,6 +226,7 @@ impl<'a> Context<'a> {
             kernel: self.program.name.clone(),
             line,
             text: self.program.source.line(line).to_owned(),
+            source: self.program.source.source_of(line),
             block: self.block.index,
             thread: [self.warp.tid[0][lane], self.warp.tid[1][lane], self.warp.tid[2][lane]],
         }

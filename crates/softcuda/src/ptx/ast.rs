@@ -1,21 +1,48 @@
 //! The syntax tree of a PTX module.
 
-use std::sync::Arc;
+use super::lines::LineTable;
+use crate::SourceLine;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
-/// The module's text, kept for messages.
+/// The module's text, kept for messages, and its line table.
 #[derive(Debug)]
 pub(crate) struct Source {
-    lines: Vec<String>,
+    text: String,
+    /// Where each line begins.
+    starts: Vec<usize>,
+    table: OnceLock<LineTable>,
 }
 
 impl Source {
     pub(crate) fn new(text: &str) -> Arc<Source> {
-        Arc::new(Source { lines: text.lines().map(|l| l.trim().to_owned()).collect() })
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Arc::new(Source { text: text.to_owned(), starts, table: OnceLock::new() })
+    }
+
+    /// The module has been read.
+    pub(super) fn set_table(&self, table: LineTable) {
+        // Each source is read once.
+        let _ = self.table.set(table);
     }
 
     /// The trimmed text of a line counted from 1.
     pub(crate) fn line(&self, line: u32) -> &str {
-        (line as usize).checked_sub(1).and_then(|i| self.lines.get(i)).map_or("", |s| s.as_str())
+        let Some(&start) = (line as usize).checked_sub(1).and_then(|i| self.starts.get(i)) else { return "" };
+        let end = self.starts.get(line as usize).copied().unwrap_or(self.text.len());
+        self.text[start..end].trim()
+    }
+
+    /// What a line was compiled from, the innermost function first; empty where nothing says so.
+    pub(crate) fn source_of(&self, line: u32) -> Vec<SourceLine> {
+        self.table.get().map_or_else(Vec::new, |table| table.source_of(line))
+    }
+
+    /// A line for a message: its number, its text and what it was compiled from.
+    pub(crate) fn describe(&self, line: u32) -> impl fmt::Display + '_ {
+        let source = self.source_of(line);
+        let place = if source.is_empty() { String::new() } else { format!(" ({})", crate::fault::Calls(&source)) };
+        format!("line {line} `{}`{place}", self.line(line))
     }
 
     pub(crate) fn error(&self, line: u32, message: impl Into<String>) -> crate::PtxError {

@@ -10,7 +10,7 @@ use crate::PtxError;
 pub(crate) enum Token {
     Word(String),
     Number(Literal),
-    Text,
+    Text(String),
     Punct(char),
 }
 
@@ -62,8 +62,8 @@ pub(crate) fn tokenise(text: &str, source: &Source) -> Result<Vec<Lexeme>, PtxEr
                 if bytes.get(at) != Some(&b'"') {
                     return Err(source.error(line, "string without an end, expected `\"`"));
                 }
+                out.push(Lexeme { token: Token::Text(text[start..at].to_owned()), line });
                 at += 1;
-                out.push(Lexeme { token: Token::Text, line });
             }
             b'0'..=b'9' => {
                 let start = at;

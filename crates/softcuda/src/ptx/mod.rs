@@ -5,4 +5,5 @@
 
 pub(crate) mod ast;
 pub(crate) mod lexer;
+pub(crate) mod lines;
 pub(crate) mod parser;

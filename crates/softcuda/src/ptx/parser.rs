@@ -1,9 +1,11 @@
 //! Tokens to a syntax tree.
 
 mod body;
+mod debug;
 
 use super::ast::*;
 use super::lexer::{Lexeme, Token, tokenise};
+use super::lines::LineTable;
 use crate::PtxError;
 use std::sync::Arc;
 
@@ -15,14 +17,17 @@ const VARIABLE_BYTES: usize = 1 << 40;
 pub(crate) fn parse(text: &str) -> Result<(ModuleText, Arc<Source>), PtxError> {
     let source = Source::new(text);
     let tokens = tokenise(text, &source)?;
-    let mut parser = Parser { tokens, at: 0, source: source.clone() };
-    Ok((parser.module()?, source))
+    let mut parser = Parser { tokens, at: 0, source: source.clone(), table: LineTable::default() };
+    let module = parser.module()?;
+    source.set_table(parser.table);
+    Ok((module, source))
 }
 
 struct Parser {
     tokens: Vec<Lexeme>,
     at: usize,
     source: Arc<Source>,
+    table: LineTable,
 }
 
 type Parsed<T> = Result<T, PtxError>;
@@ -41,7 +46,7 @@ impl Parser {
             None => "the end of the text".to_owned(),
             Some(Token::Word(w)) => format!("`{w}`"),
             Some(Token::Number(n)) => format!("{n:?}"),
-            Some(Token::Text) => "a string".to_owned(),
+            Some(Token::Text(_)) => "a string".to_owned(),
             Some(Token::Punct(c)) => format!("`{c}`"),
         };
         self.error(format!("expected {what}, found {found}"))
@@ -147,46 +152,15 @@ impl Parser {
                         return self.error("expected `.address_size 64`: only 64-bit modules run here");
                     }
                 }
-                ".file" | ".pragma" | ".section" => self.skip_debug()?,
+                ".file" | ".loc" | ".pragma" | ".section" => self.debug()?,
                 ".visible" | ".extern" | ".weak" | ".common" | ".entry" | ".func" | ".global" | ".const"
                 | ".shared" => self.definition(&mut module)?,
+                // Between the debug sections, such as `$L__sec_end0:`.
+                _ if self.is_at(1, ':') => self.at += 2,
                 _ => return self.expected("a module directive"),
             }
         }
         Ok(module)
-    }
-
-    /// `.file`, `.loc`, `.pragma` and `.section`: nothing that execution needs.
-    fn skip_debug(&mut self) -> Parsed<()> {
-        let word = self.word("a directive")?;
-        match word.as_str() {
-            ".section" => {
-                self.word("a section name")?;
-                self.want('{')?;
-                while !self.eat('}') {
-                    if self.peek().is_none() || self.is('{') {
-                        return self.expected("`}` at the end of the section");
-                    }
-                    self.at += 1;
-                }
-            }
-            ".pragma" => {
-                while !self.eat(';') {
-                    if self.peek() != Some(&Token::Text) && !self.is(',') {
-                        return self.expected("`;` after the pragma");
-                    }
-                    self.at += 1;
-                }
-            }
-            // .file and .loc end with their line.
-            _ => {
-                let line = self.tokens[self.at - 1].line;
-                while self.tokens.get(self.at).is_some_and(|t| t.line == line) {
-                    self.at += 1;
-                }
-            }
-        }
-        Ok(())
     }
 
     fn definition(&mut self, module: &mut ModuleText) -> Parsed<()> {
@@ -247,11 +221,16 @@ impl Parser {
                     self.integer()?;
                 }
                 Some(".noreturn") => self.at += 1,
-                Some(".pragma") => self.skip_debug()?,
+                Some(".pragma") => self.debug()?,
                 _ => break,
             }
         }
-        let body = if self.eat(';') { None } else { Some(self.body()?) };
+        let body = if self.eat(';') {
+            None
+        } else {
+            self.table.enter(self.line(), &name);
+            Some(self.body()?)
+        };
         Ok(Function { line, name, is_entry, results, parameters, limits, body })
     }
 

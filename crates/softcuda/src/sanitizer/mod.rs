@@ -320,9 +320,9 @@ impl Sanitizer {
             else {
                 continue;
             };
-            let text = site.source.line(line);
+            let copy = site.source.describe(line);
             let message = format!(
-                "this thread {} {} bytes at {:#x} of shared memory, of which the asynchronous copy at line {line} `{text}` \
+                "this thread {} {} bytes at {:#x} of shared memory, of which the asynchronous copy at {copy} \
                  writes the word at {:#x}, and nothing has waited for it (cp.async.wait_group)",
                 verb(touch.kind),
                 touch.bytes,
@@ -441,12 +441,11 @@ impl Sanitizer {
             Space::Shared => format!("byte {address:#x} of shared memory"),
             _ => format!("the byte at {address:#x}"),
         };
-        let text = site.source.line(record.line);
+        let there = site.source.describe(record.line);
         Fault::new(
             FaultKind::Race,
             format!(
-                "this thread {verb} {place}, which block ({cx},{cy},{cz}) thread ({tx},{ty},{tz}) {did} at line {} `{text}`, and nothing orders the two",
-                record.line
+                "this thread {verb} {place}, which block ({cx},{cy},{cz}) thread ({tx},{ty},{tz}) {did} at {there}, and nothing orders the two"
             ),
         )
     }
