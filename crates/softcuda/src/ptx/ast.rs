@@ -11,19 +11,21 @@ pub(crate) struct Source {
     text: String,
     /// Where each line begins.
     starts: Vec<usize>,
+    /// The lines at which functions begin, and their names; once the module has been read.
+    functions: OnceLock<Vec<(u32, String)>>,
     table: OnceLock<LineTable>,
 }
 
 impl Source {
     pub(crate) fn new(text: &str) -> Arc<Source> {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Arc::new(Source { text: text.to_owned(), starts, table: OnceLock::new() })
+        Arc::new(Source { text: text.to_owned(), starts, functions: OnceLock::new(), table: OnceLock::new() })
     }
 
     /// The module has been read.
-    pub(super) fn set_table(&self, table: LineTable) {
+    pub(super) fn set_functions(&self, functions: &[Function]) {
         // Each source is read once.
-        let _ = self.table.set(table);
+        let _ = self.functions.set(functions.iter().map(|f| (f.line, f.name.clone())).collect());
     }
 
     /// The trimmed text of a line counted from 1.
@@ -35,7 +37,8 @@ impl Source {
 
     /// What a line was compiled from, the innermost function first; empty where nothing says so.
     pub(crate) fn source_of(&self, line: u32) -> Vec<SourceLine> {
-        self.table.get().map_or_else(Vec::new, |table| table.source_of(line))
+        let functions = self.functions.get().map_or(&[][..], |functions| functions);
+        self.table.get_or_init(|| LineTable::read(&self.text, functions)).source_of(line)
     }
 
     /// A line for a message: its number, its text and what it was compiled from.

@@ -10,7 +10,7 @@ use crate::PtxError;
 pub(crate) enum Token {
     Word(String),
     Number(Literal),
-    Text(String),
+    Text,
     Punct(char),
 }
 
@@ -62,8 +62,8 @@ pub(crate) fn tokenise(text: &str, source: &Source) -> Result<Vec<Lexeme>, PtxEr
                 if bytes.get(at) != Some(&b'"') {
                     return Err(source.error(line, "string without an end, expected `\"`"));
                 }
-                out.push(Lexeme { token: Token::Text(text[start..at].to_owned()), line });
                 at += 1;
+                out.push(Lexeme { token: Token::Text, line });
             }
             b'0'..=b'9' => {
                 let start = at;
@@ -95,6 +95,11 @@ pub(crate) fn tokenise(text: &str, source: &Source) -> Result<Vec<Lexeme>, PtxEr
                     } else {
                         break;
                     }
+                }
+                if matches!(&text[start..at], ".loc" | ".file") {
+                    // They end with their line, and only messages need them: see `lines`.
+                    at = text[at..].find('\n').map_or(text.len(), |length| at + length);
+                    continue;
                 }
                 out.push(Lexeme { token: Token::Word(text[start..at].to_owned()), line });
             }

@@ -8,8 +8,8 @@
 use crate::SourceLine;
 use std::collections::HashMap;
 
-/// A place of a `.loc`: file, line and column.
-pub(crate) type Spot = (u32, u32, u32);
+/// File, line and column.
+type Spot = (u32, u32, u32);
 
 #[derive(Debug)]
 struct Place {
@@ -39,13 +39,75 @@ pub(crate) struct LineTable {
 }
 
 impl LineTable {
-    /// `.file`.
-    pub(crate) fn file(&mut self, index: u32, path: String) {
-        self.files.insert(index, path);
+    /// Reads a module's text; `functions` are the lines at which those that it defines begin, and their names.
+    pub(crate) fn read(text: &str, functions: &[(u32, String)]) -> LineTable {
+        let mut table = LineTable::default();
+        let mut functions = functions.iter().peekable();
+        let mut in_strings = false;
+        for (line, number) in text.lines().zip(1..) {
+            if let Some((from, name)) = functions.next_if(|(from, _)| *from <= number) {
+                table.enter(*from, name);
+            }
+            let line = line.trim_start();
+            if let Some(rest) = line.strip_prefix(".loc") {
+                table.loc(number, rest);
+            } else if let Some(rest) = line.strip_prefix(".file") {
+                table.file(rest);
+            } else if let Some(rest) = line.strip_prefix(".section") {
+                in_strings = rest.trim_start().starts_with(".debug_str");
+            } else if in_strings {
+                in_strings = !line.starts_with('}');
+                table.string(line);
+            }
+        }
+        table
     }
 
-    /// A function begins at a line of the PTX.
-    pub(crate) fn enter(&mut self, from: u32, name: &str) {
+    /// `1 20 5`, with `, function_name LABEL+offset, inlined_at 1 30 7` where that was inlined.
+    fn loc(&mut self, from: u32, text: &str) {
+        let mut words = text.split([' ', '\t', ',']).filter(|word| !word.is_empty());
+        let spot = |words: &mut dyn Iterator<Item = &str>| -> Option<Spot> {
+            let mut next = || words.next()?.parse().ok();
+            Some((next()?, next()?, next()?))
+        };
+        let Some(at) = spot(&mut words) else { return };
+        let (mut name, mut inlined_at) = (None, None);
+        while let Some(word) = words.next() {
+            match word {
+                "function_name" => {
+                    name = words.next().map(|label| match label.split_once('+') {
+                        Some((label, offset)) => (label.to_owned(), offset.parse().unwrap_or(0)),
+                        None => (label.to_owned(), 0),
+                    });
+                }
+                "inlined_at" => inlined_at = spot(&mut words),
+                _ => {}
+            }
+        }
+        self.place(from, at, name, inlined_at);
+    }
+
+    /// `1 "kernels/rmsnorm.rs"`; a time and a size may follow.
+    fn file(&mut self, text: &str) {
+        let mut parts = text.split('"');
+        if let (Some(Ok(index)), Some(path)) = (parts.next().map(|index| index.trim().parse()), parts.next()) {
+            self.files.insert(index, path.to_owned());
+        }
+    }
+
+    /// A line of `.debug_str`: a label, bytes, or both.
+    fn string(&mut self, line: &str) {
+        let mut rest = line;
+        if let Some((label, behind)) = line.split_once(':') {
+            self.labels.insert(label.trim().to_owned(), self.strings.len());
+            rest = behind;
+        }
+        if let Some(bytes) = rest.trim_start().strip_prefix(".b8") {
+            self.strings.extend(bytes.split(',').filter_map(|byte| byte.trim().parse::<u8>().ok()));
+        }
+    }
+
+    fn enter(&mut self, from: u32, name: &str) {
         self.latest.clear();
         self.functions.push(name.to_owned());
         self.push(from, (0, 0, 0), None, None);
@@ -57,8 +119,7 @@ impl LineTable {
         self.places.push(Place { from, spot, name, caller, function });
     }
 
-    /// `.loc`; outside a function it says nothing.
-    pub(crate) fn place(&mut self, from: u32, spot: Spot, name: Option<(String, u64)>, inlined_at: Option<Spot>) {
+    fn place(&mut self, from: u32, spot: Spot, name: Option<(String, u64)>, inlined_at: Option<Spot>) {
         let caller = inlined_at.and_then(|at| {
             if !self.latest.contains_key(&at) {
                 self.push(from, at, None, None);
@@ -66,16 +127,6 @@ impl LineTable {
             self.latest.get(&at).copied()
         });
         self.push(from, spot, name, caller);
-    }
-
-    /// A label of `.debug_str`: it stands before the next byte.
-    pub(crate) fn label(&mut self, name: String) {
-        self.labels.insert(name, self.strings.len());
-    }
-
-    /// A byte of `.debug_str`.
-    pub(crate) fn byte(&mut self, value: u8) {
-        self.strings.push(value);
     }
 
     /// Where a line of the PTX comes from, the innermost function first; empty where the compiler does not say.

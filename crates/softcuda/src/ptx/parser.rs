@@ -1,11 +1,9 @@
 //! Tokens to a syntax tree.
 
 mod body;
-mod debug;
 
 use super::ast::*;
 use super::lexer::{Lexeme, Token, tokenise};
-use super::lines::LineTable;
 use crate::PtxError;
 use std::sync::Arc;
 
@@ -17,9 +15,9 @@ const VARIABLE_BYTES: usize = 1 << 40;
 pub(crate) fn parse(text: &str) -> Result<(ModuleText, Arc<Source>), PtxError> {
     let source = Source::new(text);
     let tokens = tokenise(text, &source)?;
-    let mut parser = Parser { tokens, at: 0, source: source.clone(), table: LineTable::default() };
+    let mut parser = Parser { tokens, at: 0, source: source.clone() };
     let module = parser.module()?;
-    source.set_table(parser.table);
+    source.set_functions(&module.functions);
     Ok((module, source))
 }
 
@@ -27,7 +25,6 @@ struct Parser {
     tokens: Vec<Lexeme>,
     at: usize,
     source: Arc<Source>,
-    table: LineTable,
 }
 
 type Parsed<T> = Result<T, PtxError>;
@@ -46,7 +43,7 @@ impl Parser {
             None => "the end of the text".to_owned(),
             Some(Token::Word(w)) => format!("`{w}`"),
             Some(Token::Number(n)) => format!("{n:?}"),
-            Some(Token::Text(_)) => "a string".to_owned(),
+            Some(Token::Text) => "a string".to_owned(),
             Some(Token::Punct(c)) => format!("`{c}`"),
         };
         self.error(format!("expected {what}, found {found}"))
@@ -152,15 +149,41 @@ impl Parser {
                         return self.error("expected `.address_size 64`: only 64-bit modules run here");
                     }
                 }
-                ".file" | ".loc" | ".pragma" | ".section" => self.debug()?,
+                ".pragma" | ".section" => self.skip_debug()?,
                 ".visible" | ".extern" | ".weak" | ".common" | ".entry" | ".func" | ".global" | ".const"
                 | ".shared" => self.definition(&mut module)?,
-                // Between the debug sections, such as `$L__sec_end0:`.
+                // Between debug sections, such as `$L__sec_end0:`.
                 _ if self.is_at(1, ':') => self.at += 2,
                 _ => return self.expected("a module directive"),
             }
         }
         Ok(module)
+    }
+
+    /// `.pragma` and `.section`: nothing that execution needs.
+    fn skip_debug(&mut self) -> Parsed<()> {
+        let word = self.word("a directive")?;
+        match word.as_str() {
+            ".section" => {
+                self.word("a section name")?;
+                self.want('{')?;
+                while !self.eat('}') {
+                    if self.peek().is_none() || self.is('{') {
+                        return self.expected("`}` at the end of the section");
+                    }
+                    self.at += 1;
+                }
+            }
+            _ => {
+                while !self.eat(';') {
+                    if self.peek() != Some(&Token::Text) && !self.is(',') {
+                        return self.expected("`;` after the pragma");
+                    }
+                    self.at += 1;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn definition(&mut self, module: &mut ModuleText) -> Parsed<()> {
@@ -221,16 +244,11 @@ impl Parser {
                     self.integer()?;
                 }
                 Some(".noreturn") => self.at += 1,
-                Some(".pragma") => self.debug()?,
+                Some(".pragma") => self.skip_debug()?,
                 _ => break,
             }
         }
-        let body = if self.eat(';') {
-            None
-        } else {
-            self.table.enter(self.line(), &name);
-            Some(self.body()?)
-        };
+        let body = if self.eat(';') { None } else { Some(self.body()?) };
         Ok(Function { line, name, is_entry, results, parameters, limits, body })
     }
 
