@@ -1,6 +1,7 @@
 //! Compiles `kernels/` to the images that `host/gpu/image.rs` embeds: PTX for each generation of GPU that gets code of
 //! its own, and, where NVIDIA's `ptxas` is found, machine code as well, so that no program start waits for a driver's
-//! compiler. Each is compressed: PTX to a tenth of its size.
+//! compiler. Each is compressed: PTX to a tenth of its size. And it lists what is there to be found: the kernels in the
+//! images, and the modules of their launchers.
 
 use std::{
     env, fs,
@@ -9,8 +10,7 @@ use std::{
     thread,
 };
 
-use cuda_builder::{Assembler, BuildError, CudaBuilder, NvvmArch};
-use cuda_std::{Bounds, KernelInfo};
+use cuda_builder::{Assembler, Bounds, BuildError, CudaBuilder, NvvmArch, read_entries};
 
 /// `sm_80` runs on that and everything after it; `sm_90a` on Hopper alone, with the instructions that only Hopper has.
 const ARCHS: [NvvmArch; 2] = [NvvmArch::Compute80, NvvmArch::Compute90a];
@@ -31,15 +31,19 @@ fn main() {
 }
 
 fn build() -> Result<(), BuildError> {
+    cuda_builder::write_modules("host/gpu/kernels", &["mod"], "launchers.rs", |name, file| {
+        format!("#[path = {file:?}]\nmod {name};\n")
+    })?;
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
     let assembler = Assembler::find()?;
     let build_one = |arch: NvvmArch| {
         let ptx = out.join(format!("kernels.{}.ptx", arch.target_cpu()));
-        CudaBuilder::new("kernels").arch(arch).copy_to(&ptx).kernels(bounded(arch)).build()?;
+        CudaBuilder::new("kernels").arch(arch).copy_to(&ptx).bounds(bounded(arch)).build()?;
+        let names = names(&ptx)?;
         let mut images = image(arch.target_cpu(), "Ptx", &ptx)?;
         let Some(assembler) = &assembler else {
-            return Ok(images);
+            return Ok((names, images));
         };
         let more = if release && arch == NvvmArch::Compute80 { &RELEASE_TARGETS[..] } else { &[] };
         for target in [arch.target_cpu()].iter().chain(more) {
@@ -47,16 +51,30 @@ fn build() -> Result<(), BuildError> {
             assembler.assemble(&ptx, target, &cubin)?;
             images += &image(target, "Cubin", &cubin)?;
         }
-        Ok(images)
+        Ok((names, images))
     };
     let build_one = &build_one;
     let archs = wanted_archs();
-    let images: Result<String, BuildError> = thread::scope(|scope| {
+    let built: Result<Vec<(Vec<String>, String)>, BuildError> = thread::scope(|scope| {
         let threads: Vec<_> = archs.into_iter().map(|arch| scope.spawn(move || build_one(arch))).collect();
         threads.into_iter().map(|thread| thread.join().expect("the build of one target does not panic")).collect()
     });
-    let list = out.join("images.rs");
-    fs::write(&list, format!("&[\n{}]\n", images?)).map_err(|source| BuildError::File { path: list, source })
+    let (names, images): (Vec<_>, Vec<_>) = built?.into_iter().unzip();
+    assert!(names.iter().all(|other| *other == names[0]), "the images have different kernels: {names:#?}");
+    write(&out.join("images.rs"), format!("&[\n{}]\n", images.concat()))?;
+    write(&out.join("kernels.rs"), format!("&{:#?}\n", names[0]))
+}
+
+fn write(path: &Path, text: String) -> Result<(), BuildError> {
+    fs::write(path, text).map_err(|source| BuildError::File { path: path.to_owned(), source })
+}
+
+/// The kernels in a PTX file, sorted.
+fn names(ptx: &Path) -> Result<Vec<String>, BuildError> {
+    let text = fs::read_to_string(ptx).map_err(|source| BuildError::File { path: ptx.to_owned(), source })?;
+    let mut names: Vec<String> = read_entries(&text).into_iter().map(|entry| entry.name).collect();
+    names.sort();
+    Ok(names)
 }
 
 /// All of `ARCHS`, or those that `FERROWARP_ARCHS` names, with commas between: for a shorter wait while a kernel is written.
@@ -76,15 +94,13 @@ fn wanted_archs() -> Vec<NvvmArch> {
         .collect()
 }
 
-/// Every kernel, with its bounds on an architecture: before Hopper a few of the products need some registers more than fit two
-/// blocks of theirs, and would spill.
-fn bounded(arch: NvvmArch) -> impl Iterator<Item = KernelInfo> {
-    kernels::all().map(move |kernel| match kernel.bounds {
-        Some(bounds) if arch == NvvmArch::Compute80 && kernel.name.starts_with("gemv_") => {
-            KernelInfo { bounds: Some(Bounds { blocks: 1, ..bounds }), ..kernel }
-        }
-        _ => kernel,
-    })
+/// A kernel's bounds on an architecture: before Hopper a few of the products need some registers more than fit two blocks of
+/// theirs, and would spill.
+fn bounded(arch: NvvmArch) -> impl Fn(&str, Bounds) -> Bounds {
+    move |kernel, bounds| match arch {
+        NvvmArch::Compute80 if kernel.starts_with("gemv_") => Bounds { blocks: 1, ..bounds },
+        _ => bounds,
+    }
 }
 
 /// Compresses an image; the Rust expression that embeds it.

@@ -42,6 +42,9 @@ pub enum Code {
 /// Every image of this build.
 pub static IMAGES: &[Image] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
 
+/// The kernels that every image has, sorted: the build reads them from the PTX.
+pub static KERNELS: &[&str] = include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
 /// Why a device has no image.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {

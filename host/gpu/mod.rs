@@ -143,10 +143,10 @@ impl Gpu {
         let images = image::candidates(capability(&device)?, backend == Backend::Cuda)?;
         let (module, image) = image::load(&images)?;
         let mut functions = HashMap::new();
-        for kernel in ::kernels::all() {
-            let function = module.get_function(kernel.name);
-            let function = driver_call(|| format!("finding the kernel `{}`", kernel.name), function)?;
-            functions.insert(kernel.name, Function::new(&function)?);
+        for &kernel in image::KERNELS {
+            let function = module.get_function(kernel);
+            let function = driver_call(|| format!("finding the kernel `{kernel}`"), function)?;
+            functions.insert(kernel, Function::new(&function)?);
         }
         Ok(Gpu {
             cublas,

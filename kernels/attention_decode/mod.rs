@@ -436,10 +436,6 @@ macro_rules! variants {
             }
         }
     )*
-
-    /// The kernels, for `kernels::all`.
-    #[cfg(not(target_arch = "nvptx64"))]
-    pub const KERNELS: &[cuda_std::KernelInfo] = &[$($name.info()),*];
     };
 }
 

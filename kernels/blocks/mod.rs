@@ -47,9 +47,8 @@ use crate::{
         Dot, Operands,
         activations::{Q8, Q16, Staged},
         floats::{FromGlobal, FromShared, Source},
-        gemv,
+        gemv, gemv_kernels,
     },
-    gemv_kernels,
 };
 
 /// The number of threads of a block in the kernels other than products.
@@ -532,13 +531,6 @@ macro_rules! formats {
                 embedding: $embedding,
                 dequantise: $dequantise,
             },)*
-        ];
-
-        /// The kernels above, for the registry.
-        #[cfg(not(target_arch = "nvptx64"))]
-        pub const KERNELS: &[cuda_std::KernelInfo] = &[
-            arrange.info(),
-            $($gemv.info(), $gemv_wide.info(), $gemv_exact.info(), $embedding.info(), $dequantise.info(),)*
         ];
     };
 }

@@ -498,7 +498,6 @@ unsafe fn gemv_floats<T: cuda_std::types::Element>(operands: &Operands) {
 }
 
 /// Declares the entry points of products: a name, and the function that computes it.
-#[macro_export]
 macro_rules! gemv_kernels {
     ($($(#[$doc:meta])* $name:ident[$blocks:literal] => $body:expr;)*) => {$(
         $(#[$doc])*
@@ -553,6 +552,7 @@ macro_rules! gemv_kernels {
         }
     )*};
 }
+pub(crate) use gemv_kernels;
 
 /// The parameters of every product.
 #[cfg(not(target_arch = "nvptx64"))]

@@ -170,7 +170,7 @@ fn each_pair_gets_its_experts_bias() {
     let gpu = gpu();
     let mut random = Random::new();
     for (n_experts, n_pairs, n) in [(1, 1, 1), (8, 6, 257), (5, 9, 300)] {
-        let (experts, bias) = (random.tokens(n_pairs, n_experts), random.values(n_experts * n, 1.0));
+        let (experts, bias) = (random.indices(n_pairs, n_experts), random.values(n_experts * n, 1.0));
         let before = random.values(n_pairs * n, 3.0);
         let out = Output::<f32>::new(&gpu, n_pairs * n);
         gpu.write(&out, &before).unwrap();
@@ -191,7 +191,7 @@ fn each_vector_is_multiplied_by_its_own_expert() {
             let (stack, exact) = weights(&gpu, &mut random, tensor_type, n_experts * n_out, n_in);
             let stack = Weights::of_one_type(stack.data, tensor_type, n_experts, n_out, n_in);
             let n_vectors = n_tokens * n_used;
-            let experts = random.tokens(n_vectors, n_experts);
+            let experts = random.indices(n_vectors, n_experts);
             let device_experts = gpu.upload("experts", &experts).unwrap();
             for share in [n_used, 1] {
                 let x = random.values(n_vectors / share * n_in, 1.0);
@@ -253,7 +253,7 @@ fn each_expert_has_its_gate_and_its_up_projection() {
     let (stacks, exact) = weights(&gpu, &mut random, TensorType::F16, 2 * n_experts * n_ff, n_in);
     let stacks = Weights::of_one_type(stacks.data, TensorType::F16, n_experts, 2 * n_ff, n_in);
     let n_vectors = n_tokens * n_used;
-    let experts = random.tokens(n_vectors, n_experts);
+    let experts = random.indices(n_vectors, n_experts);
     let (x, norm) = (random.values(n_tokens * n_in, 2.0), random.values(n_in, 1.0));
     let out = Output::<f32>::new(&gpu, n_vectors * n_ff);
     let (device_x, device_norm) = (gpu.upload("x", &x).unwrap(), gpu.upload("norm", &norm).unwrap());

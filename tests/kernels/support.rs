@@ -8,6 +8,8 @@ use ferrowarp::{
     gpu::{Buffer, Element, Gpu, Weights, arrange},
 };
 use half::{bf16, f16};
+use warp_test::Tolerance;
+pub use warp_test::Random;
 
 /// Elements behind an output that no kernel may touch.
 const MARGIN: usize = 64;
@@ -59,46 +61,6 @@ pub fn gpu() -> TestGpu {
     TestGpu(gpu)
 }
 
-/// A repeatable source of random values (SplitMix64; Steele, Lea and Flood, 2014).
-pub struct Random(u64);
-
-impl Random {
-    /// Seeded by `FERROWARP_SEED`, else by the time; prints the seed, which the test runner shows on failure.
-    #[allow(clippy::print_stdout)] // a test says what it measured
-    pub fn new() -> Random {
-        let seed = match std::env::var("FERROWARP_SEED") {
-            Ok(seed) => seed.parse().expect("FERROWARP_SEED is a number"),
-            Err(_) => std::time::UNIX_EPOCH.elapsed().expect("a clock past 1970").as_nanos() as u64,
-        };
-        println!("FERROWARP_SEED={seed}");
-        Random(seed)
-    }
-
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform over [-1, 1).
-    pub fn value(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.bits() % end as u64) as usize
-    }
-
-    pub fn values(&mut self, len: usize, scale: f32) -> Vec<f32> {
-        (0..len).map(|_| self.value() * scale).collect()
-    }
-
-    pub fn tokens(&mut self, len: usize, end: usize) -> Vec<u32> {
-        (0..len).map(|_| self.below(end) as u32).collect()
-    }
-}
-
 /// An output buffer that holds nothing but poison.
 pub struct Output<T: Element> {
     buffer: Buffer<T>,
@@ -136,28 +98,7 @@ impl<T: Element> Output<T> {
 /// Fails where |got − want| > absolute + relative · |want| for some element, and names the worst.
 #[track_caller]
 pub fn assert_close(what: &str, got: &[f32], want: &[f64], absolute: f64, relative: f64) {
-    assert_eq!(got.len(), want.len(), "{what}: length");
-    let excess = |(got, want): (&f32, &f64)| {
-        let error = (f64::from(*got) - want).abs();
-        if error.is_nan() { f64::INFINITY } else { error - (absolute + relative * want.abs()) }
-    };
-    let worst = got.iter().zip(want).map(excess).enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
-    if let Some((index, excess)) = worst
-        && excess > 0.0
-    {
-        let failed = got.iter().zip(want).filter(|pair| excess_of(*pair, absolute, relative)).count();
-        panic!(
-            "{what}: element {index} of {}: got {}, want {} (tolerance {absolute:e} + {relative:e}·|want|); {failed} fail",
-            got.len(),
-            got[index],
-            want[index]
-        );
-    }
-}
-
-fn excess_of((got, want): (&f32, &f64), absolute: f64, relative: f64) -> bool {
-    let error = (f64::from(*got) - want).abs();
-    error.is_nan() || error > absolute + relative * want.abs()
+    warp_test::assert_within(got, want, Tolerance { absolute, relative }, what);
 }
 
 pub const FLOATS: [TensorType; 3] = [TensorType::F32, TensorType::F16, TensorType::BF16];

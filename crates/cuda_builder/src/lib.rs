@@ -7,6 +7,12 @@
 //! CudaBuilder::new("kernels").arch(NvvmArch::Compute80).copy_to(out.join("kernels.ptx")).build().unwrap();
 //! ```
 //!
+//! A crate that holds both kernels and what launches them has a build script of one line, and names no kernel anywhere:
+//!
+//! ```no_run
+//! fn main() { cuda_builder::build_kernels() }
+//! ```
+//!
 //! The crate is built as a `cdylib` for `nvptx64-nvidia-cuda` with fat LTO and one codegen unit, and its assembly *is*
 //! the PTX: no linker runs. The compiler is the first found of those that `compiler::find` names. What the build depends
 //! on is told to cargo, so that it runs again when a kernel, the toolchain or the architecture changed, and only then.
@@ -17,7 +23,11 @@ mod assembler;
 mod compiler;
 mod entries;
 mod lines;
+mod manifest;
+mod modules;
+mod own;
 
+use manifest::Manifest;
 use std::{
     collections::BTreeSet,
     env, fs,
@@ -27,7 +37,9 @@ use std::{
 
 pub use assembler::Assembler;
 pub use compiler::DeviceCompiler;
-use cuda_std::KernelInfo;
+pub use entries::{Bounds, Entry, read as read_entries};
+pub use modules::write_modules;
+pub use own::{build_kernels, build_kernels_for};
 
 /// Why no PTX was made.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +54,7 @@ pub enum BuildError {
     NoCompiler { tried: String },
     #[error("cannot run {program}: {source}")]
     Run { program: String, source: std::io::Error },
-    #[error("the kernels do not compile for the device: `{command}` failed:\n{stderr}")]
+    #[error("{stderr}\n\nThe kernels do not compile for the device. The command was\n{command}")]
     Compile { command: String, stderr: String },
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
@@ -52,8 +64,8 @@ pub enum BuildError {
     Lines { path: PathBuf, problem: String },
     #[error("the assembler {path} {problem}")]
     Assembler { path: PathBuf, problem: String },
-    #[error("{path}: kernel `{kernel}`: {problem}")]
-    Entry { path: PathBuf, kernel: String, problem: String },
+    #[error("{path}: {problem}")]
+    Manifest { path: PathBuf, problem: String },
 }
 
 /// The oldest GPU generation that an image runs on. A PTX image also runs on every newer one, unless its target's name
@@ -95,25 +107,24 @@ impl NvvmArch {
     }
 }
 
+/// What becomes of the bounds that a kernel states: see [`CudaBuilder::bounds`].
+type ChangeBounds = Box<dyn Fn(&str, Bounds) -> Bounds>;
+
 /// Builds one crate of kernels into one PTX image.
 pub struct CudaBuilder {
     crate_path: PathBuf,
     arch: NvvmArch,
+    features: Option<String>,
     copy_to: Option<PathBuf>,
-    kernels: Option<Vec<KernelInfo>>,
+    bounds: Option<ChangeBounds>,
     lines: bool,
 }
 
 impl CudaBuilder {
     /// `path` is the kernel crate's folder, relative to the package whose build script this is.
     pub fn new(path: impl AsRef<Path>) -> Self {
-        CudaBuilder {
-            crate_path: path.as_ref().to_owned(),
-            arch: NvvmArch::Compute80,
-            copy_to: None,
-            kernels: None,
-            lines: true,
-        }
+        let crate_path = path.as_ref().to_owned();
+        CudaBuilder { crate_path, arch: NvvmArch::Compute80, features: None, copy_to: None, bounds: None, lines: true }
     }
 
     /// The architecture to compile for; `sm_80` unless told.
@@ -128,10 +139,16 @@ impl CudaBuilder {
         self
     }
 
-    /// The kernels that the image must hold, no more and no fewer, with these parameter sizes: `#[kernel]`'s handles,
-    /// so that what the host launches is what the device has.
-    pub fn kernels(mut self, kernels: impl IntoIterator<Item = KernelInfo>) -> Self {
-        self.kernels = Some(kernels.into_iter().collect());
+    /// The crate's features, with commas between, in place of its default ones.
+    pub fn features(mut self, features: impl Into<String>) -> Self {
+        self.features = Some(features.into());
+        self
+    }
+
+    /// What becomes of the bounds that a kernel states (`#[kernel(threads = …, blocks = …)]`), by its name: as it says,
+    /// unless told.
+    pub fn bounds(mut self, change: impl Fn(&str, Bounds) -> Bounds + 'static) -> Self {
+        self.bounds = Some(Box::new(change));
         self
     }
 
@@ -143,46 +160,59 @@ impl CudaBuilder {
     }
 
     /// Compiles, checks and copies; gives the PTX's path.
+    ///
+    /// Where the build script that asks is itself being run for the device (the crate builds its own kernels), nothing is
+    /// compiled, or it would go on without end: the file is empty.
     pub fn build(self) -> Result<PathBuf, BuildError> {
+        if is_device_build() {
+            let path = self.copy_to.unwrap_or_else(|| target_dir().join("empty.ptx"));
+            fs::write(&path, "").map_err(|source| BuildError::File { path: path.clone(), source })?;
+            return Ok(path);
+        }
         for variable in ["FERROWARP_DEVICE_RUSTC", "RUSTUP_TOOLCHAIN"] {
             println!("cargo::rerun-if-env-changed={variable}");
         }
         let compiler = compiler::find()?;
+        let (assembly, inputs) = self.compile(&compiler)?;
         println!("cargo::rerun-if-changed={}", compiler.rustc.display());
-        let ptx_path = self.compile(&compiler)?;
-        let ptx =
-            fs::read_to_string(&ptx_path).map_err(|source| BuildError::File { path: ptx_path.clone(), source })?;
-        entries::check(&ptx_path, &ptx, self.kernels.as_deref())?;
+        for input in inputs {
+            println!("cargo::rerun-if-changed={}", input.display());
+        }
+        let ptx = fs::read_to_string(&assembly).map_err(|source| BuildError::File { path: assembly.clone(), source })?;
+        if entries::read(&ptx).is_empty() {
+            return Err(BuildError::Empty { path: assembly });
+        }
         let ptx = lines::with_callers(&ptx, &workspace_root())
-            .map_err(|problem| BuildError::Lines { path: ptx_path.clone(), problem })?;
-        let ptx = entries::with_bounds(&ptx, self.kernels.as_deref().unwrap_or_default());
-        let ptx_path = ptx_path.with_extension("ptx");
-        fs::write(&ptx_path, &ptx).map_err(|source| BuildError::File { path: ptx_path.clone(), source })?;
-        let Some(copy_to) = self.copy_to else {
-            return Ok(ptx_path);
-        };
-        fs::write(&copy_to, &ptx).map_err(|source| BuildError::File { path: copy_to.clone(), source })?;
-        Ok(copy_to)
+            .map_err(|problem| BuildError::Lines { path: assembly.clone(), problem })?;
+        let change = |name: &str, bounds| self.bounds.as_ref().map_or(bounds, |change| change(name, bounds));
+        let ptx = entries::with_bounds(&ptx, change);
+        let path = self.copy_to.clone().unwrap_or_else(|| assembly.with_extension("ptx"));
+        fs::write(&path, &ptx).map_err(|source| BuildError::File { path: path.clone(), source })?;
+        Ok(path)
     }
 
-    /// Runs cargo for the device and gives the path of the assembly it wrote.
-    fn compile(&self, compiler: &DeviceCompiler) -> Result<PathBuf, BuildError> {
-        let manifest = self.crate_path.join("Cargo.toml");
+    /// Runs cargo for the device; gives the path of the assembly it wrote, and what it was made of.
+    fn compile(&self, compiler: &DeviceCompiler) -> Result<(PathBuf, BTreeSet<PathBuf>), BuildError> {
+        let manifest = Manifest::read(&self.crate_path)?;
         // A folder of its own: the outer cargo holds the lock on its target folder while this runs, and a folder for
         // each architecture and compiler keeps cargo from taking one's output for the other's.
         let target_dir = target_dir().join("device").join(self.arch.target_cpu());
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(&cargo);
         command
-            .args(["rustc", "--release", "--lib", "--crate-type", "cdylib", "--target", compiler::TARGET])
+            .args(["rustc", "--quiet", "--release", "--lib", "--crate-type", "cdylib", "--target", compiler::TARGET])
             .arg("--manifest-path")
-            .arg(&manifest)
+            .arg(&manifest.path)
             .arg("--target-dir")
             .arg(&target_dir);
+        if let Some(features) = &self.features {
+            command.args(["--no-default-features", "--features", features]);
+        }
         if compiler.build_core {
             command.arg("-Zbuild-std=core");
         }
-        command.args(["--", "--emit=asm"]);
+        // Warnings are the host's build to give: it compiles the same text.
+        command.args(["--", "--emit=asm", "-Awarnings"]).args(crate_attributes(&manifest.root_source()?));
         for variable in [
             "RUSTFLAGS",
             "CARGO_ENCODED_RUSTFLAGS",
@@ -212,58 +242,76 @@ impl CudaBuilder {
             .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
             .env("CARGO_PROFILE_RELEASE_DEBUG", if self.lines { "line-tables-only" } else { "false" });
-        let shown = format!("{command:?}");
         let output = command
             .output()
             .map_err(|source| BuildError::Run { program: cargo.to_string_lossy().into_owned(), source })?;
         if !output.status.success() {
-            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(BuildError::Compile { command: shown, stderr });
+            let stderr = own::rustc_errors(&String::from_utf8_lossy(&output.stderr));
+            return Err(BuildError::Compile { command: shown(&command), stderr });
         }
-        let crate_name = crate_name(&manifest)?;
         let deps = target_dir.join(compiler::TARGET).join("release/deps");
-        self.track(&deps.join(format!("{crate_name}.d")))?;
-        Ok(deps.join(format!("{crate_name}.s")))
+        let inputs = self.inputs(&manifest, [&deps, &target_dir.join("release/deps")])?;
+        Ok((deps.join(format!("{}.s", manifest.crate_name)), inputs))
     }
 
-    /// Tells cargo every file of the workspace that the device build read: the sources in the compiler's dependency
-    /// files, the manifests beside them, the lock file and the toolchain pin.
-    fn track(&self, dependency_file: &Path) -> Result<(), BuildError> {
-        let folder = dependency_file.parent().unwrap_or(Path::new("."));
+    /// Every file that the device build read: the sources in the compiler's dependency files (those of the device, and of the
+    /// host for macros), the manifests, the lock file and the toolchain pin. Not what a version names: the compiler's library
+    /// and the registry's crates.
+    fn inputs(&self, manifest: &Manifest, folders: [&Path; 2]) -> Result<BTreeSet<PathBuf>, BuildError> {
         let root = workspace_root();
         let mut inputs = BTreeSet::from([
             root.join("Cargo.toml"),
             root.join("Cargo.lock"),
             root.join("rust-toolchain.toml"),
-            self.crate_path.join("Cargo.toml"),
+            manifest.path.clone(),
         ]);
-        let listing = fs::read_dir(folder).map_err(|source| BuildError::File { path: folder.to_owned(), source })?;
-        for entry in listing.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "d")) {
-            let Ok(rules) = fs::read_to_string(entry.path()) else {
-                continue;
-            };
-            for line in rules.lines().filter(|line| !line.starts_with('#')) {
-                let Some((_, sources)) = line.split_once(": ") else {
+        for folder in folders {
+            let listing = fs::read_dir(folder).map_err(|source| BuildError::File { path: folder.to_owned(), source })?;
+            for entry in listing.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "d")) {
+                let Ok(rules) = fs::read_to_string(entry.path()) else {
                     continue;
                 };
-                let sources = sources.split(' ').map(|source| root.join(source));
-                inputs.extend(sources.filter(|source| source.starts_with(&root)));
+                let rules = rules.lines().filter(|line| !line.starts_with('#'));
+                let sources = rules.filter_map(|line| Some(line.split_once(": ")?.1)).flat_map(|rest| rest.split(' '));
+                inputs.extend(sources.map(|source| root.join(source)).filter(|source| !has_a_version(source)));
             }
         }
-        // cuda_std_macros runs in the compiler: its dependency file is with the host's, not the device's.
-        inputs.insert(root.join("crates/cuda_std_macros/src/lib.rs"));
-        for input in inputs {
-            println!("cargo::rerun-if-changed={}", input.display());
-        }
-        Ok(())
+        // One that is not there would have cargo run this every time.
+        inputs.retain(|input| input.exists());
+        Ok(inputs)
     }
 }
 
-/// The name of the package that the manifest describes, as a crate name.
-fn crate_name(manifest: &Path) -> Result<String, BuildError> {
-    let text = fs::read_to_string(manifest).map_err(|source| BuildError::File { path: manifest.to_owned(), source })?;
-    let name = text.lines().find_map(|line| line.strip_prefix("name = ")).unwrap_or_default();
-    Ok(name.trim_matches('"').replace('-', "_"))
+/// Whether the build script that asks is run for the device: its crate builds its own kernels, and this is that build.
+fn is_device_build() -> bool {
+    env::var_os("TARGET").is_some_and(|target| target == compiler::TARGET)
+}
+
+/// Whether a source belongs to the compiler's library or to a registry or git checkout that cargo keeps.
+fn has_a_version(source: &Path) -> bool {
+    let folders: Vec<_> = source.components().map(|part| part.as_os_str()).collect();
+    folders.windows(2).any(|pair| pair == ["lib", "rustlib"] || pair == ["registry", "src"] || pair == ["git", "checkouts"])
+}
+
+/// What the root of a crate of kernels must say when it is compiled for the device and does not: no standard library, and the
+/// features that `#[kernel]` uses.
+fn crate_attributes(root_source: &str) -> Vec<String> {
+    let mut attributes = Vec::new();
+    if !root_source.contains("no_std") {
+        attributes.push("-Zcrate-attr=no_std".to_owned());
+    }
+    for feature in ["abi_ptx", "asm_experimental_arch"] {
+        if !root_source.contains(feature) {
+            attributes.push(format!("-Zcrate-attr=feature({feature})"));
+        }
+    }
+    attributes
+}
+
+/// A command as a person would type it.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// The folder with the workspace's Cargo.lock: the nearest one at or above the package being built.

@@ -27,8 +27,17 @@ const MAX_PARAMETERS: usize = 20;
 pub struct Kernel<P> {
     name: &'static str,
     parameters: &'static [&'static str],
-    bounds: Option<Bounds>,
+    image: Option<Image>,
     types: PhantomData<fn(P)>,
+}
+
+/// The PTX that a kernel is in: what `cuda_builder::build_kernels` compiled the kernel's crate to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The crate's name.
+    pub crate_name: &'static str,
+    /// The text.
+    pub ptx: &'static str,
 }
 
 impl<P> Clone for Kernel<P> {
@@ -42,12 +51,17 @@ impl<P> Copy for Kernel<P> {}
 impl<P> Kernel<P> {
     /// Used by `#[kernel]`: the entry's name and its parameters' names, in order.
     pub const fn new(name: &'static str, parameters: &'static [&'static str]) -> Self {
-        Kernel { name, parameters, bounds: None, types: PhantomData }
+        Kernel { name, parameters, image: None, types: PhantomData }
     }
 
-    /// Used by `#[kernel(threads = …, blocks = …)]`.
-    pub const fn bounded(self, bounds: Bounds) -> Self {
-        Kernel { bounds: Some(bounds), ..self }
+    /// Used by `#[kernel]` in a crate whose build script compiles its kernels.
+    pub const fn in_image(self, image: Image) -> Self {
+        Kernel { image: Some(image), ..self }
+    }
+
+    /// The image that the kernel is in, where its own crate's build script compiled it (`cuda_builder::build_kernels`).
+    pub const fn image(&self) -> Option<Image> {
+        self.image
     }
 
     /// The entry's name in the PTX.
@@ -62,19 +76,10 @@ impl<P> Kernel<P> {
 }
 
 impl<P: Parameters> Kernel<P> {
-    /// The untyped description that build-time checks compare with the emitted PTX.
+    /// The kernel without its types.
     pub const fn info(&self) -> KernelInfo {
-        KernelInfo { name: self.name, parameters: self.parameters, sizes: P::SIZES, bounds: self.bounds }
+        KernelInfo { name: self.name, parameters: self.parameters, sizes: P::SIZES }
     }
-}
-
-/// How a kernel is launched, for the assembler to keep its registers within.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// The most threads that a block has.
-    pub threads: u32,
-    /// Blocks that shall fit a multiprocessor together.
-    pub blocks: u32,
 }
 
 /// A kernel's name, parameter names and parameter sizes, without its types.
@@ -86,8 +91,6 @@ pub struct KernelInfo {
     pub parameters: &'static [&'static str],
     /// Its parameters' sizes in bytes, in order.
     pub sizes: &'static [usize],
-    /// How it is launched, where it says so.
-    pub bounds: Option<Bounds>,
 }
 
 /// Arguments laid out as `cuLaunchKernel` takes them: one 8-byte slot each, little-endian, read by the driver to the
@@ -99,6 +102,11 @@ pub struct Packed {
 }
 
 impl Packed {
+    /// Each argument's bits, zero-extended, in order.
+    pub fn slots(&self) -> &[u64] {
+        &self.slots[..self.count]
+    }
+
     /// Pointers to each argument, valid while `self` is neither moved nor dropped.
     pub fn pointers(&mut self) -> ([*mut c_void; MAX_PARAMETERS], usize) {
         let mut pointers = [std::ptr::null_mut(); MAX_PARAMETERS];

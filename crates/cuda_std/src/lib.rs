@@ -48,7 +48,7 @@ pub mod warp;
 mod host;
 
 #[cfg(not(target_arch = "nvptx64"))]
-pub use host::{Argument, Arguments, Bounds, Kernel, KernelInfo, Packed, Parameter, Parameters};
+pub use host::{Argument, Arguments, Image, Kernel, KernelInfo, Packed, Parameter, Parameters};
 
 pub use cuda_std_macros::kernel;
 pub use types::{BF16, F16};

@@ -1,9 +1,11 @@
-//! The `#[kernel]` attribute of `cuda_std`.
+//! The `#[kernel]` attribute of `cuda_std`, and `#[gpu_test]` of `warp_test`.
 //!
 //! One function definition has two readings. Compiled for `nvptx64-nvidia-cuda` it is a PTX entry point. Compiled for
 //! the host it is a constant of type `cuda_std::Kernel<(P1, P2, …)>`: the entry's name and its parameter types, which
 //! is all that a launch needs and enough for the compiler to reject a launch with other arguments. The body is still
 //! type-checked on the host, so an editor and clippy see it, but no code is made from it.
+
+mod gpu_test;
 
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
@@ -19,11 +21,29 @@ use syn::{FnArg, Ident, ItemFn, LitInt, Pat, ReturnType, Token, parse_macro_inpu
 ///
 /// `#[kernel(threads = 128, blocks = 3)]` promises blocks of at most 128 threads and asks for so few registers that three of
 /// them fit a multiprocessor: PTX's `.maxntid` and `.minnctapersm`, which the builder writes.
+///
+/// In a crate whose build script is `cuda_builder::build_kernels()` the handle holds the image that the kernel is in.
 #[proc_macro_attribute]
 pub fn kernel(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let function = parse_macro_input!(item as ItemFn);
     let bounds = if attribute.is_empty() { None } else { Some(parse_macro_input!(attribute as Bounds)) };
     expand(&function, bounds).unwrap_or_else(|error| error.to_compile_error()).into()
+}
+
+/// Runs a function as two tests: on softcuda under its sanitizer, and on the GPU where there is one.
+///
+/// ```ignore
+/// #[gpu_test(scale)]
+/// fn scale_multiplies(device: &Device) { … }
+/// ```
+///
+/// is reported as `scale_multiplies::soft` and `scale_multiplies::cuda`; the latter as ignored, with the reason, where this was
+/// compiled on a machine without an NVIDIA GPU. Either fails where a kernel that the attribute names was not launched.
+///
+/// Other attributes of the function (`#[ignore]`, `#[should_panic]`) are the tests'.
+#[proc_macro_attribute]
+pub fn gpu_test(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    gpu_test::expand(attribute.into(), item.into()).unwrap_or_else(|error| error.to_compile_error()).into()
 }
 
 /// `threads = 128, blocks = 3`.
@@ -78,14 +98,34 @@ fn expand(function: &ItemFn, bounds: Option<Bounds>) -> syn::Result<Tokens> {
     let (attributes, visibility, block) = (&function.attrs, &function.vis, &function.block);
     let (name, inputs) = (&signature.ident, &signature.inputs);
     let text = name.to_string();
-    let bounded = bounds.map(|Bounds { threads, blocks }| {
-        quote! { .bounded(::cuda_std::Bounds { threads: #threads, blocks: #blocks }) }
+    // A comment in the PTX, where the builder finds it: rustc has no way to put the directives themselves.
+    let mark = bounds
+        .map(|Bounds { threads, blocks }| -> syn::Result<Tokens> {
+            let (threads, blocks) = (threads.base10_parse::<u32>()?, blocks.base10_parse::<u32>()?);
+            let comment = format!("// kernel bounds: {threads} {blocks}");
+            Ok(quote! {
+                // SAFETY: there is no instruction in it.
+                unsafe { ::core::arch::asm!(#comment, options(nomem, nostack, preserves_flags)) };
+            })
+        })
+        .transpose()?;
+    // Set by `cuda_builder::build_kernels()` for the crate that is being compiled.
+    let image = std::env::var_os("WARP_IMAGE").map(|_| {
+        quote! {
+            .in_image(::cuda_std::Image {
+                crate_name: ::core::env!("CARGO_PKG_NAME"),
+                ptx: ::core::include_str!(::core::env!("WARP_IMAGE")),
+            })
+        }
     });
     Ok(quote! {
         #[cfg(target_arch = "nvptx64")]
         #(#attributes)*
         #[unsafe(no_mangle)]
-        #visibility unsafe extern "ptx-kernel" fn #name(#inputs) #block
+        #visibility unsafe extern "ptx-kernel" fn #name(#inputs) {
+            #mark
+            #block
+        }
 
         #[cfg(not(target_arch = "nvptx64"))]
         #(#attributes)*
@@ -93,7 +133,7 @@ fn expand(function: &ItemFn, bounds: Option<Bounds>) -> syn::Result<Tokens> {
         #visibility const #name: ::cuda_std::Kernel<(#(#types,)*)> = {
             #[allow(dead_code)]
             unsafe fn body(#inputs) #block
-            ::cuda_std::Kernel::new(#text, &[#(#names),*])#bounded
+            ::cuda_std::Kernel::new(#text, &[#(#names),*])#image
         };
     })
 }

@@ -5,28 +5,8 @@
 
 #![allow(rustdoc::broken_intra_doc_links, reason = "formulas have indices: out[i] is no link")]
 
-mod argmax;
-mod attention;
-mod attention_decode;
-mod bandwidth;
-mod blocks;
-mod cache;
-mod delta_net;
-mod elementwise;
-mod embedding;
-mod experts;
-mod flash;
-mod gemv;
-mod gemv_mixed;
-mod glu;
-mod layer_norm;
-mod matmul;
-mod noise;
-mod qkv;
-mod range;
-mod rmsnorm;
-mod rope;
-mod top_k;
+// A file in this folder is a module: build.rs lists them.
+include!(concat!(env!("OUT_DIR"), "/launchers.rs"));
 
 pub use argmax::{ArgmaxScratch, NO_CHOICE};
 pub use attention::{Attention, AttentionShape, HEAD_DIMS};

@@ -1,0 +1,181 @@
+//! The first NVIDIA GPU, through the driver's functions that `crates/driver` opens at run time.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::ptr;
+
+use cuda_std::{Image, Packed};
+use driver::DeviceChoice;
+use driver::sys::{
+    CU_LAUNCH_ATTRIBUTE_COOPERATIVE, CUDA_SUCCESS, CUcontext, CUdevice, CUfunction, CUlaunchAttribute, CUlaunchConfig,
+    CUmodule, CUresult, cuCtxSetCurrent, cuCtxSynchronize, cuDeviceGet, cuDevicePrimaryCtxRelease_v2,
+    cuDevicePrimaryCtxRetain, cuFuncSetAttribute, cuInit, cuLaunchKernelEx, cuMemAlloc_v2, cuMemFree_v2,
+    cuMemcpyDtoH_v2, cuMemcpyHtoD_v2, cuMemsetD8_v2, cuModuleGetFunction, cuModuleLoadData, cuModuleUnload,
+};
+
+use crate::{Error, Launch};
+
+/// Bytes behind a buffer that no kernel may touch.
+const MARGIN: usize = 256;
+
+/// What a buffer and its margin are filled with: as a float it is a NaN.
+const POISON: u8 = 0xff;
+
+/// The shared memory (bytes) that a block may have without asking for more.
+const SHARED_WITHOUT_ASKING: u32 = 48 << 10;
+
+pub struct Cuda {
+    device: CUdevice,
+    context: CUcontext,
+    /// By the address of the image's text.
+    modules: RefCell<HashMap<usize, CUmodule>>,
+}
+
+impl Cuda {
+    pub fn new() -> Result<Cuda, Error> {
+        driver::select(DeviceChoice::Cuda)?;
+        let (mut device, mut context) = (0, ptr::null_mut());
+        // SAFETY: every pointer is to a variable of the type that the call writes.
+        unsafe {
+            check("starting CUDA", cuInit(0))?;
+            check("opening device 0", cuDeviceGet(&mut device, 0))?;
+            check("opening its context", cuDevicePrimaryCtxRetain(&mut context, device))?;
+        }
+        let cuda = Cuda { device, context, modules: RefCell::default() };
+        cuda.enter()?;
+        Ok(cuda)
+    }
+
+    /// Makes the context this thread's.
+    fn enter(&self) -> Result<(), Error> {
+        // SAFETY: the context is retained as long as `self` lives.
+        check("entering the context", unsafe { cuCtxSetCurrent(self.context) })
+    }
+
+    /// Memory full of poison, and a margin of it behind.
+    pub fn alloc(&self, bytes: usize) -> Result<u64, Error> {
+        self.enter()?;
+        let mut address = 0;
+        // SAFETY: `address` is written; then as many bytes as were allocated are.
+        unsafe {
+            check("allocating memory", cuMemAlloc_v2(&mut address, bytes + MARGIN))?;
+            check("filling memory", cuMemsetD8_v2(address, POISON, bytes + MARGIN))?;
+        }
+        Ok(address)
+    }
+
+    pub fn free(&self, address: u64) -> Result<(), Error> {
+        self.enter()?;
+        // SAFETY: the address is one that `alloc` gave, whose buffer is gone.
+        check("freeing memory", unsafe { cuMemFree_v2(address) })
+    }
+
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.enter()?;
+        // SAFETY: the slice is read; where the bytes go the driver checks.
+        check("copying to the device", unsafe { cuMemcpyHtoD_v2(address, bytes.as_ptr().cast(), bytes.len()) })
+    }
+
+    /// Reads a whole buffer, and checks that the margin behind it is as it was.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        self.enter()?;
+        let mut margin = [0; MARGIN];
+        // SAFETY: both slices are written to their lengths; the allocation holds the buffer and the margin.
+        unsafe {
+            let copied = cuMemcpyDtoH_v2(bytes.as_mut_ptr().cast(), address, bytes.len());
+            check("copying from the device", copied)?;
+            let end = address + bytes.len() as u64;
+            check("copying from the device", cuMemcpyDtoH_v2(margin.as_mut_ptr().cast(), end, MARGIN))?;
+        }
+        match margin.iter().position(|byte| *byte != POISON) {
+            Some(at) => Err(Error::Driver(format!("a kernel wrote {at} bytes past a buffer of {} bytes", bytes.len()))),
+            None => Ok(()),
+        }
+    }
+
+    pub fn launch(&self, image: Image, name: &str, launch: Launch, arguments: &Packed) -> Result<(), Error> {
+        self.enter()?;
+        let function = self.function(image, name)?;
+        if launch.shared_bytes > SHARED_WITHOUT_ASKING {
+            const MAX_DYNAMIC_SHARED_SIZE_BYTES: u32 = 8;
+            // SAFETY: the function's module is loaded.
+            let given = unsafe {
+                cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED_SIZE_BYTES, launch.shared_bytes.cast_signed())
+            };
+            check("asking for shared memory", given)?;
+        }
+        let attributes =
+            [CUlaunchAttribute::number(CU_LAUNCH_ATTRIBUTE_COOPERATIVE, u32::from(launch.cooperative))];
+        let config = CUlaunchConfig {
+            gridDimX: launch.grid[0],
+            gridDimY: launch.grid[1],
+            gridDimZ: launch.grid[2],
+            blockDimX: launch.block[0],
+            blockDimY: launch.block[1],
+            blockDimZ: launch.block[2],
+            sharedMemBytes: launch.shared_bytes,
+            hStream: ptr::null_mut(),
+            attrs: attributes.as_ptr(),
+            numAttrs: u32::from(launch.cooperative),
+        };
+        let mut arguments = arguments.clone();
+        let (mut pointers, _) = arguments.pointers();
+        let pointers = pointers.as_mut_ptr().cast::<*mut c_void>();
+        // SAFETY: the handle's types made the arguments, alive during the call as the configuration is; what the kernel
+        // does with them is the contract of whoever launches.
+        unsafe {
+            check(&format!("launching `{name}`"), cuLaunchKernelEx(&config, function, pointers, ptr::null_mut()))?;
+            check(&format!("the kernel `{name}`"), cuCtxSynchronize())
+        }
+    }
+
+    fn function(&self, image: Image, name: &str) -> Result<CUfunction, Error> {
+        let module = self.module(image)?;
+        let missing = || Error::NoKernel { kernel: name.into(), image: image.crate_name.into() };
+        let c_name = CString::new(name).map_err(|_| missing())?;
+        let mut function = ptr::null_mut();
+        // SAFETY: the module is loaded, the name ends in NUL, and `function` is written.
+        match unsafe { cuModuleGetFunction(&mut function, module, c_name.as_ptr()) } {
+            CUDA_SUCCESS => Ok(function),
+            _ => Err(missing()),
+        }
+    }
+
+    /// Loads an image when it is first asked for.
+    fn module(&self, image: Image) -> Result<CUmodule, Error> {
+        let key = image.ptx.as_ptr() as usize;
+        if let Some(module) = self.modules.borrow().get(&key) {
+            return Ok(*module);
+        }
+        let failed = |problem: String| Error::Image { image: image.crate_name.into(), problem };
+        let text = CString::new(image.ptx).map_err(|error| failed(error.to_string()))?;
+        let mut module = ptr::null_mut();
+        // SAFETY: the text ends in NUL, and `module` is written.
+        let loaded = unsafe { cuModuleLoadData(&mut module, text.as_ptr().cast()) };
+        check("compiling it", loaded).map_err(|error| failed(error.to_string()))?;
+        self.modules.borrow_mut().insert(key, module);
+        Ok(module)
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        if self.enter().is_err() {
+            return;
+        }
+        for module in self.modules.borrow().values() {
+            // SAFETY: nothing of the module is used any more. A failure here has nobody to tell.
+            let _ = unsafe { cuModuleUnload(*module) };
+        }
+        // SAFETY: what `new` retained.
+        let _ = unsafe { cuDevicePrimaryCtxRelease_v2(self.device) };
+    }
+}
+
+fn check(action: &str, result: CUresult) -> Result<(), Error> {
+    match result {
+        CUDA_SUCCESS => Ok(()),
+        failed => Err(Error::Driver(format!("{action}: {}", driver::last_error().unwrap_or_else(|| failed.to_string())))),
+    }
+}

@@ -1,0 +1,84 @@
+//! A device on softcuda: of its own for every test, its sanitizer on.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use cuda_std::{Image, Packed};
+use softcuda::{Counters, DeviceConfig, Fault, LoadedModule, Module};
+
+use crate::{Error, Launch};
+
+pub struct Soft {
+    device: softcuda::Device,
+    /// By the address of the image's text.
+    modules: RefCell<HashMap<usize, LoadedModule>>,
+}
+
+impl Soft {
+    pub fn new() -> Soft {
+        let device = softcuda::Device::new(DeviceConfig::default());
+        device.set_sanitizer(true);
+        Soft { device, modules: RefCell::default() }
+    }
+
+    pub fn set_sanitizer(&self, on: bool) {
+        self.device.set_sanitizer(on);
+    }
+
+    pub fn alloc(&self, bytes: usize) -> Result<u64, Fault> {
+        self.device.alloc(bytes)
+    }
+
+    pub fn free(&self, address: u64) -> Result<(), Fault> {
+        self.device.free(address)
+    }
+
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.device.write(address, bytes)
+    }
+
+    /// Reads what somebody wrote: a byte that nobody did is a fault.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+        self.device.check_initialised(address, bytes.len())?;
+        self.device.read(address, bytes)
+    }
+
+    pub fn launch(&self, image: Image, name: &str, launch: Launch, arguments: &Packed) -> Result<Counters, Error> {
+        let kernel = self.module(image)?.kernel(name);
+        let kernel = kernel.ok_or_else(|| Error::NoKernel { kernel: name.into(), image: image.crate_name.into() })?;
+        let layout = kernel.param_layout();
+        if layout.len() != arguments.slots().len() {
+            return Err(Error::Parameters {
+                kernel: name.into(),
+                found: layout.len(),
+                expected: arguments.slots().len(),
+            });
+        }
+        let mut parameters = vec![0; kernel.param_bytes()];
+        for (parameter, slot) in layout.iter().zip(arguments.slots()) {
+            let bytes = &slot.to_le_bytes()[..parameter.size];
+            parameters[parameter.offset..][..bytes.len()].copy_from_slice(bytes);
+        }
+        let launch = softcuda::Launch {
+            grid: launch.grid,
+            block: launch.block,
+            dynamic_shared: launch.shared_bytes,
+            cooperative: launch.cooperative,
+            early: false,
+        };
+        Ok(self.device.launch(&kernel, &launch, &parameters)?)
+    }
+
+    /// Loads an image when it is first asked for.
+    fn module(&self, image: Image) -> Result<LoadedModule, Error> {
+        let key = image.ptx.as_ptr() as usize;
+        if let Some(module) = self.modules.borrow().get(&key) {
+            return Ok(module.clone());
+        }
+        let module = Module::from_ptx(image.ptx)
+            .map_err(|error| Error::Image { image: image.crate_name.into(), problem: error.to_string() })?;
+        let module = self.device.load(&module)?;
+        self.modules.borrow_mut().insert(key, module.clone());
+        Ok(module)
+    }
+}
