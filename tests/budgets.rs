@@ -196,8 +196,7 @@ fn kernels_cost_what_they_did() {
             limit(&mut not_met_yet, format!("{}: streamed_over_needed", row.name()), STREAMED, streamed);
         }
     }
-    let missing: Vec<&str> =
-        KERNELS.iter().copied().filter(|name| !launched.contains(*name)).collect();
+    let missing: Vec<&str> = KERNELS.iter().copied().filter(|name| !launched.contains(*name)).collect();
     assert!(missing.is_empty(), "kernels without a row in host/bench/kernels that is counted here: {missing:?}");
     hold("kernels", table, not_met_yet, |row| !row.starts_with("token: "));
 }
@@ -292,8 +291,7 @@ fn registers_are_what_they_were() {
             table.entry(kernel).or_default().insert(gpu.clone(), n);
         }
     }
-    let missing: Vec<&str> =
-        KERNELS.iter().copied().filter(|name| !table.contains_key(*name)).collect();
+    let missing: Vec<&str> = KERNELS.iter().copied().filter(|name| !table.contains_key(*name)).collect();
     assert!(missing.is_empty(), "ptxas says nothing of {missing:?}");
     hold("registers", table, Table::new(), |_| false);
 }

@@ -178,7 +178,8 @@ impl CudaBuilder {
         for input in inputs {
             println!("cargo::rerun-if-changed={}", input.display());
         }
-        let ptx = fs::read_to_string(&assembly).map_err(|source| BuildError::File { path: assembly.clone(), source })?;
+        let ptx =
+            fs::read_to_string(&assembly).map_err(|source| BuildError::File { path: assembly.clone(), source })?;
         if entries::read(&ptx).is_empty() {
             return Err(BuildError::Empty { path: assembly });
         }
@@ -266,7 +267,8 @@ impl CudaBuilder {
             manifest.path.clone(),
         ]);
         for folder in folders {
-            let listing = fs::read_dir(folder).map_err(|source| BuildError::File { path: folder.to_owned(), source })?;
+            let listing =
+                fs::read_dir(folder).map_err(|source| BuildError::File { path: folder.to_owned(), source })?;
             for entry in listing.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "d")) {
                 let Ok(rules) = fs::read_to_string(entry.path()) else {
                     continue;
@@ -290,7 +292,9 @@ fn is_device_build() -> bool {
 /// Whether a source belongs to the compiler's library or to a registry or git checkout that cargo keeps.
 fn has_a_version(source: &Path) -> bool {
     let folders: Vec<_> = source.components().map(|part| part.as_os_str()).collect();
-    folders.windows(2).any(|pair| pair == ["lib", "rustlib"] || pair == ["registry", "src"] || pair == ["git", "checkouts"])
+    folders
+        .windows(2)
+        .any(|pair| pair == ["lib", "rustlib"] || pair == ["registry", "src"] || pair == ["git", "checkouts"])
 }
 
 /// What the root of a crate of kernels must say when it is compiled for the device and does not: no standard library, and the

@@ -113,16 +113,27 @@ pub struct Fault {
     kind: FaultKind,
     message: String,
     location: Option<Box<Location>>,
+    others: Vec<Fault>,
 }
 
 impl Fault {
     pub(crate) fn new(kind: FaultKind, message: impl Into<String>) -> Fault {
-        Fault { kind, message: message.into(), location: None }
+        Fault { kind, message: message.into(), location: None, others: Vec::new() }
     }
 
     pub(crate) fn at(mut self, location: Location) -> Fault {
         self.location = Some(Box::new(location));
         self
+    }
+
+    pub(crate) fn with_others(mut self, others: Vec<Fault>) -> Fault {
+        self.others = others;
+        self
+    }
+
+    /// Under the sanitizer, what else was found in the same launch, the first of each place.
+    pub fn others(&self) -> &[Fault] {
+        &self.others
     }
 
     /// The cause.
@@ -153,6 +164,9 @@ impl fmt::Display for Fault {
             if at.line != 0 {
                 write!(f, ", PTX line {} `{}`, block ({bx},{by},{bz}), thread ({tx},{ty},{tz})", at.line, at.text)?;
             }
+        }
+        for other in &self.others {
+            write!(f, "\n  and {other}")?;
         }
         Ok(())
     }

@@ -93,7 +93,9 @@ fn code_of_no_line_has_none_and_text_without_lines_stays_as_it_was() {
 
 #[test]
 fn lines_that_are_malformed_say_nothing() {
-    for bad in [".loc 1", ".loc 1 2 3, inlined_at 1", ".loc 1 2 3, function_name", ".file x \"a\"", ".file 1 a", ".loc -1 2 3"] {
+    for bad in
+        [".loc 1", ".loc 1 2 3, inlined_at 1", ".loc 1 2 3, function_name", ".file x \"a\"", ".file 1 a", ".loc -1 2 3"]
+    {
         let last = fault(&BODY.replace("    ret;", &format!("    {bad}\n    ret;")), 1, 16);
         assert!(last.to_string().contains("kernel `k`, PTX line 21"), "{bad}: {last}");
     }

@@ -26,5 +26,8 @@ fn run(device: &Device, kernels: &[&str], test: impl FnOnce(&Device)) {
     test(device);
     let launched = device.launched();
     let missing: Vec<_> = kernels.iter().filter(|name| !launched.contains(**name)).collect();
-    assert!(missing.is_empty(), "#[gpu_test] names {missing:?}, which the test did not launch; it launched {launched:?}");
+    assert!(
+        missing.is_empty(),
+        "#[gpu_test] names {missing:?}, which the test did not launch; it launched {launched:?}"
+    );
 }

@@ -17,7 +17,7 @@ pub(crate) fn parse(text: &str) -> Result<(ModuleText, Arc<Source>), PtxError> {
     let tokens = tokenise(text, &source)?;
     let mut parser = Parser { tokens, at: 0, source: source.clone() };
     let module = parser.module()?;
-    source.set_functions(&module.functions);
+    source.set_known(&module);
     Ok((module, source))
 }
 
