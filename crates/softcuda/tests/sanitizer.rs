@@ -30,7 +30,7 @@ const BOTH: &str = "
 const WAYS: [&str; 6] = [
     "add.s32 %r7, %r3, {}; ld.shared.b32 %r8, [%r7];",
     "ld.shared.b32 %r8, [first+{}];",
-    "mov.u32 %r7, {}; mad.lo.s32 %r7, %r7, 1, %r3; mov.b32 %r9, %r7; ld.shared.b32 %r8, [%r9];",
+    "mov.u32 %r10, {}; mad.lo.s32 %r7, %r10, 1, %r3; mov.b32 %r9, %r7; ld.shared.b32 %r8, [%r9];",
     "cvt.u64.u32 %d3, %r3; cvta.shared.u64 %d4, %d3; add.s64 %d5, %d4, {}; ld.b32 %r8, [%d5];",
     // An index that was loaded is no address.
     "ld.shared.b32 %r9, [%r5]; and.b32 %r9, %r9, 0; add.s32 %r9, %r9, {}; add.s32 %r7, %r9, %r3; ld.shared.b32 %r8, [%r7];",

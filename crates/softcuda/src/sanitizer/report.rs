@@ -7,7 +7,7 @@ use crate::fault::Fault;
 const MOST_FAULTS: usize = 16;
 
 /// Instructions that a host thread runs after the first fault: what follows works on wrong values and may never end.
-pub(crate) const AFTER_A_FAULT: u64 = 1 << 26;
+pub(crate) const AFTER_A_FAULT: u64 = 1 << 24;
 
 impl Sanitizer {
     /// Keeps a fault unless its place has one of its kind already. Says whether the launch may go on.
