@@ -58,6 +58,17 @@ pub struct Launch {
     pub early: bool,
 }
 
+/// An allocation that was not freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveAllocation {
+    /// Its first byte.
+    pub address: u64,
+    /// Bytes that were asked for.
+    pub bytes: usize,
+    /// How many allocations the device had made before it.
+    pub number: usize,
+}
+
 /// A software CUDA device. All methods may be called from any thread; a launch returns when the kernel has ended.
 pub struct Device {
     config: DeviceConfig,
@@ -128,6 +139,12 @@ impl Device {
         self.memory_mut().free(address)
     }
 
+    /// What was allocated and not yet freed, in the order of allocation: at the end of a program, what it leaks. A module's
+    /// variables are not among them.
+    pub fn live(&self) -> Vec<LiveAllocation> {
+        self.memory().live()
+    }
+
     /// Free and total bytes.
     pub fn memory_info(&self) -> (usize, usize) {
         self.memory().info()
@@ -153,9 +170,12 @@ impl Device {
     /// Copies from the device to the host.
     ///
     /// # Errors
-    /// As [`Device::write`].
+    /// As [`Device::write`]; under the sanitizer [`FaultKind::Uninitialised`], where no kernel, copy or fill wrote a byte of it.
     pub fn read(&self, src: u64, dst: &mut [u8]) -> Result<(), Fault> {
         self.end_chain();
+        if !dst.is_empty() {
+            self.check_initialised(src, dst.len())?;
+        }
         self.memory().read(src, dst)
     }
 
@@ -234,7 +254,7 @@ impl Device {
         for (i, known) in module.variables.iter().enumerate() {
             let v = &known.variable;
             if v.space != StateSpace::Shared {
-                addresses[i] = self.alloc(v.size)?;
+                addresses[i] = self.memory_mut().alloc_variable(v.size)?;
                 globals.insert(v.name.clone(), (addresses[i], v.size));
             }
         }
@@ -251,7 +271,7 @@ impl Device {
         let wide = self.config.wide && wide_is_supported();
         let mut kernels = BTreeMap::new();
         for program in &module.programs {
-            kernels.insert(program.name.clone(), place(program, &addresses, wide)?);
+            kernels.insert(program.name.clone(), place(program, &addresses, &globals, wide)?);
         }
         Ok(LoadedModule { kernels, globals })
     }
@@ -271,6 +291,9 @@ impl Device {
     /// The first [`Fault`] of the kernel, or [`FaultKind::InvalidLaunch`] for sizes that do not fit.
     pub fn launch(&self, kernel: &Kernel, launch: &Launch, params: &[u8]) -> Result<Counters, Fault> {
         let recording = self.recording.load(Relaxed);
+        if crate::profile::is_on() {
+            crate::profile::launched(kernel, launch);
+        }
         let mut snapshot = self.memory().snapshot();
         if recording {
             snapshot.count_reads();

@@ -9,7 +9,7 @@
 //! Each allocation carries one bit per byte saying whether anybody wrote it. The bits are kept always, sanitizer or not,
 //! so that switching the sanitizer on late gives the truth.
 
-use crate::{AllocationReads, Fault, FaultKind};
+use crate::{AllocationReads, Fault, FaultKind, LiveAllocation};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -247,11 +247,14 @@ pub(crate) struct Memory {
     used: usize,
     next: u64,
     live: Snapshot,
+    /// How many allocations were made before each that is live, by address; a module's variables are not here.
+    numbers: BTreeMap<u64, usize>,
+    made: usize,
 }
 
 impl Memory {
     pub(crate) fn new(total: usize) -> Memory {
-        Memory { total, used: 0, next: GLOBAL_BASE, live: Snapshot::default() }
+        Memory { total, used: 0, next: GLOBAL_BASE, live: Snapshot::default(), numbers: BTreeMap::new(), made: 0 }
     }
 
     pub(crate) fn info(&self) -> (usize, usize) {
@@ -262,7 +265,23 @@ impl Memory {
         self.live.clone()
     }
 
+    pub(crate) fn live(&self) -> Vec<LiveAllocation> {
+        let all = self.numbers.iter().filter_map(|(&address, &number)| {
+            let bytes = self.live.find(address)?.len;
+            Some(LiveAllocation { address, bytes, number })
+        });
+        all.collect()
+    }
+
     pub(crate) fn alloc(&mut self, bytes: usize) -> Result<u64, Fault> {
+        let address = self.alloc_variable(bytes)?;
+        self.numbers.insert(address, self.made);
+        self.made += 1;
+        Ok(address)
+    }
+
+    /// As [`Memory::alloc`], for a module.
+    pub(crate) fn alloc_variable(&mut self, bytes: usize) -> Result<u64, Fault> {
         if bytes == 0 {
             return Err(Fault::new(FaultKind::InvalidValue, "an allocation of 0 bytes; expected at least 1"));
         }
@@ -295,6 +314,7 @@ impl Memory {
             return Err(Fault::new(kind, format!("free of {address:#x}, which is no allocation: {facts}")));
         };
         let allocation = self.live.allocations.remove(index);
+        self.numbers.remove(&address);
         self.used -= allocation.len;
         Arc::make_mut(&mut self.live.freed).insert(address, allocation.len);
         Ok(())
