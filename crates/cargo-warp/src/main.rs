@@ -1,6 +1,7 @@
 //! `cargo warp`: the commands of the kernel workbench. Each is a file of its own with `Arguments` and `run`.
 
 mod new;
+mod run;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,8 @@ struct Warp {
 enum Command {
     /// Start a crate with a kernel and its test.
     New(new::Arguments),
+    /// Run a program that drives CUDA on softcuda: cargo warp run -- python x.py
+    Run(run::Arguments),
 }
 
 #[allow(clippy::print_stderr)] // what a person reads where a command fails
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let Cargo::Warp(Warp { command }) = Cargo::parse();
     let result = match command {
         Command::New(arguments) => new::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -383,6 +383,11 @@ pub(crate) fn fill(table: &'static Table) {
     SELECTED.get_or_init(|| table);
 }
 
+/// What a function of the driver API returns that softcuda does not have.
+pub fn absent(name: &str) -> CUresult {
+    table().missing(name)
+}
+
 /// What a call returns whose function is softcuda's only; nothing where softcuda serves the process.
 pub(super) fn only_softcuda(name: &str) -> Option<CUresult> {
     let table = table();
