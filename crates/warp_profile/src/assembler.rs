@@ -94,8 +94,8 @@ fn read(text: &str, kernel: &str) -> Option<Assembled> {
 fn fetch(tools: &Path) -> Result<PathBuf, ProfileError> {
     let python = tools.join("python");
     let run = |command: &mut Command| {
-        let failed = |what: String| ProfileError::Assembler(format!("{command:?}: {what}"));
         let output = command.output();
+        let failed = |what: String| ProfileError::Assembler(format!("{command:?}: {what}"));
         let output = output.map_err(|error| failed(error.to_string()))?;
         match output.status.success() {
             true => Ok(()),
