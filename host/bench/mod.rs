@@ -8,10 +8,12 @@ mod counters;
 mod floor;
 pub mod kernels;
 mod model;
+mod parallel;
 mod sample;
 
 pub use bandwidth::Peaks;
 pub use counters::{Counts, recorded};
 pub use floor::{cache_bytes, operations, weight_bytes};
 pub use model::{Measured, Test, Work, measure, measure_from, positions, tests};
+pub use parallel::{Together, measure_together};
 pub use sample::Sample;

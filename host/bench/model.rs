@@ -189,7 +189,7 @@ fn take_in(engine: &mut Engine, tokens: &[u32]) -> Result<(), EngineError> {
 }
 
 /// Tokens all over the vocabulary.
-fn prompt(n_vocab: usize, n: usize) -> Vec<u32> {
+pub(super) fn prompt(n_vocab: usize, n: usize) -> Vec<u32> {
     // A step that has no divisor in common with most sizes.
     (0..n).map(|index| ((index + 1) * 7919 % n_vocab) as u32).collect()
 }

@@ -1,5 +1,6 @@
 //! `ferrowarp bench`: how fast models and kernels run, with llama-bench's habits.
 
+mod parallel;
 mod table;
 
 use std::{path::PathBuf, time::Instant};
@@ -32,6 +33,7 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     ferrowarp bench -m model.gguf\n  \
     ferrowarp bench --shape qwen2.5-0.5b,qwen2.5-7b --type f16,q4_k_m -p 512,2048 -n 128 -d 0,4096 -o jsonl\n  \
+    ferrowarp bench --shape qwen2.5-7b --type q4_k_m -p 256 -n 128 --parallel 1,8,64\n  \
     ferrowarp bench --kernels\n  \
     ferrowarp bench --kernels gemv_q4_k\n\n\
     A percentage is of what this device's memory allows, measured in the same run. Without a GPU there are no times: \
@@ -57,6 +59,10 @@ pub struct Arguments {
     /// Numbers of tokens that are there before.
     #[arg(short = 'd', long, value_name = "N,…", value_delimiter = ',', default_value = "0")]
     n_depth: Vec<usize>,
+    /// Numbers of sequences that generate at once, each behind a prompt of its own: llama-batched-bench's table.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with = "kernels",
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    parallel: Vec<u32>,
     /// Repetitions of each test.
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     repetitions: u32,
@@ -184,6 +190,7 @@ impl Arguments {
     pub fn run(self) -> Result<Outcome> {
         match self.kernels.as_deref() {
             Some(filter) => self.bench_kernels(filter)?,
+            None if !self.parallel.is_empty() => parallel::run(&self)?,
             None => self.bench_models()?,
         }
         Ok(Outcome::Done)
@@ -242,15 +249,7 @@ impl Arguments {
         place: &Place,
     ) -> Result<Vec<(Vec<String>, Map<String, Value>)>> {
         let Candidate { gguf, name, from_file } = candidate;
-        let defaults = EngineOptions::default();
-        let options = EngineOptions {
-            n_context: Some(positions(tests)),
-            cache_type: self.cache_type,
-            activations: self.activations,
-            n_batch: self.batch_size.unwrap_or(defaults.n_batch),
-            matrices: if *from_file { MatrixSource::File } else { MatrixSource::Made(random_matrices) },
-            ..defaults
-        };
+        let options = EngineOptions { n_context: Some(positions(tests)), ..options_of(self, *from_file) };
         let start = Instant::now();
         let gpu = Gpu::open(self.device.device)?;
         let opened = start.elapsed().as_secs_f64();
@@ -348,6 +347,18 @@ impl Arguments {
             printer.row(&cells, &object)?;
         }
         Ok(printer.finish()?)
+    }
+}
+
+/// How a model's engine is set up.
+fn options_of(arguments: &Arguments, from_file: bool) -> EngineOptions {
+    let defaults = EngineOptions::default();
+    EngineOptions {
+        cache_type: arguments.cache_type,
+        activations: arguments.activations,
+        n_batch: arguments.batch_size.unwrap_or(defaults.n_batch),
+        matrices: if from_file { MatrixSource::File } else { MatrixSource::Made(random_matrices) },
+        ..defaults
     }
 }
 

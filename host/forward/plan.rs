@@ -171,7 +171,7 @@ impl EngineOptions {
         // Some room is left to whoever else uses the device.
         let left = (free.saturating_sub(least.needed(backend)) as f64 * 0.9) as u64;
         let n_positions = n_context + (left / page) as usize * PAGE;
-        Ok(with(n_positions.min(self.n_sequences * n_context)))
+        Ok(with(n_positions.min(self.n_sequences * n_context.next_multiple_of(PAGE))))
     }
 }
 
@@ -211,7 +211,7 @@ impl MemoryPlan {
         let n_batch = options.n_batch.clamp(1, n_context);
         let n_sequences = options.n_sequences.max(1);
         let logit_rows = n_sequences.max(if options.all_logits { n_batch } else { 1 });
-        let n_positions = options.n_positions.unwrap_or(n_sequences * n_context).max(1);
+        let n_positions = options.n_positions.unwrap_or(n_sequences * n_context.next_multiple_of(PAGE)).max(1);
         let cache_size = CacheSize { n_sequences, n_context, n_positions, n_batch };
 
         let lowering = lower::Options { activations: options.activations, cache_type };

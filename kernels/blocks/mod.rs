@@ -45,10 +45,10 @@ use cuda_std::{
 use crate::{
     gemv::{
         Dot, Operands,
-        activations::{Q8, Q16, Runs, Staged, words_q8},
+        activations::{Q8, Q16, Staged, bytes_q8},
         floats::{FromGlobal, FromShared, Source},
         gemv, gemv_kernels,
-        many::{DotMany, Q8InGlobal, gemv_many_kernels},
+        many::{DotMany, gemv_many_kernels},
     },
 };
 
@@ -134,7 +134,7 @@ pub trait Packed: Block {
     ///
     /// # Safety
     /// - The chunk is within the row, the activations are staged.
-    unsafe fn x(staged: impl Runs, chunk: u32) -> Self::X;
+    unsafe fn x(staged: Q8, chunk: u32) -> Self::X;
 
     /// sum + the products of a chunk.
     fn dot(bits: Self::Bits, x: &Self::X, sum: f32) -> f32;
@@ -393,17 +393,23 @@ impl<B: Packed> Dot for WideIntegers<B> {
 }
 
 impl<B: Packed> DotMany for Integers<B> {
+    const SHARED: bool = true;
+    const LOADS_AHEAD: bool = true;
+
     #[inline(always)]
-    unsafe fn x_of(vector: *const u32, n_in: u32, chunk: u32) -> B::X {
-        unsafe { B::x(Q8InGlobal::of(vector, n_in), chunk) }
+    unsafe fn x_of(_: *const u32, start: u32, n_in: u32, chunk: u32) -> B::X {
+        unsafe { B::x(Q8::behind(start, n_in), chunk) }
     }
 }
 
 impl<B: Packed> DotMany for WideIntegers<B> {
+    const SHARED: bool = true;
+    const LOADS_AHEAD: bool = false;
+
     #[inline(always)]
-    unsafe fn x_of(vector: *const u32, n_in: u32, chunk: u32) -> [B::X; 2] {
-        let low = vector.wrapping_add(words_q8(n_in) as usize);
-        unsafe { [B::x(Q8InGlobal::of(vector, n_in), chunk), B::x(Q8InGlobal::of(low, n_in), chunk)] }
+    unsafe fn x_of(_: *const u32, start: u32, n_in: u32, chunk: u32) -> [B::X; 2] {
+        let (high, low) = (Q8::behind(start, n_in), Q8::behind(start + bytes_q8(n_in), n_in));
+        unsafe { [B::x(high, chunk), B::x(low, chunk)] }
     }
 }
 

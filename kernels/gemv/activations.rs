@@ -170,41 +170,32 @@ pub struct Scale {
     pub sum: f32,
 }
 
-/// 8-bit integers in runs of 16, wherever they are.
-pub trait Runs: Copy {
+impl Q8 {
     /// The integers of run `run`.
     ///
     /// # Safety
     /// - The run is within the staged vector.
-    unsafe fn integers(self, run: u32) -> [u32; 4];
+    #[inline(always)]
+    pub unsafe fn integers(self, run: u32) -> [u32; 4] {
+        unsafe { self.integers.get_four(4 * run) }
+    }
 
     /// The scale and sum of run `run`.
     ///
     /// # Safety
     /// - The run is within the staged vector.
-    unsafe fn scale(self, run: u32) -> Scale;
+    #[inline(always)]
+    pub unsafe fn scale(self, run: u32) -> Scale {
+        let [scale, sum] = unsafe { self.scales.get_two(2 * run) }.map(f32::from_bits);
+        Scale { scale, sum }
+    }
 
     /// Those of run `run`, which is even, and of the next.
     ///
     /// # Safety
     /// - The runs are within the staged vector.
-    unsafe fn two_scales(self, run: u32) -> [Scale; 2];
-}
-
-impl Runs for Q8 {
     #[inline(always)]
-    unsafe fn integers(self, run: u32) -> [u32; 4] {
-        unsafe { self.integers.get_four(4 * run) }
-    }
-
-    #[inline(always)]
-    unsafe fn scale(self, run: u32) -> Scale {
-        let [scale, sum] = unsafe { self.scales.get_two(2 * run) }.map(f32::from_bits);
-        Scale { scale, sum }
-    }
-
-    #[inline(always)]
-    unsafe fn two_scales(self, run: u32) -> [Scale; 2] {
+    pub unsafe fn two_scales(self, run: u32) -> [Scale; 2] {
         let [a, b, c, d] = unsafe { self.scales.get_four(2 * run) }.map(f32::from_bits);
         [Scale { scale: a, sum: b }, Scale { scale: c, sum: d }]
     }
@@ -270,7 +261,7 @@ impl Q8 {
 
     /// The same from that byte on.
     #[inline(always)]
-    fn behind(start: u32, n_in: u32) -> Q8 {
+    pub fn behind(start: u32, n_in: u32) -> Q8 {
         Q8 { integers: shared::dynamic(start), scales: shared::dynamic(start + n_in) }
     }
 

@@ -5,14 +5,18 @@
 //! vector alone ([`gemv`](super::gemv)), so the outputs are the same, bit for bit, however many vectors there are.
 //!
 //! Activations are staged once for the launch, in global memory and in the same forms as a product with one vector stages them in
-//! shared memory, by the kernels at the end of this file; blocks read them by way of the L1 cache. RMSNorm's factors are left beside them.
+//! shared memory, by the kernels at the end of this file; RMSNorm's factors are left beside them. A block copies its vectors of integers to
+//! shared memory, where they take little; `f32` ones it reads by way of the L1 cache.
 //!
-//! grid.y counts groups of [`VECTORS`] vectors.
+//! What limits it is latency, of which eight warps on a multiprocessor hide little: a step's weights are loaded while those of the step
+//! before are multiplied, and what a vector has beside a chunk must not come from beyond shared memory (an H200 took 9.3 ms for eight
+//! tokens of Qwen2.5-7B in Q4_K_M where both came when they were needed).
+//!
+//! grid.y counts groups of up to [`VECTORS`] vectors, as many as shared memory has room for.
 
 use cuda_std::{
-    float, grid, kernel,
-    memory::{load_constant_8, load_constant_16},
-    shared::Shared,
+    async_copy, float, grid, kernel,
+    shared::{self, Shared},
     shared_array, thread,
     types::Element,
     unroll::unroll,
@@ -21,61 +25,35 @@ use cuda_std::{
 
 use super::{
     Chunks, Dot, Finish, MAX_WARPS, Operands, ROWS, Step, Walk,
-    activations::{F32, InGlobal, Q8, Q16, Runs, Scale, Staged, words_q8},
+    activations::{F32, InGlobal, Q8, Q16, Staged, words_q8},
     floats::{FromGlobal, Vectors},
 };
 
 /// The most vectors that a block multiplies a weight with.
 pub const VECTORS: u32 = 8;
 
-/// How a chunk's activations are had from global memory.
+/// How a chunk's activations are had of one of several vectors.
 pub trait DotMany: Dot {
-    /// As [`Dot::x`], of a vector of `n_in` values that was staged there.
+    /// Whether vectors are copied to shared memory.
+    const SHARED: bool;
+
+    /// Whether there are registers for the weights of a step ahead.
+    const LOADS_AHEAD: bool;
+
+    /// As [`Dot::x`], of a vector of `n_in` values that is staged at `vector`, and `SHARED` at that byte of the block's dynamic memory.
     ///
     /// # Safety
     /// - The chunk is within a row, the vector is staged there.
-    unsafe fn x_of(vector: *const u32, n_in: u32, chunk: u32) -> Self::X;
+    unsafe fn x_of(vector: *const u32, start: u32, n_in: u32, chunk: u32) -> Self::X;
 }
 
 impl<T: Element> DotMany for Vectors<T, FromGlobal> {
+    const SHARED: bool = false;
+    const LOADS_AHEAD: bool = true;
+
     #[inline(always)]
-    unsafe fn x_of(vector: *const u32, _n_in: u32, chunk: u32) -> Self::X {
+    unsafe fn x_of(vector: *const u32, _start: u32, _n_in: u32, chunk: u32) -> Self::X {
         unsafe { Self::x(InGlobal(vector.cast()), chunk) }
-    }
-}
-
-/// 8-bit integers in runs of 16, in global memory.
-#[derive(Clone, Copy)]
-pub struct Q8InGlobal {
-    integers: *const u32,
-    scales: *const u32,
-}
-
-impl Q8InGlobal {
-    /// Of a staged vector of `n_in` values.
-    #[inline(always)]
-    pub fn of(vector: *const u32, n_in: u32) -> Q8InGlobal {
-        Q8InGlobal { integers: vector, scales: vector.wrapping_add((n_in / 4) as usize) }
-    }
-}
-
-impl Runs for Q8InGlobal {
-    #[inline(always)]
-    unsafe fn integers(self, run: u32) -> [u32; 4] {
-        unsafe { load_constant_16(self.integers.add(4 * run as usize)) }
-    }
-
-    #[inline(always)]
-    unsafe fn scale(self, run: u32) -> Scale {
-        let [scale, sum] = unsafe { load_constant_8(self.scales.add(2 * run as usize)) }.map(f32::from_bits);
-        Scale { scale, sum }
-    }
-
-    #[inline(always)]
-    unsafe fn two_scales(self, run: u32) -> [Scale; 2] {
-        let words = unsafe { load_constant_16(self.scales.add(2 * run as usize)) };
-        let [a, b, c, d] = words.map(f32::from_bits);
-        [Scale { scale: a, sum: b }, Scale { scale: c, sum: d }]
     }
 }
 
@@ -84,6 +62,8 @@ impl Runs for Q8InGlobal {
 pub struct Together {
     /// How many vectors.
     pub n_vectors: u32,
+    /// How many of them a block takes, at most [`VECTORS`].
+    pub group: u32,
     /// Words from a vector to the next.
     pub x_stride: u32,
     /// What each vector's products are multiplied by, or null.
@@ -124,10 +104,22 @@ pub unsafe fn gemv_many<D: DotMany>(operands: &Operands, together: Together) {
     grid::launch_dependents();
     grid::wait();
 
-    let first_vector = thread::block_idx_y() * VECTORS;
-    let n_vectors = u32::min(together.n_vectors - first_vector, VECTORS);
+    let first_vector = thread::block_idx_y() * together.group;
+    let n_vectors = u32::min(together.n_vectors - first_vector, together.group);
     let vector = |index: usize| first_vector + index as u32;
     let x = operands.quantised_x.wrapping_add(first_vector as usize * together.x_stride as usize);
+    let bytes = 4 * together.x_stride;
+    if D::SHARED {
+        let staged: Shared<u32> = shared::dynamic(0);
+        let (words, mut word) = (n_vectors * together.x_stride, 4 * thread::thread_idx_x());
+        while word < words {
+            unsafe { async_copy::copy_16(staged, word, x.add(word as usize), true) }
+            word += 4 * thread::block_dim_x();
+        }
+        async_copy::commit();
+        async_copy::wait::<0>();
+        thread::sync_threads();
+    }
     let mut sums = [[0.0; ROWS as usize]; VECTORS as usize];
     let mut now = start;
     let mut parity = 0;
@@ -135,13 +127,17 @@ pub unsafe fn gemv_many<D: DotMany>(operands: &Operands, together: Together) {
         let chunk = walk.within(now.chunk);
         // In a row's last step some lanes have another's chunk, which does not count.
         let there = now.chunk < walk.chunks;
+        let output = now.output;
+        let through = now.advance(&walk);
+        let ends = now.is_past_end(&walk);
+        let next = if ends || !D::LOADS_AHEAD { bits } else { load(now) };
         unroll(
             VECTORS as usize,
             #[inline(always)]
             |index| {
                 if (index as u32) < n_vectors {
                     let vector = x.wrapping_add(index * together.x_stride as usize);
-                    let x = unsafe { D::x_of(vector, n_in, chunk) };
+                    let x = unsafe { D::x_of(vector, index as u32 * bytes, n_in, chunk) };
                     let add = |bits, sum: f32| {
                         let with = D::dot(bits, &x, sum);
                         if there { with } else { sum }
@@ -151,12 +147,6 @@ pub unsafe fn gemv_many<D: DotMany>(operands: &Operands, together: Together) {
                 }
             },
         );
-        let output = now.output;
-        let through = now.advance(&walk);
-        let ends = now.is_past_end(&walk);
-        if !ends {
-            bits = load(now);
-        }
         if through {
             unroll(
                 VECTORS as usize,
@@ -178,6 +168,7 @@ pub unsafe fn gemv_many<D: DotMany>(operands: &Operands, together: Together) {
         if ends {
             return;
         }
+        bits = if D::LOADS_AHEAD { next } else { load(now) };
     }
 }
 
@@ -240,7 +231,7 @@ unsafe fn stage<S: InShared>(
         unsafe { *factors.add(vector) = factor }
     }
     let words = S::words(n_in);
-    let shared: Shared<u32> = cuda_std::shared::dynamic(0);
+    let shared: Shared<u32> = shared::dynamic(0);
     let out = unsafe { staged.add(vector * words as usize) };
     let mut word = thread::thread_idx_x();
     while word < words {
@@ -292,6 +283,7 @@ stage_kernels! {
 #[rustfmt::skip]
 pub type ManyParameters = (
     *const u8, u32, u32, *const u32, u32, *const f32, *const f32, *const f32, *mut f32, u32, *mut u32, u32, u32, u32, u32, u32,
+    u32,
 );
 
 /// Declares the entry points of products with several vectors: a name, and how a row is multiplied.
@@ -302,8 +294,8 @@ macro_rules! gemv_many_kernels {
         /// out[vector] = W · x[vector] · factors[vector] (+ bias) (+ residual[vector]), or of two matrices `to_up` rows apart
         /// silu(gate) · up.
         ///
-        /// Launch: grid (any, ⌈n_vectors ÷ VECTORS⌉), block (a multiple of 32 · 2^split, at most 32 · MAX_WARPS); eight warps and
-        /// no split where `quantised_out` is not null.
+        /// Launch: grid (any, ⌈n_vectors ÷ group⌉), block (a multiple of 32 · 2^split, at most 32 · MAX_WARPS); eight warps and
+        /// no split where `quantised_out` is not null; with integers, dynamic shared memory for `group` vectors, at most VECTORS.
         ///
         /// # Safety
         /// - `weights` is a matrix of rows of `n_in`, in planes of `n_blocks` blocks in all where the format has blocks, 16-byte aligned;
@@ -327,6 +319,7 @@ macro_rules! gemv_many_kernels {
             out_stride: u32,
             quantised_out: *mut u32,
             n_vectors: u32,
+            group: u32,
             n_in: u32,
             n_out: u32,
             to_up: u32,
@@ -336,7 +329,7 @@ macro_rules! gemv_many_kernels {
                 weights, n_blocks, first_row, x: core::ptr::null(), quantised_x: x, norm: core::ptr::null(), epsilon: 0.0, bias,
                 residual, out, quantised_out, experts: core::ptr::null(), n_in, n_out, to_up, share: 1, split,
             };
-            let together = $crate::gemv::many::Together { n_vectors, x_stride, factors, out_stride };
+            let together = $crate::gemv::many::Together { n_vectors, group, x_stride, factors, out_stride };
             unsafe { $crate::gemv::many::gemv_many::<$dot>(&operands, together) }
         }
     )*};

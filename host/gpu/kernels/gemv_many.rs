@@ -45,6 +45,9 @@ impl Staging {
     }
 }
 
+/// Dynamic shared memory that a block can have beside what the kernels declare; a Hopper has 227 KiB in all.
+const SHARED_ROOM: usize = 226 << 10;
+
 /// The form in which vectors are staged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -223,7 +226,7 @@ impl Gpu {
         spread: Spread,
     ) -> Result<(), GpuError> {
         let Gemv { weights, bias, residual, out, swiglu, activations, .. } = *gemv;
-        let (_, kernel) = kernel(&weights, activations).expect("as the caller found");
+        let (form, kernel) = kernel(&weights, activations).expect("as the caller found");
         let (n_in, rows) = (weights.n_in(), weights.n_out);
         let n_out = if swiglu { rows / 2 } else { rows };
         let last = (n_vectors - 1) * out_stride + n_out;
@@ -245,7 +248,18 @@ impl Gpu {
         let outputs_of_warp = if swiglu { ROWS / 2 } else { ROWS } as usize;
         let tiles = n_out.div_ceil(outputs_of_warp).div_ceil(warps as usize >> split);
         let turns = tiles.div_ceil(self.multiprocessors() * (8 / warps as usize).max(1));
-        let grid = [count(tiles.div_ceil(turns)), count(n_vectors.div_ceil(VECTORS as usize)), 1];
+        // As many vectors as there is shared memory for, shared evenly among the groups.
+        let most = match form {
+            Form::F32 => VECTORS as usize,
+            form => (SHARED_ROOM / form.bytes(n_in) as usize).clamp(1, VECTORS as usize),
+        };
+        let n_groups = n_vectors.div_ceil(most);
+        let group = n_vectors.div_ceil(n_groups);
+        let grid = [count(tiles.div_ceil(turns)), count(n_groups), 1];
+        let shared = match form {
+            Form::F32 => 0,
+            form => count(group) * form.bytes(n_in),
+        };
         let cast = match vectors.words {
             Words::AsTheyAre(x) => x.cast::<u32>(),
             Words::Staged(words) => words.cast::<u32>(),
@@ -263,13 +277,15 @@ impl Gpu {
             count(out_stride),
             quantised_out,
             count(n_vectors),
+            count(group),
             count(n_in),
             count(n_out),
             if swiglu { count(n_out) } else { 0 },
             split,
         );
+        let launch = Launch::new(grid, 32 * warps).shared_bytes(shared).early();
         // SAFETY: the slices hold what the contract asks for; allocations and parts are 256-byte aligned, rows whole blocks, as
         // the file's reader checked. The kernel waits before it reads what an earlier one writes.
-        unsafe { self.launch_as(kernel, Launch::new(grid, 32 * warps).early(), arguments) }
+        unsafe { self.launch_as(kernel, launch, arguments) }
     }
 }
