@@ -1,4 +1,4 @@
-//! Many sequences in one engine: each has the logits that it has alone, bit for bit.
+//! Many sequences in one engine: each has the logits that it has alone, bit for bit where that is asked for.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use ferrowarp::{
     forward::{Engine, EngineOptions, FIRST, Logits},
     gguf::Gguf,
     gpu::{Activations, Gpu, kernels::CacheType},
-    trace::Recorder,
+    trace::{Recorder, relative_error},
 };
 
 mod support;
@@ -147,7 +147,7 @@ fn check(name: &str, options: EngineOptions, n_sequences: usize) {
 }
 
 fn small() -> EngineOptions {
-    EngineOptions { n_context: Some(128), n_batch: 32, ..EngineOptions::default() }
+    EngineOptions { n_context: Some(128), n_batch: 32, batch_invariant: true, ..EngineOptions::default() }
 }
 
 /// One model of each kind that a pass treats in its own way.
@@ -188,6 +188,45 @@ fn forks_go_their_own_ways() {
             let logits = many.logit_rows(3).unwrap();
             for (way, got) in ways.iter().zip(logits.chunks(vocab_size)) {
                 assert!(bits(got) == bits(&way.logits[step + 1]), "{name}: step {step}");
+            }
+        }
+    }
+}
+
+/// Without being asked for bits, many rows go through tensor cores: their logits are as near as a prompt's, which are rounded to f16 alike.
+#[test]
+fn many_rows_on_tensor_cores_are_near() {
+    // Weights of floats from two rows on, quantised ones from twelve.
+    // Of values rounded to f16; and, alone, of activations in 8 bits.
+    for (name, n, tolerance) in
+        [("qwen2-tiny-f16.gguf", 3, 5e-3), ("qwen2-tiny-q4_k_m.gguf", 13, 5e-2), ("phi3-tiny-f16.gguf", 2, 5e-3)]
+    {
+        for cache_type in [CacheType::F16, CacheType::Q8_0] {
+            let options = EngineOptions { batch_invariant: false, cache_type, ..small() };
+            let gguf = model(name);
+            let mut random = Random::new();
+            let mut one = engine(&gguf, options);
+            let vocab_size = one.config().vocab_size;
+            let sequences: Vec<Alone> = (0..n)
+                .map(|_| {
+                    let n_prompt = 1 + random.below(40);
+                    alone(&mut one, random.tokens(n_prompt, vocab_size), random.tokens(3, vocab_size))
+                })
+                .collect();
+            drop(one);
+            let mut many = engine(&gguf, EngineOptions { n_sequences: n, ..options });
+            many.close(FIRST);
+            let ids: Vec<SequenceId> = (0..n).map(|_| many.open().unwrap()).collect();
+            ids.iter().zip(&sequences).for_each(|(id, sequence)| prompt(&mut many, *id, &sequence.prompt));
+            for step in 0..3 {
+                let rows: Vec<(SequenceId, u32)> =
+                    ids.iter().zip(&sequences).map(|(id, sequence)| (*id, sequence.tokens[step])).collect();
+                many.decode_rows(&rows).unwrap();
+                let logits = many.logit_rows(n).unwrap();
+                for (row, (got, sequence)) in logits.chunks(vocab_size).zip(&sequences).enumerate() {
+                    let error = relative_error(got, &sequence.logits[step + 1]);
+                    assert!(error < tolerance, "{name} {cache_type}: row {row}, step {step}: {error:e}");
+                }
             }
         }
     }

@@ -66,6 +66,9 @@ pub struct EngineOptions {
     pub all_logits: bool,
     /// Whether every operation is a launch of its own, so that all values of the figure can be recorded.
     pub exact: bool,
+    /// Whether a sequence's logits may not depend, in their last bits, on how many others are decoded beside it: products of many rows stay
+    /// those of one, which sum in one order, and are not left to tensor cores.
+    pub batch_invariant: bool,
     /// Bytes of device memory to take at most, where that is less than what is free.
     pub memory_limit: Option<u64>,
     /// Where matrices come from.
@@ -83,6 +86,7 @@ impl Default for EngineOptions {
             n_batch: 2048,
             all_logits: false,
             exact: false,
+            batch_invariant: false,
             memory_limit: None,
             matrices: MatrixSource::File,
         }
@@ -146,6 +150,8 @@ pub struct Engine {
     cache: KvCache,
     one: Ready,
     several: Option<Ready>,
+    /// For many sequences' tokens; its rooms and scales are those of `several`.
+    rows: Option<(Pass, Layout)>,
     scratch: Scratch,
     attention: TokenAttention,
     matmul: Matmul,
@@ -176,12 +182,17 @@ impl Engine {
         // The weights first: loading them takes a buffer that the rest then has the place of.
         let weights = DeviceWeights::upload(&gpu, &model, plan.n_context, options.matrices, progress)?;
         gpu.expect_cublas()?;
-        let Passes { one, several, matmul } = passes;
+        let Passes { one, several, rows, matmul } = passes;
         let mut cache = KvCache::new(&gpu, &model.figure, plan.cache_size, options.cache_type)?;
         assert_eq!(cache.pages.open(), Some(FIRST), "the first of the slots");
         let several = several.map(|pass| Ready::new(&gpu, &model, &weights, pass)).transpose()?;
         let one = Ready::new(&gpu, &model, &weights, one)?;
-        let layouts: Vec<&Layout> = [Some(&one), several.as_ref()].into_iter().flatten().map(|r| &r.layout).collect();
+        let layouts: Vec<&Layout> = [Some(&one), several.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|ready| &ready.layout)
+            .chain(rows.as_ref().map(|(_, layout)| layout))
+            .collect();
         let scratch = Scratch::new(&gpu, &layouts)?;
         let attention = {
             let TokenAttentionSizes { parts, arrivals } = TokenAttentionSizes::new(&model.figure, plan.cache_size);
@@ -194,6 +205,7 @@ impl Engine {
             cache,
             one,
             several,
+            rows,
             scratch,
             attention,
             matmul: Matmul::new(&gpu, matmul.tokens, matmul.columns, matmul.unpacked, options.activations)?,
@@ -413,6 +425,7 @@ impl Engine {
             id,
             n_past,
             wanted,
+            decodes: false,
         }
     }
 }

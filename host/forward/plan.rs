@@ -79,6 +79,8 @@ pub(super) struct Passes {
     pub one: (Pass, Layout),
     /// For several.
     pub several: Option<(Pass, Layout)>,
+    /// For a token of each of many sequences.
+    pub rows: Option<(Pass, Layout)>,
     /// What products of several tokens with weights of any type work in.
     pub matmul: MatmulSizes,
 }
@@ -222,13 +224,21 @@ impl MemoryPlan {
             let many = if options.exact { None } else { Pass::many(model, lowering) };
             many.unwrap_or_else(|| Pass::exact(model, lowering))
         });
+        // Its products are those of the pass for several tokens, whose rooms it has.
+        let rows_pass = (n_sequences > 1 && several.is_some() && !options.exact && !options.batch_invariant)
+            .then(|| Pass::rows(model, lowering))
+            .flatten();
         let matmul = several.as_ref().map(|pass| MatmulSizes::new(model, pass, rows)).unwrap_or_default();
         let with_layout = |pass: Pass, rows| {
             let layout = Layout::new(&pass, rows);
             (pass, layout)
         };
-        let passes =
-            Passes { one: with_layout(one, of_one), several: several.map(|pass| with_layout(pass, rows)), matmul };
+        let passes = Passes {
+            one: with_layout(one, of_one),
+            several: several.map(|pass| with_layout(pass, rows)),
+            rows: rows_pass.map(|pass| with_layout(pass, of_one)),
+            matmul,
+        };
 
         let mut uses = Uses::default();
         weights::uses(model, &mut uses);
@@ -236,8 +246,11 @@ impl MemoryPlan {
         for (pass, _) in passes.several.iter().chain([&passes.one]) {
             Rooms::uses(model, pass, &mut uses);
         }
-        let layouts: Vec<&Layout> =
-            [Some(&passes.one), passes.several.as_ref()].into_iter().flatten().map(|(_, layout)| layout).collect();
+        let layouts: Vec<&Layout> = [Some(&passes.one), passes.several.as_ref(), passes.rows.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|(_, layout)| layout)
+            .collect();
         for bytes in Scratch::sizes(&layouts) {
             uses.add("activations", bytes);
         }

@@ -62,6 +62,8 @@ pub struct Run<'a> {
     pub n_tokens: usize,
     /// The tokens whose logits are wanted.
     pub wanted: Range<usize>,
+    /// Whether it is a step of decoding, of which each token is a sequence's.
+    pub decodes: bool,
 }
 
 impl Run<'_> {
@@ -236,8 +238,9 @@ impl Part<'_, '_> {
             }
             Launch::Matmul { x, weight, out } => {
                 let (rows, x, out) = (w.rows(weight), self.f32(*x), self.f32(*out));
-                if n == 1 && self.in_head {
-                    return gpu.gemv(&Gemv::new(rows, &x, &out).activations(self.of_head()));
+                if self.in_head && (n == 1 || self.decodes) {
+                    let gemv = Gemv::new(rows, &x, &out).activations(self.of_head());
+                    return gpu.gemv_many(&gemv, n, self.staging);
                 }
                 gpu.matmul(self.matmul, rows, &x, None, None, &out, n)
             }
@@ -415,6 +418,11 @@ impl Part<'_, '_> {
                 let (q, out, scale) = (self.bytes(*q), self.f16(*out), self.scale_of(*scale));
                 let (positions, pages) = (self.positions, self.pages(heads));
                 gpu.flash(shape, &q.cast(), &keys, &values, cache_type, positions, pages.get(), &out, scale, rows)
+            }
+            Launch::AttentionRows { qkv, parts, heads, exact, out, scale } => {
+                self.attention_token(*qkv, parts, heads, *exact)?;
+                let scale = self.scale_of(*scale);
+                gpu.range_to_f16_f32(&self.f32(*exact), &self.f16(*out), scale, n * self.width(*out))
             }
             Launch::AttentionMany { q, heads, exact, out, scale } => {
                 let (shape, cache_type) = (self.shape(heads), self.cache.cache_type);

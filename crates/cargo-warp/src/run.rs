@@ -73,7 +73,8 @@ fn build(profile: &str) -> Result<PathBuf> {
     let mut build = Command::new(cargo);
     build.args(["build", "--package", "libcuda", "--profile", profile, "--message-format", "json-render-diagnostics"]);
     // In ferrowarp's folder, so that its own cargo configuration and toolchain hold.
-    let built = build.current_dir(&sources).stderr(std::process::Stdio::inherit()).output().context("cannot run cargo")?;
+    let built =
+        build.current_dir(&sources).stderr(std::process::Stdio::inherit()).output().context("cannot run cargo")?;
     if !built.status.success() {
         bail!("softcuda's library does not build ({profile}, {})", sources.display());
     }

@@ -140,7 +140,14 @@ fn the_linker_makes_one_module_of_several_texts() {
     let mut state = ptr::null_mut();
     let add = |state: CUlinkState, kind: u32, data: &mut [u8]| unsafe {
         cuLinkAddData_v2(
-            state, kind, data.as_mut_ptr().cast(), data.len(), c"a".as_ptr(), 0, ptr::null_mut(), ptr::null_mut(),
+            state,
+            kind,
+            data.as_mut_ptr().cast(),
+            data.len(),
+            c"a".as_ptr(),
+            0,
+            ptr::null_mut(),
+            ptr::null_mut(),
         )
     };
     let mut caller = "
@@ -160,8 +167,8 @@ fn the_linker_makes_one_module_of_several_texts() {
     st.global.u32 [%rd1], %r2;
     ret;
 }\0"
-        .as_bytes()
-        .to_vec();
+    .as_bytes()
+    .to_vec();
     let callee = "
 .version 8.0
 .target sm_90
@@ -205,7 +212,11 @@ fn the_linker_makes_one_module_of_several_texts() {
 
         // What cannot be linked says so, also in the caller's log.
         ok(cuLinkCreate_v2(2, names.as_mut_ptr(), values.as_mut_ptr(), &mut state));
-        refused(add(state, 0, b"\x7fELF".to_vec().as_mut_slice()), CUDA_ERROR_NO_BINARY_FOR_GPU, &["a cubin", "links PTX"]);
+        refused(
+            add(state, 0, b"\x7fELF".to_vec().as_mut_slice()),
+            CUDA_ERROR_NO_BINARY_FOR_GPU,
+            &["a cubin", "links PTX"],
+        );
         ok(cuLinkDestroy(state));
     }
     let text = String::from_utf8_lossy(&log);
@@ -220,7 +231,14 @@ fn a_library_serves_every_context() {
     let none = ptr::null_mut::<c_void>();
     unsafe {
         ok(cuLibraryLoadData(
-            &mut library, text.as_ptr().cast(), none.cast(), none.cast(), 0, none.cast(), none.cast(), 0,
+            &mut library,
+            text.as_ptr().cast(),
+            none.cast(),
+            none.cast(),
+            0,
+            none.cast(),
+            none.cast(),
+            0,
         ));
         ok(cuLibraryGetKernelCount(&mut count, library));
         assert_eq!(count, 3);

@@ -14,8 +14,8 @@ use std::env;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::sync::OnceLock;
 
-use driver::sys::{self, *};
 use driver::DeviceChoice;
+use driver::sys::{self, *};
 
 /// Runs when the library is loaded: what a program calls first differs.
 #[used]

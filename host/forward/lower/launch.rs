@@ -241,7 +241,16 @@ pub enum Launch {
         out: Local,
         scale: ScaleId,
     },
-    /// The same for caches that flash attention has no kernel for, by way of f32.
+    /// A token's attention of each of many sequences, as [`Launch::AttentionToken`], then to f16.
+    AttentionRows {
+        qkv: Local,
+        parts: QkvParts,
+        heads: AttentionHeads,
+        exact: Local,
+        out: Local,
+        scale: ScaleId,
+    },
+    /// The same as [`Launch::Flash`] for caches that flash attention has no kernel for, by way of f32.
     AttentionMany {
         q: Local,
         heads: AttentionHeads,
@@ -292,6 +301,7 @@ impl Launch {
             Launch::Qkv { product, q, kv, .. } => some(&[product, q], &[kv.map(|kv| kv[0]), kv.map(|kv| kv[1])]),
             Launch::Flash { q, out, .. } => vec![q, out],
             Launch::AttentionMany { q, exact, out, .. } => vec![q, exact, out],
+            Launch::AttentionRows { qkv, exact, out, .. } => vec![qkv, exact, out],
             Launch::GluF16 { gate_up, out, .. } => vec![gate_up, out],
         }
     }
@@ -319,7 +329,7 @@ impl Launch {
             Launch::GatedNorm { .. } => "delta_net_gate",
             Launch::Gemv { .. } => "gemv",
             Launch::GemvStack { .. } => "gemv",
-            Launch::AttentionToken { .. } => "attention_decode",
+            Launch::AttentionToken { .. } | Launch::AttentionRows { .. } => "attention_decode",
             Launch::Product { .. } => "cuBLAS",
             Launch::Qkv { .. } => "qkv",
             Launch::Flash { .. } => "flash",

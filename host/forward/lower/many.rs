@@ -42,7 +42,7 @@ use crate::{
 /// Values in f16: where, times what, and the norm that made them.
 type Halves = HashMap<ValueId, (Local, ScaleId)>;
 
-pub(super) fn lower(model: &Model, options: Options) -> Option<Pass> {
+pub(super) fn lower(model: &Model, options: Options, of_sequences: bool) -> Option<Pass> {
     let figure = &model.figure;
     let lowering = Lowering::new(model, options);
     let patterns: Vec<FusedAttention> = (0..figure.nodes.len())
@@ -52,7 +52,7 @@ pub(super) fn lower(model: &Model, options: Options) -> Option<Pass> {
             figure.stack(pattern.stack).n_out == rows && pattern.head_dim.is_multiple_of(8)
         })
         .collect();
-    let mut plan = Many { patterns, halves: Halves::new(), norms: HashMap::new(), room: 0, layer: None };
+    let mut plan = Many { patterns, of_sequences, halves: Halves::new(), norms: HashMap::new(), room: 0, layer: None };
     if !plan.suits(&lowering) {
         return None;
     }
@@ -61,6 +61,8 @@ pub(super) fn lower(model: &Model, options: Options) -> Option<Pass> {
 
 struct Many {
     patterns: Vec<FusedAttention>,
+    /// Whether each token is of a sequence of its own.
+    of_sequences: bool,
     halves: Halves,
     /// The norm's weights of values that are in `halves`.
     norms: HashMap<ValueId, VectorId>,
@@ -210,6 +212,14 @@ impl Many {
         for node in pattern.projections.iter().chain(&pattern.between) {
             l.done[*node] = true;
         }
+        if self.of_sequences {
+            if let Some(vector) = pattern.bias {
+                let bias = Some(Span { vector, range: 0..figure.stack(stack).n_out });
+                l.launch(Launch::Sum { x: product, bias, residual: None, out: product }, &[]);
+            }
+            l.of_value[pattern.projected[0].0] = Some(product);
+            return;
+        }
         let cache_type = l.options.cache_type;
         let (n_heads, head_dim) = (pattern.heads.n_heads, pattern.head_dim);
         let q = l.room(query_type(cache_type).bytes(n_heads, head_dim), Form::Bytes);
@@ -240,7 +250,10 @@ impl Many {
         let out = l.room(width, Form::F16);
         self.halves.insert(value, (out, scale));
         let heads = pattern.heads;
-        let launch = if has_flash(l.options.cache_type) {
+        let launch = if self.of_sequences {
+            let exact = l.room(width, Form::F32);
+            Launch::AttentionRows { qkv: q, parts: pattern.parts, heads, exact, out, scale }
+        } else if has_flash(l.options.cache_type) {
             Launch::Flash { q, heads, out, scale }
         } else {
             let exact = l.room(width, Form::F32);

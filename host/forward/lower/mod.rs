@@ -167,7 +167,13 @@ impl Pass {
     /// For many tokens, on tensor cores. There is none for weights of F32, which would lose precision, nor for rows that are no whole
     /// 16-byte vectors of f16.
     pub fn many(model: &Model, options: Options) -> Option<Pass> {
-        many::lower(model, options)
+        many::lower(model, options, false)
+    }
+
+    /// For a token of each of many sequences, on tensor cores: as for many tokens, but for attention, which is each row's own. There is
+    /// none where there is none for many tokens, or where rows cannot be taken together.
+    pub fn rows(model: &Model, options: Options) -> Option<Pass> {
+        many::lower(model, options, true).filter(|pass| pass.takes_rows)
     }
 }
 
@@ -248,7 +254,7 @@ impl<'m, 'a> Lowering<'m, 'a> {
         let is_apart = |local: &Local| matches!(self.locals.get(*local).place, Place::In(_, start) if start > 0);
         let takes_rows = self.model.figure.states.is_empty()
             && self.steps.iter().all(|step| match &step.launch {
-                Launch::GemvStack { .. } | Launch::AttentionToken { .. } => true,
+                Launch::GemvStack { .. } | Launch::AttentionToken { .. } | Launch::AttentionRows { .. } => true,
                 launch => !launch.locals().iter().any(is_apart),
             });
         let last = self.steps.len() - 1;
