@@ -16,12 +16,12 @@ use super::{
     Engine, EngineError, FIRST,
     lower::Launch,
     memory::Uses,
-    run::{Run, key_splits},
+    run::{MANY_ROWS, Run, key_splits},
 };
 use crate::{
     cache::{Origin, SequenceId},
     gpu::{
-        Buffer, Gpu, GpuError, Graph, Pinned, SubSlice,
+        Buffer, Gpu, GpuError, Graph, Pinned, SubSlice, Weights,
         kernels::{ArgmaxScratch, AttentionShape, KeySplits, MAX_TOP_K, NO_CHOICE, TopKScratch},
     },
     trace::Recorder,
@@ -131,12 +131,11 @@ impl Engine {
         Ok(())
     }
 
-    /// From how many rows on products in f16 on tensor cores take less time than those that read weights as they are: these need no
-    /// unpacking where weights are f16 (H200: 7B in Q4_K_M, 16 rows in 13.7 ms, of which f16 takes 10 whatever their number).
+    /// From how many rows on products on tensor cores take less time than those that read weights as they are: these need no unpacking
+    /// where weights are floats.
     fn least_rows(&self) -> usize {
-        let is_float =
-            |weights: &crate::gpu::Weights| weights.parts.iter().all(|part| !part.tensor_type.is_quantised());
-        if self.weights.stacks().iter().all(is_float) { 2 } else { 12 }
+        let is_float = |weights: &Weights| weights.parts.iter().all(|part| !part.tensor_type.is_quantised());
+        if self.weights.stacks().iter().all(is_float) { 2 } else { MANY_ROWS }
     }
 
     /// The launches of a step of many rows, which have room.

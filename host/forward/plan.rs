@@ -115,6 +115,15 @@ impl MatmulSizes {
         sizes
     }
 
+    /// What is enough for both.
+    fn max(self, other: MatmulSizes) -> MatmulSizes {
+        MatmulSizes {
+            tokens: self.tokens.max(other.tokens),
+            columns: self.columns.max(other.columns),
+            unpacked: self.unpacked.max(other.unpacked),
+        }
+    }
+
     fn uses(&self, uses: &mut Uses) {
         // Two for bf16, whose inputs go in as a sum.
         uses.add("matmul inputs", size_of::<u16>() * 2 * self.tokens * self.columns);
@@ -228,7 +237,9 @@ impl MemoryPlan {
         let rows_pass = (n_sequences > 1 && several.is_some() && !options.exact && !options.batch_invariant)
             .then(|| Pass::rows(model, lowering))
             .flatten();
-        let matmul = several.as_ref().map(|pass| MatmulSizes::new(model, pass, rows)).unwrap_or_default();
+        let of_several = several.as_ref().map(|pass| MatmulSizes::new(model, pass, rows)).unwrap_or_default();
+        let of_rows = rows_pass.as_ref().map(|pass| MatmulSizes::new(model, pass, of_one)).unwrap_or_default();
+        let matmul = of_several.max(of_rows);
         let with_layout = |pass: Pass, rows| {
             let layout = Layout::new(&pass, rows);
             (pass, layout)
