@@ -581,7 +581,7 @@ formats! {
     iq2::Iq2Xs: gemv_iq2_xs[2] gemv_wide_iq2_xs gemv_exact_iq2_xs embedding_iq2_xs dequantise_iq2_xs;
     iq2::Iq2S: gemv_iq2_s[2] gemv_wide_iq2_s gemv_exact_iq2_s embedding_iq2_s dequantise_iq2_s;
     iq3::Iq3Xxs: gemv_iq3_xxs[2] gemv_wide_iq3_xxs gemv_exact_iq3_xxs embedding_iq3_xxs dequantise_iq3_xxs;
-    iq3::Iq3S: gemv_iq3_s[2] gemv_wide_iq3_s gemv_exact_iq3_s embedding_iq3_s dequantise_iq3_s;
+    iq3::Iq3S: gemv_iq3_s[1] gemv_wide_iq3_s gemv_exact_iq3_s embedding_iq3_s dequantise_iq3_s;
     tq::Tq1_0: gemv_tq1_0[2] gemv_wide_tq1_0 gemv_exact_tq1_0 embedding_tq1_0 dequantise_tq1_0;
     tq::Tq2_0: gemv_tq2_0[2] gemv_wide_tq2_0 gemv_exact_tq2_0 embedding_tq2_0 dequantise_tq2_0;
     nvfp4::Nvfp4: gemv_nvfp4[2] gemv_wide_nvfp4 gemv_exact_nvfp4 embedding_nvfp4 dequantise_nvfp4;
