@@ -156,9 +156,30 @@ fn limit(not_met_yet: &mut Table, what: String, at_most: f64, found: f64) {
 }
 
 /// Matrix–vector products may take so many warp instructions for 256 weights: an H200 issues about 110 in the time it reads
-/// 256 weights of F16, and 31 in that for Q4_K.
-const INSTRUCTIONS: [(&str, f64); 4] =
-    [("gemv_f16", 20.0), ("gemv_q8_0", 14.0), ("gemv_q4_k", 18.0), ("gemv_q6_k", 26.0)];
+/// 256 weights of F16, and 31 in that for Q4_K. The formats from IQ1_S on, which unpack more to a byte, may be as slow as 60 % of
+/// Q4_K's bytes a second: so many as it issues in that time.
+const INSTRUCTIONS: [(&str, f64); 14] = [
+    ("gemv_f16", 20.0),
+    ("gemv_q8_0", 14.0),
+    ("gemv_q4_k", 18.0),
+    ("gemv_q6_k", 26.0),
+    ("gemv_iq1_s", at_60_percent(50.0)),
+    ("gemv_iq1_m", at_60_percent(56.0)),
+    ("gemv_iq2_xxs", at_60_percent(66.0)),
+    ("gemv_iq2_xs", at_60_percent(74.0)),
+    ("gemv_iq2_s", at_60_percent(82.0)),
+    ("gemv_iq3_xxs", at_60_percent(98.0)),
+    ("gemv_iq3_s", at_60_percent(110.0)),
+    ("gemv_tq1_0", at_60_percent(54.0)),
+    ("gemv_tq2_0", at_60_percent(66.0)),
+    ("gemv_nvfp4", at_60_percent(144.0)),
+];
+
+/// Warp instructions in the time that `bytes` take at 60 % of the rate at which Q4_K's 144 are read.
+const fn at_60_percent(bytes: f64) -> f64 {
+    31.0 * bytes / 144.0 / 0.6
+}
+
 /// The shapes that they are counted at, both of Qwen2.5-7B, and their weights.
 const PRODUCTS: [(&str, f64); 2] =
     [("7B attention output 3584×3584", 3584.0 * 3584.0), ("7B down 3584×18944", 3584.0 * 18944.0)];

@@ -20,7 +20,9 @@ fn every_type_gives_the_same_bits_as_the_gguf_package() {
         let mut got = vec![f32::NAN; want.len()];
         dequantise(*tensor_type, blocks.data(), &mut got);
         let distinct: HashSet<u32> = want.iter().map(|v| v.to_bits()).collect();
-        assert!(distinct.len() > 200, "{tensor_type}: the sample has {} values", distinct.len());
+        // The blocks of values −1, 0 and 1 have three each.
+        let n_blocks = blocks.data().len() / tensor_type.block_bytes() as usize;
+        assert!(distinct.len() > 200.min(n_blocks), "{tensor_type}: the sample has {} values", distinct.len());
         for (i, (got, want)) in got.iter().zip(&want).enumerate() {
             assert_eq!(got.to_bits(), want.to_bits(), "{tensor_type} value {i}: {got:e}, expected {want:e}");
         }

@@ -262,7 +262,7 @@ fn rejects_products_that_overflow() {
 #[test]
 fn tensors_of_other_types_are_told_apart() {
     for (id, name) in
-        [(16, "16 (IQ2_XXS)"), (4, "type 4"), (31, "type 31"), (1000, "type 1000"), (u32::MAX, "type 4294967295")]
+        [(41, "41 (Q1_0)"), (4, "type 4"), (31, "type 31"), (1000, "type 1000"), (u32::MAX, "type 4294967295")]
     {
         // Its place in the file is not looked at: nobody knows how long it is.
         let gguf = Gguf::from_bytes(file(|w| w.tensor_raw(b"t", &[256], id, u64::MAX)), "model.gguf").unwrap();

@@ -192,6 +192,20 @@ fn mixes_of_large_models() {
         (FileType::Q4_0, "blk.0.ffn_down.weight", [4864, 896], Q4_0),
         (FileType::Q8_0, "token_embd.weight", [896, 151_936], Q8_0),
         (FileType::IQ4_XS, "blk.0.attn_v.weight", [1024, 128], Q5_K),
+        (FileType::IQ1_S, "blk.0.attn_v.weight", [1024, 128], Q4_K),
+        (FileType::IQ1_M, "blk.3.attn_output.weight", [1024, 1024], IQ2_XXS),
+        (FileType::IQ2_XXS, "token_embd.weight", [1024, 151_936], Q5_K),
+        (FileType::IQ2_XS, "blk.2.ffn_down.weight", [3072, 1024], Q2_K),
+        (FileType::IQ2_S, "blk.3.attn_q.weight", [1024, 1024], IQ2_XS),
+        (FileType::IQ2_M, "blk.2.ffn_down.weight", [3072, 1024], IQ3_S),
+        (FileType::IQ3_XXS, "blk.3.attn_k.weight", [1024, 128], IQ2_S),
+        (FileType::IQ3_XXS, "blk.3.attn_output.weight", [1024, 1024], IQ3_S),
+        (FileType::IQ3_XS, "blk.3.ffn_up.weight", [1024, 3072], IQ3_XXS),
+        (FileType::IQ3_XS, "blk.2.ffn_up.weight", [1024, 3072], IQ3_S),
+        (FileType::IQ3_M, "blk.2.ffn_down.weight", [3072, 1024], Q4_K),
+        (FileType::TQ1_0, "blk.0.attn_q.weight", [896, 896], Q4_0),
+        (FileType::TQ2_0, "blk.0.attn_q.weight", [1024, 1024], TQ2_0),
+        (FileType::NVFP4, "blk.0.attn_q.weight", [896, 896], NVFP4),
         (FileType::F16, "token_embd.weight", [896, 151_936], F16),
         (FileType::Q4_K_M, "blk.0.attn_q.weight", [100, 100], F16),
     ];
@@ -273,7 +287,15 @@ fn the_command_writes_a_file_that_generates() {
 #[test]
 fn a_model_without_matrices_gets_them_on_the_device() {
     for name in ["tiny-qwen2", "tiny-llama", "tiny-qwen3moe"] {
-        for file_type in [FileType::F16, FileType::BF16, FileType::Q4_K_M, FileType::MXFP4_MOE] {
+        for file_type in [
+            FileType::F16,
+            FileType::BF16,
+            FileType::Q4_K_M,
+            FileType::MXFP4_MOE,
+            FileType::IQ1_M,
+            FileType::IQ3_XS,
+            FileType::NVFP4,
+        ] {
             let synth = Synth::new(Shape::find(name).unwrap(), file_type, 5);
             let mut written = Vec::new();
             synth.write(&mut written, &mut |_| {}).unwrap();

@@ -91,14 +91,34 @@ tensor_types! {
     Q5_K = 13, 256, 176;
     /// 6-bit values; 8-bit scales for each 16 of them.
     Q6_K = 14, 256, 210;
+    /// 2-bit values: indices of eight in a codebook, and signs; 4-bit scales for each 32 of them.
+    IQ2_XXS = 16, 256, 66;
+    /// The same with a larger codebook and scales for each 16.
+    IQ2_XS = 17, 256, 74;
+    /// 3-bit values: indices of four in a codebook, and signs; 4-bit scales for each 32 of them.
+    IQ3_XXS = 18, 256, 98;
+    /// Values −1, 0 and 1: indices of eight in a codebook, and a shift of all; 3-bit scales for each 32 of them.
+    IQ1_S = 19, 256, 50;
     /// 4-bit indices into a table of 16 values, with a scale.
     IQ4_NL = 20, 32, 18;
+    /// As IQ3_XXS with a larger codebook.
+    IQ3_S = 21, 256, 110;
+    /// As IQ2_XS with a larger codebook.
+    IQ2_S = 22, 256, 82;
     /// 4-bit indices into the same table; 6-bit scales for each 32 of them.
     IQ4_XS = 23, 256, 136;
+    /// As IQ1_S with a shift for each 8 values and scales for each 16.
+    IQ1_M = 29, 256, 56;
     /// The upper half of a single-precision number.
     BF16 = 30, 1, 2;
+    /// Values −1, 0 and 1 as digits of base three, with a scale.
+    TQ1_0 = 34, 256, 54;
+    /// 2-bit values −1, 0 and 1, with a scale.
+    TQ2_0 = 35, 256, 66;
     /// 4-bit floats (E2M1) with a power-of-two scale.
     MXFP4 = 39, 32, 17;
+    /// 4-bit floats (E2M1); scales that are 8-bit floats (E4M3) for each 16 of them.
+    NVFP4 = 40, 64, 36;
 }
 
 impl TensorType {
@@ -163,21 +183,12 @@ fn foreign_name(id: u32) -> Option<&'static str> {
     Some(match id {
         9 => "Q8_1",
         15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
         24 => "I8",
         25 => "I16",
         26 => "I32",
         27 => "I64",
         28 => "F64",
-        29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        40 => "NVFP4",
+        41 => "Q1_0",
         _ => return None,
     })
 }

@@ -1,8 +1,10 @@
 //! IQ4_NL and IQ4_XS: 4-bit indices into sixteen values that are denser near zero.
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, f16};
+use super::{Block, Scale, f16};
 use crate::gguf::TensorType;
 
 /// What an index stands for (`kvalues_iq4nl` in ggml-common.h).
@@ -42,6 +44,7 @@ fn look_up(scale: f32, qs: &[u8], out: &mut [f32]) {
 
 impl Block for BlockIq4Nl {
     const TYPE: TensorType = TensorType::IQ4_NL;
+    const SCALE: Scale = Scale::Half { deviation: 67.4, at: offset_of!(BlockIq4Nl, d) };
 
     fn dequantise(&self, out: &mut [f32]) {
         look_up(f16(self.d), &self.qs, out);
@@ -50,6 +53,7 @@ impl Block for BlockIq4Nl {
 
 impl Block for BlockIq4Xs {
     const TYPE: TensorType = TensorType::IQ4_XS;
+    const SCALE: Scale = Scale::Half { deviation: 1246.0, at: offset_of!(BlockIq4Xs, d) };
 
     fn dequantise(&self, out: &mut [f32]) {
         let d = f16(self.d);

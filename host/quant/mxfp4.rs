@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Block;
+use super::{Block, Scale};
 use crate::gguf::TensorType;
 
 /// Twice the value of each four-bit float: sign, two bits of exponent, one of mantissa. Doubled, they are integers.
@@ -28,6 +28,8 @@ fn half_scale(e: u8) -> f32 {
 
 impl Block for BlockMxfp4 {
     const TYPE: TensorType = TensorType::MXFP4;
+    const SCALE: Scale =
+        Scale::Bytes { deviation: 5.85, at: 0, n: 1, nearest: |scale| (128.0 + scale.log2()).round() as u8 };
 
     fn dequantise(&self, out: &mut [f32]) {
         let d = half_scale(self.e);

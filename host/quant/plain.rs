@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Block;
+use super::{Block, Scale};
 use crate::gguf::TensorType;
 
 /// A single-precision value.
@@ -22,6 +22,7 @@ pub struct BlockBf16(pub [u8; 2]);
 
 impl Block for BlockF32 {
     const TYPE: TensorType = TensorType::F32;
+    const SCALE: Scale = Scale::None;
 
     fn dequantise(&self, out: &mut [f32]) {
         out[0] = f32::from_le_bytes(self.0);
@@ -30,6 +31,7 @@ impl Block for BlockF32 {
 
 impl Block for BlockF16 {
     const TYPE: TensorType = TensorType::F16;
+    const SCALE: Scale = Scale::None;
 
     fn dequantise(&self, out: &mut [f32]) {
         out[0] = super::f16(self.0);
@@ -38,6 +40,7 @@ impl Block for BlockF16 {
 
 impl Block for BlockBf16 {
     const TYPE: TensorType = TensorType::BF16;
+    const SCALE: Scale = Scale::None;
 
     fn dequantise(&self, out: &mut [f32]) {
         out[0] = f32::from_le_bytes([0, 0, self.0[0], self.0[1]]);

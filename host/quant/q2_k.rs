@@ -1,8 +1,10 @@
 //! Q2_K: 256 values of 2 bits, in 16 groups of 16 with a 4-bit scale and a 4-bit minimum each.
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, f16};
+use super::{Block, Scale, f16};
 use crate::gguf::TensorType;
 
 /// `value = d · scale · q − dmin · minimum`
@@ -21,6 +23,8 @@ pub struct BlockQ2K {
 
 impl Block for BlockQ2K {
     const TYPE: TensorType = TensorType::Q2_K;
+    const SCALE: Scale =
+        Scale::Halves { deviation: 13.87, at: offset_of!(BlockQ2K, d), second: offset_of!(BlockQ2K, dmin), ratio: 1.5 };
 
     fn dequantise(&self, out: &mut [f32]) {
         let (d, dmin) = (f16(self.d), f16(self.dmin));

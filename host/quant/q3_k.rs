@@ -1,8 +1,10 @@
 //! Q3_K: 256 values of 3 bits, in 16 groups of 16 with a 6-bit scale each.
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, f16};
+use super::{Block, Scale, f16};
 use crate::gguf::TensorType;
 
 /// `value = d · (scale − 32) · (q − 4)`
@@ -21,6 +23,7 @@ pub struct BlockQ3K {
 
 impl Block for BlockQ3K {
     const TYPE: TensorType = TensorType::Q3_K;
+    const SCALE: Scale = Scale::Half { deviation: 43.3, at: offset_of!(BlockQ3K, d) };
 
     fn dequantise(&self, out: &mut [f32]) {
         let d = f16(self.d);

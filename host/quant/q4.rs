@@ -1,8 +1,10 @@
 //! Q4_0 and Q4_1: 32 values of 4 bits. Byte `j` holds value `j` in its low half and value `j + 16` in its high half.
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, f16};
+use super::{Block, Scale, f16};
 use crate::gguf::TensorType;
 
 /// `value = d · (q − 8)`
@@ -29,6 +31,7 @@ pub struct BlockQ4_1 {
 
 impl Block for BlockQ4_0 {
     const TYPE: TensorType = TensorType::Q4_0;
+    const SCALE: Scale = Scale::Half { deviation: 4.64, at: offset_of!(BlockQ4_0, d) };
 
     fn dequantise(&self, out: &mut [f32]) {
         let d = f16(self.d);
@@ -41,6 +44,8 @@ impl Block for BlockQ4_0 {
 
 impl Block for BlockQ4_1 {
     const TYPE: TensorType = TensorType::Q4_1;
+    const SCALE: Scale =
+        Scale::Halves { deviation: 4.61, at: offset_of!(BlockQ4_1, d), second: offset_of!(BlockQ4_1, m), ratio: -7.5 };
 
     fn dequantise(&self, out: &mut [f32]) {
         let (d, m) = (f16(self.d), f16(self.m));

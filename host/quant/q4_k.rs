@@ -1,9 +1,11 @@
 //! Q4_K: 256 values of 4 bits, in 8 groups of 32 with a 6-bit scale and a 6-bit minimum each.
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::k_scales::scale_and_minimum;
-use super::{Block, f16};
+use super::{Block, Scale, f16};
 use crate::gguf::TensorType;
 
 /// `value = d · scale · q − dmin · minimum`
@@ -22,6 +24,8 @@ pub struct BlockQ4K {
 
 impl Block for BlockQ4K {
     const TYPE: TensorType = TensorType::Q4_K;
+    const SCALE: Scale =
+        Scale::Halves { deviation: 258.3, at: offset_of!(BlockQ4K, d), second: offset_of!(BlockQ4K, dmin), ratio: 7.5 };
 
     fn dequantise(&self, out: &mut [f32]) {
         let (d, dmin) = (f16(self.d), f16(self.dmin));

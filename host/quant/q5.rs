@@ -1,8 +1,10 @@
 //! Q5_0 and Q5_1: 32 values of 5 bits. The low four lie as in Q4_0; bit `i` of `qh` is the fifth of value `i`.
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, f16};
+use super::{Block, Scale, f16};
 use crate::gguf::TensorType;
 
 /// `value = d · (q − 16)`
@@ -42,6 +44,7 @@ fn unpack(qh: [u8; 4], qs: &[u8; 16]) -> [u8; 32] {
 
 impl Block for BlockQ5_0 {
     const TYPE: TensorType = TensorType::Q5_0;
+    const SCALE: Scale = Scale::Half { deviation: 9.25, at: offset_of!(BlockQ5_0, d) };
 
     fn dequantise(&self, out: &mut [f32]) {
         let d = f16(self.d);
@@ -53,6 +56,8 @@ impl Block for BlockQ5_0 {
 
 impl Block for BlockQ5_1 {
     const TYPE: TensorType = TensorType::Q5_1;
+    const SCALE: Scale =
+        Scale::Halves { deviation: 9.23, at: offset_of!(BlockQ5_1, d), second: offset_of!(BlockQ5_1, m), ratio: -15.5 };
 
     fn dequantise(&self, out: &mut [f32]) {
         let (d, m) = (f16(self.d), f16(self.m));

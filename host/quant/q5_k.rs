@@ -1,9 +1,11 @@
 //! Q5_K: 256 values of 5 bits, in 8 groups of 32 with a 6-bit scale and a 6-bit minimum each.
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::k_scales::scale_and_minimum;
-use super::{Block, f16};
+use super::{Block, Scale, f16};
 use crate::gguf::TensorType;
 
 /// `value = d · scale · q − dmin · minimum`
@@ -24,6 +26,12 @@ pub struct BlockQ5K {
 
 impl Block for BlockQ5K {
     const TYPE: TensorType = TensorType::Q5_K;
+    const SCALE: Scale = Scale::Halves {
+        deviation: 526.9,
+        at: offset_of!(BlockQ5K, d),
+        second: offset_of!(BlockQ5K, dmin),
+        ratio: 15.5,
+    };
 
     fn dequantise(&self, out: &mut [f32]) {
         let (d, dmin) = (f16(self.d), f16(self.dmin));

@@ -1,8 +1,10 @@
 //! Q6_K: 256 values of 6 bits, in 16 groups of 16 with an 8-bit scale each.
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, f16};
+use super::{Block, Scale, f16};
 use crate::gguf::TensorType;
 
 /// `value = d · scale · (q − 32)`
@@ -21,6 +23,7 @@ pub struct BlockQ6K {
 
 impl Block for BlockQ6K {
     const TYPE: TensorType = TensorType::Q6_K;
+    const SCALE: Scale = Scale::Half { deviation: 1365.7, at: offset_of!(BlockQ6K, d) };
 
     fn dequantise(&self, out: &mut [f32]) {
         let d = f16(self.d);

@@ -1,8 +1,10 @@
 //! Q8_0: 32 values of 8 bits.
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, f16};
+use super::{Block, Scale, f16};
 use crate::gguf::TensorType;
 
 /// `value = d · q`
@@ -17,6 +19,7 @@ pub struct BlockQ8_0 {
 
 impl Block for BlockQ8_0 {
     const TYPE: TensorType = TensorType::Q8_0;
+    const SCALE: Scale = Scale::Half { deviation: 73.9, at: offset_of!(BlockQ8_0, d) };
 
     fn dequantise(&self, out: &mut [f32]) {
         let d = f16(self.d);

@@ -2,16 +2,14 @@
 
 use half::{bf16, f16};
 
-use super::{
-    matrix_deviation,
-    random::{mxfp4_exponent, scale_facts},
-};
+use super::matrix_deviation;
 use crate::{
     gguf::TensorType,
     gpu::{
         Gpu, GpuError, Slice, Weights,
         kernels::{Strided, block_format},
     },
+    quant::{Scale, scale},
 };
 
 /// Gives the matrices random values of mean 0 and the given standard deviation.
@@ -50,14 +48,17 @@ fn fill_part(
         _ => {}
     }
     gpu.noise_bits(part, stream)?;
-    let Some(facts) = scale_facts(tensor_type) else {
-        return gpu.noise_exponents(part, places(part, tensor_type, 0), mxfp4_exponent(deviation));
-    };
-    let scale = deviation / facts.deviation;
-    gpu.noise_scales(part, places(part, tensor_type, facts.at), scale as f32, stream)?;
-    match facts.second {
-        Some((at, offset)) => gpu.noise_scales(part, places(part, tensor_type, at), (scale * offset) as f32, stream),
-        None => Ok(()),
+    let half = |at, scale: f64| gpu.noise_scales(part, places(part, tensor_type, at), scale as f32, stream);
+    match scale(tensor_type) {
+        Scale::None => unreachable!("floats are above"),
+        // The device has the pieces of a half together, where the first of them is in a file.
+        Scale::Half { deviation: of_one, at } | Scale::Pieces { deviation: of_one, at } => half(at, deviation / of_one),
+        Scale::Halves { deviation: of_one, at, second, ratio } => {
+            half(at, deviation / of_one)?;
+            half(second, deviation / of_one * ratio)
+        }
+        Scale::Bytes { deviation: of_one, at, n, nearest } => (at..at + n)
+            .try_for_each(|at| gpu.noise_exponents(part, places(part, tensor_type, at), nearest(deviation / of_one))),
     }
 }
 

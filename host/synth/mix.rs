@@ -1,14 +1,15 @@
 //! Which type each tensor of a quantised file has.
 //!
 //! "Q4_K_M" is not a type but a mix: matrices that hurt most when they lose bits get more of them. The rules are those of
-//! `llama_tensor_get_type` in llama.cpp's `llama-quant.cpp`, without an importance matrix, for the architectures that this
-//! program runs (the exception for 70B models is left out: no shape here is one). `tests/synth.rs` compares them with
+//! `llama_tensor_get_type` in llama.cpp's `llama-quant.cpp`, without an importance matrix where there can be none, for the
+//! architectures that this program runs (the exception for 70B models is left out: no shape here is one). `tests/synth.rs` compares them with
 //! files that llama.cpp quantised.
 //!
 //! - The output matrix gets Q6_K, or Q8_0 in a Q8_0 file; so does the embedding where it is the output matrix too.
 //! - In the `_M` mixes, `attn_v` and `ffn_down` of some layers go up: the first and last eighths, and every third between.
+//! - In the mixes of two bits and less, what hurts most gets types of two to five.
 //! - A row must be a whole number of blocks. Where 256 does not divide it, the K type gives way to a type of 32: Q4_K to
-//!   Q5_0, Q5_K to Q5_1, Q6_K to Q8_0, the rest to IQ4_NL.
+//!   Q5_0, Q5_K to Q5_1, Q6_K to Q8_0, TQ1_0 and TQ2_0 to Q4_0, the rest to IQ4_NL.
 //! - Norms, biases and the router of experts stay F32.
 
 use crate::gguf::TensorType;
@@ -76,9 +77,22 @@ file_types! {
     Q5_K_S "q5_k_s" = 16, Q5_K;
     Q5_K_M "q5_k_m" = 17, Q5_K;
     Q6_K "q6_k" = 18, Q6_K;
+    IQ1_S "iq1_s" = 24, IQ1_S;
+    IQ1_M "iq1_m" = 31, IQ1_M;
+    IQ2_XXS "iq2_xxs" = 19, IQ2_XXS;
+    IQ2_XS "iq2_xs" = 20, IQ2_XS;
+    IQ2_S "iq2_s" = 28, IQ2_XS;
+    IQ2_M "iq2_m" = 29, IQ2_S;
+    IQ3_XXS "iq3_xxs" = 23, IQ3_XXS;
+    IQ3_XS "iq3_xs" = 22, IQ3_S;
+    IQ3_S "iq3_s" = 26, IQ3_S;
+    IQ3_M "iq3_m" = 27, IQ3_S;
     IQ4_NL "iq4_nl" = 25, IQ4_NL;
     IQ4_XS "iq4_xs" = 30, IQ4_XS;
+    TQ1_0 "tq1_0" = 36, TQ1_0;
+    TQ2_0 "tq2_0" = 37, TQ2_0;
     MXFP4_MOE "mxfp4" = 38, MXFP4;
+    NVFP4 "nvfp4" = 39, NVFP4;
 }
 
 impl FileType {
@@ -105,7 +119,7 @@ impl FileType {
 
     /// The type by the rules, whether or not the rows are whole blocks of it.
     fn wanted(self, model: ModelFacts, name: &str, dims: &[u64]) -> TensorType {
-        use TensorType::{MXFP4, Q3_K, Q4_K, Q5_K, Q6_K, Q8_0};
+        use TensorType::{IQ2_S, IQ3_S, IQ3_XXS, MXFP4, Q3_K, Q4_K, Q5_K, Q6_K, Q8_0};
         let base = self.base();
         let is_output = name == "output.weight" || (model.tied_output && name == "token_embd.weight");
         if self == FileType::MXFP4_MOE {
@@ -116,24 +130,36 @@ impl FileType {
             return match base {
                 Q8_0 => Q8_0,
                 _ if !dims[0].is_multiple_of(base.block_elements()) => Q8_0,
+                _ if self.is_two_bits() || self == FileType::IQ3_XXS => Q5_K,
                 _ => Q6_K,
             };
+        }
+        if self.is_two_bits() {
+            return self.wanted_of_two_bits(model, name);
         }
         let n = model.n_layers;
         let layer = layer_of(name);
         let in_first_eighth = layer < n / 8;
         let gets_more_bits = in_first_eighth || layer >= 7 * n / 8 || (layer.wrapping_sub(n / 8)) % 3 == 2;
         let eight_experts = model.n_experts == 8;
+        let is_middle = (n / 8..7 * n / 8).contains(&layer);
 
-        if name.contains("attn_v.weight") {
+        if name == "token_embd.weight" {
+            match self {
+                FileType::IQ3_XXS => IQ3_S,
+                FileType::TQ1_0 | FileType::TQ2_0 => Q4_K,
+                _ => base,
+            }
+        } else if name.contains("attn_v.weight") {
             match self {
                 // Eight experts: attention is so small a part that it may as well be good.
                 _ if eight_experts => Q8_0,
                 FileType::Q2_K if model.heads_per_kv_head >= 4 => Q4_K,
                 FileType::Q2_K => Q3_K,
                 FileType::Q3_K_M if layer < 2 => Q5_K,
-                FileType::Q3_K_M => Q4_K,
+                FileType::Q3_K_M | FileType::IQ3_M => Q4_K,
                 FileType::Q3_K_L => Q5_K,
+                FileType::IQ3_XXS | FileType::IQ3_XS | FileType::IQ3_S if model.heads_per_kv_head >= 4 => Q4_K,
                 FileType::IQ4_NL | FileType::IQ4_XS if model.heads_per_kv_head >= 4 => Q5_K,
                 FileType::Q4_K_M | FileType::Q5_K_M if gets_more_bits => Q6_K,
                 FileType::Q4_K_S if layer < 4 => Q5_K,
@@ -141,8 +167,17 @@ impl FileType {
             }
         } else if name.contains("attn_k.weight") && eight_experts {
             Q8_0
+        } else if name.contains("attn_k.weight") || name.contains("attn_q.weight") {
+            match self {
+                FileType::IQ3_XXS => IQ2_S,
+                FileType::IQ3_XS => IQ3_XXS,
+                _ => base,
+            }
+        } else if name.contains("ffn_gate") || name.contains("ffn_up") {
+            if self == FileType::IQ3_XS && is_middle { IQ3_XXS } else { base }
         } else if name.contains("ffn_down") {
             match self {
+                FileType::IQ3_M if in_first_eighth || eight_experts && gets_more_bits => Q4_K,
                 FileType::Q2_K => Q3_K,
                 FileType::Q3_K_M if layer < n / 16 => Q5_K,
                 FileType::Q3_K_M => Q4_K,
@@ -157,14 +192,50 @@ impl FileType {
                 F::Q2_K | F::Q3_K_S | F::Q3_K_M | F::Q4_K_S | F::Q4_K_M | F::IQ4_NL | F::IQ4_XS if eight_experts => {
                     Q5_K
                 }
+                F::IQ3_XXS | F::IQ3_XS | F::IQ3_S | F::IQ3_M if eight_experts => Q5_K,
                 _ if eight_experts => base,
                 F::Q2_K => Q3_K,
-                F::Q3_K_M => Q4_K,
+                F::IQ3_XXS => IQ3_S,
+                F::Q3_K_M | F::IQ3_M => Q4_K,
                 F::Q3_K_L => Q5_K,
                 _ => base,
             }
         } else {
             base
+        }
+    }
+}
+
+impl FileType {
+    /// Whether it is one of the mixes of two bits and less, which have rules of their own.
+    fn is_two_bits(self) -> bool {
+        use FileType::{IQ1_M, IQ1_S, IQ2_M, IQ2_S, IQ2_XS, IQ2_XXS};
+        matches!(self, IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ2_M)
+    }
+
+    /// Their rules but for the output matrix.
+    fn wanted_of_two_bits(self, model: ModelFacts, name: &str) -> TensorType {
+        use TensorType::{IQ2_XXS, IQ3_S, Q2_K, Q4_K, Q5_K};
+        let is_upper = matches!(self, FileType::IQ2_S | FileType::IQ2_M);
+        let more = if is_upper { IQ3_S } else { Q2_K };
+        let eight_experts = model.n_experts == 8;
+        if name == "token_embd.weight" {
+            more
+        } else if name.contains("attn_v.weight") {
+            if model.heads_per_kv_head >= 4 || model.n_experts >= 4 { Q4_K } else { more }
+        } else if name.contains("attn_k.weight") && eight_experts {
+            Q4_K
+        } else if name.contains("ffn_down") && layer_of(name) < model.n_layers / 8 {
+            more
+        } else if name.contains("attn_output.weight") {
+            match self {
+                _ if eight_experts => Q5_K,
+                FileType::IQ1_S | FileType::IQ1_M => IQ2_XXS,
+                _ if is_upper => IQ3_S,
+                _ => self.base(),
+            }
+        } else {
+            self.base()
         }
     }
 }
@@ -180,6 +251,7 @@ fn fitting(wanted: TensorType, columns: u64) -> TensorType {
         Q4_K => Q5_0,
         Q5_K => Q5_1,
         Q6_K => Q8_0,
+        TQ1_0 | TQ2_0 => Q4_0,
         _ => IQ4_NL,
     };
     if fits(smaller) { smaller } else { F16 }

@@ -8,10 +8,7 @@ use half::{bf16, f16, slice::HalfFloatSliceExt};
 
 use crate::{
     gguf::TensorType,
-    quant::{
-        Block, BlockIq4Nl, BlockIq4Xs, BlockMxfp4, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0,
-        BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
-    },
+    quant::{Scale, scale},
 };
 
 /// SplitMix64 (Steele et al., OOPSLA 2014): a counter through a mixing function.
@@ -54,27 +51,42 @@ fn mix(mut z: u64) -> u64 {
 
 /// Fills whole blocks with values of mean 0 and the given standard deviation.
 pub fn fill_matrix(tensor_type: TensorType, deviation: f64, random: &mut Random, bytes: &mut [u8]) {
-    match tensor_type {
-        TensorType::F32 | TensorType::F16 | TensorType::BF16 => {
-            floats(tensor_type, deviation, random, bytes);
+    let scale = scale(tensor_type);
+    if !matches!(scale, Scale::None) {
+        random.fill(bytes);
+    }
+    let blocks = bytes.chunks_exact_mut(tensor_type.block_bytes() as usize);
+    match scale {
+        Scale::None => floats(tensor_type, deviation, random, bytes),
+        Scale::Half { deviation: of_one, at } => {
+            let scales = scales(deviation / of_one);
+            for block in blocks {
+                let scale = scales[usize::from(block[at])];
+                block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+            }
         }
-        TensorType::Q8_0 => blocks::<BlockQ8_0>(deviation, random, bytes),
-        TensorType::Q4_0 => blocks::<BlockQ4_0>(deviation, random, bytes),
-        TensorType::Q4_1 => blocks::<BlockQ4_1>(deviation, random, bytes),
-        TensorType::Q5_0 => blocks::<BlockQ5_0>(deviation, random, bytes),
-        TensorType::Q5_1 => blocks::<BlockQ5_1>(deviation, random, bytes),
-        TensorType::Q2_K => blocks::<BlockQ2K>(deviation, random, bytes),
-        TensorType::Q3_K => blocks::<BlockQ3K>(deviation, random, bytes),
-        TensorType::Q4_K => blocks::<BlockQ4K>(deviation, random, bytes),
-        TensorType::Q5_K => blocks::<BlockQ5K>(deviation, random, bytes),
-        TensorType::Q6_K => blocks::<BlockQ6K>(deviation, random, bytes),
-        TensorType::IQ4_NL => blocks::<BlockIq4Nl>(deviation, random, bytes),
-        TensorType::IQ4_XS => blocks::<BlockIq4Xs>(deviation, random, bytes),
-        TensorType::MXFP4 => {
-            random.fill(bytes);
-            let exponent = mxfp4_exponent(deviation);
-            for block in bytemuck::cast_slice_mut::<u8, BlockMxfp4>(bytes) {
-                block.e = exponent;
+        Scale::Halves { deviation: of_one, at, second, ratio } => {
+            let (scales, seconds) = (scales(deviation / of_one), scales(deviation / of_one * ratio));
+            for block in blocks {
+                let i = usize::from(block[at]);
+                block[at..at + 2].copy_from_slice(&scales[i].to_le_bytes());
+                block[second..second + 2].copy_from_slice(&seconds[i].to_le_bytes());
+            }
+        }
+        Scale::Pieces { deviation: of_one, at } => {
+            let scales = scales(deviation / of_one);
+            for block in blocks {
+                let bits = scales[usize::from(block[at])].to_bits();
+                for piece in 0..4 {
+                    let byte = &mut block[at + 2 * piece + 1];
+                    *byte = *byte & 15 | ((bits >> (4 * piece) & 15) as u8) << 4;
+                }
+            }
+        }
+        Scale::Bytes { deviation: of_one, at, n, nearest } => {
+            let byte = nearest(deviation / of_one);
+            for block in blocks {
+                block[at..at + n].fill(byte);
             }
         }
     }
@@ -116,105 +128,14 @@ fn floats(tensor_type: TensorType, deviation: f64, random: &mut Random, bytes: &
     }
 }
 
-/// Scales for the blocks of a chunk: a few of different size, half of them negative so that a type whose integers are not
-/// centred has no mean over many blocks.
-struct Scales {
-    d: [[u8; 2]; 256],
-    m: [[u8; 2]; 256],
-}
-
-impl Scales {
-    /// Scales around `d`, and `offset` times each for the blocks' second number.
-    fn new(d: f64, offset: f64) -> Scales {
-        let scale = |i: usize| {
-            // The mean square of these factors is 1.
-            let size = (0.75 + (i / 2) as f64 / 256.0) / 1.009;
-            d * size * if i.is_multiple_of(2) { 1.0 } else { -1.0 }
-        };
-        let half = |value: f64| f16::from_f64(value).to_le_bytes();
-        Scales { d: std::array::from_fn(|i| half(scale(i))), m: std::array::from_fn(|i| half(scale(i) * offset)) }
-    }
-}
-
-/// A block type of which all bits but the scales may be anything.
-trait RandomBlock: Block {
-    /// The standard deviation of the block's values where the scale is 1 and the bits are random.
-    const DEVIATION: f64;
-    /// What the block's second number, a minimum or an offset, is to the scale: as much as centres its values.
-    const OFFSET: f64;
-
-    /// Sets the scale, and the second number where there is one, by the random bits in the scale's place.
-    fn set(&mut self, scales: &Scales);
-}
-
-fn blocks<B: RandomBlock>(deviation: f64, random: &mut Random, bytes: &mut [u8]) {
-    random.fill(bytes);
-    let scales = Scales::new(deviation / B::DEVIATION, B::OFFSET);
-    for block in bytemuck::cast_slice_mut::<u8, B>(bytes) {
-        block.set(&scales);
-    }
-}
-
-/// Where a type's blocks have their scales, and what these are to the block's values.
-#[derive(Clone, Copy, Debug)]
-pub struct ScaleFacts {
-    /// The standard deviation of the block's values where the scale is 1 and the bits are random.
-    pub deviation: f64,
-    /// The byte at which the scale begins.
-    pub at: usize,
-    /// The byte at which the second number begins, where there is one, and what it is to the scale.
-    pub second: Option<(usize, f64)>,
-}
-
-macro_rules! random_blocks {
-    ($($block:ident $deviation:literal $($second:ident $offset:literal)?;)+) => {
-        /// The half-precision scales of a type's blocks; `None` for floats and for a type whose scale is a power of two.
-        pub fn scale_facts(tensor_type: TensorType) -> Option<ScaleFacts> {
-            $(if tensor_type == $block::TYPE {
-                let second: &[(usize, f64)] = &[$((std::mem::offset_of!($block, $second), $offset))?];
-                return Some(ScaleFacts {
-                    deviation: $deviation,
-                    at: std::mem::offset_of!($block, d),
-                    second: second.first().copied(),
-                });
-            })+
-            None
-        }
-
-        $(impl RandomBlock for $block {
-            const DEVIATION: f64 = $deviation;
-            const OFFSET: f64 = 0.0 $(+ $offset)?;
-
-            fn set(&mut self, scales: &Scales) {
-                let i = usize::from(self.d[0]);
-                self.d = scales.d[i];
-                $(self.$second = scales.m[i];)?
-            }
-        })+
-    };
-}
-
-// Standard deviations of evenly distributed integers, times that of the evenly distributed scales within the block.
-random_blocks! {
-    BlockQ8_0 73.9;
-    BlockQ4_0 4.64;
-    BlockQ4_1 4.61 m -7.5;
-    BlockQ5_0 9.25;
-    BlockQ5_1 9.23 m -15.5;
-    BlockQ2K 13.87 dmin 1.5;
-    BlockQ3K 43.3;
-    BlockQ4K 258.3 dmin 7.5;
-    BlockQ5K 526.9 dmin 15.5;
-    BlockQ6K 1365.7;
-    BlockIq4Nl 67.4;
-    BlockIq4Xs 1246.0;
-}
-
-const MXFP4_DEVIATION: f64 = 5.85;
-
-/// The exponent of MXFP4 blocks with about that standard deviation: the nearest power of two.
-pub fn mxfp4_exponent(deviation: f64) -> u8 {
-    (128.0 + (deviation / MXFP4_DEVIATION).log2()).round() as u8
+/// Scales for the blocks of a chunk, around `d`: a few of different size, half of them negative so that a type whose integers are
+/// not centred has no mean over many blocks.
+fn scales(d: f64) -> [f16; 256] {
+    std::array::from_fn(|i| {
+        // The mean square of these factors is 1.
+        let size = (0.75 + (i / 2) as f64 / 256.0) / 1.009;
+        f16::from_f64(d * size * if i.is_multiple_of(2) { 1.0 } else { -1.0 })
+    })
 }
 
 #[cfg(test)]
@@ -235,8 +156,9 @@ mod tests {
                 let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
                 let square = values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / n;
                 let ratio = square.sqrt() / deviation;
-                // A power of two is up to √2 away from a scale. The others: sampling, and halves near the smallest.
-                let bound = if tensor_type == TensorType::MXFP4 { 1.45 } else { 1.04 };
+                // A byte, a power of two or a float of 3 bits with few exponents, is up to √2 away from a scale. The others:
+                // sampling, and halves near the smallest.
+                let bound = if matches!(scale(tensor_type), Scale::Bytes { .. }) { 1.45 } else { 1.04 };
                 assert!(
                     (1.0 / bound..bound).contains(&ratio),
                     "{tensor_type}: {ratio} times the deviation {deviation}"

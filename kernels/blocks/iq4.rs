@@ -31,6 +31,7 @@ pub struct Iq4Nl;
 pub struct Iq4Xs;
 
 impl Block for Iq4Nl {
+    const TYPE: u32 = 20;
     const ELEMENTS: usize = 32;
     const PLANES: &'static [Plane] = &[Plane::new(2, 16), Plane::new(0, 2)];
 
@@ -64,6 +65,7 @@ impl Packed for Iq4Nl {
 }
 
 impl Block for Iq4Xs {
+    const TYPE: u32 = 23;
     const ELEMENTS: usize = 256;
     const PLANES: &'static [Plane] = &[Plane::new(8, 128), Plane::new(0, 8)];
 

@@ -10,14 +10,14 @@ use core::ptr::{null, null_mut};
 
 use cuda_std::{kernel, thread};
 
-use super::{Integers, iq4, q2_k, q3_k, q4_k, q5, q5_k, q6_k, q8};
+use super::{Block, Integers, iq4, q2_k, q3_k, q4_k, q5, q5_k, q6_k, q8};
 use crate::gemv::{Operands, Turns, gemv_turns};
 
 /// A product with two formats, and what its launcher must know.
 #[cfg(not(target_arch = "nvptx64"))]
 pub struct MixedKernel {
-    /// The formats that it has, by ggml's names; a format's number is its place here.
-    pub formats: &'static [&'static str],
+    /// The formats that it has, by their types' numbers, which are ggml's.
+    pub formats: &'static [u32],
     /// Blocks of eight warps that a multiprocessor has room for.
     pub resident: usize,
     /// The kernel.
@@ -32,7 +32,7 @@ pub type Parameters = (
 );
 
 macro_rules! mixed_kernels {
-    ($($(#[$doc:meta])* $name:ident[$resident:literal]: $($format:literal $block:ty),*;)*) => {
+    ($($(#[$doc:meta])* $name:ident[$resident:literal]: $($block:ty),*;)*) => {
         $(
             $(#[$doc])*
             ///
@@ -43,8 +43,8 @@ macro_rules! mixed_kernels {
             /// dynamic shared memory as `kernels::gemv::activations` says for 8 bits.
             ///
             /// # Safety
-            /// - `first` and `second` are matrices of rows of `n_in` and of `first_rows` and `second_rows` rows, of formats by their
-            ///   numbers in [`MIXED`], in planes as `kernels::blocks` says, `first_blocks` and `second_blocks` blocks in all,
+            /// - `first` and `second` are matrices of rows of `n_in` and of `first_rows` and `second_rows` rows, of formats by
+            ///   their types' numbers, in planes as `kernels::blocks` says, `first_blocks` and `second_blocks` blocks in all,
             ///   16-byte aligned. `n_in ≥ 1` is a whole number of blocks of both; no number of rows is 0, nor is `first_grid`.
             /// - `x` is `[n_in]`, 16-byte aligned; `norm` null or such; `bias` null or `[first_rows + second_rows]`; `out` as long.
             #[kernel(threads = 256, blocks = $resident)]
@@ -94,9 +94,8 @@ macro_rules! mixed_kernels {
                     Turns { block: thread::block_idx_x() - first_grid, n_blocks, first: first_rows }
                 };
                 let format = if is_first { first_format } else { second_format };
-                let mut numbers = 0..;
                 $(
-                    if numbers.next() == Some(format) {
+                    if format == <$block as Block>::TYPE {
                         return unsafe { gemv_turns::<Integers<$block>>(&operands, turns) };
                     }
                 )*
@@ -106,16 +105,16 @@ macro_rules! mixed_kernels {
         /// The kernels of this file.
         #[cfg(not(target_arch = "nvptx64"))]
         pub const MIXED: &[MixedKernel] = &[
-            $(MixedKernel { formats: &[$($format),*], resident: $resident, kernel: $name },)*
+            $(MixedKernel { formats: &[$(<$block as Block>::TYPE),*], resident: $resident, kernel: $name },)*
         ];
     };
 }
 
 mixed_kernels! {
     /// Formats for rows of whole 256s.
-    gemv_mixed_k[2]: "Q2_K" q2_k::Q2K, "Q4_K" q4_k::Q4K, "Q5_K" q5_k::Q5K, "Q6_K" q6_k::Q6K, "Q8_0" q8::Q8_0, "IQ4_XS" iq4::Iq4Xs;
+    gemv_mixed_k[2]: q2_k::Q2K, q4_k::Q4K, q5_k::Q5K, q6_k::Q6K, q8::Q8_0, iq4::Iq4Xs;
     /// Formats for rows of whole 32s, and what IQ4_NL has beside it.
-    gemv_mixed_32[2]: "IQ4_NL" iq4::Iq4Nl, "Q5_0" q5::Q5_0, "Q5_1" q5::Q5_1, "Q8_0" q8::Q8_0, "Q5_K" q5_k::Q5K;
+    gemv_mixed_32[2]: iq4::Iq4Nl, q5::Q5_0, q5::Q5_1, q8::Q8_0, q5_k::Q5K;
     /// Formats beside Q3_K.
-    gemv_mixed_q3_k[1]: "Q3_K" q3_k::Q3K, "Q2_K" q2_k::Q2K, "Q4_K" q4_k::Q4K, "Q5_K" q5_k::Q5K, "Q8_0" q8::Q8_0;
+    gemv_mixed_q3_k[1]: q3_k::Q3K, q2_k::Q2K, q4_k::Q4K, q5_k::Q5K, q8::Q8_0;
 }

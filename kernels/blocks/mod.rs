@@ -12,11 +12,16 @@
 //! [`Block`]'s values are computed in `f32` in the order in which ggml does it, without fused operations: they have the same
 //! bits. [`Packed`] multiplies integers (`dp4a`) and scales the sums.
 
+pub mod codebooks;
+mod iq1;
+mod iq2;
+mod iq3;
 mod iq4;
 mod k_scales;
 mod look_up;
 pub mod mixed;
 mod mxfp4;
+mod nvfp4;
 mod order;
 mod q2_k;
 mod q3_k;
@@ -27,6 +32,7 @@ mod q5_k;
 mod q6_k;
 mod q8;
 mod run;
+mod tq;
 
 use core::marker::PhantomData;
 
@@ -100,6 +106,8 @@ pub struct Planes([*const u8; 4]);
 
 /// A block format. Layouts within a field are those of ggml-common.h.
 pub trait Block: Copy {
+    /// The number of its type: `ggml_type` in ggml.h.
+    const TYPE: u32;
     /// Values in a block.
     const ELEMENTS: usize;
     /// The fields, at most four. All but the last few bytes of a block are in fields whose size is a multiple of 16, and these
@@ -124,6 +132,14 @@ pub trait Packed: Block {
     /// The activations beside a chunk.
     type X;
 
+    /// Puts what the products look up into shared memory. Collective over the block, which meets at a barrier before the first
+    /// product.
+    ///
+    /// # Safety
+    /// - Called once in a launch.
+    #[inline(always)]
+    unsafe fn prepare() {}
+
     /// Loads a chunk, counted over all rows.
     ///
     /// # Safety
@@ -136,7 +152,7 @@ pub trait Packed: Block {
     /// - The chunk is within the row, the activations are staged.
     unsafe fn x(staged: Q8, chunk: u32) -> Self::X;
 
-    /// sum + the products of a chunk.
+    /// sum + the products of a chunk, behind [`prepare`](Packed::prepare) and its barrier.
     fn dot(bits: Self::Bits, x: &Self::X, sum: f32) -> f32;
 }
 
@@ -315,6 +331,7 @@ impl<B: Packed> Dot for Integers<B> {
 
     #[inline(always)]
     unsafe fn new(operands: &Operands) -> Self {
+        unsafe { B::prepare() }
         Integers { planes: Planes::of::<B>(global(operands.weights), operands.n_blocks), format: PhantomData }
     }
 
@@ -325,7 +342,8 @@ impl<B: Packed> Dot for Integers<B> {
 
     #[inline(always)]
     unsafe fn prefetch(self, chunk: u32) {
-        unsafe { prefetch_l2(self.planes.0[0].cast::<[u8; 16]>().add(chunk as usize)) }
+        let bytes = const { B::PLANES[0].size * B::CHUNK as usize / B::ELEMENTS };
+        unsafe { prefetch_l2(self.planes.0[0].add(bytes * chunk as usize)) }
     }
 
     #[inline(always)]
@@ -479,8 +497,8 @@ pub unsafe fn arrange(
 /// The kernels of one block format, and what their launcher must know.
 #[cfg(not(target_arch = "nvptx64"))]
 pub struct BlockKernels {
-    /// The format's name, ggml's.
-    pub name: &'static str,
+    /// The number of the format's type, ggml's.
+    pub tensor_type: u32,
     /// Values of a block.
     pub elements: usize,
     /// The fields.
@@ -493,10 +511,8 @@ pub struct BlockKernels {
     pub gemv: cuda_std::Kernel<crate::gemv::Parameters>,
     /// The product with 16-bit activations.
     pub gemv_wide: cuda_std::Kernel<crate::gemv::Parameters>,
-    /// The product of several vectors with 8-bit activations.
-    pub gemv_many: cuda_std::Kernel<crate::gemv::many::ManyParameters>,
-    /// The product of several vectors with 16-bit activations.
-    pub gemv_many_wide: cuda_std::Kernel<crate::gemv::many::ManyParameters>,
+    /// The products of several vectors with 8-bit activations and with 16-bit ones; formats that unpack by tables have none.
+    pub gemv_many: Option<[cuda_std::Kernel<crate::gemv::many::ManyParameters>; 2]>,
     /// The product with `f32` activations.
     pub gemv_exact: cuda_std::Kernel<crate::gemv::Parameters>,
     /// The embedding row.
@@ -507,16 +523,16 @@ pub struct BlockKernels {
 
 macro_rules! formats {
     ($(
-        $name:literal, $block:ty: $gemv:ident[$resident:literal] $gemv_wide:ident $gemv_many:ident $gemv_many_wide:ident
-        $gemv_exact:ident $embedding:ident $dequantise:ident;
+        $block:ty: $gemv:ident[$resident:literal] $gemv_wide:ident $gemv_exact:ident $embedding:ident $dequantise:ident
+        $(many $gemv_many:ident $gemv_many_wide:ident)?;
     )*) => {
         $(
-            gemv_many_kernels! {
+            $(gemv_many_kernels! {
                 /// A product of several vectors with packed blocks and 8-bit activations.
                 $gemv_many => Integers<$block>;
                 /// A product of several vectors with packed blocks and 16-bit activations.
                 $gemv_many_wide => WideIntegers<$block>;
-            }
+            })?
 
             gemv_kernels! {
                 /// A product with packed blocks and 8-bit activations.
@@ -556,15 +572,17 @@ macro_rules! formats {
         #[cfg(not(target_arch = "nvptx64"))]
         pub const FORMATS: &[BlockKernels] = &[
             $(BlockKernels {
-                name: $name,
+                tensor_type: <$block as Block>::TYPE,
                 elements: <$block as Block>::ELEMENTS,
                 planes: <$block as Block>::PLANES,
                 chunk: <$block as Packed>::CHUNK,
                 resident: $resident,
                 gemv: $gemv,
                 gemv_wide: $gemv_wide,
-                gemv_many: $gemv_many,
-                gemv_many_wide: $gemv_many_wide,
+                gemv_many: {
+                    let kernels: &[cuda_std::Kernel<crate::gemv::many::ManyParameters>] = &[$($gemv_many, $gemv_many_wide)?];
+                    if let [many, wide] = kernels { Some([*many, *wide]) } else { None }
+                },
                 gemv_exact: $gemv_exact,
                 embedding: $embedding,
                 dequantise: $dequantise,
@@ -574,30 +592,40 @@ macro_rules! formats {
 }
 
 formats! {
-    "Q4_0", q4::Q4_0: gemv_q4_0[2] gemv_wide_q4_0 gemv_many_q4_0 gemv_many_wide_q4_0
-        gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0;
-    "Q4_1", q4::Q4_1: gemv_q4_1[2] gemv_wide_q4_1 gemv_many_q4_1 gemv_many_wide_q4_1
-        gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1;
-    "Q5_0", q5::Q5_0: gemv_q5_0[2] gemv_wide_q5_0 gemv_many_q5_0 gemv_many_wide_q5_0
-        gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0;
-    "Q5_1", q5::Q5_1: gemv_q5_1[2] gemv_wide_q5_1 gemv_many_q5_1 gemv_many_wide_q5_1
-        gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1;
-    "Q8_0", q8::Q8_0: gemv_q8_0[2] gemv_wide_q8_0 gemv_many_q8_0 gemv_many_wide_q8_0
-        gemv_exact_q8_0 embedding_q8_0 dequantise_q8_0;
-    "Q2_K", q2_k::Q2K: gemv_q2_k[2] gemv_wide_q2_k gemv_many_q2_k gemv_many_wide_q2_k
-        gemv_exact_q2_k embedding_q2_k dequantise_q2_k;
-    "Q3_K", q3_k::Q3K: gemv_q3_k[1] gemv_wide_q3_k gemv_many_q3_k gemv_many_wide_q3_k
-        gemv_exact_q3_k embedding_q3_k dequantise_q3_k;
-    "Q4_K", q4_k::Q4K: gemv_q4_k[2] gemv_wide_q4_k gemv_many_q4_k gemv_many_wide_q4_k
-        gemv_exact_q4_k embedding_q4_k dequantise_q4_k;
-    "Q5_K", q5_k::Q5K: gemv_q5_k[2] gemv_wide_q5_k gemv_many_q5_k gemv_many_wide_q5_k
-        gemv_exact_q5_k embedding_q5_k dequantise_q5_k;
-    "Q6_K", q6_k::Q6K: gemv_q6_k[2] gemv_wide_q6_k gemv_many_q6_k gemv_many_wide_q6_k
-        gemv_exact_q6_k embedding_q6_k dequantise_q6_k;
-    "IQ4_NL", iq4::Iq4Nl: gemv_iq4_nl[2] gemv_wide_iq4_nl gemv_many_iq4_nl gemv_many_wide_iq4_nl
-        gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl;
-    "IQ4_XS", iq4::Iq4Xs: gemv_iq4_xs[2] gemv_wide_iq4_xs gemv_many_iq4_xs gemv_many_wide_iq4_xs
-        gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs;
-    "MXFP4", mxfp4::Mxfp4: gemv_mxfp4[2] gemv_wide_mxfp4 gemv_many_mxfp4 gemv_many_wide_mxfp4
-        gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4;
+    q4::Q4_0: gemv_q4_0[2] gemv_wide_q4_0 gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0
+        many gemv_many_q4_0 gemv_many_wide_q4_0;
+    q4::Q4_1: gemv_q4_1[2] gemv_wide_q4_1 gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1
+        many gemv_many_q4_1 gemv_many_wide_q4_1;
+    q5::Q5_0: gemv_q5_0[2] gemv_wide_q5_0 gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0
+        many gemv_many_q5_0 gemv_many_wide_q5_0;
+    q5::Q5_1: gemv_q5_1[2] gemv_wide_q5_1 gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1
+        many gemv_many_q5_1 gemv_many_wide_q5_1;
+    q8::Q8_0: gemv_q8_0[2] gemv_wide_q8_0 gemv_exact_q8_0 embedding_q8_0 dequantise_q8_0
+        many gemv_many_q8_0 gemv_many_wide_q8_0;
+    q2_k::Q2K: gemv_q2_k[2] gemv_wide_q2_k gemv_exact_q2_k embedding_q2_k dequantise_q2_k
+        many gemv_many_q2_k gemv_many_wide_q2_k;
+    q3_k::Q3K: gemv_q3_k[1] gemv_wide_q3_k gemv_exact_q3_k embedding_q3_k dequantise_q3_k
+        many gemv_many_q3_k gemv_many_wide_q3_k;
+    q4_k::Q4K: gemv_q4_k[2] gemv_wide_q4_k gemv_exact_q4_k embedding_q4_k dequantise_q4_k
+        many gemv_many_q4_k gemv_many_wide_q4_k;
+    q5_k::Q5K: gemv_q5_k[2] gemv_wide_q5_k gemv_exact_q5_k embedding_q5_k dequantise_q5_k
+        many gemv_many_q5_k gemv_many_wide_q5_k;
+    q6_k::Q6K: gemv_q6_k[2] gemv_wide_q6_k gemv_exact_q6_k embedding_q6_k dequantise_q6_k
+        many gemv_many_q6_k gemv_many_wide_q6_k;
+    iq4::Iq4Nl: gemv_iq4_nl[2] gemv_wide_iq4_nl gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl
+        many gemv_many_iq4_nl gemv_many_wide_iq4_nl;
+    iq4::Iq4Xs: gemv_iq4_xs[2] gemv_wide_iq4_xs gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs
+        many gemv_many_iq4_xs gemv_many_wide_iq4_xs;
+    mxfp4::Mxfp4: gemv_mxfp4[2] gemv_wide_mxfp4 gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4
+        many gemv_many_mxfp4 gemv_many_wide_mxfp4;
+    iq1::Iq1S: gemv_iq1_s[2] gemv_wide_iq1_s gemv_exact_iq1_s embedding_iq1_s dequantise_iq1_s;
+    iq1::Iq1M: gemv_iq1_m[2] gemv_wide_iq1_m gemv_exact_iq1_m embedding_iq1_m dequantise_iq1_m;
+    iq2::Iq2Xxs: gemv_iq2_xxs[2] gemv_wide_iq2_xxs gemv_exact_iq2_xxs embedding_iq2_xxs dequantise_iq2_xxs;
+    iq2::Iq2Xs: gemv_iq2_xs[2] gemv_wide_iq2_xs gemv_exact_iq2_xs embedding_iq2_xs dequantise_iq2_xs;
+    iq2::Iq2S: gemv_iq2_s[2] gemv_wide_iq2_s gemv_exact_iq2_s embedding_iq2_s dequantise_iq2_s;
+    iq3::Iq3Xxs: gemv_iq3_xxs[2] gemv_wide_iq3_xxs gemv_exact_iq3_xxs embedding_iq3_xxs dequantise_iq3_xxs;
+    iq3::Iq3S: gemv_iq3_s[1] gemv_wide_iq3_s gemv_exact_iq3_s embedding_iq3_s dequantise_iq3_s;
+    tq::Tq1_0: gemv_tq1_0[2] gemv_wide_tq1_0 gemv_exact_tq1_0 embedding_tq1_0 dequantise_tq1_0;
+    tq::Tq2_0: gemv_tq2_0[2] gemv_wide_tq2_0 gemv_exact_tq2_0 embedding_tq2_0 dequantise_tq2_0;
+    nvfp4::Nvfp4: gemv_nvfp4[2] gemv_wide_nvfp4 gemv_exact_nvfp4 embedding_nvfp4 dequantise_nvfp4;
 }

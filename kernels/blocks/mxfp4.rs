@@ -16,11 +16,11 @@ pub struct Mxfp4;
 
 /// Twice the values of the four-bit floats, which are integers: sign, two bits of exponent, one of mantissa. ggml's table has
 /// no negative zero either.
-const DOUBLED: Table = table([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12]);
+pub const DOUBLED: Table = table([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12]);
 
 /// Twice the value of a four-bit float.
 #[inline(always)]
-fn doubled(bits: u32) -> f32 {
+pub fn doubled(bits: u32) -> f32 {
     // 0, 1, 2, 3, 4, 6, 8 and 12, four bits each, the first lowest.
     let magnitude = (0xc864_3210u32 >> (bits % 8 * 4) & 15) as i32;
     (if bits < 8 { magnitude } else { -magnitude }) as f32
@@ -33,6 +33,7 @@ fn half_scale(exponent: u32) -> f32 {
 }
 
 impl Block for Mxfp4 {
+    const TYPE: u32 = 39;
     const ELEMENTS: usize = 32;
     const PLANES: &'static [Plane] = &[Plane::new(1, 16), Plane::new(0, 1)];
 

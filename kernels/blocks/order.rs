@@ -29,6 +29,28 @@ pub enum Order {
     LowNibbles,
     /// The upper two bits of Q6_K: two words for each run, the first for its values below 16.
     UpperPairs,
+    /// The indices and signs of IQ2_XXS: for each run a word of four indices, then one of signs, value `v` of octet `k` at bit 4 v + k.
+    /// Of each octet a file has the first seven signs; above them is the scale.
+    Octets,
+    /// The indices and signs of IQ2_XS: for each run a word of the lower bytes of four indices, then one of signs as above; above them
+    /// are the indices' ninth bits.
+    NinesAndOctets,
+    /// The indices and signs of IQ2_S: for each run a word of the lower bytes of four indices, then one of signs as above, all 32.
+    BytesAndOctets,
+    /// The upper bits of IQ2_S's indices and the scales: two bytes of each for every 64 values.
+    InPairs,
+    /// The signs of IQ3_XXS: a word for each run, value `v` of quartet 2 j + h at bit 8 v + 4 h + j. Of each eight values a file has
+    /// the first seven signs; above them is the scale.
+    SevensToQuartets,
+    /// The ninth bits and signs of IQ3_S: first the signs, a word for each run as above, then the ninth bits.
+    NinthsAndQuartets,
+    /// The scales of IQ1_M: `d`, then 3 bits for each of sixteen.
+    ScaleFirst,
+    /// The digits of TQ1_0: for each 64 values three words, digit `n` of byte `b` of word `w` being value 20 w + 4 n + b of them; then
+    /// a word of which digit `n` of byte `b` is value 60 + b of the n-th 64.
+    Digits,
+    /// The integers of NVFP4: 16 bytes for each run.
+    Sixteens,
 }
 
 /// Eight bits from a function of their number.
@@ -42,6 +64,25 @@ fn bits(bit: impl Fn(usize) -> u8) -> u8 {
     byte
 }
 
+/// The digit of value `value` of TQ1_0: in a file 32 bytes have five of the values 32 apart, 16 bytes five 16 apart, and 4 bytes four 4
+/// apart.
+#[inline(always)]
+fn digit_in_file(at: impl Fn(usize) -> u8, value: usize) -> u32 {
+    let (byte, digit) = if value < 160 {
+        (value % 32, value / 32)
+    } else if value < 240 {
+        (32 + value % 16, (value - 160) / 16)
+    } else {
+        (48 + value % 4, (value - 240) / 4)
+    };
+    let (mut left, mut skipped) = (u32::from(at(byte)), 0);
+    while skipped < digit {
+        left = 3 * left & 0xff;
+        skipped += 1;
+    }
+    3 * left >> 8
+}
+
 impl Order {
     /// The order of a number.
     pub(super) fn of(number: u32) -> Order {
@@ -52,6 +93,15 @@ impl Order {
             4 => Order::Fifth,
             5 => Order::LowNibbles,
             6 => Order::UpperPairs,
+            7 => Order::Octets,
+            8 => Order::NinesAndOctets,
+            9 => Order::BytesAndOctets,
+            10 => Order::InPairs,
+            11 => Order::SevensToQuartets,
+            12 => Order::NinthsAndQuartets,
+            13 => Order::ScaleFirst,
+            14 => Order::Digits,
+            15 => Order::Sixteens,
             _ => Order::File,
         }
     }
@@ -97,6 +147,65 @@ impl Order {
                 let (run, first, b) = (byte / 8, byte % 8 / 4 * 16, byte % 4);
                 let (half, s) = (run / 4, run % 4);
                 bits(|bit| at(32 * half + first + bit / 2 * 4 + b) >> (2 * s + bit % 2) & 1)
+            }
+            // Of a word of signs, byte `byte % 4` holds those of values `byte % 4 * 2` and the next, of each octet.
+            Order::Octets if byte % 8 < 4 => at(byte),
+            Order::Octets => bits(|bit| {
+                let (octet, v) = (bit % 4, byte % 4 * 2 + bit / 4);
+                let from = if v < 7 { 7 * octet + v } else { 28 + octet };
+                at(byte / 8 * 8 + 4 + from / 8) >> (from % 8) & 1
+            }),
+            Order::NinesAndOctets => {
+                let lower = |octet: usize| at(byte / 8 * 8 + 2 * octet);
+                let upper = |octet: usize| at(byte / 8 * 8 + 2 * octet + 1);
+                if byte % 8 < 4 {
+                    lower(byte % 4)
+                } else {
+                    bits(|bit| {
+                        let (octet, v) = (bit % 4, byte % 4 * 2 + bit / 4);
+                        upper(octet) >> if v < 7 { v + 1 } else { 0 } & 1
+                    })
+                }
+            }
+            Order::BytesAndOctets if byte % 8 < 4 => at(byte / 8 * 4 + byte % 4),
+            Order::BytesAndOctets => bits(|bit| at(32 + byte / 8 * 4 + bit % 4) >> (byte % 4 * 2 + bit / 4) & 1),
+            Order::InPairs => at(byte / 4 * 2 + byte % 2 + byte % 4 / 2 * 8),
+            Order::SevensToQuartets => bits(|bit| {
+                // Sign i of the j-th eight.
+                let (i, j) = (bit / 4 * 4 + byte % 4, bit % 4);
+                let from = if i < 7 { 7 * j + i } else { 28 + j };
+                at(byte / 4 * 4 + from / 8) >> (from % 8) & 1
+            }),
+            Order::NinthsAndQuartets if byte < 32 => {
+                bits(|bit| at(8 + byte / 4 * 4 + bit % 4) >> (bit / 4 * 4 + byte % 4) & 1)
+            }
+            Order::NinthsAndQuartets => at(byte - 32),
+            Order::ScaleFirst => {
+                let half = |index: usize| u64::from(at(2 * index)) | u64::from(at(2 * index + 1)) << 8;
+                let (mut word, mut index) = (0, 0);
+                while index < 4 {
+                    word |= half(index) >> 12 << (4 * index) | (half(index) & 0xfff) << (16 + 12 * index);
+                    index += 1;
+                }
+                (word >> (8 * byte)) as u8
+            }
+            Order::Digits => {
+                let (mut number, mut digit) = (0, 0);
+                while digit < 5 {
+                    let value = if byte < 48 {
+                        Some(byte / 12 * 64 + byte % 12 / 4 * 20 + 4 * digit + byte % 4)
+                    } else {
+                        (digit < 4).then_some(64 * digit + 60 + byte % 4)
+                    };
+                    number = 3 * number + value.map_or(0, |value| digit_in_file(at, value));
+                    digit += 1;
+                }
+                // As a file has them: rounded up, so that multiplying gives the digits from above.
+                ((256 * number).div_ceil(243)) as u8
+            }
+            Order::Sixteens => {
+                let half = |run: usize, v: usize| at(byte / 16 * 16 + 8 * run + v % 8) >> (v / 8 * 4) & 15;
+                half(0, byte % 16) | half(1, byte % 16) << 4
             }
         }
     }

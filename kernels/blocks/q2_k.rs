@@ -21,6 +21,7 @@ pub unsafe fn two_bits(qs: *const u8, group: usize, index: usize) -> u8 {
 }
 
 impl Block for Q2K {
+    const TYPE: u32 = 10;
     const ELEMENTS: usize = 256;
     const PLANES: &'static [Plane] = &[Plane::new(16, 64), Plane::new(0, 16), Plane::new(80, 4)];
 

@@ -18,6 +18,7 @@ use crate::gemv::activations::Q8;
 pub struct Q3K;
 
 impl Block for Q3K {
+    const TYPE: u32 = 11;
     const ELEMENTS: usize = 256;
     const PLANES: &'static [Plane] = &[Plane::new(32, 64), Plane::new(0, 32), Plane::new(96, 12), Plane::new(108, 2)];
 

@@ -19,6 +19,7 @@ pub unsafe fn nibble(qs: *const u8, group: usize, index: usize) -> u32 {
 }
 
 impl Block for Q4_0 {
+    const TYPE: u32 = 2;
     const ELEMENTS: usize = 32;
     const PLANES: &'static [Plane] = &[Plane::new(2, 16), Plane::new(0, 2)];
 
@@ -51,6 +52,7 @@ impl Packed for Q4_0 {
 }
 
 impl Block for Q4_1 {
+    const TYPE: u32 = 3;
     const ELEMENTS: usize = 32;
     const PLANES: &'static [Plane] = &[Plane::new(4, 16), Plane::new(0, 4)];
 

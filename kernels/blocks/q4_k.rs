@@ -16,6 +16,7 @@ use crate::gemv::activations::Q8;
 pub struct Q4K;
 
 impl Block for Q4K {
+    const TYPE: u32 = 12;
     const ELEMENTS: usize = 256;
     const PLANES: &'static [Plane] = &[Plane::ordered(16, 128, Order::Nibbles), Plane::ordered(0, 16, Order::Scales)];
 

@@ -42,6 +42,7 @@ pub fn dot(qs: [u32; 4], fifths: u32, x: &Pair) -> f32 {
 }
 
 impl Block for Q5_0 {
+    const TYPE: u32 = 6;
     const ELEMENTS: usize = 32;
     const PLANES: &'static [Plane] = &[Plane::new(6, 16), Plane::ordered(2, 4, Order::Fifth), Plane::new(0, 2)];
 
@@ -74,6 +75,7 @@ impl Packed for Q5_0 {
 }
 
 impl Block for Q5_1 {
+    const TYPE: u32 = 7;
     const ELEMENTS: usize = 32;
     const PLANES: &'static [Plane] = &[Plane::new(8, 16), Plane::ordered(4, 4, Order::Fifth), Plane::new(0, 4)];
 

@@ -15,6 +15,7 @@ use crate::gemv::activations::Q8;
 pub struct Q5K;
 
 impl Block for Q5K {
+    const TYPE: u32 = 13;
     const ELEMENTS: usize = 256;
     const PLANES: &'static [Plane] = &[
         Plane::ordered(48, 128, Order::Nibbles),

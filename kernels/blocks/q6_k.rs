@@ -14,6 +14,7 @@ use crate::gemv::activations::Q8;
 pub struct Q6K;
 
 impl Block for Q6K {
+    const TYPE: u32 = 14;
     const ELEMENTS: usize = 256;
     const PLANES: &'static [Plane] = &[
         Plane::ordered(0, 128, Order::LowNibbles),

@@ -10,6 +10,7 @@ use crate::gemv::activations::Q8;
 pub struct Q8_0;
 
 impl Block for Q8_0 {
+    const TYPE: u32 = 8;
     const ELEMENTS: usize = 32;
     const PLANES: &'static [Plane] = &[Plane::new(2, 16), Plane::new(18, 16), Plane::new(0, 2)];
 

@@ -24,6 +24,18 @@ impl Pair {
         }
     }
 
+    /// Beside both blocks of 32 of chunk `chunk` of 64.
+    #[inline(always)]
+    pub unsafe fn two(staged: Q8, chunk: u32) -> [Pair; 2] {
+        unsafe { [Pair::of(staged, 2 * chunk), Pair::of(staged, 2 * chunk + 1)] }
+    }
+
+    /// Integers `4 · index` to `4 · index + 3`.
+    #[inline(always)]
+    pub fn word(&self, index: usize) -> u32 {
+        self.integers[index / 4][index % 4]
+    }
+
     /// Σ q · x of each run's integers, without the activations' scale. The weights' are without sign.
     #[inline(always)]
     pub fn products(&self, low: [u32; 4], high: [u32; 4]) -> [f32; 2] {
@@ -63,8 +75,18 @@ impl Pair {
         self.scaled(dot_signed(low, self.integers[0]), dot_signed(high, self.integers[1]))
     }
 
+    /// Σ q · x of each run, the integers being with sign.
     #[inline(always)]
-    fn scaled(&self, low: i32, high: i32) -> f32 {
+    pub fn dots_signed(&self, low: [u32; 4], high: [u32; 4]) -> [f32; 2] {
+        [
+            dot_signed(low, self.integers[0]) as f32 * self.scales[0].scale,
+            dot_signed(high, self.integers[1]) as f32 * self.scales[1].scale,
+        ]
+    }
+
+    /// Σ q · x from that of each run's integers.
+    #[inline(always)]
+    pub fn scaled(&self, low: i32, high: i32) -> f32 {
         float::fma(high as f32, self.scales[1].scale, low as f32 * self.scales[0].scale)
     }
 

@@ -3,7 +3,7 @@
 use ferrowarp::{
     gguf::TensorType,
     gpu::{Activations, Gpu, Matmul, Weights, arrange, kernels::block_format},
-    quant::dequantise,
+    quant::{Scale, dequantise, scale},
 };
 use half::f16;
 
@@ -26,13 +26,23 @@ pub fn blocks(
     let n_blocks = n_out * n_in / tensor_type.block_elements() as usize;
     let mut bytes: Vec<u8> = (0..n_blocks * block_bytes).map(|_| random.bits() as u8).collect();
     for block in bytes.chunks_mut(block_bytes) {
-        if tensor_type == TensorType::MXFP4 {
-            block[0] = 120 + random.below(8) as u8;
-            continue;
-        }
-        for offset in scales(tensor_type) {
-            let scale = f16::from_f32(0.01 + 0.01 * random.value());
-            block[*offset..offset + 2].copy_from_slice(&scale.to_le_bytes());
+        let mut half = || f16::from_f32(0.01 + 0.01 * random.value()).to_bits();
+        let mut set = |at: usize| block[at..at + 2].copy_from_slice(&half().to_le_bytes());
+        match scale(tensor_type) {
+            Scale::None => panic!("{tensor_type} has no blocks"),
+            Scale::Half { at, .. } => set(at),
+            Scale::Halves { at, second, .. } => [at, second].into_iter().for_each(set),
+            Scale::Pieces { at, .. } => {
+                let bits = half();
+                for piece in 0..4 {
+                    let byte = &mut block[at + 2 * piece + 1];
+                    *byte = *byte & 15 | ((bits >> (4 * piece) & 15) as u8) << 4;
+                }
+            }
+            Scale::Bytes { at, n, nearest, .. } => {
+                let byte = nearest(0.03);
+                block[at..at + n].iter_mut().for_each(|scale| *scale = byte + random.below(5) as u8);
+            }
         }
     }
     let mut values = vec![0.0; n_out * n_in];
@@ -40,22 +50,10 @@ pub fn blocks(
     (packed(gpu, tensor_type, &bytes, 1, n_out, n_in), values)
 }
 
-/// Where a block's half-precision scales are.
-fn scales(tensor_type: TensorType) -> &'static [usize] {
-    match tensor_type {
-        TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 | TensorType::IQ4_NL | TensorType::IQ4_XS => &[0],
-        TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => &[0, 2],
-        TensorType::Q2_K => &[80, 82],
-        TensorType::Q3_K => &[108],
-        TensorType::Q6_K => &[208],
-        other => panic!("where are the scales of {other}?"),
-    }
-}
-
 #[test]
 fn every_quantised_type_has_its_kernels_and_no_others_have() {
-    let mut with_kernels: Vec<&str> = kernels::blocks::FORMATS.iter().map(|format| format.name).collect();
-    let mut types: Vec<&str> = quantised().map(TensorType::name).collect();
+    let mut with_kernels: Vec<u32> = kernels::blocks::FORMATS.iter().map(|format| format.tensor_type).collect();
+    let mut types: Vec<u32> = quantised().map(TensorType::id).collect();
     with_kernels.sort_unstable();
     types.sort_unstable();
     assert_eq!(with_kernels, types);

@@ -333,4 +333,5 @@ def main():
         (HERE / f"{name}.json").write_text(lines + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

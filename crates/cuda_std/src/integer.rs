@@ -32,6 +32,13 @@ three_operands! {
     dot4(a: u32, b: u32, sum: i32) -> i32 => "dp4a.s32.s32";
     /// sum + the products of four unsigned bytes `a` with four signed bytes `b`.
     dot4_unsigned(a: u32, b: u32, sum: i32) -> i32 => "dp4a.u32.s32";
-    /// Four bytes of the eight in `low` and `high`, chosen by the four lowest half-bytes of `selector`, each below 8.
+    /// Four bytes of the eight in `low` and `high`, chosen by the four lowest half-bytes of `selector`; eight more than a
+    /// byte's number picks eight copies of its highest bit.
     pick_bytes(low: u32, high: u32, selector: u32) -> u32 => "prmt.b32";
+}
+
+/// Bytes of ones where the four bytes of `word` have their highest bit, of zeros elsewhere.
+#[inline(always)]
+pub fn spread_signs(word: u32) -> u32 {
+    pick_bytes(word, 0, 0xba98)
 }

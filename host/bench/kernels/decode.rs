@@ -21,6 +21,20 @@ const HEAD: &str = "head";
 const PUBLISHED: [TensorType; 5] =
     [TensorType::F16, TensorType::Q8_0, TensorType::Q5_0, TensorType::Q4_K, TensorType::Q6_K];
 
+/// The types with codebooks, with digits of base three and with scales that are floats of eight bits.
+const TO_UNPACK: [TensorType; 10] = [
+    TensorType::IQ1_S,
+    TensorType::IQ1_M,
+    TensorType::IQ2_XXS,
+    TensorType::IQ2_XS,
+    TensorType::IQ2_S,
+    TensorType::IQ3_XXS,
+    TensorType::IQ3_S,
+    TensorType::TQ1_0,
+    TensorType::TQ2_0,
+    TensorType::NVFP4,
+];
+
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for widths in Widths::all() {
@@ -53,6 +67,9 @@ pub fn rows() -> Vec<Row> {
         }
         rows.push(embedding(&small, tensor_type, 512).small());
     }
+    // Those that unpack the most to a byte, at a shape of Q4_K's above.
+    let large = Widths::of("7B", "qwen2.5-7b");
+    rows.extend(TO_UNPACK.into_iter().map(|t| gemv(&large, DOWN, t, large.n_embd, large.n_ff)));
     // As Q4_K_M has them where 256 does not divide the columns, and the others with the columns of the down projection.
     rows.push(mixed(&small, "32", [TensorType::Q5_0, TensorType::Q8_0], small.n_embd).small());
     rows.push(mixed(&small, "k", [TensorType::Q4_K, TensorType::Q6_K], small.n_ff).small());

@@ -14,7 +14,7 @@ use crate::{
 /// # Panics
 /// Where there are none: every quantised type has its row in the kernels' table, as a test holds.
 pub fn block_format(tensor_type: TensorType) -> &'static BlockKernels {
-    let found = FORMATS.iter().find(|format| format.name == tensor_type.name());
+    let found = FORMATS.iter().find(|format| format.tensor_type == tensor_type.id());
     found.unwrap_or_else(|| panic!("no kernels for blocks of {tensor_type}"))
 }
 

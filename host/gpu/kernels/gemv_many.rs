@@ -72,8 +72,8 @@ fn kernel(weights: &Rows, activations: Activations) -> Option<(Form, cuda_std::K
         (TensorType::F32, _) => (gemv_many_f32, 4),
         (TensorType::F16, _) => (gemv_many_f16, 8),
         (TensorType::BF16, _) => (gemv_many_bf16, 8),
-        (packed, Activations::Q8) => return Some((Form::Q8, block_format(packed).gemv_many)),
-        (packed, Activations::Q16) => return Some((Form::Q16, block_format(packed).gemv_many_wide)),
+        (packed, Activations::Q8) => return block_format(packed).gemv_many.map(|[many, _]| (Form::Q8, many)),
+        (packed, Activations::Q16) => return block_format(packed).gemv_many.map(|[_, wide]| (Form::Q16, wide)),
         (_, Activations::F32) => return None,
     };
     weights.n_in().is_multiple_of(per_vector).then_some((Form::F32, kernel))
@@ -97,7 +97,8 @@ struct Vectors<'a> {
 impl Gpu {
     /// Enqueues products of one matrix with `n_vectors` vectors: each of `gemv`'s operands is that of one vector, and as many times as
     /// long. A vector's outputs are those of [`Gpu::gemv`] with it alone, bit for bit; weights are read once for eight vectors, but for
-    /// what no kernel takes together: packed weights with `f32` activations, and rows that are no whole 16-byte vectors.
+    /// what no kernel takes together: packed weights with `f32` activations, formats that unpack by tables, and rows that are no whole
+    /// 16-byte vectors.
     pub fn gemv_many(&self, gemv: &Gemv, n_vectors: usize, staging: &Staging) -> Result<(), GpuError> {
         assert!(gemv.experts.is_none(), "experts are chosen for each vector");
         if n_vectors == 1 {
@@ -166,14 +167,25 @@ impl Gpu {
 
     fn one_by_one(&self, gemv: &Gemv, n_vectors: usize, n_out: usize) -> Result<(), GpuError> {
         let n_in = gemv.weights.n_in();
+        let of = |vector: usize, row: usize| vector * row..(vector + 1) * row;
         for vector in 0..n_vectors {
-            let (Input::F32(x), Output::F32(out)) = (gemv.x, gemv.out) else {
-                panic!("only products with 8-bit activations take or leave them");
+            let (x_f32, x_q8) = match gemv.x {
+                Input::F32(x) => (Some(x.slice(of(vector, n_in))), None),
+                Input::Quantised(x) => (None, Some(x.slice(of(vector, quantised_len(n_in))))),
             };
-            let outputs = vector * n_out..(vector + 1) * n_out;
-            let (x, out) = (x.slice(vector * n_in..(vector + 1) * n_in), out.slice(outputs.clone()));
-            let residual = gemv.residual.map(|residual| residual.slice(outputs));
-            let (x, out) = (Input::F32(&x), Output::F32(&out));
+            let (out_f32, out_q8) = match gemv.out {
+                Output::F32(out) => (Some(out.slice(of(vector, n_out))), None),
+                Output::Quantised(out) => (None, Some(out.slice(of(vector, quantised_len(n_out))))),
+            };
+            let x = match (&x_f32, &x_q8) {
+                (Some(x), _) => Input::F32(x),
+                (_, x) => Input::Quantised(x.as_ref().expect("one of the two")),
+            };
+            let out = match (&out_f32, &out_q8) {
+                (Some(out), _) => Output::F32(out),
+                (_, out) => Output::Quantised(out.as_ref().expect("one of the two")),
+            };
+            let residual = gemv.residual.map(|residual| residual.slice(of(vector, n_out)));
             self.gemv(&Gemv { x, out, residual: residual.as_deref(), ..*gemv })?;
         }
         Ok(())

@@ -36,7 +36,7 @@ impl GemvParts<'_> {
         let (Some(first), Some(second), None) = (parts.next(), parts.next(), parts.next()) else {
             return None;
         };
-        let has = |mixed: &&MixedKernel, rows: &Rows| mixed.formats.contains(&rows.tensor_type().name());
+        let has = |mixed: &&MixedKernel, rows: &Rows| mixed.formats.contains(&rows.tensor_type().id());
         let mixed = MIXED.iter().find(|mixed| has(mixed, &first) && has(mixed, &second))?;
         (self.activations == Activations::Q8).then_some((mixed, [first, second]))
     }
@@ -82,11 +82,8 @@ impl Gpu {
         norm.inspect(|(norm, _)| expect_len("norm", norm, n_in));
         let spread =
             spread_mixed([first, second].map(|rows| quads_and_chunks(&rows)), self.multiprocessors(), mixed.resident);
-        let [first, second] = [first, second].map(|rows| {
-            let name = rows.tensor_type().name();
-            let format = mixed.formats.iter().position(|format| *format == name).expect("as in `pair`");
-            (rows.part(), count(rows.blocks_of_part()), count(format), count(rows.n_out))
-        });
+        let [first, second] = [first, second]
+            .map(|rows| (rows.part(), count(rows.blocks_of_part()), rows.tensor_type().id(), count(rows.n_out)));
         let arguments = (
             &*first.0,
             first.1,
@@ -159,12 +156,16 @@ mod tests {
     /// The pairs that llama.cpp's mixes make of queries and keys, and values.
     #[test]
     fn the_mixes_of_files_have_a_kernel() {
-        let pairs = "Q2_K Q3_K, Q2_K Q4_K, Q3_K Q4_K, Q3_K Q5_K, Q4_K Q5_K, Q4_K Q6_K, Q5_K Q6_K, IQ4_XS Q5_K, IQ4_NL Q5_K, \
-            IQ4_NL Q5_0, IQ4_NL Q5_1, Q5_0 Q5_1, Q5_0 Q8_0, Q5_1 Q8_0, Q4_K Q8_0, Q5_K Q8_0, Q3_K Q8_0, Q6_K Q8_0";
-        for pair in pairs.split(", ") {
-            let (first, second) = pair.split_once(' ').unwrap();
-            let has_both = |mixed: &MixedKernel| [first, second].iter().all(|name| mixed.formats.contains(name));
-            assert!(MIXED.iter().any(has_both), "{pair}");
+        use crate::gguf::TensorType::*;
+        #[rustfmt::skip]
+        let pairs = [
+            (Q2_K, Q3_K), (Q2_K, Q4_K), (Q3_K, Q4_K), (Q3_K, Q5_K), (Q4_K, Q5_K), (Q4_K, Q6_K), (Q5_K, Q6_K), (IQ4_XS, Q5_K),
+            (IQ4_NL, Q5_K), (IQ4_NL, Q5_0), (IQ4_NL, Q5_1), (Q5_0, Q5_1), (Q5_0, Q8_0), (Q5_1, Q8_0), (Q4_K, Q8_0), (Q5_K, Q8_0),
+            (Q3_K, Q8_0), (Q6_K, Q8_0),
+        ];
+        for (first, second) in pairs {
+            let has_both = |mixed: &MixedKernel| [first, second].iter().all(|t| mixed.formats.contains(&t.id()));
+            assert!(MIXED.iter().any(has_both), "{first} {second}");
         }
     }
 }

@@ -1,0 +1,159 @@
+//! TQ1_0 and TQ2_0: values −1, 0 and 1 with one scale, packed as digits of base three or as two bits.
+
+use cuda_std::{F16, float, integer, unroll::unroll};
+
+use super::{
+    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight, load_f16,
+    q2_k::{FourRuns, two_bits},
+    run::{Pair, dot_unsigned},
+};
+use crate::gemv::activations::Q8;
+
+/// 48 bytes of five digits and 4 of four, `d` (f16): value = d · (digit − 1).
+///
+/// Digit `n` of a byte is the upper byte of three times what is left when the byte is multiplied with 3ⁿ and cut to eight bits.
+/// On the device the values lie as [`Order::Digits`] says.
+#[derive(Clone, Copy)]
+pub struct Tq1_0;
+
+/// 64 bytes of integers of two bits as in Q2_K, `d` (f16): value = d · (q − 1).
+#[derive(Clone, Copy)]
+pub struct Tq2_0;
+
+impl Block for Tq1_0 {
+    const TYPE: u32 = 34;
+    const ELEMENTS: usize = 256;
+    const PLANES: &'static [Plane] = &[Plane::ordered(0, 52, Order::Digits), Plane::new(52, 2)];
+
+    #[inline(always)]
+    unsafe fn values(Fields([qs, d, ..]): Fields, group: usize) -> [f32; GROUP] {
+        let d = unsafe { load_f16(d) };
+        let chunk = group / 8;
+        eight(|index| {
+            // The four values that are the same digit of a word's bytes.
+            let four = group % 8 * 2 + index / 4;
+            let (word, digit) = if four < 15 { (3 * chunk + four / 5, four % 5) } else { (12, chunk) };
+            let byte = u32::from(unsafe { *qs.add(4 * word + index % 4) });
+            let left = byte * power_of_three(digit as u32) & 0xff;
+            d * ((3 * left >> 8) as f32 - 1.0)
+        })
+    }
+}
+
+/// 3ⁿ, n below 5.
+#[inline(always)]
+fn power_of_three(n: u32) -> u32 {
+    if n == 4 { 81 } else { 0x1b09_0301 >> (8 * n) & 0xff }
+}
+
+/// The bytes of a word, in the lower halves of four of 16 bits.
+struct Digits {
+    even: u32,
+    odd: u32,
+}
+
+const LOWER: u32 = 0x00ff_00ff;
+
+impl Digits {
+    #[inline(always)]
+    fn of(word: u32) -> Digits {
+        Digits { even: word & LOWER, odd: word >> 8 & LOWER }
+    }
+
+    /// Leaves out the first digits, as many as `power` is a power of three.
+    #[inline(always)]
+    fn skip(self, power: u32) -> Digits {
+        Digits { even: self.even * power & LOWER, odd: self.odd * power & LOWER }
+    }
+
+    /// The next digit of each byte.
+    #[inline(always)]
+    fn next(&mut self) -> u32 {
+        let (even, odd) = (3 * self.even, 3 * self.odd);
+        (self.even, self.odd) = (even & LOWER, odd & LOWER);
+        integer::pick_bytes(even, odd, 0x7351)
+    }
+}
+
+/// A chunk is two runs.
+impl Packed for Tq1_0 {
+    const CHUNK: u32 = 64;
+    type Bits = ([u32; 3], u32, u32);
+    /// And the chunk's place in its block.
+    type X = ([Pair; 2], u32);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        let (block, in_block) = (chunk / 4, chunk % 4);
+        unsafe {
+            (
+                [0, 1, 2].map(|word| planes.word(0, 13 * block + 3 * in_block + word)),
+                planes.word(0, 13 * block + 12),
+                planes.half(1, block),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn x(staged: Q8, chunk: u32) -> Self::X {
+        (unsafe { Pair::two(staged, chunk) }, chunk % 4)
+    }
+
+    #[inline(always)]
+    fn dot((words, last, d): Self::Bits, (x, chunk): &Self::X, sum: f32) -> f32 {
+        let d = F16::from_bits(d as u16).to_f32();
+        let [a, b, c] = words.map(Digits::of);
+        let mut words = [a, b, c, Digits::of(last).skip(power_of_three(*chunk))];
+        let mut products = [0; 4];
+        unroll(
+            16,
+            #[inline(always)]
+            |four| {
+                let digits = words[four / 5].next();
+                products[four / 4] = integer::dot4(digits, x[four / 8].word(four % 8), products[four / 4]);
+            },
+        );
+        let [first, second] = [x[0].scaled(products[0], products[1]), x[1].scaled(products[2], products[3])];
+        float::fma(d, first + second - (x[0].sum() + x[1].sum()), sum)
+    }
+}
+
+impl Block for Tq2_0 {
+    const TYPE: u32 = 35;
+    const ELEMENTS: usize = 256;
+    const PLANES: &'static [Plane] = &[Plane::new(0, 64), Plane::new(64, 2)];
+
+    #[inline(always)]
+    unsafe fn values(Fields([qs, d, ..]): Fields, group: usize) -> [f32; GROUP] {
+        let d = unsafe { load_f16(d) };
+        eight(|index| d * (f32::from(unsafe { two_bits(qs, group, index) }) - 1.0))
+    }
+}
+
+impl Packed for Tq2_0 {
+    const CHUNK: u32 = 64;
+    type Bits = ([u32; 4], u32);
+    type X = FourRuns;
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.half(1, chunk / 4)) }
+    }
+
+    #[inline(always)]
+    unsafe fn x(staged: Q8, chunk: u32) -> FourRuns {
+        unsafe { FourRuns::of(staged, chunk) }
+    }
+
+    #[inline(always)]
+    fn dot((qs, d): Self::Bits, x: &FourRuns, sum: f32) -> f32 {
+        let (mut scaled, mut run) = (0.0, 0);
+        while run < 4 {
+            let q = qs.map(|word| word >> (2 * run) & 0x0303_0303);
+            let product = dot_unsigned(q, x.integers[run]) as f32;
+            scaled = float::fma(product, x.scales[run].scale, scaled - x.scales[run].sum);
+            run += 1;
+        }
+        float::fma(F16::from_bits(d as u16).to_f32(), scaled, sum)
+    }
+}
