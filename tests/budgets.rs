@@ -198,8 +198,7 @@ fn kernels_cost_what_they_did() {
     }
     let launchers = launchers();
     let used = |name: &&str| launchers.iter().any(|stem| name.starts_with(stem.as_str()));
-    let missing: Vec<&str> =
-        KERNELS.iter().copied().filter(|name| !launched.contains(*name)).filter(used).collect();
+    let missing: Vec<&str> = KERNELS.iter().copied().filter(|name| !launched.contains(*name)).filter(used).collect();
     assert!(missing.is_empty(), "kernels without a row in host/bench/kernels that is counted here: {missing:?}");
     hold("kernels", table, not_met_yet, |row| !row.starts_with("token: "));
 }
@@ -302,8 +301,7 @@ fn registers_are_what_they_were() {
             table.entry(kernel).or_default().insert(gpu.clone(), n);
         }
     }
-    let missing: Vec<&str> =
-        KERNELS.iter().copied().filter(|name| !table.contains_key(*name)).collect();
+    let missing: Vec<&str> = KERNELS.iter().copied().filter(|name| !table.contains_key(*name)).collect();
     assert!(missing.is_empty(), "ptxas says nothing of {missing:?}");
     hold("registers", table, Table::new(), |_| false);
 }

@@ -42,13 +42,11 @@ use cuda_std::{
     types::pack_f16,
 };
 
-use crate::{
-    gemv::{
-        Dot, Operands,
-        activations::{Q8, Q16, Staged},
-        floats::{FromGlobal, FromShared, Source},
-        gemv, gemv_kernels,
-    },
+use crate::gemv::{
+    Dot, Operands,
+    activations::{Q8, Q16, Staged},
+    floats::{FromGlobal, FromShared, Source},
+    gemv, gemv_kernels,
 };
 
 /// The number of threads of a block in the kernels other than products.

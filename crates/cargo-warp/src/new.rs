@@ -76,7 +76,9 @@ fn dependency(arguments: &Arguments) -> Result<impl Fn(&str) -> String> {
     let (key, place) = match (&arguments.git, &arguments.path) {
         (Some(url), _) => ("git", url.clone()),
         (None, Some(path)) => ("path", checkout(path)?),
-        (None, None) => ("path", checkout(Path::new(BUILT_IN)).context("cargo-warp was installed from a checkout that is gone")?),
+        (None, None) => {
+            ("path", checkout(Path::new(BUILT_IN)).context("cargo-warp was installed from a checkout that is gone")?)
+        }
     };
     Ok(move |package: &str| match key {
         "git" => format!("git = {place:?}"),
@@ -116,7 +118,13 @@ mod tests {
             for package in CRATES {
                 text = text.replace(&format!("{{{package}}}"), "");
             }
-            assert!(!text.contains("{cuda") && !text.contains("{name") && !text.contains("{warp") && !text.contains("{crate"), "{file}: {text}");
+            assert!(
+                !text.contains("{cuda")
+                    && !text.contains("{name")
+                    && !text.contains("{warp")
+                    && !text.contains("{crate"),
+                "{file}: {text}"
+            );
         }
     }
 

@@ -158,16 +158,18 @@ impl CudaBuilder {
             fs::write(&path, "").map_err(|source| BuildError::File { path: path.clone(), source })?;
             return Ok(path);
         }
+        let compiler = compiler::find()?;
+        let (assembly, inputs) = self.compile(&compiler)?;
+        // Behind what may fail: cargo runs a failed build again in any case, and would show these lines with the error.
         for variable in ["FERROWARP_DEVICE_RUSTC", "RUSTUP_TOOLCHAIN"] {
             println!("cargo::rerun-if-env-changed={variable}");
         }
-        let compiler = compiler::find()?;
-        let (assembly, inputs) = self.compile(&compiler)?;
         println!("cargo::rerun-if-changed={}", compiler.rustc.display());
         for input in inputs {
             println!("cargo::rerun-if-changed={}", input.display());
         }
-        let ptx = fs::read_to_string(&assembly).map_err(|source| BuildError::File { path: assembly.clone(), source })?;
+        let ptx =
+            fs::read_to_string(&assembly).map_err(|source| BuildError::File { path: assembly.clone(), source })?;
         if entries::read(&ptx).is_empty() {
             return Err(BuildError::Empty { path: assembly });
         }
@@ -253,7 +255,8 @@ impl CudaBuilder {
             manifest.path.clone(),
         ]);
         for folder in folders {
-            let listing = fs::read_dir(folder).map_err(|source| BuildError::File { path: folder.to_owned(), source })?;
+            let listing =
+                fs::read_dir(folder).map_err(|source| BuildError::File { path: folder.to_owned(), source })?;
             for entry in listing.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "d")) {
                 let Ok(rules) = fs::read_to_string(entry.path()) else {
                     continue;
@@ -277,7 +280,9 @@ fn is_device_build() -> bool {
 /// Whether a source belongs to the compiler's library or to a registry or git checkout that cargo keeps.
 fn has_a_version(source: &Path) -> bool {
     let folders: Vec<_> = source.components().map(|part| part.as_os_str()).collect();
-    folders.windows(2).any(|pair| pair == ["lib", "rustlib"] || pair == ["registry", "src"] || pair == ["git", "checkouts"])
+    folders
+        .windows(2)
+        .any(|pair| pair == ["lib", "rustlib"] || pair == ["registry", "src"] || pair == ["git", "checkouts"])
 }
 
 /// What the root of a crate of kernels must say when it is compiled for the device and does not: no standard library, and the

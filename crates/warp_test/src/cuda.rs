@@ -105,8 +105,7 @@ impl Cuda {
             };
             check("asking for shared memory", given)?;
         }
-        let attributes =
-            [CUlaunchAttribute::number(CU_LAUNCH_ATTRIBUTE_COOPERATIVE, u32::from(launch.cooperative))];
+        let attributes = [CUlaunchAttribute::number(CU_LAUNCH_ATTRIBUTE_COOPERATIVE, u32::from(launch.cooperative))];
         let config = CUlaunchConfig {
             gridDimX: launch.grid[0],
             gridDimY: launch.grid[1],
@@ -176,6 +175,8 @@ impl Drop for Cuda {
 fn check(action: &str, result: CUresult) -> Result<(), Error> {
     match result {
         CUDA_SUCCESS => Ok(()),
-        failed => Err(Error::Driver(format!("{action}: {}", driver::last_error().unwrap_or_else(|| failed.to_string())))),
+        failed => {
+            Err(Error::Driver(format!("{action}: {}", driver::last_error().unwrap_or_else(|| failed.to_string()))))
+        }
     }
 }

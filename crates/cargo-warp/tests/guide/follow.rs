@@ -75,7 +75,11 @@ impl Desk {
                     let place = format!("{file}:{}: `{command}`", block.line);
                     let (succeeded, output) = self.run(command);
                     let should_fail = *fails && index + 1 == commands.len();
-                    assert!(succeeded != should_fail, "{place} {}:\n{output}", if succeeded { "succeeds" } else { "fails" });
+                    assert!(
+                        succeeded != should_fail,
+                        "{place} {}:\n{output}",
+                        if succeeded { "succeeds" } else { "fails" }
+                    );
                     if let Some(missing) = missing(expected, &output) {
                         panic!("{place} does not print {missing:?} where the text has it, but:\n{output}");
                     }
@@ -127,7 +131,10 @@ fn commands(text: &str) -> Vec<(String, Vec<&str>)> {
 /// The first expected line that is not in the output behind those before it. `…` stands for anything.
 fn missing<'a>(expected: &[&'a str], output: &str) -> Option<&'a str> {
     let mut lines = output.lines();
-    expected.iter().copied().find(|wanted| *wanted != "…" && !lines.any(|line| matches(wanted.trim_end(), line.trim_end())))
+    expected
+        .iter()
+        .copied()
+        .find(|wanted| *wanted != "…" && !lines.any(|line| matches(wanted.trim_end(), line.trim_end())))
 }
 
 fn matches(pattern: &str, line: &str) -> bool {
