@@ -233,7 +233,7 @@ fn count_token(gguf: &Gguf, depth: usize) -> Measured {
     let mut engine = Engine::load(Gpu::open(DeviceChoice::Soft).unwrap(), gguf, options, &mut |_, _| {}).unwrap();
     // What is in the cache does not change what is counted.
     let cache = vec![0; engine.saved_bytes(depth)];
-    engine.restore_cache(&cache, depth, depth).unwrap();
+    engine.restore_cache(&cache, depth, &vec![0; depth]).unwrap();
     measure_from(&mut engine, gguf, Test { work: Work::Generate(1), depth }, 1).unwrap()
 }
 

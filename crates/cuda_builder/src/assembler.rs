@@ -2,11 +2,12 @@
 //! wait when a program first starts.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
+use crate::lines::without_lines;
 use crate::{BuildError, target_dir};
 
 /// The oldest release that reads what the kernels are compiled to: PTX 8.0, with `sm_90a`.
@@ -55,10 +56,18 @@ impl Assembler {
         Assembler { path }
     }
 
-    /// Makes machine code for `target` (such as `sm_90a`) of the PTX in a file.
+    /// Makes machine code for `target` (such as `sm_90a`) of the PTX in a file, without its line tables: in machine code they
+    /// take more room than the code.
     pub fn assemble(&self, ptx: &Path, target: &str, cubin: &Path) -> Result<(), BuildError> {
+        let plain = cubin.with_extension("plain.ptx");
+        let file = |path: &Path| {
+            let path = path.to_owned();
+            move |source| BuildError::File { path, source }
+        };
+        let text = fs::read_to_string(ptx).map_err(file(ptx))?;
+        fs::write(&plain, without_lines(&text)).map_err(file(&plain))?;
         let mut command = Command::new(&self.path);
-        command.args(["--gpu-name", target, "--output-file"]).arg(cubin).arg(ptx);
+        command.args(["--gpu-name", target, "--output-file"]).arg(cubin).arg(&plain);
         let output = command
             .output()
             .map_err(|source| BuildError::Run { program: self.path.to_string_lossy().into_owned(), source })?;

@@ -22,6 +22,7 @@
 mod assembler;
 mod compiler;
 mod entries;
+mod lines;
 mod manifest;
 mod modules;
 mod own;
@@ -59,6 +60,8 @@ pub enum BuildError {
     File { path: PathBuf, source: std::io::Error },
     #[error("{path}: the compiler wrote no kernel (no `.entry` in the PTX): is every kernel marked #[kernel]?")]
     Empty { path: PathBuf },
+    #[error("{path}: {problem}")]
+    Lines { path: PathBuf, problem: String },
     #[error("the assembler {path} {problem}")]
     Assembler { path: PathBuf, problem: String },
     #[error("{path}: {problem}")]
@@ -114,13 +117,14 @@ pub struct CudaBuilder {
     features: Option<String>,
     copy_to: Option<PathBuf>,
     bounds: Option<ChangeBounds>,
+    lines: bool,
 }
 
 impl CudaBuilder {
     /// `path` is the kernel crate's folder, relative to the package whose build script this is.
     pub fn new(path: impl AsRef<Path>) -> Self {
         let crate_path = path.as_ref().to_owned();
-        CudaBuilder { crate_path, arch: NvvmArch::Compute80, features: None, copy_to: None, bounds: None }
+        CudaBuilder { crate_path, arch: NvvmArch::Compute80, features: None, copy_to: None, bounds: None, lines: true }
     }
 
     /// The architecture to compile for; `sm_80` unless told.
@@ -145,6 +149,13 @@ impl CudaBuilder {
     /// unless told.
     pub fn bounds(mut self, change: impl Fn(&str, Bounds) -> Bounds + 'static) -> Self {
         self.bounds = Some(Box::new(change));
+        self
+    }
+
+    /// Whether the PTX says which line of Rust each instruction comes from, as it does unless told: messages about faults and
+    /// profilers name it. The instructions are the same with and without.
+    pub fn line_tables(mut self, wanted: bool) -> Self {
+        self.lines = wanted;
         self
     }
 
@@ -173,6 +184,8 @@ impl CudaBuilder {
         if entries::read(&ptx).is_empty() {
             return Err(BuildError::Empty { path: assembly });
         }
+        let ptx = lines::with_callers(&ptx, &workspace_root())
+            .map_err(|problem| BuildError::Lines { path: assembly.clone(), problem })?;
         let change = |name: &str, bounds| self.bounds.as_ref().map_or(bounds, |change| change(name, bounds));
         let ptx = entries::with_bounds(&ptx, change);
         let path = self.copy_to.clone().unwrap_or_else(|| assembly.with_extension("ptx"));
@@ -230,7 +243,7 @@ impl CudaBuilder {
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
             .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
-            .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+            .env("CARGO_PROFILE_RELEASE_DEBUG", if self.lines { "line-tables-only" } else { "false" });
         let output = command
             .output()
             .map_err(|source| BuildError::Run { program: cargo.to_string_lossy().into_owned(), source })?;

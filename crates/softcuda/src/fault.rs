@@ -3,7 +3,8 @@
 //! [`PtxError`] is about the text of a module: it names the line, quotes it and says what was expected there.
 //! [`Fault`] is about an operation on the device: a host call with a bad address, or a kernel that did something that
 //! a GPU would answer with an error, with undefined behaviour, or not at all. A fault raised by a kernel names the kernel,
-//! the PTX line with its text, the block and the thread; [`Fault::kind`] lets a test match on the cause.
+//! the source line where the PTX says it (`.loc`), the PTX line with its text, the block and the thread; [`Fault::kind`]
+//! lets a test match on the cause.
 
 use std::fmt;
 
@@ -25,6 +26,8 @@ pub struct PtxError {
 pub enum FaultKind {
     /// An access outside every allocation, or past the end of shared, local or parameter memory.
     OutOfBounds,
+    /// An access to the memory of another device, to which this one has no peer access.
+    NoPeerAccess,
     /// An address that is no multiple of the access size.
     Misaligned,
     /// An access to memory that was freed.
@@ -53,6 +56,41 @@ pub enum FaultKind {
     InvalidOperand,
 }
 
+/// A line of the source that a kernel was compiled from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceLine {
+    /// The file, as the compiler names it.
+    pub file: String,
+    /// Counted from 1.
+    pub line: u32,
+    /// Counted from 1; 0 where the compiler does not say.
+    pub column: u32,
+    /// The function that the line is in.
+    pub function: String,
+}
+
+impl fmt::Display for SourceLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)?;
+        if self.column != 0 {
+            write!(f, ":{}", self.column)?;
+        }
+        write!(f, " in `{}`", self.function)
+    }
+}
+
+/// Lines that call one another, the innermost first.
+pub(crate) struct Calls<'a>(pub(crate) &'a [SourceLine]);
+
+impl fmt::Display for Calls<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, line) in self.0.iter().enumerate() {
+            write!(f, "{}{line}", if index == 0 { "" } else { ", called at " })?;
+        }
+        Ok(())
+    }
+}
+
 /// Where a kernel was when it failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
@@ -62,6 +100,9 @@ pub struct Location {
     pub line: u32,
     /// The text of that line, trimmed.
     pub text: String,
+    /// What the line was compiled from: the innermost function first, then the line that calls it, for as many functions as
+    /// the compiler has inlined into one another. Empty where the PTX does not say.
+    pub source: Vec<SourceLine>,
     /// `%ctaid`.
     pub block: [u32; 3],
     /// `%tid` of the first thread concerned.
@@ -74,16 +115,27 @@ pub struct Fault {
     kind: FaultKind,
     message: String,
     location: Option<Box<Location>>,
+    others: Vec<Fault>,
 }
 
 impl Fault {
     pub(crate) fn new(kind: FaultKind, message: impl Into<String>) -> Fault {
-        Fault { kind, message: message.into(), location: None }
+        Fault { kind, message: message.into(), location: None, others: Vec::new() }
     }
 
     pub(crate) fn at(mut self, location: Location) -> Fault {
         self.location = Some(Box::new(location));
         self
+    }
+
+    pub(crate) fn with_others(mut self, others: Vec<Fault>) -> Fault {
+        self.others = others;
+        self
+    }
+
+    /// Under the sanitizer, what else was found in the same launch, the first of each place.
+    pub fn others(&self) -> &[Fault] {
+        &self.others
     }
 
     /// The cause.
@@ -108,9 +160,15 @@ impl fmt::Display for Fault {
         if let Some(at) = &self.location {
             let ([bx, by, bz], [tx, ty, tz]) = (at.block, at.thread);
             write!(f, "; kernel `{}`", at.kernel)?;
+            if !at.source.is_empty() {
+                write!(f, ", {}", Calls(&at.source))?;
+            }
             if at.line != 0 {
                 write!(f, ", PTX line {} `{}`, block ({bx},{by},{bz}), thread ({tx},{ty},{tz})", at.line, at.text)?;
             }
+        }
+        for other in &self.others {
+            write!(f, "\n  and {other}")?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::exec::{Block, Context, LaunchFacts, Stop, Warp};
 use crate::fault::{Fault, FaultKind, Location};
 use crate::memory::Snapshot;
 use crate::module::Kernel;
+use crate::profile::{self, Profile};
 use crate::program::Line;
 use crate::sanitizer::{Chain, Ranges, Sanitizer};
 use crate::{DeviceConfig, Launch};
@@ -24,7 +25,8 @@ const WORTH_A_THREAD: u64 = 8192;
 
 /// The kernel, and no place in it.
 fn whole(kernel: &Kernel) -> Location {
-    Location { kernel: kernel.name().to_owned(), line: 0, text: String::new(), block: [0; 3], thread: [0; 3] }
+    let source = Vec::new();
+    Location { kernel: kernel.name().to_owned(), line: 0, text: String::new(), source, block: [0; 3], thread: [0; 3] }
 }
 
 fn invalid(kernel: &Kernel, message: String) -> Fault {
@@ -110,14 +112,21 @@ pub(crate) fn run_sanitized(
     let facts = check(config, kernel, launch, params)?;
     let blocks = launch.grid.iter().map(|&n| n as u64).product::<u64>();
     let mut sanitizer = Some(Sanitizer::new(chain));
-    let counters = if launch.cooperative {
-        cooperative(memory, &mut sanitizer, kernel, &facts, blocks)?
+    let ran = if launch.cooperative {
+        cooperative(memory, &mut sanitizer, kernel, &facts, blocks)
     } else {
         // One host thread and one shadow, so that every pair of blocks is seen.
-        ordinary(memory, &mut sanitizer, kernel, &facts, &AtomicU64::new(0), blocks, &|| false)?
+        ordinary(memory, &mut sanitizer, kernel, &facts, &AtomicU64::new(0), blocks, &|| false)
     };
-    let written = sanitizer.as_ref().map_or(Ok(Ranges::new()), |sanitizer| sanitizer.end_launch(memory));
-    Ok((counters, written.map_err(|fault| fault.at(whole(kernel)))?))
+    let Some(mut sanitizer) = sanitizer else { return ran.map(|counters| (counters, Ranges::new())) };
+    let ended = ran.and_then(|counters| {
+        let written = sanitizer.end_launch(memory).map_err(|fault| fault.at(whole(kernel)))?;
+        Ok((counters, written))
+    });
+    match sanitizer.verdict(ended.as_ref().err().cloned()) {
+        Some(fault) => Err(fault),
+        None => ended,
+    }
 }
 
 fn check(config: &DeviceConfig, kernel: &Kernel, launch: &Launch, params: &[u8]) -> Result<LaunchFacts, Fault> {
@@ -187,6 +196,9 @@ fn context<'a>(
         segment: 0,
         sites: Box::new([Cached::NOTHING; 256]),
         sanitizer,
+        profile: profile::is_on().then(|| Profile::new(kernel.inner.code.len())),
+        nowhere: Box::new(Line([0; 64])),
+        issue_limit: u64::MAX,
         stop: Stop::Yield,
         block_start: 0,
     }
@@ -210,6 +222,7 @@ fn ordinary(
     while linear < blocks && !stopped() {
         ctx.block.begin(linear, facts.grid);
         if let Err(fault) = ctx.run_block() {
+            *sanitizer = ctx.sanitizer.take();
             kernel.inner.pool.give(ctx.block);
             return Err(*fault);
         }
@@ -219,6 +232,9 @@ fn ordinary(
         linear = next.fetch_add(1, Relaxed);
     }
     let counters = ctx.take_counters();
+    if let Some(profile) = &ctx.profile {
+        profile::ran(kernel, profile);
+    }
     *sanitizer = ctx.sanitizer.take();
     kernel.inner.pool.give(ctx.block);
     Ok(counters)
@@ -245,6 +261,9 @@ fn cooperative(
     }
     let result = take_turns(&mut ctx, &mut resident);
     let counters = ctx.take_counters();
+    if let Some(profile) = &ctx.profile {
+        profile::ran(kernel, profile);
+    }
     *sanitizer = ctx.sanitizer.take();
     for block in resident.into_iter().chain([ctx.block]) {
         kernel.inner.pool.give(block);

@@ -44,12 +44,14 @@
 //! # What is always checked
 //!
 //! Bounds, alignment and lifetime of every access; barriers that part of a block cannot reach; collectives that name or
-//! read lanes that are not there; traps; the limits of a launch. Each is a [`Fault`] that names the kernel, the PTX line,
-//! the block and the thread. An instruction that cannot be executed is a [`PtxError`] when the module is read: nothing is
+//! read lanes that are not there; traps; the limits of a launch. Each is a [`Fault`] that names the kernel, the source
+//! line where the PTX has line tables, the PTX line, the block and the thread. An instruction that cannot be executed is a [`PtxError`] when the module is read: nothing is
 //! skipped.
 //!
-//! With [`Device::set_sanitizer`], also reads of memory that nobody wrote, and pairs of accesses that nothing orders, those
-//! of kernels launched to overlap included.
+//! With [`Device::set_sanitizer`], also reads of memory that nobody wrote, the host's included, accesses that leave the
+//! variable whose address they were computed from, and pairs of accesses that nothing orders, those of kernels launched to
+//! overlap included. A launch then goes on after a fault and reports the first of each place ([`Fault::others`]).
+//! [`Device::live`] says what was never freed.
 //!
 //! # Where it differs from a GPU
 //!
@@ -69,13 +71,15 @@ mod memory;
 mod module;
 mod numeric;
 mod pool;
+mod profile;
 mod program;
 mod ptx;
 mod sanitizer;
 mod space;
 
 pub use counters::{AllocationReads, Class, Counters, LaunchRecord};
-pub use device::{Device, DeviceConfig, Launch};
-pub use fault::{Fault, FaultKind, Location, PtxError};
+pub use device::{Device, DeviceConfig, Launch, LiveAllocation};
+pub use fault::{Fault, FaultKind, Location, PtxError, SourceLine};
 pub use module::{Kernel, LoadedModule, Module};
+pub use profile::{set_profile, write_profile};
 pub use program::{Param, RegisterCounts};

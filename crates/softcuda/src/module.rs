@@ -2,7 +2,7 @@
 
 use crate::decode::{ModuleVariable, build, layout_variables};
 use crate::pool::BlockPool;
-use crate::program::{Handler, Instruction, Param, Program, RegisterCounts};
+use crate::program::{Handler, Instruction, Param, Program, RegisterCounts, Symbol};
 use crate::ptx::ast::{Function, Initialiser, Literal, ModuleText, Source, StateSpace, Type};
 use crate::{Fault, PtxError};
 use std::collections::{BTreeMap, HashMap};
@@ -118,6 +118,11 @@ pub struct LoadedModule {
 }
 
 impl LoadedModule {
+    /// The names of the kernels, in alphabetical order.
+    pub fn kernels(&self) -> impl Iterator<Item = &str> {
+        self.kernels.keys().map(String::as_str)
+    }
+
     /// The kernel of that name.
     pub fn kernel(&self, name: &str) -> Option<Kernel> {
         self.kernels.get(name).cloned()
@@ -180,11 +185,22 @@ impl Kernel {
 }
 
 /// Places a program: the handlers for this CPU, the addresses of variables.
-pub(crate) fn place(program: &Program, addresses: &[u64], wide: bool) -> Result<Kernel, Fault> {
+pub(crate) fn place(
+    program: &Program,
+    addresses: &[u64],
+    globals: &BTreeMap<String, (u64, usize)>,
+    wide: bool,
+) -> Result<Kernel, Fault> {
     let pick = |h: &crate::program::Handlers| -> Handler { if wide { h.wide } else { h.portable } };
     let code =
         program.code.iter().zip(&program.handlers).map(|(ins, h)| Instruction { handler: pick(h), ..*ins }).collect();
     let mut placed = program.without_code();
+    placed.symbols.extend(globals.iter().map(|(name, &(start, bytes))| Symbol {
+        name: name.clone(),
+        shared: false,
+        start,
+        end: start + bytes as u64,
+    }));
     for constant in &mut placed.constants {
         if let Some(variable) = constant.variable {
             constant.value = (constant.value as u64).wrapping_add(addresses[variable]) as u128;

@@ -106,6 +106,16 @@ pub struct RegisterCounts {
     pub b128: u32,
 }
 
+/// A variable and where it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Symbol {
+    pub(crate) name: String,
+    /// In shared memory, where `start` and `end` are offsets; otherwise they are addresses.
+    pub(crate) shared: bool,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
 /// One kernel, decoded.
 pub(crate) struct Program {
     pub(crate) name: String,
@@ -127,6 +137,8 @@ pub(crate) struct Program {
     pub(crate) required_block: Option<[u32; 3]>,
     /// Operand lists too long for an instruction, and the targets of `brx.idx`.
     pub(crate) lists: Vec<Vec<u32>>,
+    /// The variables of static size that it uses.
+    pub(crate) symbols: Vec<Symbol>,
 }
 
 impl Program {
@@ -141,6 +153,7 @@ impl Program {
             predicate_constants: self.predicate_constants.clone(),
             params: self.params.clone(),
             lists: self.lists.clone(),
+            symbols: self.symbols.clone(),
             ..*self
         }
     }

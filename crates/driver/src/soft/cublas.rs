@@ -19,7 +19,7 @@ use softcuda::Device;
 
 use super::owner::{self, Owner};
 use super::registry::Registry;
-use super::{Failure, capture, initialised_device, stream};
+use super::{Failure, capture, device_at, stream};
 use crate::cublas::table::{
     COMPUTE_32F, COMPUTE_32F_PEDANTIC, CUDA_R_16BF, CUDA_R_16F, CUDA_R_32F, GEMM_DEFAULT, OP_N, OP_T, RawHandle, Status,
 };
@@ -141,7 +141,7 @@ pub(crate) unsafe extern "C" fn set_workspace(handle: RawHandle, workspace: *mut
             return Err(Refusal::value(format!("workspace at {address:#x}; expected a multiple of 256")));
         }
         if bytes > 0 {
-            initialised_device()?.host_pointer(address, bytes)?;
+            device_at(address)?.host_pointer(address, bytes)?;
         }
         Ok(())
     });
@@ -353,7 +353,7 @@ pub(crate) unsafe extern "C" fn gemm_ex(
         let (b, (b_row, b_column)) = operand('B', operation_b, k, n, b, type_b, ldb)?;
         let c = Stored::new('C', c, type_c, m, n, ldc)?;
 
-        let device = initialised_device()?;
+        let device = owner::current_device()?;
         a.check_initialised(device)?;
         b.check_initialised(device)?;
         if beta != 0.0 {

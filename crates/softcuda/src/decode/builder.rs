@@ -6,7 +6,7 @@ use super::{Decoded, Opcode};
 use crate::PtxError;
 use crate::counters::Class;
 use crate::exec::lanes::plain;
-use crate::program::{Constant, Handlers, Instruction, Param, Program, Reg, RegisterCounts, UNGUARDED};
+use crate::program::{Constant, Handlers, Instruction, Param, Program, Reg, RegisterCounts, Symbol, UNGUARDED};
 use crate::ptx::ast::*;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -92,6 +92,7 @@ pub(crate) struct Builder<'m> {
     fixups: Vec<Fixup>,
     shared_offsets: HashMap<usize, u32>,
     shared_bytes: u32,
+    symbols: Vec<Symbol>,
     dynamic_align: u32,
     local_bytes: u32,
     lists: Vec<Vec<u32>>,
@@ -169,6 +170,7 @@ pub(crate) fn build(
         fixups: Vec::new(),
         shared_offsets: HashMap::new(),
         shared_bytes: 0,
+        symbols: Vec::new(),
         dynamic_align: 16,
         local_bytes: 0,
         lists: Vec::new(),
@@ -226,6 +228,7 @@ pub(crate) fn build(
         max_threads: function.limits.max_threads,
         required_block: function.limits.required,
         lists: b.lists,
+        symbols: b.symbols,
     })
 }
 
@@ -358,7 +361,11 @@ impl<'m> Builder<'m> {
     fn reserve_shared(&mut self, v: &Variable) -> Decoded<u32> {
         let offset = self.shared_bytes.next_multiple_of(v.align as u32);
         match u32::try_from(v.size).ok().and_then(|size| offset.checked_add(size)).filter(|&end| end <= 1 << 20) {
-            Some(end) => self.shared_bytes = end,
+            Some(end) => {
+                self.shared_bytes = end;
+                let (start, end) = (u64::from(offset), u64::from(end));
+                self.symbols.push(Symbol { name: v.name.clone(), shared: true, start, end });
+            }
             None => {
                 return Err(self
                     .error(format!("`{}` needs {} bytes of shared memory, more than any device has", v.name, v.size)));

@@ -3,7 +3,7 @@
 use super::lanes::{Lane, Operation, handlers};
 use super::memory::{Row, STRONG, addresses, resolve, resolve_row};
 use super::{Context, FULL, Stop};
-use crate::fault::FaultKind;
+use crate::fault::{Fault, FaultKind};
 use crate::program::{Control, Handlers, Instruction};
 use crate::space::{Kind, Space, lanes_of};
 use std::marker::PhantomData;
@@ -286,7 +286,7 @@ fn same_byte_twice(
                 "this thread and thread ({},{},{}) store different values to {bytes} bytes at {:#x} in the same instruction",
                 other[0], other[1], other[2], addresses[l]
             );
-            return Err(ctx.fail(ins, 1 << l, FaultKind::Race, message));
+            return ctx.report(ins, 1 << l, Fault::new(FaultKind::Race, message));
         }
     }
     Ok(())

@@ -226,7 +226,7 @@ impl Context<'_> {
             warp.pc
         };
         let line = self.code[pc as usize].line;
-        format!("{thread} is at line {line} `{}`", self.program.source.line(line))
+        format!("{thread} is at {}", self.program.source.describe(line))
     }
 }
 
@@ -495,8 +495,10 @@ pub(crate) fn async_wait(ctx: &mut Context, ins: &Instruction, mask: u32) -> Con
         let landed: Vec<Landing> = done.iter().map(landing).collect();
         let verdict = sanitizer.land(ctx.site(), &landed);
         ctx.sanitizer = Some(sanitizer);
-        if let Err((lane, fault)) = verdict {
-            return ctx.fail_with(ins, 1 << lane, fault);
+        if let Err((lane, fault)) = verdict
+            && let Err(control) = ctx.report(ins, 1 << lane, fault)
+        {
+            return control;
         }
     }
     Control::Next

@@ -348,7 +348,7 @@ fn sanitize(
     };
     let verdict = sanitizer.touch(ctx.site(), mask, addresses, touch);
     ctx.sanitizer = Some(sanitizer);
-    verdict.map_err(|(lane, fault)| ctx.fail_with(ins, 1 << lane, fault))
+    verdict.or_else(|(lane, fault)| ctx.report(ins, 1 << lane, fault))
 }
 
 /// The access again, one lane at a time.
@@ -366,6 +366,9 @@ fn slow(
     let space = Space::of(ins.flags);
     // Lanes of each kind of memory are accounted together: global lanes by allocation.
     let mut spaces = [(Space::Global, 0u64, usize::MAX); 32];
+    // Lanes whose access is a fault, where the sanitizer goes on: they access what nobody reads.
+    let mut astray = 0u32;
+    let nowhere = (&raw mut *ctx.nowhere) as u64;
     for l in lanes_of(mask) {
         let address = addresses[l];
         let (inner, offset) = match space {
@@ -379,7 +382,9 @@ fn slow(
         };
         if !address.is_multiple_of(bytes) {
             let message = format!("{verb} of {bytes} bytes at {address:#x}; expected a multiple of {bytes}");
-            return Err(ctx.fail(ins, 1 << l, FaultKind::Misaligned, message));
+            ctx.report(ins, 1 << l, Fault::new(FaultKind::Misaligned, message))?;
+            (astray, at[l]) = (astray | 1 << l, nowhere);
+            continue;
         }
         let inside = |len: u64| len >= bytes && offset <= len - bytes;
         let (what, len, host) = match inner {
@@ -388,7 +393,9 @@ fn slow(
                 let Some(allocation) = found else {
                     let fault = ctx.memory.explain(address, bytes);
                     let fault = Fault::new(fault.kind(), format!("{verb} of {}", fault.message()));
-                    return Err(ctx.fail_with(ins, 1 << l, fault));
+                    ctx.report(ins, 1 << l, fault)?;
+                    (astray, at[l]) = (astray | 1 << l, nowhere);
+                    continue;
                 };
                 let index = ctx.memory.allocations.partition_point(|a| a.base <= address) - 1;
                 ctx.sites[ins.site as usize] =
@@ -406,7 +413,9 @@ fn slow(
             }
             Space::Param if kind != Kind::Load => {
                 let message = format!("{verb} to kernel parameters, which are read-only");
-                return Err(ctx.fail(ins, 1 << l, FaultKind::OutOfBounds, message));
+                ctx.report(ins, 1 << l, Fault::new(FaultKind::OutOfBounds, message))?;
+                (astray, at[l]) = (astray | 1 << l, nowhere);
+                continue;
             }
             Space::Param => {
                 ("parameters of the kernel", ctx.program.param_bytes as u64, ctx.facts.params.as_ptr() as u64)
@@ -418,12 +427,14 @@ fn slow(
             let message = format!(
                 "{verb} of {bytes} bytes at offset {offset:#x} ends {past} bytes past the {len} bytes of the {what}"
             );
-            return Err(ctx.fail(ins, 1 << l, FaultKind::OutOfBounds, message));
+            ctx.report(ins, 1 << l, Fault::new(FaultKind::OutOfBounds, message))?;
+            (astray, at[l]) = (astray | 1 << l, nowhere);
+            continue;
         }
         at[l] = host + offset;
         spaces[l] = (inner, address - offset, 0);
     }
-    let mut left = mask;
+    let mut left = mask & !astray;
     while left != 0 {
         let key = spaces[left.trailing_zeros() as usize];
         let together = lanes_of(left).filter(|&l| spaces[l] == key).fold(0, |m, l| m | 1 << l);

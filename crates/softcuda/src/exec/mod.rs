@@ -31,8 +31,9 @@ pub(crate) mod tensor;
 use crate::counters::{Class, Counters};
 use crate::fault::{Fault, FaultKind, Location};
 use crate::memory::Snapshot;
+use crate::profile::{self, Profile};
 use crate::program::{Control, Instruction, Line, Program, Reg, UNGUARDED};
-use crate::sanitizer::{Sanitizer, Site};
+use crate::sanitizer::{AFTER_A_FAULT, Sanitizer, Site};
 
 /// All 32 lanes.
 pub(crate) const FULL: u32 = u32::MAX;
@@ -152,6 +153,11 @@ pub(crate) struct Context<'a> {
     /// The allocation that each memory instruction used last, by `Instruction::site`.
     pub(crate) sites: Box<[memory::Cached; 256]>,
     pub(crate) sanitizer: Option<Box<Sanitizer>>,
+    pub(crate) profile: Option<Box<Profile>>,
+    /// What lanes access whose access is a fault, where the launch goes on.
+    pub(crate) nowhere: Box<Line>,
+    /// What `issued` may become once there was a fault.
+    pub(crate) issue_limit: u64,
     pub(crate) stop: Stop,
     /// What `issued` was when the block began, for `%clock`.
     pub(crate) block_start: u64,
@@ -209,6 +215,7 @@ impl<'a> Context<'a> {
         Site {
             memory: self.memory,
             source: &self.program.source,
+            symbols: &self.program.symbols,
             grid: self.facts.grid,
             block: self.facts.block,
             shared_bytes: self.facts.shared_bytes,
@@ -226,6 +233,7 @@ impl<'a> Context<'a> {
             kernel: self.program.name.clone(),
             line,
             text: self.program.source.line(line).to_owned(),
+            source: self.program.source.source_of(line),
             block: self.block.index,
             thread: [self.warp.tid[0][lane], self.warp.tid[1][lane], self.warp.tid[2][lane]],
         }
@@ -246,11 +254,29 @@ impl<'a> Context<'a> {
         Control::Stop
     }
 
+    /// Under the sanitizer, keeps a fault of the first lane of `lanes` and goes on, unless there are many; otherwise stops the
+    /// launch with it.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn report(&mut self, ins: &Instruction, lanes: u32, fault: Fault) -> Result<(), Control> {
+        let location = self.location(ins.line, lanes.trailing_zeros());
+        let Some(sanitizer) = &mut self.sanitizer else { return Err(self.fail_with(ins, lanes, fault)) };
+        let fault = fault.at(location);
+        self.issue_limit = self.issue_limit.min(self.issued + AFTER_A_FAULT);
+        if sanitizer.keep(fault.clone()) && self.issued < self.issue_limit {
+            return Ok(());
+        }
+        self.stop = Stop::Fault(Box::new(fault));
+        Err(Control::Stop)
+    }
+
     /// Runs the current warp until it stops; the reason is in `self.stop`.
     ///
     /// Instructions are counted by segments: a run of instructions one after another adds 1 to `visits` where it starts
     /// and takes 1 away after its end, so that the running sum of `visits` is how often each instruction was issued.
-    pub(crate) fn run_warp(&mut self, slice: u64) {
+    ///
+    /// A profiled launch has a loop of its own, so that others need not ask.
+    pub(crate) fn run_warp<const PROFILED: bool>(&mut self, slice: u64) {
         let limit = self.facts.instruction_limit;
         let budget = slice.min(limit.saturating_sub(self.warp.executed) + 1);
         let mut left = budget;
@@ -271,7 +297,12 @@ impl<'a> Context<'a> {
                 if ins.guard != UNGUARDED {
                     mask &= self.predicate(ins.guard) ^ ins.guard_flip;
                 }
-                if mask != 0 {
+                if PROFILED {
+                    control = self.profiled(ins, mask);
+                    if control != Control::Next {
+                        break;
+                    }
+                } else if mask != 0 {
                     // SAFETY: the code was decoded for this program, and the device picked handlers this CPU can run.
                     control = unsafe { (ins.handler)(self, ins, mask) };
                     if control != Control::Next {
@@ -305,6 +336,25 @@ impl<'a> Context<'a> {
                 format!("the warp executed more than {limit} instructions; an endless loop, or a wait for something that never comes"),
             );
         }
+    }
+
+    /// Carries out an instruction and notes what it did.
+    fn profiled(&mut self, ins: &Instruction, mask: u32) -> Control {
+        let (pc, issued, before) = (self.warp.pc, self.issued, self.counters);
+        // The widest conflict of this instruction alone.
+        self.counters.shared_ways = 0;
+        let has_stride = mask != 0 && profile::has_addresses(ins);
+        let stride = has_stride.then(|| profile::stride(&memory::addresses(self, ins, mask), mask)).flatten();
+        // SAFETY: as in `run_warp`.
+        let control = if mask != 0 { unsafe { (ins.handler)(self, ins, mask) } } else { Control::Next };
+        // One that was not carried out comes again.
+        if self.issued == issued
+            && let Some(profile) = &mut self.profile
+        {
+            profile.note(pc, mask, &before, &self.counters, stride);
+        }
+        self.counters.shared_ways = self.counters.shared_ways.max(before.shared_ways);
+        control
     }
 
     /// The current instruction was not carried out and will be issued again: it does not count.

@@ -151,13 +151,19 @@ impl Context<'_> {
                 (self.warp.pc, self.warp.active) = (pc, mask);
                 self.warp.meet = self.warp.others.last().map_or(super::NOWHERE, |g| g.0);
             }
-            self.run_warp(SLICE);
+            match self.profile {
+                None => self.run_warp::<false>(SLICE),
+                Some(_) => self.run_warp::<true>(SLICE),
+            }
             let stop = std::mem::replace(&mut self.stop, Stop::Yield);
             if let Stop::Fault(fault) = stop {
                 std::mem::swap(&mut self.warp, &mut self.block.warps[index]);
                 return Err(fault);
             }
             std::mem::swap(&mut self.warp, &mut self.block.warps[index]);
+            if self.issued > self.issue_limit {
+                return Err(self.too_long());
+            }
             self.release_barriers();
         }
         let finished = self.block.warps.iter().all(|w| w.finished);
@@ -207,6 +213,14 @@ impl Context<'_> {
                 std::mem::swap(&mut self.warp, &mut self.block.warps[index]);
             }
         }
+    }
+
+    /// A launch with a fault does not end.
+    #[cold]
+    fn too_long(&mut self) -> Box<Fault> {
+        let kept = self.sanitizer.as_ref().and_then(|sanitizer| sanitizer.first());
+        let fault = kept.unwrap_or_else(|| Fault::new(FaultKind::Timeout, "the launch went on for long after a fault"));
+        Box::new(fault)
     }
 
     /// No warp can run and some wait at a barrier: who, and for whom.

@@ -1,21 +1,87 @@
 //! The syntax tree of a PTX module.
 
-use std::sync::Arc;
+use super::lines::LineTable;
+use super::symbols::{self, Accesses};
+use crate::SourceLine;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
-/// The module's text, kept for messages.
+/// The module's text, kept for messages, and its line table.
 #[derive(Debug)]
 pub(crate) struct Source {
-    lines: Vec<String>,
+    text: String,
+    /// Where each line begins.
+    starts: Vec<usize>,
+    known: OnceLock<Known>,
+    table: OnceLock<LineTable>,
+}
+
+/// What reading the module has told.
+#[derive(Debug)]
+struct Known {
+    /// The lines at which functions begin, and their names.
+    functions: Vec<(u32, String)>,
+    /// By function.
+    accesses: Vec<OnceLock<Accesses>>,
+    /// The module's variables, and whether each has a size.
+    variables: Vec<(String, bool)>,
 }
 
 impl Source {
     pub(crate) fn new(text: &str) -> Arc<Source> {
-        Arc::new(Source { lines: text.lines().map(|l| l.trim().to_owned()).collect() })
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Arc::new(Source { text: text.to_owned(), starts, known: OnceLock::new(), table: OnceLock::new() })
+    }
+
+    /// The module has been read.
+    pub(super) fn set_known(&self, module: &ModuleText) {
+        let functions: Vec<_> = module.functions.iter().map(|f| (f.line, f.name.clone())).collect();
+        let accesses = functions.iter().map(|_| OnceLock::new()).collect();
+        let variables = module.variables.iter().map(|v| (v.name.clone(), v.size > 0)).collect();
+        // Each source is read once.
+        let _ = self.known.set(Known { functions, accesses, variables });
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// The trimmed text of a line counted from 1.
     pub(crate) fn line(&self, line: u32) -> &str {
-        (line as usize).checked_sub(1).and_then(|i| self.lines.get(i)).map_or("", |s| s.as_str())
+        let Some(&start) = (line as usize).checked_sub(1).and_then(|i| self.starts.get(i)) else { return "" };
+        let end = self.starts.get(line as usize).copied().unwrap_or(self.text.len());
+        self.text[start..end].trim()
+    }
+
+    /// What a line was compiled from, the innermost function first; empty where nothing says so.
+    pub(crate) fn source_of(&self, line: u32) -> Vec<SourceLine> {
+        let functions = self.known.get().map_or(&[][..], |known| &known.functions);
+        self.table.get_or_init(|| LineTable::read(&self.text, functions)).source_of(line)
+    }
+
+    /// The variables from one of whose addresses that of the access in a line was computed; none where that is not certain.
+    pub(crate) fn variables_of(&self, line: u32) -> &[String] {
+        let Some(known) = self.known.get() else { return &[] };
+        let Some(function) = known.functions.partition_point(|(from, _)| *from <= line).checked_sub(1) else {
+            return &[];
+        };
+        let accesses = known.accesses[function].get_or_init(|| {
+            // The function alone, at the lines where it stands.
+            let start = known.functions[function].0 as usize - 1;
+            let end =
+                known.functions.get(function + 1).map_or(self.text.len(), |(next, _)| self.starts[*next as usize - 1]);
+            let text = "\n".repeat(start) + &self.text[self.starts[start]..end];
+            let tree = super::parser::parse(&text).map(|(tree, _)| tree).unwrap_or_default();
+            tree.functions.first().map_or_else(Accesses::new, |function| symbols::accesses(function, &known.variables))
+        });
+        accesses.get(&line).map_or(&[], |names| names)
+    }
+
+    /// A line for a message: its number, its text and what it was compiled from.
+    pub(crate) fn describe(&self, line: u32) -> impl fmt::Display + '_ {
+        let source = self.source_of(line);
+        let place = if source.is_empty() { String::new() } else { format!(" ({})", crate::fault::Calls(&source)) };
+        format!("line {line} `{}`{place}", self.line(line))
     }
 
     pub(crate) fn error(&self, line: u32, message: impl Into<String>) -> crate::PtxError {

@@ -96,6 +96,11 @@ pub(crate) fn tokenise(text: &str, source: &Source) -> Result<Vec<Lexeme>, PtxEr
                         break;
                     }
                 }
+                if matches!(&text[start..at], ".loc" | ".file") {
+                    // They end with their line, and only messages need them: see `lines`.
+                    at = text[at..].find('\n').map_or(text.len(), |length| at + length);
+                    continue;
+                }
                 out.push(Lexeme { token: Token::Word(text[start..at].to_owned()), line });
             }
             b'{' | b'}' | b'(' | b')' | b'[' | b']' | b'<' | b'>' | b',' | b';' | b':' | b'+' | b'-' | b'|' | b'!'

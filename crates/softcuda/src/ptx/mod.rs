@@ -5,4 +5,6 @@
 
 pub(crate) mod ast;
 pub(crate) mod lexer;
+pub(crate) mod lines;
 pub(crate) mod parser;
+pub(crate) mod symbols;

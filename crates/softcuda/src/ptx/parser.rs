@@ -16,7 +16,9 @@ pub(crate) fn parse(text: &str) -> Result<(ModuleText, Arc<Source>), PtxError> {
     let source = Source::new(text);
     let tokens = tokenise(text, &source)?;
     let mut parser = Parser { tokens, at: 0, source: source.clone() };
-    Ok((parser.module()?, source))
+    let module = parser.module()?;
+    source.set_known(&module);
+    Ok((module, source))
 }
 
 struct Parser {
@@ -147,16 +149,18 @@ impl Parser {
                         return self.error("expected `.address_size 64`: only 64-bit modules run here");
                     }
                 }
-                ".file" | ".pragma" | ".section" => self.skip_debug()?,
+                ".pragma" | ".section" => self.skip_debug()?,
                 ".visible" | ".extern" | ".weak" | ".common" | ".entry" | ".func" | ".global" | ".const"
                 | ".shared" => self.definition(&mut module)?,
+                // Between debug sections, such as `$L__sec_end0:`.
+                _ if self.is_at(1, ':') => self.at += 2,
                 _ => return self.expected("a module directive"),
             }
         }
         Ok(module)
     }
 
-    /// `.file`, `.loc`, `.pragma` and `.section`: nothing that execution needs.
+    /// `.pragma` and `.section`: nothing that execution needs.
     fn skip_debug(&mut self) -> Parsed<()> {
         let word = self.word("a directive")?;
         match word.as_str() {
@@ -170,18 +174,11 @@ impl Parser {
                     self.at += 1;
                 }
             }
-            ".pragma" => {
+            _ => {
                 while !self.eat(';') {
                     if self.peek() != Some(&Token::Text) && !self.is(',') {
                         return self.expected("`;` after the pragma");
                     }
-                    self.at += 1;
-                }
-            }
-            // .file and .loc end with their line.
-            _ => {
-                let line = self.tokens[self.at - 1].line;
-                while self.tokens.get(self.at).is_some_and(|t| t.line == line) {
                     self.at += 1;
                 }
             }

@@ -5,6 +5,11 @@
 //! Every byte of global and shared memory has a written bit. A load of a byte whose bit is clear is reported at the load,
 //! even if the value is never used; padding inside a wide load counts.
 //!
+//! # Bounds
+//!
+//! Each access must lie within an allocation always; here also within the variable whose address it was computed from, where
+//! that is certain ([`bounds`]).
+//!
 //! # Hazards
 //!
 //! Each byte that a launch touches remembers its last write and up to two reads, of different threads, since. An access is
@@ -28,20 +33,26 @@
 //! lane.
 //!
 //! Stores of equal values by lanes of one instruction are accepted; of different values they are a race. The shadow
-//! state lives for one launch, and a launch under the sanitizer runs on one host thread, so reports are repeatable.
+//! state lives for one launch, and a launch under the sanitizer runs on one host thread, so reports are repeatable. It goes on
+//! after a fault, so that one run shows the first of each place ([`report`]).
 
+mod bounds;
 mod chain;
 mod judge;
 mod order;
+mod report;
 mod shadow;
 
 use crate::fault::{Fault, FaultKind};
 use crate::memory::Snapshot;
+use crate::program::Symbol;
 use crate::ptx::ast::Source;
 use crate::space::{Kind, Space, lanes_of};
+use bounds::Bounds;
 pub(crate) use chain::{Chain, Ranges};
 use judge::{Judge, READ, READ_OTHER, Record, WRITE};
 use order::{Order, Place, Published, Scope};
+pub(crate) use report::AFTER_A_FAULT;
 use shadow::{Cell, Pages};
 use std::collections::HashMap;
 
@@ -50,6 +61,7 @@ use std::collections::HashMap;
 pub(crate) struct Site<'a> {
     pub(crate) memory: &'a Snapshot,
     pub(crate) source: &'a Source,
+    pub(crate) symbols: &'a [Symbol],
     /// The launch's blocks, and a block's threads.
     pub(crate) grid: [u32; 3],
     pub(crate) block: [u32; 3],
@@ -136,6 +148,9 @@ pub(crate) struct Sanitizer {
     chain: Option<Chain>,
     /// Whether some thread has waited for the grids before.
     grid_waited: bool,
+    bounds: Bounds,
+    /// What was found so far.
+    faults: Vec<Fault>,
 }
 
 impl Sanitizer {
@@ -212,6 +227,7 @@ impl Sanitizer {
         let reads = touch.kind != Kind::Store;
         let writes = touch.kind != Kind::Load;
         self.shadow(site);
+        self.expect_inside(site, line, mask, addresses, touch)?;
         if touch.space == Space::Shared {
             self.expect_landed(site, mask, addresses, touch)?;
         } else {
@@ -242,9 +258,7 @@ impl Sanitizer {
         };
         let index = self.records.len() as u64;
         self.records.push(record);
-        if let Err((l, address, other, did)) = self.check(site, mask, addresses, touch, index) {
-            return Err((l, self.race(site, touch, address, other, did)));
-        }
+        let verdict = self.check(site, mask, addresses, touch, index);
         if touch.space == Space::Shared && writes {
             for l in lanes_of(mask) {
                 let at = addresses[l] as usize;
@@ -261,7 +275,7 @@ impl Sanitizer {
         if writes && touch.strong {
             self.current.order.write(&mut self.published, warp, mask, place, touch.release);
         }
-        Ok(())
+        verdict.map_err(|(l, address, other, did)| (l, self.race(site, touch, address, other, did)))
     }
 
     /// Asynchronous copies of the current warp have been waited for: lanes, lines, offsets in shared memory and bytes.
@@ -320,9 +334,9 @@ impl Sanitizer {
             else {
                 continue;
             };
-            let text = site.source.line(line);
+            let copy = site.source.describe(line);
             let message = format!(
-                "this thread {} {} bytes at {:#x} of shared memory, of which the asynchronous copy at line {line} `{text}` \
+                "this thread {} {} bytes at {:#x} of shared memory, of which the asynchronous copy at {copy} \
                  writes the word at {:#x}, and nothing has waited for it (cp.async.wait_group)",
                 verb(touch.kind),
                 touch.bytes,
@@ -393,7 +407,7 @@ impl Sanitizer {
         let mut judge = Judge::new(&self.records, &self.current.order, index);
         let reads_only = touch.kind == Kind::Load;
         let mut verdict = Ok(());
-        'lanes: for l in lanes_of(mask) {
+        for l in lanes_of(mask) {
             let lane = l as u64;
             let me = 1 + index * 32 + lane;
             let (cells, shift) = pages.cells(touch.offset(site, addresses[l]), touch.bytes);
@@ -409,9 +423,10 @@ impl Sanitizer {
                 } else {
                     None
                 };
-                if let Some((other, did)) = conflict {
+                if let Some((other, did)) = conflict
+                    && verdict.is_ok()
+                {
                     verdict = Err((l, addresses[l] + ((i as u64) << shift), other, did));
-                    break 'lanes;
                 }
                 if !reads_only {
                     *cell = Cell { write: me, read: 0, read_other: 0 };
@@ -441,12 +456,11 @@ impl Sanitizer {
             Space::Shared => format!("byte {address:#x} of shared memory"),
             _ => format!("the byte at {address:#x}"),
         };
-        let text = site.source.line(record.line);
+        let there = site.source.describe(record.line);
         Fault::new(
             FaultKind::Race,
             format!(
-                "this thread {verb} {place}, which block ({cx},{cy},{cz}) thread ({tx},{ty},{tz}) {did} at line {} `{text}`, and nothing orders the two",
-                record.line
+                "this thread {verb} {place}, which block ({cx},{cy},{cz}) thread ({tx},{ty},{tz}) {did} at {there}, and nothing orders the two"
             ),
         )
     }

@@ -53,7 +53,7 @@ impl Parser {
                             self.variables(true, &mut variables)?;
                             out.extend(variables.into_iter().map(Statement::Variable));
                         }
-                        ".loc" | ".pragma" | ".file" => self.skip_debug()?,
+                        ".pragma" | ".section" => self.skip_debug()?,
                         _ if word.starts_with('.') => {
                             return self.expected("an instruction or a declaration");
                         }
