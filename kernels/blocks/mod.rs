@@ -48,14 +48,12 @@ use cuda_std::{
     types::pack_f16,
 };
 
-use crate::{
-    gemv::{
-        Dot, Operands,
-        activations::{Q8, Q16, Staged, bytes_q8},
-        floats::{FromGlobal, FromShared, Source},
-        gemv, gemv_kernels,
-        many::{DotMany, gemv_many_kernels},
-    },
+use crate::gemv::{
+    Dot, Operands,
+    activations::{Q8, Q16, Staged, bytes_q8},
+    floats::{FromGlobal, FromShared, Source},
+    gemv, gemv_kernels,
+    many::{DotMany, gemv_many_kernels},
 };
 
 /// The number of threads of a block in the kernels other than products.

@@ -11,8 +11,8 @@ use ferrowarp::{
     },
 };
 use half::{bf16, f16};
-use warp_test::Tolerance;
 pub use warp_test::Random;
+use warp_test::Tolerance;
 
 /// Elements behind an output that no kernel may touch.
 const MARGIN: usize = 64;

@@ -24,8 +24,13 @@ pub fn build_kernels_for(arch: NvvmArch) {
     let variable = |name: &str| PathBuf::from(env::var_os(name).unwrap_or_default());
     match build(arch, &variable("CARGO_MANIFEST_DIR"), &variable("OUT_DIR")) {
         Ok(image) => println!("cargo::rustc-env={IMAGE}={}", image.display()),
+        // They are the reader's own mistakes, and rustc's words are enough.
+        Err(BuildError::Compile { stderr, .. }) if stderr.contains("--> ") => {
+            eprintln!("{stderr}");
+            exit(1);
+        }
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("error: {error}");
             exit(1);
         }
     }

@@ -7,7 +7,7 @@ use bytemuck::{Pod, cast_slice, cast_slice_mut};
 use cuda_std::Argument;
 
 use crate::Error;
-use crate::device::Inner;
+use crate::device::{Inner, done};
 
 /// Elements in a device's memory, freed when dropped. A reference to it is an argument for a pointer parameter.
 pub struct Buffer<T: Pod> {
@@ -41,7 +41,7 @@ impl<T: Pod> Buffer<T> {
     #[track_caller]
     pub fn write(&self, values: &[T]) {
         assert!(values.len() <= self.len, "{} values do not fit a buffer of {}", values.len(), self.len);
-        self.device.write(self.address, cast_slice(values)).unwrap_or_else(|error| panic!("{error}"));
+        done(self.device.write(self.address, cast_slice(values)));
     }
 
     /// All elements.
@@ -51,8 +51,7 @@ impl<T: Pod> Buffer<T> {
     #[track_caller]
     pub fn read(&self) -> Vec<T> {
         let mut values = vec![T::zeroed(); self.len];
-        let read = self.device.read(self.address, cast_slice_mut(&mut values));
-        read.unwrap_or_else(|error| panic!("{error}"));
+        done(self.device.read(self.address, cast_slice_mut(&mut values)));
         values
     }
 }

@@ -50,6 +50,15 @@ impl Error {
     }
 }
 
+/// What came of an operation, or a panic at the line of the test that asked for it.
+#[track_caller]
+pub(crate) fn done<T>(result: Result<T, Error>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{error}"),
+    }
+}
+
 /// A device for tests: softcuda, its sanitizer on, or the first NVIDIA GPU.
 ///
 /// What goes wrong is a panic that says what and at which line of the test: a fault of the kernel, with its place; memory
@@ -79,7 +88,7 @@ impl Device {
         let choice = env::var("FERROWARP_DEVICE").ok().filter(|choice| !choice.is_empty());
         let choice = choice.map_or(Ok(DeviceChoice::Auto), |choice| choice.parse());
         let device = choice.map_err(|error| Error::Choice(format!("FERROWARP_DEVICE: {error}"))).and_then(Device::open);
-        device.unwrap_or_else(|error| panic!("{error}"))
+        done(device)
     }
 
     /// A device by choice.
@@ -141,7 +150,7 @@ impl Device {
     /// There is too little memory, or `len` is 0.
     #[track_caller]
     pub fn alloc<T: Pod>(&self, len: usize) -> Buffer<T> {
-        Buffer::new(self.inner.clone(), len).unwrap_or_else(|error| panic!("a buffer of {len} elements: {error}"))
+        done(Buffer::new(self.inner.clone(), len))
     }
 
     /// Runs a kernel to its end.
@@ -155,7 +164,7 @@ impl Device {
     #[track_caller]
     pub unsafe fn launch<P, A: Arguments<P>>(&self, kernel: Kernel<P>, launch: Launch, arguments: A) -> Launched {
         // SAFETY: the caller's contract.
-        unsafe { self.try_launch(kernel, launch, arguments) }.unwrap_or_else(|error| panic!("{error}"))
+        done(unsafe { self.try_launch(kernel, launch, arguments) })
     }
 
     /// Runs a kernel to its end, and gives back what went wrong.

@@ -1,7 +1,9 @@
 //! What the tests that `#[gpu_test]` makes do.
 
-use crate::Device;
 use driver::DeviceChoice;
+
+use crate::Device;
+use crate::device::done;
 
 /// Runs a test on a softcuda device of its own, under the sanitizer.
 ///
@@ -18,7 +20,7 @@ pub fn run_on_soft(kernels: &[&str], test: impl FnOnce(&Device)) {
 /// As [`run_on_soft`]; or there is no GPU.
 #[track_caller]
 pub fn run_on_cuda(kernels: &[&str], test: impl FnOnce(&Device)) {
-    run(&Device::open(DeviceChoice::Cuda).unwrap_or_else(|error| panic!("{error}")), kernels, test);
+    run(&done(Device::open(DeviceChoice::Cuda)), kernels, test);
 }
 
 #[track_caller]

@@ -92,3 +92,24 @@ fn a_kernel_without_an_image_or_not_in_it_says_what_to_do() {
         assert!(text.contains(words), "{text}");
     }
 }
+
+#[test]
+fn a_fault_is_reported_at_the_line_of_the_test() {
+    thread_local! {
+        static FILE: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
+    }
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        FILE.set(info.location().map(|location| location.file().to_owned()).unwrap_or_default());
+        usual(info);
+    }));
+    let short = |device: &Device| device.upload(&[1.0f32; 31]);
+    // SAFETY: softcuda checks what the kernel does; that it goes too far is the point.
+    let launch = |device: &Device| unsafe {
+        device.launch(scale, Launch::new(1, 32), (&short(device), &short(device), 2.0f32, 32u32))
+    };
+    message(|device| _ = launch(device));
+    assert!(FILE.take().ends_with("gpu_test.rs"));
+    message(|device| _ = device.alloc::<f32>(32).read());
+    assert!(FILE.take().ends_with("gpu_test.rs"));
+}
