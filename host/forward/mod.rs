@@ -352,6 +352,12 @@ impl Engine {
         self.decode.forget_graphs();
     }
 
+    /// Changes the figure, of which launches take shapes: for tests, as [`Engine::edit_launches`].
+    pub fn edit_figure(&mut self, edit: impl FnOnce(&mut Figure)) {
+        edit(&mut self.figure);
+        self.decode.forget_graphs();
+    }
+
     /// A pass over the staged tokens.
     fn run<'a>(&'a self, ready: &'a Ready, n_tokens: usize, wanted: Range<usize>) -> Run<'a> {
         Run {
