@@ -3,6 +3,7 @@
 pub mod atomic_file;
 pub mod bench;
 pub mod bounded;
+pub mod cache;
 pub mod chat;
 pub mod cli;
 pub mod forward;

@@ -133,7 +133,7 @@ impl Session {
     /// As [`Engine::restore_cache`].
     pub fn restore(&mut self, ids: &[u32], cache: &[u8], n: usize) -> Result<(), EngineError> {
         self.ids.clear();
-        self.engine.restore_cache(cache, ids.len(), n)?;
+        self.engine.restore_cache(cache, ids.len(), &ids[..n])?;
         self.ids.extend_from_slice(&ids[..self.engine.n_past()]);
         Ok(())
     }

@@ -16,7 +16,7 @@
 
 use cuda_std::{BF16, F16, float, grid, kernel, shared_array, thread, warp};
 
-use crate::cache::{CacheElement, GROUP as PER_LANE, Place, load_eight, load_fours};
+use crate::cache::{CacheElement, GROUP as PER_LANE, Pages, Place, load_eight, load_fours, n_rows};
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 128;
@@ -101,6 +101,8 @@ struct Operands<T> {
     keys: *const T,
     values: *const T,
     positions: *const u32,
+    tables: *const u32,
+    slots: *const u32,
     sinks: *const f32,
     out: *mut f32,
     probabilities: *mut f32,
@@ -108,7 +110,8 @@ struct Operands<T> {
     soft_cap: f32,
     n_kv_heads: u32,
     head_dim: u32,
-    n_context: u32,
+    table_stride: u32,
+    n_pages: u32,
     window: u32,
     probabilities_stride: u32,
 }
@@ -116,7 +119,7 @@ struct Operands<T> {
 /// Attention with `GROUP` lanes a key. `EIGHTS`: the head is a multiple of eight.
 #[inline(always)]
 unsafe fn attention<T: CacheElement, const GROUP: u32, const EIGHTS: bool>(operands: Operands<T>) {
-    let Operands { keys, values, soft_cap, n_kv_heads, n_context, .. } = operands;
+    let Operands { keys, values, soft_cap, n_kv_heads, .. } = operands;
     let head_dim = operands.head_dim as usize;
     let (head, token) = (thread::block_idx_x(), thread::block_idx_y());
     let n_heads = thread::grid_dim_x();
@@ -124,28 +127,18 @@ unsafe fn attention<T: CacheElement, const GROUP: u32, const EIGHTS: bool>(opera
     unsafe {
         core::hint::assert_unchecked(n_kv_heads > 0);
         core::hint::assert_unchecked(n_heads >= n_kv_heads);
-        core::hint::assert_unchecked(n_context > 0);
     }
     let kv_head = head / (n_heads / n_kv_heads);
     let n_keys = unsafe { *operands.positions.add(token as usize) } + 1;
     let oldest = n_keys.saturating_sub(operands.window);
-    // The keys seen are at most `n_context`, so that their rows begin anew once at most.
-    let first_row = oldest % n_context;
+    let pages = unsafe { Pages::of(operands.tables, operands.slots, operands.table_stride, token, n_kv_heads) };
     let (lane, warp_index) = (thread::lane(), thread::warp());
     let (key_of_warp, chunk) = (lane / GROUP, lane % GROUP);
     let element = chunk as usize * PER_LANE;
     let holds = element < head_dim;
     let row = (token as usize * n_heads as usize + head as usize) * head_dim;
-    let place = |key: u32| {
-        let in_head = first_row + (key - oldest);
-        let in_head = if in_head < n_context { in_head } else { in_head - n_context };
-        Place {
-            row: kv_head as usize * n_context as usize + in_head as usize,
-            element,
-            n_rows: n_kv_heads as usize * n_context as usize,
-            head_dim,
-        }
-    };
+    let n_rows = n_rows(operands.n_pages, n_kv_heads);
+    let place = |key: u32| Place { row: unsafe { pages.row(kv_head, key) } as usize, element, n_rows, head_dim };
     let load = |cache: *const T, key: u32| unsafe {
         if EIGHTS { T::load_eight(cache, place(key)) } else { T::load_fours(cache, place(key)) }
     };
@@ -283,10 +276,8 @@ macro_rules! variants {
         /// - `q` and `out` are `[n_tokens][n_heads][head_dim]`, 16-byte aligned; `head_dim` is a multiple of 4, in Q8_0 of 32,
         ///   and at most [`MAX_HEAD_DIM`]; `sinks` is null or `[n_heads]`; `n_heads` is a multiple of `n_kv_heads`;
         ///   `window ≥ 1`.
-        /// - `keys` and `values` are a layer's caches of this type (`cache.rs`), 16-byte aligned, with the positions that a
-        ///   query sees in their rows. Where all positions are below `n_context` no row is used twice. Else the cache is a
-        ///   ring: `n_context ≥ window`, and as a chunk of tokens is stored before it attends, `n_context ≥ window + n_tokens
-        ///   − 1`, for the chunk's last tokens take rows that its first ones still see otherwise.
+        /// - `keys` and `values` are a layer's caches of this type (`cache.rs`) of `n_pages` pages, 16-byte aligned, with the
+        ///   positions that a query sees in the pages that `tables` has for them in the table of `slots[token]`.
         /// - `probabilities` is null or holds `n_heads · n_tokens · probabilities_stride` values, the stride above
         ///   every position.
         #[kernel]
@@ -295,6 +286,8 @@ macro_rules! variants {
             keys: *const $element,
             values: *const $element,
             positions: *const u32,
+            tables: *const u32,
+            slots: *const u32,
             sinks: *const f32,
             out: *mut f32,
             probabilities: *mut f32,
@@ -302,7 +295,8 @@ macro_rules! variants {
             soft_cap: f32,
             n_kv_heads: u32,
             head_dim: u32,
-            n_context: u32,
+            table_stride: u32,
+            n_pages: u32,
             window: u32,
             probabilities_stride: u32,
         ) {
@@ -312,6 +306,8 @@ macro_rules! variants {
                     keys,
                     values,
                     positions,
+                    tables,
+                    slots,
                     sinks,
                     out,
                     probabilities,
@@ -319,7 +315,8 @@ macro_rules! variants {
                     soft_cap,
                     n_kv_heads,
                     head_dim,
-                    n_context,
+                    table_stride,
+                    n_pages,
                     window,
                     probabilities_stride,
                 })

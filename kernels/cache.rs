@@ -1,9 +1,10 @@
 //! The KV cache's layout, and writing keys and values into it.
 //!
-//! A layer's cache is `[n_kv_heads][n_context][head_dim]`: one head's keys are contiguous over positions, which is how
-//! attention reads them. Position p is in row `p % n_context`: a layer whose queries see a window of the last w positions
-//! needs no more rows than w and those of a chunk that is stored before it attends, and then is a ring. In Q8_0 (8-bit integers with an f16 scale for each 32 of a row) the integers have that layout and
-//! the scales follow after all of them, `[n_kv_heads][n_context][head_dim / 32]`, so that both are aligned.
+//! A layer's cache is `[n_pages][n_kv_heads][PAGE][head_dim]`: a page has [`PAGE`] neighbouring positions of one sequence, one
+//! head's keys contiguous, which is how attention reads them. Which page has which positions a sequence's *page table* says:
+//! entry p / PAGE is the page of position p. Tables lie beside each other, `[n_slots][stride]`, and each token has the number of its
+//! sequence's, its *slot*. In Q8_0 (8-bit integers with an f16 scale for each 32 of a row) the integers have that layout and
+//! the scales follow after all of them, `[n_pages][n_kv_heads][PAGE][head_dim / 32]`, so that both are aligned.
 //!
 //! Q8_0 has steps of 1/127 of a block's largest value, and keys have a few very large ones (the bias of Qwen2's keys reaches
 //! 34): the others of their block would be lost in them. So each block of 32 is first turned by a Walsh–Hadamard transform,
@@ -21,14 +22,52 @@ pub const GROUP: usize = 8;
 /// Values of a Q8_0 row that share a scale.
 pub(crate) const Q8_BLOCK: usize = 32;
 
+/// Positions of a page, a multiple of every tile of keys that is loaded together.
+pub const PAGE: u32 = 32;
+
+/// One sequence's pages in a layer's cache.
+#[derive(Clone, Copy)]
+pub struct Pages {
+    table: *const u32,
+    n_kv_heads: u32,
+}
+
+impl Pages {
+    /// Those of a token's sequence.
+    ///
+    /// # Safety
+    /// - `slots` has an entry for the token, and `tables` a table of that number, each of `stride` entries.
+    #[inline(always)]
+    pub unsafe fn of(tables: *const u32, slots: *const u32, stride: u32, token: u32, n_kv_heads: u32) -> Pages {
+        let slot = unsafe { *slots.add(token as usize) };
+        Pages { table: tables.wrapping_add(slot as usize * stride as usize), n_kv_heads }
+    }
+
+    /// The row of a head's position. The rows of a page's other positions lie before and behind it.
+    ///
+    /// # Safety
+    /// - The table has an entry for the position.
+    #[inline(always)]
+    pub unsafe fn row(self, kv_head: u32, position: u32) -> u32 {
+        let page = unsafe { *self.table.add((position / PAGE) as usize) };
+        (page * self.n_kv_heads + kv_head) * PAGE + position % PAGE
+    }
+}
+
+/// Rows of a layer's cache.
+#[inline(always)]
+pub fn n_rows(n_pages: u32, n_kv_heads: u32) -> usize {
+    n_pages as usize * (n_kv_heads * PAGE) as usize
+}
+
 /// A place in a layer's cache.
 #[derive(Clone, Copy)]
 pub struct Place {
-    /// `kv_head · n_context + position % n_context`.
+    /// [`Pages::row`].
     pub row: usize,
     /// The element within the row.
     pub element: usize,
-    /// `n_kv_heads · n_context`.
+    /// [`n_rows`].
     pub n_rows: usize,
     /// Elements of a row.
     pub head_dim: usize,
@@ -243,20 +282,21 @@ impl CacheElement for i8 {
 unsafe fn store<T: CacheElement>(
     x: *const f32,
     positions: *const u32,
+    tables: *const u32,
+    slots: *const u32,
     cache: *mut T,
     factor: f32,
     head_dim: u32,
-    n_context: u32,
+    stride: u32,
+    n_pages: u32,
 ) {
     grid::launch_dependents_and_wait();
-    let (head, token) = (thread::block_idx_x() as usize, thread::block_idx_y() as usize);
-    let n_kv_heads = thread::grid_dim_x() as usize;
-    // SAFETY: by the launch contract; said here so that the division is not guarded by a panic.
-    unsafe { core::hint::assert_unchecked(n_context > 0) }
-    let in_head = unsafe { *positions.add(token) % n_context } as usize;
-    let (head_dim, n_context) = (head_dim as usize, n_context as usize);
-    let source = unsafe { x.add((token * n_kv_heads + head) * head_dim) };
-    let (row, n_rows) = (head * n_context + in_head, n_kv_heads * n_context);
+    let (head, token) = (thread::block_idx_x(), thread::block_idx_y());
+    let n_kv_heads = thread::grid_dim_x();
+    let pages = unsafe { Pages::of(tables, slots, stride, token, n_kv_heads) };
+    let row = unsafe { pages.row(head, *positions.add(token as usize)) } as usize;
+    let (head_dim, n_rows) = (head_dim as usize, n_rows(n_pages, n_kv_heads));
+    let source = unsafe { x.add((token as usize * n_kv_heads as usize + head as usize) * head_dim) };
     let mut element = thread::thread_idx_x() as usize;
     while element < head_dim {
         unsafe { T::store(cache, Place { row, element, n_rows, head_dim }, *source.add(element) * factor) }
@@ -266,23 +306,27 @@ unsafe fn store<T: CacheElement>(
 
 macro_rules! cache_store {
     ($($name:ident: $element:ty;)*) => {$(
-        /// cache[head][positions[token] % n_context][..] = factor · x[token][head][..], rounded to nearest.
+        /// The row of positions[token] and of each head = factor · x[token][head][..], rounded to nearest.
         ///
         /// Launch: grid (n_kv_heads, n_tokens), block ([`BLOCK`]).
         ///
         /// # Safety
-        /// - `x` is `[n_tokens][n_kv_heads][head_dim]`, `positions` is `[n_tokens]`, no two in the same row; `n_context ≥ 1`;
-        ///   `cache` is a layer's cache of this type; in Q8_0, `head_dim` is a multiple of 32.
+        /// - `x` is `[n_tokens][n_kv_heads][head_dim]`, `positions` is `[n_tokens]`, no two of one sequence the same; `tables`
+        ///   and `slots` give each of them a page, below `n_pages`, that no other sequence uses; `cache` is a layer's cache of this
+        ///   type; in Q8_0, `head_dim` is a multiple of 32.
         #[kernel]
         pub unsafe fn $name(
             x: *const f32,
             positions: *const u32,
+            tables: *const u32,
+            slots: *const u32,
             cache: *mut $element,
             factor: f32,
             head_dim: u32,
-            n_context: u32,
+            stride: u32,
+            n_pages: u32,
         ) {
-            unsafe { store(x, positions, cache, factor, head_dim, n_context) }
+            unsafe { store(x, positions, tables, slots, cache, factor, head_dim, stride, n_pages) }
         }
     )*};
 }

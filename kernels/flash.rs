@@ -44,6 +44,8 @@ use cuda_std::{
     warp,
 };
 
+use crate::cache::Pages;
+
 /// The block's number of threads.
 pub const BLOCK: u32 = 128;
 
@@ -199,15 +201,19 @@ impl Row {
 struct Tiles<T, const HEAD_DIM: usize> {
     keys: *const T,
     values: *const T,
-    /// The element of the first tile where this thread's first chunk begins.
-    element: u32,
+    pages: Pages,
+    kv_head: u32,
+    /// The element of a row where this thread's chunks begin.
+    column: u32,
     /// Where the chunk goes in a tile in shared memory.
     target: u32,
     /// Its row in the tile.
     row: u32,
     /// Whether there is one: lanes that a whole number of rows leaves over have none.
     active: bool,
-    /// Keys from here on are not to be read: memory that nobody wrote may hold NaN. They become zero.
+    /// Keys before this one are not seen, and may have no page any more; those from `end` on were not written, and may be NaN.
+    /// They become zero.
+    begin: u32,
     end: u32,
     /// `[stage][keys, values]`, a tile each.
     shared: Shared<T>,
@@ -218,7 +224,7 @@ impl<T, const HEAD_DIM: usize> Tiles<T, HEAD_DIM> {
     const STAGE: u32 = 2 * Self::SHAPE.tile() as u32;
 
     #[inline(always)]
-    fn new(keys: *const T, values: *const T, end: u32) -> Self {
+    fn new(keys: *const T, values: *const T, pages: Pages, kv_head: u32, begin: u32, end: u32) -> Self {
         let chunks = const { (HEAD_DIM / CHUNK) as u32 };
         let (row, chunk) = (thread::lane() / chunks, thread::lane() % chunks);
         let active = row < Self::SHAPE.rows_at_once() as u32;
@@ -227,10 +233,13 @@ impl<T, const HEAD_DIM: usize> Tiles<T, HEAD_DIM> {
         Tiles {
             keys,
             values,
-            element: row * HEAD_DIM as u32 + column,
+            pages,
+            kv_head,
+            column,
             target: row * Self::SHAPE.stride() as u32 + column,
             row,
             active,
+            begin,
             end,
             // SAFETY: the array has room for two stages of both tiles, and alignment for either type.
             shared: unsafe { flash_tiles().cast() },
@@ -241,10 +250,10 @@ impl<T, const HEAD_DIM: usize> Tiles<T, HEAD_DIM> {
     #[inline(always)]
     unsafe fn start(&self, first: u32, stage: u32) {
         if self.active {
-            if first + Self::SHAPE.keys as u32 <= self.end {
+            if self.begin <= first && first + Self::SHAPE.keys as u32 <= self.end {
                 unsafe { self.copy(first, stage, |_| true) }
             } else {
-                unsafe { self.copy(first, stage, |row| first + row < self.end) }
+                unsafe { self.copy(first, stage, |row| self.begin <= first + row && first + row < self.end) }
             }
         }
         commit();
@@ -252,15 +261,19 @@ impl<T, const HEAD_DIM: usize> Tiles<T, HEAD_DIM> {
 
     #[inline(always)]
     unsafe fn copy(&self, first: u32, stage: u32, present: impl Fn(u32) -> bool) {
-        let source = first as usize * HEAD_DIM + self.element as usize;
         let target = stage * Self::STAGE + self.target;
         unroll(
             const { Self::SHAPE.copies() },
             #[inline(always)]
             |step| {
                 let rows = step * N_WARPS as usize * Self::SHAPE.rows_at_once();
-                let (source, target) = (source + rows * HEAD_DIM, target + (rows * Self::SHAPE.stride()) as u32);
-                let present = present(self.row + rows as u32);
+                let target = target + (rows * Self::SHAPE.stride()) as u32;
+                let row = self.row + rows as u32;
+                let present = present(row);
+                // What is not there may have no page: of one that is, which then is not read.
+                let position = u32::min(u32::max(first + row, self.begin), self.end - 1);
+                let row = unsafe { self.pages.row(self.kv_head, position) };
+                let source = row as usize * HEAD_DIM + self.column as usize;
                 let values = Self::SHAPE.tile() as u32;
                 unsafe {
                     copy_16(self.shared, target, self.keys.wrapping_add(source), present);
@@ -277,11 +290,13 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize, const FRAGMENTS: usize>(
     keys: *const T,
     values: *const T,
     positions: *const u32,
+    tables: *const u32,
+    slots: *const u32,
     out: *mut F16,
     out_scale: f32,
     n_tokens: u32,
     ratio: u32,
-    n_context: u32,
+    table_stride: u32,
     window: u32,
 ) {
     let shape = const { Shape::new(HEAD_DIM) };
@@ -327,8 +342,8 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize, const FRAGMENTS: usize>(
     let (oldest, end) = (first.oldest, last.newest + 1);
     let (all_see_from, all_see_to) = (last.oldest, first.newest + 1);
     let mut first_key = oldest / shape.keys as u32 * shape.keys as u32;
-    let cache_row = kv_head as usize * n_context as usize * HEAD_DIM;
-    let tiles = Tiles::<T, HEAD_DIM>::new(keys.wrapping_add(cache_row), values.wrapping_add(cache_row), end);
+    let pages = unsafe { Pages::of(tables, slots, table_stride, 0, n_kv_heads) };
+    let tiles = Tiles::<T, HEAD_DIM>::new(keys, values, pages, kv_head, oldest, end);
     unsafe { tiles.start(first_key, 0) };
 
     // Q's A fragments, for each step of 16 along the head.
@@ -515,24 +530,27 @@ macro_rules! variants {
         /// # Safety
         /// - `q` and `out` are `[n_tokens][n_kv_heads · ratio][HEAD_DIM]` of fewer than 2^32 elements, 4-byte aligned, not the
         ///   same; `n_tokens ≥ 1`, `ratio ≥ 1`.
-        /// - `positions` is `[1]` or longer, `positions[0] + n_tokens ≤ n_context`; `keys` and `values` are a layer's caches of
-        ///   this type (`cache.rs`), 16-byte aligned, written up to the last token's position; `window ≥ 1`.
+        /// - `positions` and `slots` are `[1]` or longer: the tokens are of one sequence. `keys` and `values` are a layer's caches of
+        ///   this type (`cache.rs`), 16-byte aligned, written up to the last token's position in the pages that the table of
+        ///   `slots[0]` has for what is seen; `window ≥ 1`.
         #[kernel(threads = 128, blocks = $blocks)]
         pub unsafe fn $name(
             q: *const $element,
             keys: *const $element,
             values: *const $element,
             positions: *const u32,
+            tables: *const u32,
+            slots: *const u32,
             out: *mut F16,
             out_scale: f32,
             n_tokens: u32,
             ratio: u32,
-            n_context: u32,
+            table_stride: u32,
             window: u32,
         ) {
             unsafe {
                 flash::<$element, $head_dim, $fragments>(
-                    q, keys, values, positions, out, out_scale, n_tokens, ratio, n_context, window,
+                    q, keys, values, positions, tables, slots, out, out_scale, n_tokens, ratio, table_stride, window,
                 )
             }
         }

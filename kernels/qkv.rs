@@ -9,7 +9,10 @@
 
 use cuda_std::{BF16, F16, float, grid, kernel, thread, types::Element, warp};
 
-use crate::rope::{elements, rotation, turn};
+use crate::{
+    cache::Pages,
+    rope::{elements, rotation, turn},
+};
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 128;
@@ -47,6 +50,8 @@ unsafe fn qkv<T: Element>(
     k_norm: *const f32,
     frequencies: *const f32,
     positions: *const u32,
+    tables: *const u32,
+    slots: *const u32,
     q: *mut T,
     keys: *mut T,
     values: *mut T,
@@ -58,7 +63,7 @@ unsafe fn qkv<T: Element>(
     head_dim: u32,
     n_rot: u32,
     neighbours: u32,
-    n_context: u32,
+    table_stride: u32,
 ) {
     grid::launch_dependents();
     grid::wait();
@@ -75,7 +80,11 @@ unsafe fn qkv<T: Element>(
     // Where the head goes, and what it is multiplied by: rotated elements, and the others.
     let (is_query, is_key) = (head < n_heads, head < n_heads + n_kv_heads);
     let of_cache = |cache: *mut T, head: u32| {
-        let row = if n_context == 0 { token * n_kv_heads + head } else { head * n_context + position };
+        let row = if tables.is_null() {
+            token * n_kv_heads + head
+        } else {
+            unsafe { Pages::of(tables, slots, table_stride, token, n_kv_heads).row(head, position) }
+        };
         cache.wrapping_add(row as usize * dim)
     };
     let (out, norm, rotated, plain) = if is_query {
@@ -130,7 +139,7 @@ macro_rules! variants {
         /// With x[token] = product[token] + bias, of which the first `n_heads` heads are queries, the next `n_kv_heads` keys and
         /// the last values, queries and keys then normalised over each head (as `rmsnorm`) and turned (as RoPE):
         /// q[token] = the queries · `q_scale`, the scores' magnitude included; keys and values go to the cache at
-        /// positions[token], keys without RoPE's magnitude. Where `n_context` is 0, `keys` and `values` are
+        /// positions[token], keys without RoPE's magnitude. Where `tables` is null, `keys` and `values` are
         /// `[n_tokens][n_kv_heads][head_dim]` instead, a row a token.
         ///
         /// A null `bias`, `q_norm` or `k_norm` leaves that out. Elements from `n_rot` on are not turned; `neighbours` is 0 for
@@ -142,7 +151,8 @@ macro_rules! variants {
         /// - `product` is `[n_tokens][heads][head_dim]`, `bias` `[heads][head_dim]`, the norms `[head_dim]`, `frequencies`
         ///   `[n_rot/2][2]` as in `rope.rs`, `positions` `[n_tokens]`, below 2^24; `n_rot` is even and at most `head_dim`.
         /// - `q` is `[n_tokens][n_heads][head_dim]`; `keys` and `values` are a layer's caches of this type (`cache.rs`), the
-        ///   positions all different and below `n_context`, or as above where that is 0. None overlaps what is read.
+        ///   positions of a sequence all different and with a page that no other sequence uses, or as above where `tables` is null.
+        ///   None overlaps what is read.
         #[kernel]
         pub unsafe fn $name(
             product: *const f32,
@@ -151,6 +161,8 @@ macro_rules! variants {
             k_norm: *const f32,
             frequencies: *const f32,
             positions: *const u32,
+            tables: *const u32,
+            slots: *const u32,
             q: *mut $element,
             keys: *mut $element,
             values: *mut $element,
@@ -162,12 +174,12 @@ macro_rules! variants {
             head_dim: u32,
             n_rot: u32,
             neighbours: u32,
-            n_context: u32,
+            table_stride: u32,
         ) {
             unsafe {
                 qkv(
-                    product, bias, q_norm, k_norm, frequencies, positions, q, keys, values, q_scale, magnitude, epsilon,
-                    n_heads, n_kv_heads, head_dim, n_rot, neighbours, n_context,
+                    product, bias, q_norm, k_norm, frequencies, positions, tables, slots, q, keys, values, q_scale, magnitude,
+                    epsilon, n_heads, n_kv_heads, head_dim, n_rot, neighbours, table_stride,
                 )
             }
         }

@@ -50,19 +50,31 @@ const NONE: u64 = 0;
 /// The one NaN that stands for all: above +∞ in the order of keys.
 pub const NAN_BITS: u32 = 0x7fff_ffff;
 
-/// out[i] = [id, logit] of the i-th largest of logits[..n], `k` of them: by descending logit, equal ones by ascending id. NaN is
+/// out[row][i] = [id, logit] of the i-th largest of logits[row][..n], `k` of them: by descending logit, equal ones by ascending id. NaN is
 /// the largest, so that the first tells whether there is one, and is written as [`NAN_BITS`]; −0 counts and is written as 0.
 ///
-/// Launch: grid (⌈n / [`BLOCK_VALUES`]⌉), block ([`BLOCK`]).
+/// Launch: grid (⌈n / [`BLOCK_VALUES`]⌉, rows), block ([`BLOCK`]).
 ///
 /// # Safety
-/// - `logits` holds `n` values, 16-byte aligned; `out` holds 2 `k` words; 1 ≤ k ≤ n, k ≤ [`MAX_K`].
-/// - `groups` holds ⌈n / [`GROUP`]⌉ keys, `arrivals` one word, zero, which it is again afterwards. No launch that uses the same
+/// - A row of `logits` holds `n` values, `stride` from the next row's, the first 16-byte aligned; `out` holds 2 `k` words a row;
+///   1 ≤ k ≤ n, k ≤ [`MAX_K`].
+/// - `groups` holds ⌈n / [`GROUP`]⌉ keys a row, `arrivals` one word, zero, which it is again afterwards. No launch that uses the same
 ///   runs at the same time.
 #[kernel(threads = 1024, blocks = 1)]
-pub unsafe fn top_k(logits: *const f32, out: *mut u32, groups: *mut u64, arrivals: *mut u32, n: u32, k: u32) {
+pub unsafe fn top_k(
+    logits: *const f32,
+    out: *mut u32,
+    groups: *mut u64,
+    arrivals: *mut u32,
+    n: u32,
+    stride: u32,
+    k: u32,
+) {
     grid::launch_dependents();
     grid::wait();
+    let row = thread::block_idx_y() as usize;
+    let (logits, out) = (logits.wrapping_add(row * stride as usize), out.wrapping_add(row * 2 * k as usize));
+    let (groups, arrivals) = (groups.wrapping_add(row * n.div_ceil(GROUP) as usize), arrivals.wrapping_add(row));
     let (me, lane) = (thread::thread_idx_x(), thread::lane());
     let n_groups = n.div_ceil(GROUP);
 

@@ -1,24 +1,76 @@
-//! What a sequence leaves behind: keys and values of every position seen, and the states of recurrent layers.
+//! What sequences leave behind: keys and values in pages, and the states of recurrent layers.
 
 use super::{EngineError, memory::Uses};
 use crate::{
-    gpu::{Buffer, Gpu, GpuError, SubSlice, kernels::CacheType},
+    cache::{Group, Origin, POSITIONS, Pages, SequenceId},
+    gpu::{
+        Buffer, Gpu, GpuError, Pinned, Slice, SubSlice,
+        kernels::{CacheType, PAGE, PageTables},
+    },
     model::{
         Figure,
         figure::{Cache, CacheId, StateId},
     },
 };
 
-/// Keys and values of each layer of attention, `[n_kv_heads][n_context][head_dim]` of the cache's type, laid out as `kernels/cache.rs` says,
-/// and one layer's behind the other's.
+const _: () = assert!(POSITIONS == PAGE, "the host's pages are the kernels'");
+
+/// How much cache there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheSize {
+    /// Sequences at a time.
+    pub n_sequences: usize,
+    /// The most positions of one.
+    pub n_context: usize,
+    /// Positions of all together, in layers that see all positions.
+    pub n_positions: usize,
+    /// The most tokens that one grows by at once.
+    pub n_batch: usize,
+}
+
+impl CacheSize {
+    /// Entries of a page table.
+    fn stride(&self) -> usize {
+        self.n_context.div_ceil(PAGE)
+    }
+
+    /// Pages of each group of layers with the same window. A window keeps what the first token of a chunk sees, and the chunk.
+    fn groups(&self, figure: &Figure) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        let all = self.n_positions.div_ceil(PAGE);
+        for cache in &figure.caches {
+            if groups.iter().all(|group| group.window != cache.window) {
+                let n_pages = cache.window.map_or(all, |window| {
+                    let seen = (window - 1 + self.n_batch).saturating_sub(1).div_ceil(PAGE) + 1;
+                    all.min(self.n_sequences * seen.min(self.stride()))
+                });
+                groups.push(Group { window: cache.window, n_pages });
+            }
+        }
+        groups
+    }
+}
+
+/// Keys and values of each layer of attention, `[n_pages][n_kv_heads][PAGE][head_dim]` of the cache's type, laid out as
+/// `kernels/cache.rs` says, and one layer's behind the other's; and the page tables, `[group][n_sequences][stride]`.
 pub struct KvCache {
     keys: Buffer<u8>,
     values: Buffer<u8>,
+    tables: Buffer<u32>,
+    /// The same on the host.
+    staged: Pinned<u32>,
+    /// Whether a copy from there may still be under way.
+    is_staging: bool,
     layers: Vec<Layer>,
+    /// `[n_sequences][n]` each.
     states: Vec<Buffer<f32>>,
+    n_sequences: usize,
+    stride: usize,
+    /// Who has which pages.
+    pub pages: Pages,
     /// The type of the values.
     pub cache_type: CacheType,
-    /// Positions there is room for.
+    /// The most positions of a sequence.
     pub n_context: usize,
 }
 
@@ -26,50 +78,140 @@ pub struct KvCache {
 #[derive(Clone, Copy)]
 struct Layer {
     shape: Cache,
+    group: usize,
+    n_pages: usize,
     start: usize,
     bytes: usize,
 }
 
-fn layers(figure: &Figure, n_context: usize, cache_type: CacheType) -> (Vec<Layer>, usize) {
+impl Layer {
+    /// Bytes of a row, and where the rows of a page begin in the layer: of the values, and in Q8_0 of their scales.
+    fn planes(&self, cache_type: CacheType) -> Vec<Plane> {
+        let Cache { head_dim, n_kv_heads, .. } = self.shape;
+        match cache_type {
+            CacheType::Q8_0 => {
+                let n_rows = self.n_pages * n_kv_heads * PAGE;
+                vec![Plane { start: 0, row: head_dim }, Plane { start: n_rows * head_dim, row: head_dim / 32 * 2 }]
+            }
+            CacheType::F16 | CacheType::BF16 | CacheType::F32 => {
+                vec![Plane { start: 0, row: cache_type.bytes(1, head_dim) }]
+            }
+        }
+    }
+}
+
+/// A part of a layer's cache with one row for each head and position.
+#[derive(Clone, Copy)]
+struct Plane {
+    /// Where it begins, in bytes.
+    start: usize,
+    /// Bytes of a row.
+    row: usize,
+}
+
+fn layers(figure: &Figure, groups: &[Group], cache_type: CacheType) -> (Vec<Layer>, usize) {
     let mut end = 0;
     let layers = figure.caches.iter().map(|shape| {
+        let group = groups.iter().position(|group| group.window == shape.window).expect("a group for each window");
+        let n_pages = groups[group].n_pages;
         // A layer begins where 16-byte loads may begin.
-        let bytes = cache_type.bytes(shape.n_kv_heads * n_context, shape.head_dim).next_multiple_of(256);
+        let bytes = cache_type.bytes(n_pages * shape.n_kv_heads * PAGE, shape.head_dim).next_multiple_of(256);
         end += bytes;
-        Layer { shape: *shape, start: end - bytes, bytes }
+        Layer { shape: *shape, group, n_pages, start: end - bytes, bytes }
     });
     (layers.collect(), end)
 }
 
 impl KvCache {
     /// Every allocation that [`KvCache::new`] makes, in its order.
-    pub fn uses(figure: &Figure, n_context: usize, cache_type: CacheType, uses: &mut Uses) {
-        let (_, bytes) = layers(figure, n_context, cache_type);
+    pub fn uses(figure: &Figure, size: CacheSize, cache_type: CacheType, uses: &mut Uses) {
+        let groups = size.groups(figure);
+        let (_, bytes) = layers(figure, &groups, cache_type);
         uses.add("KV cache", bytes);
         uses.add("KV cache", bytes);
+        uses.add("page tables", groups.len() * size.n_sequences * size.stride() * size_of::<u32>());
         for state in &figure.states {
-            uses.add("recurrent state", state.n * size_of::<f32>());
+            uses.add("recurrent state", size.n_sequences * state.n * size_of::<f32>());
         }
     }
 
     /// Allocates the cache of a model.
-    pub fn new(gpu: &Gpu, figure: &Figure, n_context: usize, cache_type: CacheType) -> Result<KvCache, GpuError> {
-        let (layers, bytes) = layers(figure, n_context, cache_type);
-        let states = figure.states.iter().map(|state| gpu.alloc("recurrent state", state.n));
+    pub fn new(gpu: &Gpu, figure: &Figure, size: CacheSize, cache_type: CacheType) -> Result<KvCache, GpuError> {
+        let groups = size.groups(figure);
+        let (layers, bytes) = layers(figure, &groups, cache_type);
+        let CacheSize { n_sequences, n_context, n_batch, .. } = size;
+        let (keys, values) = (gpu.alloc("the key cache", bytes)?, gpu.alloc("the value cache", bytes)?);
+        let tables = gpu.alloc("page tables", groups.len() * n_sequences * size.stride())?;
+        gpu.fill(&tables, 0)?;
+        let states = figure.states.iter().map(|state| gpu.alloc("recurrent state", n_sequences * state.n));
         Ok(KvCache {
-            keys: gpu.alloc("the key cache", bytes)?,
-            values: gpu.alloc("the value cache", bytes)?,
+            keys,
+            values,
+            staged: gpu.alloc_pinned("page tables", tables.len())?,
+            is_staging: false,
+            tables,
             layers,
             states: states.collect::<Result<_, _>>()?,
+            n_sequences,
+            stride: size.stride(),
+            pages: Pages::new(&groups, n_sequences, n_batch),
             cache_type,
             n_context,
         })
     }
 
-    /// Makes recurrent states those before the first token. Keys and values need no such thing: attention looks no further than its token's
-    /// position.
-    pub fn reset(&self, gpu: &Gpu) -> Result<(), GpuError> {
-        self.states.iter().try_for_each(|state| gpu.fill(state, 0))
+    /// Makes room for `n_new` more tokens of a sequence; the first begin its recurrent states anew. Old keys and values are never read:
+    /// attention looks no further than its token's position.
+    pub fn reserve(&mut self, gpu: &Gpu, id: SequenceId, n_new: usize) -> Result<(), EngineError> {
+        let copies = self.pages.reserve(id, n_new)?;
+        for copy in copies {
+            for layer in self.layers.iter().filter(|layer| layer.group == copy.group) {
+                for buffer in [&self.keys, &self.values] {
+                    for plane in layer.planes(self.cache_type) {
+                        let page = |page: u32| self.page(buffer, *layer, plane, page as usize);
+                        gpu.copy(&page(copy.from), &page(copy.to))?;
+                    }
+                }
+            }
+        }
+        let mut is_staging = false;
+        for group in 0..self.n_groups() {
+            let changes = self.pages.take_changes(id, group);
+            if !changes.is_empty() {
+                let start = (group * self.n_sequences + id.0 as usize) * self.stride;
+                let target = start + changes.start..start + changes.end;
+                if self.is_staging {
+                    gpu.synchronise()?;
+                }
+                self.staged[target.clone()].copy_from_slice(&self.pages.table(id, group)[changes]);
+                // SAFETY: the pinned memory lives as long as the cache, and is not written before the next synchronisation.
+                unsafe { gpu.enqueue_write(&self.tables.slice(target.clone()), &self.staged[target])? };
+                is_staging = true;
+            }
+        }
+        self.is_staging |= is_staging;
+        if self.pages.n_tokens(id) == 0 {
+            for state in 0..self.states.len() {
+                gpu.fill(&self.state(StateId(state), id), 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream has run all copies.
+    pub fn landed(&mut self) {
+        self.is_staging = false;
+    }
+
+    fn n_groups(&self) -> usize {
+        self.layers.iter().map(|layer| layer.group + 1).max().unwrap_or(0)
+    }
+
+    /// A page's rows of one plane of a layer, `[n_kv_heads][PAGE]`.
+    fn page<'a>(&self, buffer: &'a Buffer<u8>, layer: Layer, plane: Plane, page: usize) -> SubSlice<'a, u8> {
+        let bytes = layer.shape.n_kv_heads * PAGE * plane.row;
+        let start = layer.start + plane.start + page * bytes;
+        buffer.slice(start..start + bytes)
     }
 
     /// Where the keys begin, and the values.
@@ -80,6 +222,18 @@ impl KvCache {
     /// The shape of a layer's heads.
     pub fn shape(&self, cache: CacheId) -> Cache {
         self.layers[cache.0].shape
+    }
+
+    /// Pages of a layer.
+    pub fn n_pages(&self, cache: CacheId) -> usize {
+        self.layers[cache.0].n_pages
+    }
+
+    /// Where the positions of each token's sequence are, in a layer; `slots` has their numbers.
+    pub fn tables<'a>(&'a self, cache: CacheId, slots: &'a Slice<u32>) -> PageTablesOf<'a> {
+        let of_group = self.n_sequences * self.stride;
+        let start = self.layers[cache.0].group * of_group;
+        PageTablesOf { tables: self.tables.slice(start..start + of_group), stride: self.stride, slots }
     }
 
     /// A layer's keys.
@@ -94,32 +248,59 @@ impl KvCache {
         self.values.slice(start..start + bytes)
     }
 
-    /// A recurrent layer's state.
-    pub fn state(&self, state: StateId) -> &Buffer<f32> {
-        &self.states[state.0]
+    /// A sequence's state of a recurrent layer.
+    pub fn state(&self, state: StateId, id: SequenceId) -> SubSlice<'_, f32> {
+        let buffer = &self.states[state.0];
+        let n = buffer.len() / self.n_sequences;
+        buffer.slice(id.0 as usize * n..(id.0 as usize + 1) * n)
     }
 
-    /// Bytes of all states.
+    /// Bytes of all of a sequence's states.
     pub fn state_bytes(&self) -> usize {
-        self.states.iter().map(|state| state.len() * size_of::<f32>()).sum()
+        self.states.iter().map(|state| state.len() / self.n_sequences * size_of::<f32>()).sum()
+    }
+
+    /// Makes a sequence's states those of another.
+    pub fn copy_states(&self, gpu: &Gpu, from: SequenceId, to: SequenceId) -> Result<(), GpuError> {
+        (0..self.states.len()).try_for_each(|state| {
+            let state = StateId(state);
+            gpu.copy(&self.state(state, from).cast(), &self.state(state, to).cast())
+        })
     }
 
     /// Bytes of the saved keys and values of a token.
     pub fn bytes_per_token(&self) -> usize {
-        let rows = |layer: &Layer| self.planes(layer.shape).iter().map(|plane| plane.row).sum::<usize>();
+        let rows = |layer: &Layer| layer.planes(self.cache_type).iter().map(|plane| plane.row).sum::<usize>();
         self.layers.iter().map(|layer| 2 * layer.shape.n_kv_heads * rows(layer)).sum()
     }
 
-    /// The first `n` positions as bytes, in the layout that `state` says.
-    pub fn save(&self, gpu: &Gpu, n: usize) -> Result<Vec<u8>, EngineError> {
+    /// All positions of a sequence as bytes, in the layout that `state` says; zeros for what a window passed.
+    pub fn save(&self, gpu: &Gpu, id: SequenceId) -> Result<Vec<u8>, EngineError> {
+        let n = self.pages.n_tokens(id);
         let mut saved = vec![0; n * self.bytes_per_token() + self.state_bytes()];
         let mut rest = saved.as_mut_slice();
-        for (part, row) in self.parts() {
-            let (bytes, tail) = rest.split_at_mut(n * row);
-            gpu.read_into(&part.slice(0..bytes.len()), bytes)?;
-            rest = tail;
+        let mut page_bytes = Vec::new();
+        for layer in &self.layers {
+            for buffer in [&self.keys, &self.values] {
+                for plane in layer.planes(self.cache_type) {
+                    let (bytes, tail) = rest.split_at_mut(n * plane.row * layer.shape.n_kv_heads);
+                    rest = tail;
+                    for (index, page) in self.present(id, layer.group) {
+                        let source = self.page(buffer, *layer, plane, page);
+                        page_bytes.resize(source.len(), 0);
+                        gpu.read_into(&source, &mut page_bytes)?;
+                        let positions = index * PAGE..n.min((index + 1) * PAGE);
+                        for (head, rows) in page_bytes.chunks_exact(PAGE * plane.row).enumerate() {
+                            let start = (head * n + positions.start) * plane.row;
+                            let length = positions.len() * plane.row;
+                            bytes[start..start + length].copy_from_slice(&rows[..length]);
+                        }
+                    }
+                }
+            }
         }
-        for state in &self.states {
+        for state in 0..self.states.len() {
+            let state = self.state(StateId(state), id);
             let (bytes, tail) = rest.split_at_mut(state.len() * size_of::<f32>());
             gpu.read_into(&state.cast::<u8>(), bytes)?;
             rest = tail;
@@ -127,15 +308,44 @@ impl KvCache {
         Ok(saved)
     }
 
-    /// Brings the first `n` of `n_saved` saved positions back, and the states after all of them.
-    pub fn restore(&self, gpu: &Gpu, saved: &[u8], n_saved: usize, n: usize) -> Result<(), EngineError> {
-        let mut rest = saved;
-        for (part, row) in self.parts() {
-            let (bytes, tail) = rest.split_at(n_saved * row);
-            gpu.write(&part, &bytes[..n * row])?;
-            rest = tail;
+    /// Brings the first of `n_saved` saved positions back, as many as `ids` has, into an empty sequence, and the states after all of them.
+    pub fn restore(
+        &mut self,
+        gpu: &Gpu,
+        id: SequenceId,
+        saved: &[u8],
+        n_saved: usize,
+        ids: &[u32],
+        n_batch: usize,
+    ) -> Result<(), EngineError> {
+        for chunk in ids.chunks(n_batch) {
+            self.reserve(gpu, id, chunk.len())?;
+            // Computed as a prompt or not: only who saved it knows, and the bits are his.
+            self.pages.advance(id, chunk, Origin::Prompt);
         }
-        for state in &self.states {
+        let n = ids.len();
+        let mut rest = saved;
+        for layer in &self.layers {
+            for buffer in [&self.keys, &self.values] {
+                for plane in layer.planes(self.cache_type) {
+                    let n_kv_heads = layer.shape.n_kv_heads;
+                    let (bytes, tail) = rest.split_at(n_saved * plane.row * n_kv_heads);
+                    rest = tail;
+                    let mut page_bytes = vec![0; n_kv_heads * PAGE * plane.row];
+                    for (index, page) in self.present(id, layer.group) {
+                        let positions = index * PAGE..n.min((index + 1) * PAGE);
+                        for (head, rows) in page_bytes.chunks_exact_mut(PAGE * plane.row).enumerate() {
+                            let start = (head * n_saved + positions.start) * plane.row;
+                            let length = positions.len() * plane.row;
+                            rows[..length].copy_from_slice(&bytes[start..start + length]);
+                        }
+                        gpu.write(&self.page(buffer, *layer, plane, page), &page_bytes)?;
+                    }
+                }
+            }
+        }
+        for state in 0..self.states.len() {
+            let state = self.state(StateId(state), id);
             let (bytes, tail) = rest.split_at(state.len() * size_of::<f32>());
             gpu.write(&state.cast::<u8>(), bytes)?;
             rest = tail;
@@ -143,40 +353,25 @@ impl KvCache {
         Ok(())
     }
 
-    fn planes(&self, shape: Cache) -> Vec<Plane> {
-        let head_dim = shape.head_dim;
-        match self.cache_type {
-            CacheType::Q8_0 => {
-                let n_rows = shape.n_kv_heads * self.n_context;
-                vec![Plane { start: 0, row: head_dim }, Plane { start: n_rows * head_dim, row: head_dim / 32 * 2 }]
-            }
-            CacheType::F16 | CacheType::BF16 | CacheType::F32 => {
-                vec![Plane { start: 0, row: self.cache_type.bytes(1, head_dim) }]
-            }
-        }
-    }
-
-    /// The rows of every layer, plane and head, `n_context` of them, in the order of the saved cache, with the bytes of one.
-    fn parts(&self) -> Vec<(SubSlice<'_, u8>, usize)> {
-        let mut parts = Vec::new();
-        for layer in &self.layers {
-            for buffer in [&self.keys, &self.values] {
-                for Plane { start, row } in self.planes(layer.shape) {
-                    for head in 0..layer.shape.n_kv_heads {
-                        let start = layer.start + start + head * self.n_context * row;
-                        parts.push((buffer.slice(start..start + self.n_context * row), row));
-                    }
-                }
-            }
-        }
-        parts
+    /// The pages that a sequence has in a group, by position / PAGE.
+    fn present(&self, id: SequenceId, group: usize) -> impl Iterator<Item = (usize, usize)> {
+        let n_pages = self.pages.n_tokens(id).div_ceil(PAGE);
+        let table = &self.pages.table(id, group)[..n_pages];
+        let first = self.pages.first_page(id, group);
+        table.iter().map(|page| *page as usize).enumerate().skip(first)
     }
 }
 
-/// A part of a layer's cache with one row for each head and position.
-struct Plane {
-    /// Where it begins, in bytes.
-    start: usize,
-    /// Bytes of a row.
-    row: usize,
+/// [`PageTables`] that own their part of the tables.
+pub struct PageTablesOf<'a> {
+    tables: SubSlice<'a, u32>,
+    stride: usize,
+    slots: &'a Slice<u32>,
+}
+
+impl PageTablesOf<'_> {
+    /// As the launchers take them.
+    pub fn get(&self) -> PageTables<'_> {
+        PageTables { tables: &self.tables, stride: self.stride, slots: self.slots }
+    }
 }

@@ -1,72 +1,80 @@
-//! A token at a time: the pass for one token, captured as a graph and replayed.
+//! A token at a time of each of some sequences: the pass for one token, captured as a graph and replayed.
 //!
-//! The step reads the token and its position from device memory; behind it is what the next token is chosen by, its [`Choice`]. The greedy
-//! choice leaves there itself and the next position: the next step may follow without a word from the host. Each launch waits for the one
-//! before it no sooner than it needs to (programmatic dependent launch).
+//! The step reads the tokens, their positions and whose they are from device memory; behind it is what the next tokens are chosen by, their
+//! [`Choice`]. Each launch waits for the one before it no sooner than it needs to (programmatic dependent launch). A row's logits are the
+//! same, bit for bit, whatever other rows there are: no kernel of the pass sums in an order that depends on them.
 //!
 //! A sampler that draws from the largest logits gets these alone. It runs on the host: its probabilities must be llama.cpp's to the last
 //! bit, and so its exponentials the C library's.
 //!
 //! A graph holds launches with their grids. All are the same for every token but attention's, whose keys are spread over more blocks the
-//! more there are, in a few [`KeySplits`]: there is a graph for each combination of these that was met. All of them make the choice that was
-//! asked for last: a generation asks for the same one at each token.
+//! more there are, in a few [`KeySplits`]: there is a graph for each number of rows and each combination of these that was met, of which
+//! the last used are kept. All of them make the choice that was asked for last: a generation asks for the same one at each token.
 
-use super::{
-    Engine, EngineError,
-    lower::Launch,
-    memory::Uses,
-    run::{Run, key_splits},
-};
+use super::{Engine, EngineError, FIRST, lower::Launch, memory::Uses, run::key_splits};
 use crate::{
+    cache::{Origin, SequenceId},
     gpu::{
-        Buffer, Gpu, GpuError, Graph, Pinned, Slice,
+        Buffer, Gpu, GpuError, Graph, Pinned, SubSlice,
         kernels::{ArgmaxScratch, AttentionShape, KeySplits, MAX_TOP_K, NO_CHOICE, TopKScratch},
     },
     trace::Recorder,
 };
 
+/// Graphs that are kept: a capture takes some milliseconds, and its graph a megabyte.
+const MOST_GRAPHS: usize = 64;
+
 /// What a decoding step has besides its pass.
 pub(super) struct Decode {
-    input: Buffer<u32>,  // [2]: the token, its position
-    staged: Pinned<u32>, // [2]: the same, on the host
+    input: Buffer<u32>,  // [3][n_rows]: tokens, positions, and the numbers of their sequences
+    staged: Pinned<u32>, // [3][n_rows]: the same, on the host
     argmax: ArgmaxScratch,
     top_k: TopKScratch,
-    largest: Buffer<u32>, // [MAX_TOP_K][2]: ids and logits
-    chosen: Pinned<u32>,  // [MAX_TOP_K][2]: the choice, on the host
+    best: Buffer<u32>,    // [n_rows]: the tokens with the largest logits
+    largest: Buffer<u32>, // [n_rows][MAX_TOP_K][2]: ids and logits, rows as long as the choice
+    chosen: Pinned<u32>,  // [n_rows][MAX_TOP_K][2]: a choice, on the host
     choice: Choice,
+    /// Rows that the last step left logits of.
+    n_rows: usize,
     /// Whether the choice was made by the logits that are there.
     has_choice: bool,
-    graphs: Vec<(Vec<KeySplits>, Graph)>,
+    /// The last used behind the others.
+    graphs: Vec<(Key, Graph)>,
 }
 
-/// What the device finds in the logits, among the first `n_tokens` of the vocabulary: a file may pad it past the tokenizer's
+/// What a graph is for: its number of rows, how their attention is split, and whose states it carries on, where there are any.
+type Key = (usize, Vec<KeySplits>, Option<SequenceId>);
+
+/// What the device finds in each row of logits, among the first `n_tokens` of the vocabulary: a file may pad it past the tokenizer's
 /// last token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Choice {
-    /// The token with the largest, in `input`.
+    /// The token with the largest, in `best`.
     Greedy { n_tokens: usize },
     /// The `k` largest, in `largest`.
     Largest { n_tokens: usize, k: usize },
 }
 
 /// Every allocation that [`Decode::new`] makes, in its order.
-pub(super) fn uses(vocab_size: usize, uses: &mut Uses) {
-    let of_choice = ArgmaxScratch::elements(1).into_iter().chain(TopKScratch::elements(vocab_size));
-    for elements in [2].into_iter().chain(of_choice).chain([2 * MAX_TOP_K]) {
+pub(super) fn uses(n_rows: usize, vocab_size: usize, uses: &mut Uses) {
+    let of_choice = ArgmaxScratch::elements(n_rows).into_iter().chain(TopKScratch::elements(n_rows, vocab_size));
+    for elements in [3 * n_rows].into_iter().chain(of_choice).chain([n_rows, n_rows * 2 * MAX_TOP_K]) {
         uses.add("choice", elements * size_of::<u32>());
     }
 }
 
 impl Decode {
-    pub(super) fn new(gpu: &Gpu, vocab_size: usize) -> Result<Decode, GpuError> {
+    pub(super) fn new(gpu: &Gpu, n_rows: usize, vocab_size: usize) -> Result<Decode, GpuError> {
         Ok(Decode {
-            input: gpu.alloc("a token", 2)?,
-            staged: gpu.alloc_pinned("a token", 2)?,
-            argmax: ArgmaxScratch::new(gpu, 1)?,
-            top_k: TopKScratch::new(gpu, vocab_size)?,
-            largest: gpu.alloc("top-k", 2 * MAX_TOP_K)?,
-            chosen: gpu.alloc_pinned("a choice", 2 * MAX_TOP_K)?,
+            input: gpu.alloc("tokens", 3 * n_rows)?,
+            staged: gpu.alloc_pinned("tokens", 3 * n_rows)?,
+            argmax: ArgmaxScratch::new(gpu, n_rows)?,
+            top_k: TopKScratch::new(gpu, n_rows, vocab_size)?,
+            best: gpu.alloc("argmax", n_rows)?,
+            largest: gpu.alloc("top-k", n_rows * 2 * MAX_TOP_K)?,
+            chosen: gpu.alloc_pinned("a choice", n_rows * 2 * MAX_TOP_K)?,
             choice: Choice::Greedy { n_tokens: vocab_size },
+            n_rows: 1,
             has_choice: false,
             graphs: Vec::new(),
         })
@@ -77,31 +85,81 @@ impl Decode {
         self.graphs.clear();
     }
 
-    /// The logits are no longer those of a decoding step.
+    /// The logits are no longer those of a decoding step, but one row of them.
     pub(super) fn forget_choice(&mut self) {
-        self.has_choice = false;
+        (self.n_rows, self.has_choice) = (1, false);
     }
 }
 
 impl Engine {
     /// Runs one token through the model; its logits are left on the device.
     pub fn decode(&mut self, token: u32) -> Result<(), EngineError> {
-        self.prepare(&[token])?;
-        let graph = self.graph()?;
-        if self.staging {
-            self.gpu.synchronise()?;
+        self.decode_rows(&[(FIRST, token)])
+    }
+
+    /// Runs one token of each of some sequences through the model; the logits of `rows[i]` are left as row i.
+    ///
+    /// # Errors
+    /// A token is none of the model's, there is no room for it, or the device failed.
+    ///
+    /// # Panics
+    /// Where there are no rows, more than sequences, or two of one sequence.
+    pub fn decode_rows(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), EngineError> {
+        let n = rows.len();
+        assert!((1..=self.n_sequences()).contains(&n), "{n} rows of a step, of at most {}", self.n_sequences());
+        for (index, (id, token)) in rows.iter().enumerate() {
+            assert!(rows[..index].iter().all(|(other, _)| other != id), "two tokens of one sequence in a step");
+            self.prepare(*id, &[*token])?;
         }
-        let Decode { input, staged, graphs, .. } = &mut self.decode;
-        staged.copy_from_slice(&[token, self.n_past as u32]);
-        self.staging = true;
+        if n > 1 && !self.one.pass.takes_rows {
+            return self.one_by_one(rows);
+        }
+        self.step(rows)?;
+        self.decode.has_choice = true;
+        for (id, token) in rows {
+            self.cache.pages.advance(*id, &[*token], Origin::Token);
+        }
+        Ok(())
+    }
+
+    /// The rows of a model whose pass takes one at a time.
+    fn one_by_one(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), EngineError> {
+        let vocab_size = self.config.vocab_size;
+        // Each leaves its logits as row 0; the first row comes last.
+        for (index, (id, token)) in rows.iter().enumerate().rev() {
+            self.step(&[(*id, *token)])?;
+            self.cache.pages.advance(*id, &[*token], Origin::Token);
+            if index > 0 {
+                let row = |index: usize| self.logits.slice(index * vocab_size..(index + 1) * vocab_size).into_cast();
+                self.gpu.copy(&row(0), &row(index))?;
+            }
+        }
+        (self.decode.n_rows, self.decode.has_choice) = (rows.len(), false);
+        Ok(())
+    }
+
+    /// The launches of a step whose rows have room.
+    fn step(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), EngineError> {
+        let n = rows.len();
+        let graph = self.graph(rows)?;
+        if self.is_staging {
+            self.gpu.synchronise()?;
+            self.landed();
+        }
+        let Decode { input, staged, .. } = &mut self.decode;
+        for (index, (id, token)) in rows.iter().enumerate() {
+            staged[index] = *token;
+            staged[n + index] = self.cache.pages.n_tokens(*id) as u32;
+            staged[2 * n + index] = id.0;
+        }
+        self.is_staging = true;
         // SAFETY: the pinned memory lives as long as the engine, and is not written before the next synchronisation; so do the
         // buffers that the graph uses.
         unsafe {
-            self.gpu.enqueue_write(input, staged)?;
-            graphs[graph].1.launch(&self.gpu)?;
+            self.gpu.enqueue_write(input, &staged[..3 * n])?;
+            self.decode.graphs[graph].1.launch(&self.gpu)?;
         }
-        self.n_past += 1;
-        self.decode.has_choice = true;
+        self.decode.n_rows = n;
         Ok(())
     }
 
@@ -111,15 +169,24 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoChoice`] where one of these logits is NaN or none is above −∞, and what the device reports.
     pub fn greedy(&mut self, n_tokens: usize) -> Result<u32, EngineError> {
-        let n_tokens = n_tokens.min(self.config.vocab_size);
-        self.choose(Choice::Greedy { n_tokens })?;
-        let Decode { input, chosen, .. } = &mut self.decode;
-        self.gpu.read_into(&input.slice(0..1), &mut chosen[..1])?;
-        self.staging = false;
-        match self.decode.chosen[0] {
+        let mut best = [0];
+        self.greedy_rows(n_tokens, &mut best)?;
+        match best[0] {
             NO_CHOICE => Err(EngineError::NoChoice),
             token => Ok(token),
         }
+    }
+
+    /// The same of each row of the last step; [`NO_CHOICE`] where there is none.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn greedy_rows(&mut self, n_tokens: usize, best: &mut [u32]) -> Result<(), EngineError> {
+        let n_tokens = n_tokens.min(self.config.vocab_size);
+        self.choose(Choice::Greedy { n_tokens })?;
+        self.gpu.read_into(&self.decode.best.slice(0..best.len()), best)?;
+        self.landed();
+        Ok(())
     }
 
     /// Tokens and logits of the largest logits among the first `n_tokens` of the vocabulary, found on the device, into memory
@@ -128,19 +195,39 @@ impl Engine {
     /// # Panics
     /// Where there is room for more than [`Engine::MAX_LARGEST`] or for more than there are.
     pub fn largest_into(&mut self, n_tokens: usize, largest: &mut [(u32, f32)]) -> Result<(), EngineError> {
-        let k = largest.len();
+        self.largest_of_rows(n_tokens, largest.len(), largest)
+    }
+
+    /// The same of each row of the last step: `k` of the first row, then of the next.
+    ///
+    /// # Errors
+    /// What the device reports.
+    ///
+    /// # Panics
+    /// As [`Engine::largest_into`].
+    pub fn largest_of_rows(
+        &mut self,
+        n_tokens: usize,
+        k: usize,
+        largest: &mut [(u32, f32)],
+    ) -> Result<(), EngineError> {
         self.choose(Choice::Largest { n_tokens: n_tokens.min(self.config.vocab_size), k })?;
-        let found = &mut self.decode.chosen[..2 * k];
-        self.gpu.read_into(&self.decode.largest.slice(0..2 * k), found)?;
-        self.staging = false;
-        for (place, found) in largest.iter_mut().zip(found.chunks_exact(2)) {
+        let n = 2 * largest.len();
+        self.gpu.read_into(&self.decode.largest.slice(0..n), &mut self.decode.chosen[..n])?;
+        self.landed();
+        for (place, found) in largest.iter_mut().zip(self.decode.chosen.chunks_exact(2)) {
             *place = (found[0], f32::from_bits(found[1]));
         }
         Ok(())
     }
 
-    /// The most logits that [`Engine::largest_into`] finds.
+    /// The most logits of a row that [`Engine::largest_into`] finds.
     pub const MAX_LARGEST: usize = MAX_TOP_K;
+
+    /// Whether [`Engine::largest_of_rows`] can look at several rows: they must begin at 16-byte boundaries.
+    pub fn finds_largest_of_rows(&self) -> bool {
+        self.n_sequences() == 1 || self.config.vocab_size.is_multiple_of(4)
+    }
 
     /// Makes the choice, where the last step has not, and has the next steps make it.
     fn choose(&mut self, choice: Choice) -> Result<(), EngineError> {
@@ -150,52 +237,64 @@ impl Engine {
             (self.decode.choice, self.decode.has_choice) = (choice, false);
         }
         if !self.decode.has_choice {
-            self.enqueue_choice(None)?;
+            self.enqueue_choice(self.decode.n_rows)?;
             self.decode.has_choice = true;
         }
         Ok(())
     }
 
-    /// Enqueues the choice by the logits of one token; the greedy one moves the position on, where it is given.
-    fn enqueue_choice(&self, position: Option<&Slice<u32>>) -> Result<(), GpuError> {
+    /// Enqueues the choice by the first rows of logits.
+    fn enqueue_choice(&self, n_rows: usize) -> Result<(), GpuError> {
         let Engine { gpu, config, logits, decode: d, .. } = self;
         match d.choice {
             Choice::Greedy { n_tokens } => {
-                gpu.argmax(&d.argmax, logits, &d.input.slice(0..1), position, 1, n_tokens, config.vocab_size)
+                gpu.argmax(&d.argmax, logits, &d.best.slice(0..n_rows), None, n_rows, n_tokens, config.vocab_size)
             }
-            Choice::Largest { n_tokens, k } => gpu.top_k(&d.top_k, logits, &d.largest, n_tokens, k),
+            Choice::Largest { n_tokens, k } => {
+                gpu.top_k(&d.top_k, logits, &d.largest, n_rows, n_tokens, config.vocab_size, k)
+            }
         }
     }
 
-    /// How many kernels the next decoding step runs.
+    /// How many kernels the next decoding step of the first sequence runs.
     pub fn launches_per_token(&mut self) -> Result<usize, EngineError> {
-        let graph = self.graph()?;
+        let graph = self.graph(&[(FIRST, 0)])?;
         Ok(self.decode.graphs[graph].1.n_kernels())
     }
 
-    /// The graph for the next token's numbers of keys, captured where this is the first time.
-    fn graph(&mut self) -> Result<usize, EngineError> {
-        let splits = self.splits();
-        if let Some(index) = self.decode.graphs.iter().position(|(of, _)| *of == splits) {
-            return Ok(index);
+    /// The graph for these rows' numbers of keys, captured where this is the first time.
+    fn graph(&mut self, rows: &[(SequenceId, u32)]) -> Result<usize, EngineError> {
+        let n = rows.len();
+        let n_past = rows.iter().map(|(id, _)| self.cache.pages.n_tokens(*id)).max().unwrap_or(0);
+        let key = (n, self.splits(n_past), self.is_recurrent().then_some(rows[0].0));
+        let graphs = &mut self.decode.graphs;
+        match graphs.iter().position(|(of, _)| *of == key) {
+            Some(index) => graphs[index..].rotate_left(1),
+            None => {
+                let graph = self.gpu.capture(|| {
+                    let input = &self.decode.input;
+                    let of = |part: usize| -> SubSlice<u32> { input.slice(part * n..(part + 1) * n) };
+                    let inputs = [of(0), of(1), of(2)];
+                    self.run(&self.one, &inputs, rows[0].0, n_past, 0..n).launch(&mut Recorder::off())?;
+                    Ok::<_, EngineError>(self.enqueue_choice(n)?)
+                })?;
+                let graphs = &mut self.decode.graphs;
+                if graphs.len() == MOST_GRAPHS {
+                    graphs.remove(0);
+                }
+                graphs.push((key, graph));
+            }
         }
-        let graph = self.gpu.capture(|| {
-            let (token, position) = (self.decode.input.slice(0..1), self.decode.input.slice(1..2));
-            let run = self.run(&self.one, 1, 0..1);
-            Run { tokens: &token, positions: &position, ..run }.launch(&mut Recorder::off())?;
-            Ok::<_, EngineError>(self.enqueue_choice(Some(&position))?)
-        })?;
-        self.decode.graphs.push((splits, graph));
         Ok(self.decode.graphs.len() - 1)
     }
 
-    /// How the next token's attention is split, in each way that some layer's is.
-    fn splits(&self) -> Vec<KeySplits> {
+    /// How attention is split of a token behind so many others, in each way that some layer's is.
+    fn splits(&self, n_past: usize) -> Vec<KeySplits> {
         let mut splits: Vec<KeySplits> = Vec::new();
         let mut last = None;
         for step in &self.one.pass.steps {
             let Launch::AttentionToken { heads, .. } = &step.launch else { continue };
-            let shape = self.cache.shape(heads.cache);
+            let (shape, n_pages) = (self.cache.shape(heads.cache), self.cache.n_pages(heads.cache));
             // Layers are much alike.
             if last == Some((shape, heads.n_heads)) {
                 continue;
@@ -206,10 +305,10 @@ impl Engine {
                 n_heads: heads.n_heads,
                 n_kv_heads: shape.n_kv_heads,
                 head_dim: shape.head_dim,
-                n_context: self.cache.n_context,
+                n_pages,
                 window: shape.window,
             };
-            let of_layer = key_splits(shape, self.n_past, self.gpu.multiprocessors());
+            let of_layer = key_splits(shape, n_past, self.gpu.multiprocessors());
             if !splits.contains(&of_layer) {
                 splits.push(of_layer);
             }

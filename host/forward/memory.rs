@@ -159,7 +159,7 @@ impl Locals {
         match room.form {
             Form::F32 | Form::U32 => 4 * rows * room.width,
             Form::F16 => 2 * rows * room.width,
-            Form::Quantised => 4 * crate::gpu::kernels::quantised_len(room.width),
+            Form::Quantised => 4 * rows * crate::gpu::kernels::quantised_len(room.width),
             Form::Bytes => rows * room.width,
         }
     }

@@ -24,8 +24,12 @@ mod weights;
 use std::ops::Range;
 
 use crate::{
+    cache::{Origin, SequenceId},
     gguf::Gguf,
-    gpu::{Activations, Buffer, Gpu, GpuError, Matmul, Pinned, kernels::CacheType},
+    gpu::{
+        Activations, Buffer, Gpu, GpuError, Matmul, Pinned, SubSlice,
+        kernels::{CacheType, Staging},
+    },
     model::{Config, Figure, Model},
     trace::{Recorder, Trace},
 };
@@ -46,8 +50,12 @@ pub use weights::{DeviceWeights, MatrixSource, turns};
 /// How an engine is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions {
-    /// Positions to have room for; 0 for the model's own context length; that, or 4096 where that is less, if not given.
+    /// Positions that a sequence has room for; 0 for the model's own context length; that, or 4096 where that is less, if not given.
     pub n_context: Option<usize>,
+    /// Sequences at a time, and rows of a decoding step.
+    pub n_sequences: usize,
+    /// Positions of all sequences together; as many as all could have, where there is memory for them, if not given.
+    pub n_positions: Option<usize>,
     /// The type of the KV cache.
     pub cache_type: CacheType,
     /// What quantised weights are multiplied with where a token goes through the layers alone.
@@ -68,6 +76,8 @@ impl Default for EngineOptions {
     fn default() -> Self {
         EngineOptions {
             n_context: None,
+            n_sequences: 1,
+            n_positions: None,
             cache_type: CacheType::F16,
             activations: Activations::default(),
             n_batch: 2048,
@@ -124,7 +134,10 @@ impl Ready {
     }
 }
 
-/// A model on the device with one sequence in its cache.
+/// The sequence that is there from the beginning, and that methods which name none mean.
+pub const FIRST: SequenceId = SequenceId(0);
+
+/// A model on the device with the sequences in its cache.
 pub struct Engine {
     config: Config,
     figure: Figure,
@@ -136,15 +149,13 @@ pub struct Engine {
     scratch: Scratch,
     attention: TokenAttention,
     matmul: Matmul,
-    tokens: Buffer<u32>,    // [n_batch]
-    positions: Buffer<u32>, // [n_batch]
-    staged: Pinned<u32>,    // [2][n_batch]: tokens, then positions
-    logits: Buffer<f32>,    // [1 or n_batch][vocab_size]
+    staging: Staging,
+    input: Buffer<u32>,  // [3][n_batch]: tokens, positions, and the numbers of their sequences
+    staged: Pinned<u32>, // [3][n_batch]: the same, on the host
+    logits: Buffer<f32>, // [logit_rows][vocab_size]
     decode: Decode,
-    /// Tokens in the cache: the next token's position.
-    n_past: usize,
     /// Whether a copy from pinned memory may still be under way.
-    staging: bool,
+    is_staging: bool,
     // Last, so that everything on the device is freed before it.
     gpu: Gpu,
 }
@@ -158,20 +169,22 @@ impl Engine {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Engine, EngineError> {
         let model = Model::open(gguf)?;
-        let (mut plan, passes) = MemoryPlan::with_passes(gguf, &model, &options)?;
         let (free, _) = gpu.memory()?;
+        let options = options.within(gguf, &model, gpu.backend(), free as u64)?;
+        let (mut plan, passes) = MemoryPlan::with_passes(gguf, &model, &options)?;
         plan.expect_room(gguf, &model, &options, gpu.backend(), free as u64)?;
         // The weights first: loading them takes a buffer that the rest then has the place of.
         let weights = DeviceWeights::upload(&gpu, &model, plan.n_context, options.matrices, progress)?;
         gpu.expect_cublas()?;
         let Passes { one, several, matmul } = passes;
-        let cache = KvCache::new(&gpu, &model.figure, plan.n_context, options.cache_type)?;
+        let mut cache = KvCache::new(&gpu, &model.figure, plan.cache_size, options.cache_type)?;
+        assert_eq!(cache.pages.open(), Some(FIRST), "the first of the slots");
         let several = several.map(|pass| Ready::new(&gpu, &model, &weights, pass)).transpose()?;
         let one = Ready::new(&gpu, &model, &weights, one)?;
         let layouts: Vec<&Layout> = [Some(&one), several.as_ref()].into_iter().flatten().map(|r| &r.layout).collect();
         let scratch = Scratch::new(&gpu, &layouts)?;
         let attention = {
-            let TokenAttentionSizes { parts, arrivals } = TokenAttentionSizes::new(&model.figure, plan.n_context);
+            let TokenAttentionSizes { parts, arrivals } = TokenAttentionSizes::new(&model.figure, plan.cache_size);
             let arrivals = gpu.alloc("attention", arrivals)?;
             gpu.fill(&arrivals, 0)?;
             TokenAttention { parts: gpu.alloc("attention", parts)?, arrivals }
@@ -184,17 +197,16 @@ impl Engine {
             scratch,
             attention,
             matmul: Matmul::new(&gpu, matmul.tokens, matmul.columns, matmul.unpacked, options.activations)?,
-            tokens: gpu.alloc("tokens", n_batch)?,
-            positions: gpu.alloc("positions", n_batch)?,
-            staged: gpu.alloc_pinned("tokens", 2 * n_batch)?,
+            staging: Staging::new(&gpu, plan.cache_size.n_sequences, plan.columns)?,
+            input: gpu.alloc("tokens", 3 * n_batch)?,
+            staged: gpu.alloc_pinned("tokens", 3 * n_batch)?,
             logits: gpu.alloc("logits", plan.logit_rows * model.config.vocab_size)?,
-            decode: Decode::new(&gpu, model.config.vocab_size)?,
+            decode: Decode::new(&gpu, plan.cache_size.n_sequences, model.config.vocab_size)?,
             weights,
             config: model.config,
             figure: model.figure,
             plan,
-            n_past: 0,
-            staging: false,
+            is_staging: false,
             gpu,
         })
     }
@@ -231,7 +243,7 @@ impl Engine {
         addresses
     }
 
-    /// Positions there is room for.
+    /// Positions that a sequence has room for.
     pub fn n_context(&self) -> usize {
         self.cache.n_context
     }
@@ -243,13 +255,13 @@ impl Engine {
 
     /// Tokens seen so far.
     pub fn n_past(&self) -> usize {
-        self.n_past
+        self.cache.pages.n_tokens(FIRST)
     }
 
     /// Forgets the sequence. The cache's old content is never read: attention looks no further than its token's position, and the first
     /// token begins recurrent states anew.
     pub fn reset(&mut self) {
-        self.n_past = 0;
+        self.cache.pages.truncate(FIRST, 0);
     }
 
     /// The last token's logits, `[vocab_size]`.
@@ -260,58 +272,73 @@ impl Engine {
     /// The first `rows` rows of logits that the last forward pass left, `[rows][vocab_size]`.
     pub fn logit_rows(&mut self, rows: usize) -> Result<Vec<f32>, EngineError> {
         let logits = self.gpu.read(&self.logits.slice(0..rows * self.config.vocab_size))?;
-        self.staging = false;
+        self.landed();
         Ok(logits)
     }
 
     /// The last token's logits into memory of the caller's: its first `logits.len()` entries.
     pub fn logits_into(&mut self, logits: &mut [f32]) -> Result<(), EngineError> {
         self.gpu.read_into(&self.logits.slice(0..logits.len()), logits)?;
-        self.staging = false;
+        self.landed();
         Ok(())
     }
 
-    /// Fails where the tokens are none of the model's or more than the cache has room for; a sequence's first begin recurrent states anew.
-    fn prepare(&self, tokens: &[u32]) -> Result<(), EngineError> {
-        let (n_past, n_context) = (self.n_past, self.cache.n_context);
+    /// The stream has run all copies from pinned memory.
+    fn landed(&mut self) {
+        self.is_staging = false;
+        self.cache.landed();
+    }
+
+    /// Fails where the tokens are none of the model's or more than the cache has room for; takes pages for them.
+    fn prepare(&mut self, id: SequenceId, tokens: &[u32]) -> Result<(), EngineError> {
+        let (n_past, n_context) = (self.cache.pages.n_tokens(id), self.cache.n_context);
         if n_past + tokens.len() > n_context {
             return Err(EngineError::ContextFull { n_past, n_new: tokens.len(), n_context });
         }
         match tokens.iter().find(|token| **token as usize >= self.config.vocab_size) {
             Some(token) => Err(EngineError::Token { found: *token, vocab_size: self.config.vocab_size }),
-            None if n_past == 0 => Ok(self.cache.reset(&self.gpu)?),
-            None => Ok(()),
+            None => self.cache.reserve(&self.gpu, id, tokens.len()),
         }
     }
 
-    /// Copies tokens and their positions to the device.
-    fn stage(&mut self, tokens: &[u32]) -> Result<(), GpuError> {
-        if self.staging {
+    /// Copies a sequence's next tokens, their positions and its number to the device.
+    fn stage(&mut self, id: SequenceId, tokens: &[u32]) -> Result<(), GpuError> {
+        if self.is_staging {
             self.gpu.synchronise()?;
+            self.landed();
         }
-        let n = tokens.len();
+        let (n, n_past) = (tokens.len(), self.cache.pages.n_tokens(id));
         self.staged[..n].copy_from_slice(tokens);
         for (index, position) in self.staged[n..2 * n].iter_mut().enumerate() {
-            *position = (self.n_past + index) as u32;
+            *position = (n_past + index) as u32;
         }
-        self.staging = true;
+        self.staged[2 * n..3 * n].fill(id.0);
+        self.is_staging = true;
         // SAFETY: the pinned memory lives as long as the engine, and is not written before the next synchronisation.
-        unsafe {
-            self.gpu.enqueue_write(&self.tokens, &self.staged[..n])?;
-            self.gpu.enqueue_write(&self.positions, &self.staged[n..2 * n])
-        }
+        unsafe { self.gpu.enqueue_write(&self.input, &self.staged[..3 * n]) }
     }
 
     /// One pass of up to `n_batch` tokens through the model, which become part of the sequence. The launches are those that generation
     /// makes, recorded or not.
     pub fn forward(&mut self, tokens: &[u32], logits: Logits, trace: &mut Recorder) -> Result<(), EngineError> {
+        self.forward_of(FIRST, tokens, logits, trace)
+    }
+
+    /// [`Engine::forward`] of any sequence.
+    pub fn forward_of(
+        &mut self,
+        id: SequenceId,
+        tokens: &[u32],
+        logits: Logits,
+        trace: &mut Recorder,
+    ) -> Result<(), EngineError> {
         if let ([token], false) = (tokens, trace.is_on()) {
-            return self.decode(*token);
+            return self.decode_rows(&[(id, *token)]);
         }
         let n = tokens.len();
-        self.prepare(tokens)?;
         assert!(0 < n && n <= self.plan.n_batch, "a forward pass over {n} tokens, of at most {}", self.plan.n_batch);
-        self.stage(tokens)?;
+        self.prepare(id, tokens)?;
+        self.stage(id, tokens)?;
         let wanted = match logits {
             Logits::None => n..n,
             Logits::Last => n - 1..n,
@@ -319,8 +346,11 @@ impl Engine {
         };
         assert!(wanted.len() <= self.plan.logit_rows, "logits of {n} tokens, room for {}", self.plan.logit_rows);
         let ready = if n == 1 { &self.one } else { self.several.as_ref().expect("a pass for several tokens") };
-        self.run(ready, n, wanted).launch(trace)?;
-        self.n_past += n;
+        let rows = [self.input.slice(0..n), self.input.slice(n..2 * n), self.input.slice(2 * n..3 * n)];
+        let n_past = self.cache.pages.n_tokens(id);
+        self.run(ready, &rows, id, n_past, wanted).launch(trace)?;
+        let origin = if n == 1 { Origin::Token } else { Origin::Prompt };
+        self.cache.pages.advance(id, tokens, origin);
         self.decode.forget_choice();
         Ok(())
     }
@@ -358,8 +388,16 @@ impl Engine {
         self.decode.forget_graphs();
     }
 
-    /// A pass over the staged tokens.
-    fn run<'a>(&'a self, ready: &'a Ready, n_tokens: usize, wanted: Range<usize>) -> Run<'a> {
+    /// A pass over tokens that are on the device: the tokens, their positions and the numbers of their sequences; where the model has
+    /// states they are all of sequence `id`. `n_past` is the most tokens before any of them.
+    fn run<'a>(
+        &'a self,
+        ready: &'a Ready,
+        [tokens, positions, slots]: &'a [SubSlice<'a, u32>; 3],
+        id: SequenceId,
+        n_past: usize,
+        wanted: Range<usize>,
+    ) -> Run<'a> {
         Run {
             gpu: &self.gpu,
             figure: &self.figure,
@@ -371,12 +409,15 @@ impl Engine {
             scales: &ready.scales,
             rooms: ready.rooms.as_ref(),
             matmul: &self.matmul,
+            staging: &self.staging,
             attention: &self.attention,
             logits: &self.logits,
-            tokens: &self.tokens,
-            positions: &self.positions,
-            n_past: self.n_past,
-            n_tokens,
+            n_tokens: tokens.len(),
+            tokens,
+            positions,
+            slots,
+            id,
+            n_past,
             wanted,
         }
     }

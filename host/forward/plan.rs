@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{
     EngineError, EngineOptions,
-    cache::KvCache,
+    cache::{CacheSize, KvCache},
     decode,
     lower::{self, Launch, Pass},
     memory::{Layout, MostRows, Scratch, Uses},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     gguf::Gguf,
-    gpu::kernels::{AttentionScratch, CacheType, KeySplits},
+    gpu::kernels::{AttentionScratch, CacheType, KeySplits, PAGE, Staging},
     model::{Figure, Model, figure::Op},
 };
 
@@ -42,8 +42,14 @@ const ADVISED_STEP: usize = 64;
 /// What a model takes of the device's memory, in bytes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MemoryPlan {
-    /// Positions there is room for.
+    /// Positions that a sequence has room for.
     pub n_context: usize,
+    /// Sequences at a time, and positions of them together.
+    #[serde(skip)]
+    pub(super) cache_size: CacheSize,
+    /// Columns of the widest matrix that several tokens are multiplied with in decoding.
+    #[serde(skip)]
+    pub(super) columns: usize,
     /// The type of the KV cache.
     #[serde(serialize_with = "as_text")]
     pub cache_type: CacheType,
@@ -126,17 +132,46 @@ pub(super) struct TokenAttentionSizes {
 }
 
 impl TokenAttentionSizes {
-    pub fn new(figure: &Figure, n_context: usize) -> TokenAttentionSizes {
+    pub fn new(figure: &Figure, size: CacheSize) -> TokenAttentionSizes {
         let mut sizes = TokenAttentionSizes::default();
         for node in &figure.nodes {
             let Op::Attention { q, cache, .. } = &node.op else { continue };
             let (n_heads, shape) = (figure.value(*q).shape[0], figure.caches[cache.0]);
-            let widest = KeySplits::new(n_context, n_heads, shape.n_kv_heads, MULTIPROCESSORS);
-            let scratch = AttentionScratch::new(n_heads, shape.n_kv_heads, shape.head_dim, widest.n_splits);
+            let widest = KeySplits::new(size.n_context, n_heads, shape.n_kv_heads, MULTIPROCESSORS);
+            let (n_kv_heads, head_dim) = (shape.n_kv_heads, shape.head_dim);
+            let scratch = AttentionScratch::new(size.n_sequences, n_heads, n_kv_heads, head_dim, widest.n_splits);
             sizes.parts = sizes.parts.max(scratch.parts);
             sizes.arrivals = sizes.arrivals.max(scratch.arrivals);
         }
         sizes
+    }
+}
+
+impl EngineOptions {
+    /// The same with positions for all sequences together, where they are not given: as many as all could have, or what fits, but
+    /// no fewer than one sequence has.
+    ///
+    /// # Errors
+    /// As [`MemoryPlan::new`].
+    pub(super) fn within(
+        self,
+        gguf: &Gguf,
+        model: &Model,
+        backend: Backend,
+        free: u64,
+    ) -> Result<EngineOptions, EngineError> {
+        if self.n_positions.is_some() || self.n_sequences <= 1 {
+            return Ok(self);
+        }
+        let with = |n_positions: usize| EngineOptions { n_positions: Some(n_positions), ..self };
+        let n_context = MemoryPlan::new(gguf, model, &with(1))?.n_context;
+        let free = self.memory_limit.map_or(free, |limit| limit.min(free));
+        let least = MemoryPlan::new(gguf, model, &with(n_context))?;
+        let page = MemoryPlan::new(gguf, model, &with(n_context + PAGE))?.cache.saturating_sub(least.cache).max(1);
+        // Some room is left to whoever else uses the device.
+        let left = (free.saturating_sub(least.needed(backend)) as f64 * 0.9) as u64;
+        let n_positions = n_context + (left / page) as usize * PAGE;
+        Ok(with(n_positions.min(self.n_sequences * n_context)))
     }
 }
 
@@ -174,11 +209,14 @@ impl MemoryPlan {
             });
         }
         let n_batch = options.n_batch.clamp(1, n_context);
-        let logit_rows = if options.all_logits { n_batch } else { 1 };
+        let n_sequences = options.n_sequences.max(1);
+        let logit_rows = n_sequences.max(if options.all_logits { n_batch } else { 1 });
+        let n_positions = options.n_positions.unwrap_or(n_sequences * n_context).max(1);
+        let cache_size = CacheSize { n_sequences, n_context, n_positions, n_batch };
 
         let lowering = lower::Options { activations: options.activations, cache_type };
         let rows = MostRows { tokens: n_batch, logits: logit_rows };
-        let of_one = MostRows { tokens: 1, logits: 1 };
+        let of_one = MostRows { tokens: n_sequences, logits: n_sequences };
         let one = if options.exact { Pass::exact(model, lowering) } else { Pass::token(model, lowering) };
         let several = (n_batch > 1).then(|| {
             let many = if options.exact { None } else { Pass::many(model, lowering) };
@@ -194,7 +232,7 @@ impl MemoryPlan {
 
         let mut uses = Uses::default();
         weights::uses(model, &mut uses);
-        KvCache::uses(figure, n_context, cache_type, &mut uses);
+        KvCache::uses(figure, cache_size, cache_type, &mut uses);
         for (pass, _) in passes.several.iter().chain([&passes.one]) {
             Rooms::uses(model, pass, &mut uses);
         }
@@ -203,19 +241,25 @@ impl MemoryPlan {
         for bytes in Scratch::sizes(&layouts) {
             uses.add("activations", bytes);
         }
-        let attention = TokenAttentionSizes::new(figure, n_context);
+        let attention = TokenAttentionSizes::new(figure, cache_size);
         uses.add("attention", attention.arrivals * size_of::<u32>());
         uses.add("attention", attention.parts * size_of::<f32>());
         matmul.uses(&mut uses);
-        uses.add("tokens", n_batch * size_of::<u32>());
-        uses.add("tokens", n_batch * size_of::<u32>());
+        let columns = figure.stacks.iter().map(|stack| stack.n_in).max().unwrap_or(0);
+        for elements in Staging::elements(n_sequences, columns) {
+            uses.add("activations", elements * size_of::<u32>());
+        }
+        uses.add("tokens", 3 * n_batch * size_of::<u32>());
         uses.add("logits", logit_rows * config.vocab_size * size_of::<f32>());
-        decode::uses(config.vocab_size, &mut uses);
+        decode::uses(n_sequences, config.vocab_size, &mut uses);
 
-        let (weights, cache) = (uses.of("weights"), uses.of("KV cache") + uses.of("recurrent state"));
-        let is_scratch = |name: &str| !["weights", "KV cache", "recurrent state"].contains(&name);
+        const CACHE: [&str; 3] = ["KV cache", "page tables", "recurrent state"];
+        let (weights, cache) = (uses.of("weights"), CACHE.iter().map(|name| uses.of(name)).sum());
+        let is_scratch = |name: &str| name != "weights" && !CACHE.contains(&name);
         let plan = MemoryPlan {
             n_context,
+            cache_size,
+            columns,
             cache_type,
             n_batch,
             logit_rows,
@@ -347,7 +391,7 @@ impl fmt::Display for Size {
 impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let note = |name: &str| match name {
-            "KV cache" => format!("{} positions, {}", self.n_context, self.cache_type),
+            "KV cache" => format!("{} positions, {}", self.cache_size.n_positions, self.cache_type),
             "activations" => format!("{} tokens together", self.n_batch),
             _ => String::new(),
         };

@@ -6,17 +6,18 @@ use half::f16;
 
 use super::{
     DeviceWeights,
-    cache::KvCache,
+    cache::{KvCache, PageTablesOf},
     lower::{AttentionHeads, Form, Launch, Local, Made, Pass, Place, QkvParts, RowsOf, ScaleId, Step, query_type},
     memory::{Layout, Scratch},
     unpack::Rooms,
 };
 use crate::{
+    cache::SequenceId,
     gpu::{
         Activations, Buffer, Gpu, GpuError, Matmul, Product, Slice, SubSlice,
         kernels::{
             Attention, AttentionDecode, AttentionShape, DeltaNetShape, Experts, FlashRows, Gemv, GemvParts, Glu, Input,
-            KeyHeads, KeySplits, NormAndRope, Output, Qkv, RopeShape, RouterScore, Routing, SigmoidGate,
+            KeyHeads, KeySplits, NormAndRope, Output, Qkv, RopeShape, RouterScore, Routing, SigmoidGate, Staging,
         },
     },
     model::{
@@ -47,11 +48,16 @@ pub struct Run<'a> {
     pub scales: &'a [f32],
     pub rooms: Option<&'a Rooms>,
     pub matmul: &'a Matmul,
+    pub staging: &'a Staging,
     pub attention: &'a TokenAttention,
     pub logits: &'a Buffer<f32>,
     pub tokens: &'a Slice<u32>,
     pub positions: &'a Slice<u32>,
-    /// Tokens before these.
+    /// The number of each token's sequence.
+    pub slots: &'a Slice<u32>,
+    /// The sequence whose states the pass carries on.
+    pub id: SequenceId,
+    /// The most tokens before any of these.
     pub n_past: usize,
     pub n_tokens: usize,
     /// The tokens whose logits are wanted.
@@ -175,9 +181,14 @@ impl Part<'_, '_> {
             n_heads: heads.n_heads,
             n_kv_heads: cache.n_kv_heads,
             head_dim: cache.head_dim,
-            n_context: self.cache.n_context,
+            n_pages: self.cache.n_pages(heads.cache),
             window: cache.window,
         }
+    }
+
+    /// Where the positions that it looks at are.
+    fn pages(&self, heads: &AttentionHeads) -> PageTablesOf<'_> {
+        self.cache.tables(heads.cache, self.slots)
     }
 
     /// RoPE's magnitude belongs to the scores: keys are kept without it.
@@ -244,8 +255,10 @@ impl Part<'_, '_> {
             Launch::Attention { q, k, v, out, heads, sinks, soft_cap, probabilities } => {
                 let (keys, values) = (self.cache.keys(heads.cache), self.cache.values(heads.cache));
                 let (shape, cache_type, magnitude) = (self.shape(heads), self.cache.cache_type, self.magnitude(heads));
-                gpu.cache_store(shape, &self.f32(*k), self.positions, &keys, cache_type, magnitude.recip())?;
-                gpu.cache_store(shape, &self.f32(*v), self.positions, &values, cache_type, 1.0)?;
+                let pages = self.pages(heads);
+                let (positions, pages) = (self.positions, pages.get());
+                gpu.cache_store(shape, &self.f32(*k), positions, pages, &keys, cache_type, magnitude.recip())?;
+                gpu.cache_store(shape, &self.f32(*v), positions, pages, &values, cache_type, 1.0)?;
                 let softmax = self.probabilities(heads.n_heads, trace)?;
                 gpu.attention(&Attention {
                     shape,
@@ -253,7 +266,8 @@ impl Part<'_, '_> {
                     keys: &keys,
                     values: &values,
                     cache_type,
-                    positions: self.positions,
+                    positions,
+                    pages,
                     out: &self.f32(*out),
                     probabilities: softmax.as_ref().map(|(buffer, stride)| (&**buffer, *stride)),
                     scale: heads.scale * magnitude,
@@ -304,8 +318,8 @@ impl Part<'_, '_> {
             }
             Launch::Convolve { x, weight, kernel, state, out } => {
                 let (x, state, out, channels) =
-                    (self.f32(*x), self.cache.state(*state), self.f32(*out), self.width(*x));
-                gpu.delta_net_convolve(&x, w.vector(*weight), state, &out, n, channels, *kernel)
+                    (self.f32(*x), self.cache.state(*state, self.id), self.f32(*out), self.width(*x));
+                gpu.delta_net_convolve(&x, w.vector(*weight), &state, &out, n, channels, *kernel)
             }
             Launch::UnitHeads { x, n_key_heads, head_dim, epsilon } => {
                 let n_v_heads = self.width(*x) / head_dim - 2 * n_key_heads;
@@ -319,7 +333,8 @@ impl Part<'_, '_> {
             Launch::DeltaRule { qkv, n_key_heads, head_dim, strength, keep, state, grouped, out } => {
                 let shape = self.delta_net(*n_key_heads, self.width(*out) / head_dim, *head_dim, *grouped);
                 let (qkv, strength, keep) = (self.f32(*qkv), self.f32(*strength), self.f32(*keep));
-                gpu.delta_net(shape, &qkv, &strength, &keep, self.cache.state(*state), &self.f32(*out))
+                let state = self.cache.state(*state, self.id);
+                gpu.delta_net(shape, &qkv, &strength, &keep, &state, &self.f32(*out))
             }
             Launch::GatedNorm { x, gate, weight, epsilon, out } => {
                 let weight = w.vector(*weight);
@@ -338,7 +353,7 @@ impl Part<'_, '_> {
                 };
                 let (bias, residual) = (self.span(bias), residual.map(|residual| self.f32(residual)));
                 let chosen = experts.map(|(experts, share)| (self.u32(experts), share));
-                gpu.gemv(&Gemv {
+                let gemv = Gemv {
                     weights: w.rows(weight),
                     x: match (&x_f32, &x_q8) {
                         (_, Some(x)) => Input::Quantised(x),
@@ -358,16 +373,20 @@ impl Part<'_, '_> {
                         share: *share,
                     }),
                     activations: if *wide { self.of_head() } else { self.matmul.activations() },
-                })
+                };
+                if experts.is_some() { gpu.gemv(&gemv) } else { gpu.gemv_many(&gemv, n, self.staging) }
             }
-            Launch::GemvStack { x, norm, stack, bias, out } => gpu.gemv_parts(&GemvParts {
-                weights: w.stack(*stack),
-                x: &self.f32(*x),
-                norm: norm.map(|(norm, epsilon)| (&**w.vector(norm), epsilon)),
-                bias: bias.map(|bias| &**w.vector(bias)),
-                out: &self.f32(*out),
-                activations: self.matmul.activations(),
-            }),
+            Launch::GemvStack { x, norm, stack, bias, out } => {
+                let parts = GemvParts {
+                    weights: w.stack(*stack),
+                    x: &self.f32(*x),
+                    norm: norm.map(|(norm, epsilon)| (&**w.vector(norm), epsilon)),
+                    bias: bias.map(|bias| &**w.vector(bias)),
+                    out: &self.f32(*out),
+                    activations: self.matmul.activations(),
+                };
+                gpu.gemv_parts_many(&parts, n, self.staging)
+            }
             Launch::AttentionToken { qkv, parts, heads, out } => self.attention_token(*qkv, parts, heads, *out),
 
             Launch::RmsNormF16 { x, out, weight, epsilon, scale } => {
@@ -394,7 +413,8 @@ impl Part<'_, '_> {
                 let (keys, values) = (self.cache.keys(heads.cache), self.cache.values(heads.cache));
                 let rows = FlashRows::choose(shape, self.n_past, cache_type, gpu.multiprocessors());
                 let (q, out, scale) = (self.bytes(*q), self.f16(*out), self.scale_of(*scale));
-                gpu.flash(shape, &q.cast(), &keys, &values, cache_type, self.positions, &out, scale, rows)
+                let (positions, pages) = (self.positions, self.pages(heads));
+                gpu.flash(shape, &q.cast(), &keys, &values, cache_type, positions, pages.get(), &out, scale, rows)
             }
             Launch::AttentionMany { q, heads, exact, out, scale } => {
                 let (shape, cache_type) = (self.shape(heads), self.cache.cache_type);
@@ -405,6 +425,7 @@ impl Part<'_, '_> {
                     values: &self.cache.values(heads.cache),
                     cache_type,
                     positions: self.positions,
+                    pages: self.pages(heads).get(),
                     out: &self.f32(*exact),
                     probabilities: None,
                     scale: heads.scale * self.magnitude(heads),
@@ -437,18 +458,19 @@ impl Part<'_, '_> {
         let shape = self.shape(heads);
         let is_quantised = self.pass.locals.get(out).form == Form::Quantised;
         let (out_f32, out_q8) = if is_quantised { (None, Some(self.u32(out))) } else { (Some(self.f32(out)), None) };
-        let qkv = self.f32(qkv);
         self.gpu.attention_decode(&AttentionDecode {
             shape,
+            qkv: &self.f32(qkv),
             // Behind the values there may be a gate.
-            qkv: &qkv.slice(0..(shape.n_heads + 2 * shape.n_kv_heads) * shape.head_dim),
-            position: self.positions,
+            qkv_stride: self.width(qkv),
+            positions: self.positions,
+            pages: self.pages(heads).get(),
             norm_and_rope: self.norm_and_rope(parts, heads),
             scale: heads.scale,
             keys: &self.cache.keys(heads.cache),
             values: &self.cache.values(heads.cache),
             cache_type: self.cache.cache_type,
-            n_splits: key_splits(shape, self.n_past, self.gpu.multiprocessors()).n_splits,
+            splits: key_splits(shape, self.n_past, self.gpu.multiprocessors()),
             parts: &self.attention.parts,
             arrivals: &self.attention.arrivals,
             out: match (&out_f32, &out_q8) {
@@ -469,11 +491,11 @@ impl Part<'_, '_> {
     ) -> Result<(), GpuError> {
         let (gpu, cache_type, shape) = (self.gpu, self.cache.cache_type, self.shape(heads));
         let (keys, values) = (self.cache.keys(heads.cache), self.cache.values(heads.cache));
-        let magnitude = self.magnitude(heads);
+        let (magnitude, pages) = (self.magnitude(heads), self.pages(heads));
         let element = query_type(cache_type);
         let packed = kv.map(|kv| kv.map(|local| self.f32(local)));
         gpu.qkv(&Qkv {
-            shape: if packed.is_some() { AttentionShape { n_context: 0, ..shape } } else { shape },
+            shape,
             product: &self.f32(product),
             bias: bias.map(|bias| &**self.weights.vector(bias)),
             norm_and_rope: self.norm_and_rope(parts, heads),
@@ -484,14 +506,15 @@ impl Part<'_, '_> {
                 1.0
             },
             positions: self.positions,
+            pages: if packed.is_some() { None } else { Some(pages.get()) },
             q: &self.bytes(q),
             keys: packed.as_ref().map(|[k, _]| k.cast()).as_deref().unwrap_or(&keys),
             values: packed.as_ref().map(|[_, v]| v.cast()).as_deref().unwrap_or(&values),
             element,
         })?;
         if let Some([k, v]) = packed {
-            gpu.cache_store(shape, &k, self.positions, &keys, cache_type, 1.0)?;
-            gpu.cache_store(shape, &v, self.positions, &values, cache_type, 1.0)?;
+            gpu.cache_store(shape, &k, self.positions, pages.get(), &keys, cache_type, 1.0)?;
+            gpu.cache_store(shape, &v, self.positions, pages.get(), &values, cache_type, 1.0)?;
         }
         Ok(())
     }

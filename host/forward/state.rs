@@ -2,18 +2,23 @@
 //!
 //! Saved keys and values are `[layer][keys, values][plane][n_kv_heads][position]`, only the positions seen, so that they fit a cache of any
 //! context. Floats have one plane, rows of `head_dim` values; Q8_0 has two, rows of `head_dim` integers and rows of `head_dim / 32` scales
-//! (`kernels/cache.rs`). Behind them are the states of recurrent layers, as after the last token saved.
+//! (`kernels/cache.rs`); what a window passed is zeros. Behind them are the states of recurrent layers, as after the last token saved.
 
-use super::{Engine, EngineError};
-use crate::gpu::kernels::CacheType;
+use super::{Engine, EngineError, FIRST};
+use crate::{
+    cache::{SequenceId, Shortage},
+    gpu::kernels::CacheType,
+};
 
 impl Engine {
-    /// Forgets all but the first `n_past` tokens, or, where a recurrent layer cannot go back, all; and says how many are left.
+    /// Forgets all but the first `n_past` tokens, or fewer where a window has passed what the next would see, or, where a recurrent layer
+    /// cannot go back, all; and says how many are left.
     pub fn truncate(&mut self, n_past: usize) -> usize {
-        if n_past < self.n_past {
-            self.n_past = if self.is_recurrent() { 0 } else { n_past };
+        let now = self.n_past();
+        if n_past >= now {
+            return now;
         }
-        self.n_past
+        self.cache.pages.truncate(FIRST, if self.is_recurrent() { 0 } else { n_past })
     }
 
     /// Whether the model carries on a state that does not go back.
@@ -36,25 +41,80 @@ impl Engine {
     /// # Errors
     /// The device failed.
     pub fn save_cache(&self) -> Result<Vec<u8>, EngineError> {
-        self.cache.save(&self.gpu, self.n_past)
+        self.cache.save(&self.gpu, FIRST)
     }
 
-    /// Makes the sequence the first `n_past` tokens of a saved one of `n_saved`; of a recurrent model all of them or none.
+    /// Makes the sequence `ids`, the first of a saved one of `n_saved`; of a recurrent model all of them or none.
     ///
     /// # Errors
     /// The device failed.
     ///
     /// # Panics
-    /// Where the saved cache is not as long as `n_saved` tokens make it, or has fewer than `n_past`, or these do not fit.
-    pub fn restore_cache(&mut self, saved: &[u8], n_saved: usize, n_past: usize) -> Result<(), EngineError> {
+    /// Where the saved cache is not as long as `n_saved` tokens make it, or has fewer than `ids`, or these do not fit.
+    pub fn restore_cache(&mut self, saved: &[u8], n_saved: usize, ids: &[u32]) -> Result<(), EngineError> {
         assert_eq!(saved.len(), self.saved_bytes(n_saved), "bytes of a saved cache");
-        assert!(n_past <= n_saved.min(self.n_context()), "{n_past} of {n_saved} saved tokens");
-        if self.is_recurrent() && n_past < n_saved {
-            self.reset();
+        assert!(ids.len() <= n_saved.min(self.n_context()), "{} of {n_saved} saved tokens", ids.len());
+        self.reset();
+        // Of a longer sequence's windows only the last positions were saved.
+        let has_windows = self.figure.caches.iter().any(|cache| cache.window.is_some());
+        if (self.is_recurrent() || has_windows) && ids.len() < n_saved {
             return Ok(());
         }
-        self.cache.restore(&self.gpu, saved, n_saved, n_past)?;
-        self.n_past = n_past;
-        Ok(())
+        self.cache.restore(&self.gpu, FIRST, saved, n_saved, ids, self.plan.n_batch)
+    }
+}
+
+/// Many sequences: whose they are, a scheduler knows.
+impl Engine {
+    /// Sequences there is room for.
+    pub fn n_sequences(&self) -> usize {
+        self.plan.cache_size.n_sequences
+    }
+
+    /// Tokens of a sequence.
+    pub fn n_tokens(&self, id: SequenceId) -> usize {
+        self.cache.pages.n_tokens(id)
+    }
+
+    /// A new, empty sequence; none where there is room for no other.
+    pub fn open(&mut self) -> Option<SequenceId> {
+        self.cache.pages.open()
+    }
+
+    /// Ends a sequence, and frees its pages.
+    pub fn close(&mut self, id: SequenceId) {
+        self.cache.pages.close(id);
+    }
+
+    /// A second sequence with the same tokens; none where there is room for no other.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn fork(&mut self, id: SequenceId) -> Result<Option<SequenceId>, EngineError> {
+        let Some(fork) = self.cache.pages.fork(id) else { return Ok(None) };
+        self.cache.copy_states(&self.gpu, id, fork)?;
+        Ok(Some(fork))
+    }
+
+    /// An empty sequence takes the longest beginning of `tokens` that the cache has, of which the first `n_prompt` are a prompt's, and
+    /// says how long that is. A recurrent model's states are nobody's but their sequence's.
+    pub fn adopt(&mut self, id: SequenceId, tokens: &[u32], n_prompt: usize) -> usize {
+        if self.is_recurrent() { 0 } else { self.cache.pages.adopt(id, tokens, n_prompt) }
+    }
+
+    /// Makes room for `n_new` more tokens of a sequence.
+    ///
+    /// # Errors
+    /// [`EngineError::Pages`], and nothing was taken; or the device failed.
+    pub fn reserve(&mut self, id: SequenceId, n_new: usize) -> Result<(), EngineError> {
+        self.cache.reserve(&self.gpu, id, n_new)
+    }
+
+    /// Whether a sequence of that many tokens fits where there is no other.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn fits_alone(&self, n_tokens: usize) -> Result<(), Shortage> {
+        self.cache.pages.fits_alone(n_tokens)
     }
 }

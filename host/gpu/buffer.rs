@@ -243,6 +243,19 @@ impl Gpu {
         self.synchronise()
     }
 
+    /// Enqueues a copy from one slice to another, of the same length.
+    pub fn copy(&self, source: &Slice<u8>, target: &Slice<u8>) -> Result<(), GpuError> {
+        assert_eq!(source.len, target.len, "bytes to copy, and room for them");
+        if source.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: both slices are that long.
+        let result = unsafe {
+            cust::sys::cuMemcpyDtoDAsync_v2(target.address, source.address, source.len, self.stream.as_inner())
+        };
+        check(|| "copying on the device".into(), result)
+    }
+
     /// Enqueues setting every byte of a slice.
     pub fn fill<T: Element>(&self, target: &Slice<T>, byte: u8) -> Result<(), GpuError> {
         if target.is_empty() {

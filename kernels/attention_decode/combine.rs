@@ -79,11 +79,12 @@ pub unsafe fn finish<T: CacheWords, const HEAD_DIM: usize, const HEADS: usize>(
     warp: u32,
     found: Found,
 ) {
-    let (part, kv_head) = (thread::block_idx_x(), thread::block_idx_z());
+    let part = thread::block_idx_x();
     let (first_head, heads) = o.heads::<HEADS>();
     let (n_parts, n_splits) = (thread::grid_dim_x(), thread::grid_dim_y());
     let parts = unsafe {
-        let (row, n_rows) = ((kv_head * n_parts + part) as usize, (o.n_kv_heads * n_parts) as usize);
+        let (row, n_rows) =
+            ((thread::block_idx_z() * n_parts + part) as usize, (thread::grid_dim_z() * n_parts) as usize);
         let n = n_splits as usize * HEADS; // a row's heads, one for each split
         let largest = o.parts.add(n_rows * n * HEAD_DIM + 2 * row * n);
         Parts { values: o.parts.add(row * n * HEAD_DIM), largest, sums: largest.add(n), n_splits }
@@ -150,7 +151,7 @@ pub unsafe fn finish<T: CacheWords, const HEAD_DIM: usize, const HEADS: usize>(
     let before = attention_decode_before();
     thread::sync_threads();
     if thread::thread_idx_x() == 0 {
-        let counter = unsafe { o.arrivals.add((kv_head * n_parts + part) as usize) };
+        let counter = unsafe { o.arrivals.add((thread::block_idx_z() * n_parts + part) as usize) };
         unsafe { before.set(0, atomic::increment_wrapping(counter, n_used - 1)) }
     }
     thread::sync_threads();
@@ -186,17 +187,17 @@ unsafe fn write<T: CacheWords, const HEAD_DIM: usize>(o: &Operands<T>, head: u32
     let value = T::turn_back(value);
     let index = head * HEAD_DIM as u32 + column;
     let there = column < HEAD_DIM as u32;
+    let (row, n) = (o.row_and_head().0, o.n_kv_heads * o.group * HEAD_DIM as u32);
     if o.quantised_out.is_null() {
         if there {
-            unsafe { *o.out.add(index as usize) = value }
+            unsafe { *o.out.add((row * n + index) as usize) = value }
         }
     } else {
         // A head is whole runs: those of lanes beyond it are only theirs.
         let quantised = activations::quantise_lanes(value);
         if there {
-            unsafe {
-                activations::write_lanes(o.quantised_out, o.n_kv_heads * o.group * HEAD_DIM as u32, index, quantised)
-            }
+            let out = unsafe { o.quantised_out.add((row * activations::words_q8(n)) as usize) };
+            unsafe { activations::write_lanes(out, n, index, quantised) }
         }
     }
 }

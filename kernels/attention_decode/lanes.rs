@@ -242,12 +242,15 @@ impl<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT: usize> Lanes<T, HEAD
 
     /// Of a position that is not in the cache, the last one's that is.
     #[inline(always)]
-    unsafe fn load(&self, rows: Rows<T>, first: u32, end: u32) -> [Words; IN_FLIGHT] {
+    unsafe fn load(&self, rows: Rows<T>, row: u32, first: u32, end: u32) -> [Words; IN_FLIGHT] {
         let mut words = [EMPTY; IN_FLIGHT];
         unroll(
             IN_FLIGHT,
             #[inline(always)]
-            |index| words[index] = unsafe { T::load::<HEAD_DIM>(rows, self.key(first, index).min(end - 1)) },
+            |index| {
+                let row = row + (self.key(first, index).min(end - 1) - first);
+                words[index] = unsafe { T::load::<HEAD_DIM>(rows, row) };
+            },
         );
         words
     }
@@ -313,13 +316,13 @@ impl<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT: usize> Attend<T> for
     }
 
     #[inline(always)]
-    unsafe fn load_keys(&mut self, first: u32, end: u32) {
-        self.tile_keys = unsafe { self.load(self.keys, first, end) };
+    unsafe fn load_keys(&mut self, row: u32, first: u32, end: u32) {
+        self.tile_keys = unsafe { self.load(self.keys, row, first, end) };
     }
 
     #[inline(always)]
-    unsafe fn load_values(&mut self, first: u32, end: u32) {
-        self.tile_values = unsafe { self.load(self.values, first, end) };
+    unsafe fn load_values(&mut self, row: u32, first: u32, end: u32) {
+        self.tile_values = unsafe { self.load(self.values, row, first, end) };
     }
 
     #[inline(always)]
@@ -338,13 +341,14 @@ impl<T: CacheWords, const HEAD_DIM: usize, const IN_FLIGHT: usize> Attend<T> for
     }
 
     #[inline(always)]
-    fn attend_keys(&mut self, first: u32, end: u32) {
+    fn attend_keys(&mut self, first: u32, oldest: u32, end: u32) {
         unroll(
             IN_FLIGHT,
             #[inline(always)]
             |index| {
                 let score = score::<HEAD_DIM>(&self.queries, T::unpack(self.tile_keys[index]));
-                self.scores[index] = if self.key(first, index) < end { score } else { f32::NEG_INFINITY };
+                let key = self.key(first, index);
+                self.scores[index] = if oldest <= key && key < end { score } else { f32::NEG_INFINITY };
             },
         );
     }

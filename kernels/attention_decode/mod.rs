@@ -1,4 +1,4 @@
-//! The attention of one new token, from raw projections to the attended values, in one launch.
+//! The attention of one new token a sequence, from raw projections to the attended values, in one launch.
 //!
 //! out = softmax(q · Kᵀ · scale) · V, as in `attention.rs`, for the query of one token; before it the norms over heads, RoPE,
 //! and the new key and value's way into the cache. Decoding does this once a layer and token, and its time is latency
@@ -6,11 +6,12 @@
 //!
 //! # Blocks
 //!
-//! A block serves one KV head, several of the query heads that read it (which share every load of a key or value) and one
-//! *split* of the positions. How positions are split follows from the number of splits and the token's position, which is in
-//! device memory: one captured launch serves every position. Splits may be empty, and their blocks end at once.
+//! A launch takes one token each of several sequences, its rows. A block serves one KV head of one row, several of the query heads
+//! that read it (which share every load of a key or value) and one *split* of the positions. How positions are split follows from
+//! the row's position alone, which is in device memory: one captured launch serves every position for which its grid has splits
+//! enough, and a row's sums are the same whatever the other rows are. Blocks without a split end at once.
 //!
-//! The block's warps take the split's keys in turns, a *tile* of them at a time. What a warp does with one is either in
+//! The block's warps take the split's keys in turns, a *tile* of them at a time, within a page. What a warp does with one is either in
 //! `tensor.rs`, for caches of 16-bit floats, or in `lanes.rs`. A tile's keys are loaded while the one before is still computed
 //! on, and the first tile, the angles of RoPE and the position are loaded before the kernel waits for its predecessor: none
 //! of them is from this token's step.
@@ -29,7 +30,7 @@ mod words;
 use cuda_std::{BF16, F16, float, grid, kernel, shared::Shared, shared_array, thread, warp};
 
 use crate::{
-    cache::{GROUP as PER_LANE, Place, load_eight},
+    cache::{GROUP as PER_LANE, Pages, Place, load_eight, n_rows},
     rope,
 };
 use combine::{Found, finish};
@@ -45,6 +46,29 @@ pub const BLOCK: u32 = 256;
 
 /// The most splits of a launch.
 pub const MAX_SPLITS: u32 = 64;
+
+/// Keys that one block attends to sooner than several do. A second block costs two trips through the L2 cache, to leave its
+/// part there and to be counted, and one more to merge the parts, together about a microsecond; in which a block reads and
+/// computes on some 200 keys.
+pub const UNSPLIT: u32 = 256;
+
+/// Keys that are worth a block of their own: a tile on tensor cores for each of its eight warps, all loaded at once.
+pub const KEYS_PER_SPLIT: u32 = 128;
+
+/// Splits begin at multiples of this many positions, so that no tile is in two pages: the largest tile.
+pub const STEP: u32 = 16;
+
+/// Into how many splits `n_keys ≥ 1` keys are divided, of at most `room`: bounds are powers of two, so that a long generation
+/// passes few of them.
+#[inline(always)]
+pub const fn n_splits(n_keys: u32, room: u32) -> u32 {
+    let most_keys = n_keys.next_power_of_two();
+    if most_keys <= UNSPLIT {
+        return 1;
+    }
+    let wanted = most_keys / KEYS_PER_SPLIT;
+    if wanted < room { wanted } else { room }
+}
 
 const N_WARPS: u32 = BLOCK / 32;
 
@@ -72,7 +96,7 @@ trait Attend<T: CacheWords> {
     /// Keys of a tile.
     const TILE: u32;
 
-    /// Before the first tile. `place` is the head's position 0 in the cache.
+    /// Before the first tile. `place` is row 0 of the cache.
     fn new(keys: *const T, values: *const T, place: Place) -> Self;
 
     /// Makes all queries in shared memory zero, a thread of the block its part.
@@ -87,18 +111,18 @@ trait Attend<T: CacheWords> {
     /// Takes the queries, which all warps have set.
     unsafe fn take_queries(&mut self);
 
-    /// Loads the keys of the tile from `first` on. Of a position that is not in the cache, which has those below `end`, it
-    /// loads the last one's that is.
-    unsafe fn load_keys(&mut self, first: u32, end: u32);
+    /// Loads the keys of the tile from `first` on, whose row is `row`. Of a position that is not in the cache, which has those below
+    /// `end`, it loads the last one's that is.
+    unsafe fn load_keys(&mut self, row: u32, first: u32, end: u32);
 
     /// The same for the values.
-    unsafe fn load_values(&mut self, first: u32, end: u32);
+    unsafe fn load_values(&mut self, row: u32, first: u32, end: u32);
 
     /// Puts the new key and value ([`kept`]) in their place in the tile.
     unsafe fn insert(&mut self, first: u32, position: u32, key: Shared<u32>, value: Shared<u32>);
 
-    /// Computes the scores of the tile's positions below `end`; its keys are not needed any more.
-    fn attend_keys(&mut self, first: u32, end: u32);
+    /// Computes the scores of the tile's positions from `oldest` to before `end`; its keys are not needed any more.
+    fn attend_keys(&mut self, first: u32, oldest: u32, end: u32);
 
     /// Takes the tile in, by its scores and values.
     fn attend_values(&mut self);
@@ -111,7 +135,9 @@ trait Attend<T: CacheWords> {
 #[derive(Clone, Copy)]
 struct Operands<T> {
     qkv: *const f32,
-    position: *const u32,
+    positions: *const u32,
+    tables: *const u32,
+    slots: *const u32,
     frequencies: *const f32,
     q_norm: *const f32,
     k_norm: *const f32,
@@ -126,43 +152,67 @@ struct Operands<T> {
     magnitude: f32,
     n_kv_heads: u32,
     group: u32,
-    n_context: u32,
+    qkv_stride: u32,
+    table_stride: u32,
+    n_pages: u32,
+    room: u32,
     window: u32,
     n_rot: u32,
     neighbours: u32,
 }
 
 impl<T> Operands<T> {
+    /// The block's row and KV head.
+    #[inline(always)]
+    fn row_and_head(&self) -> (u32, u32) {
+        // SAFETY: not zero by the launch contract; said here so that the division is not guarded by a panic.
+        unsafe { core::hint::assert_unchecked(self.n_kv_heads > 0) }
+        (thread::block_idx_z() / self.n_kv_heads, thread::block_idx_z() % self.n_kv_heads)
+    }
+
     /// The block's first query head, and how many it has.
     #[inline(always)]
     fn heads<const HEADS: usize>(&self) -> (u32, u32) {
         let before = thread::block_idx_x() * HEADS as u32;
-        (thread::block_idx_z() * self.group + before, (self.group - before).min(HEADS as u32))
+        let (_, kv_head) = self.row_and_head();
+        (kv_head * self.group + before, (self.group - before).min(HEADS as u32))
+    }
+
+    /// The projections of the block's row.
+    #[inline(always)]
+    fn qkv(&self) -> *const f32 {
+        self.qkv.wrapping_add((self.row_and_head().0 * self.qkv_stride) as usize)
     }
 }
 
 /// The positions that a block sees.
 #[derive(Clone, Copy)]
 struct Split {
+    /// A multiple of [`STEP`].
     first: u32,
     /// One past the last.
     end: u32,
-    /// Positions that all splits see together, and each but the last.
-    n_seen: u32,
+    /// The first position that the row sees: the first split may begin before it.
+    oldest: u32,
+    /// Positions of all splits together, and of each but the last.
+    n_all: u32,
     length: u32,
 }
 
 impl Split {
     /// This block's split of the last `window` positions up to `position`: as many as any other's, but for the last.
     #[inline(always)]
-    fn of(position: u32, window: u32) -> Split {
-        let n_splits = thread::grid_dim_y();
+    fn of(position: u32, window: u32, room: u32) -> Split {
         let n_seen = (position + 1).min(window);
-        // SAFETY: there is no launch without blocks; said here so that the division is not guarded by a panic.
+        let oldest = position + 1 - n_seen;
+        let begin = oldest / STEP * STEP;
+        let n_all = position + 1 - begin;
+        let n_splits = n_splits(n_seen, room);
+        // SAFETY: `room ≥ 1` by the launch contract; said here so that the division is not guarded by a panic.
         unsafe { core::hint::assert_unchecked(n_splits > 0) }
-        let length = (n_seen - 1) / n_splits + 1;
-        let first = position + 1 - n_seen + thread::block_idx_y() * length;
-        Split { first, end: (position + 1).min(first + length), n_seen, length }
+        let length = ((n_all - 1) / n_splits / STEP + 1) * STEP;
+        let first = begin + thread::block_idx_y() * length;
+        Split { first, end: (position + 1).min(first + length), oldest, n_all, length }
     }
 
     /// How many splits have positions.
@@ -170,7 +220,7 @@ impl Split {
     fn n_used(self) -> u32 {
         // SAFETY: `of` makes it one more than a quotient.
         unsafe { core::hint::assert_unchecked(self.length > 0) }
-        (self.n_seen - 1) / self.length + 1
+        (self.n_all - 1) / self.length + 1
     }
 }
 
@@ -238,10 +288,10 @@ unsafe fn prepare<T, const HEAD_DIM: usize>(
 /// The new key and value to shared memory, and to the cache where this block is the one to. Collective over the warp.
 #[inline(always)]
 unsafe fn prepare_newest<T: CacheWords, const HEAD_DIM: usize>(o: &Operands<T>, place: Place) {
-    let kv_head = thread::block_idx_z() as usize;
+    let kv_head = o.row_and_head().1 as usize;
     let first_key = (o.n_kv_heads * o.group) as usize;
     let (key, value) = unsafe {
-        let key = o.qkv.add((first_key + kv_head) * HEAD_DIM);
+        let key = o.qkv().add((first_key + kv_head) * HEAD_DIM);
         (key, key.add(o.n_kv_heads as usize * HEAD_DIM))
     };
     // The warp's first lanes take the rows in eights; the others read the last ones too, so that no branch that lanes take
@@ -311,30 +361,36 @@ unsafe fn kept<T: CacheWords>(kept: Shared<u32>, element: usize) -> Words {
 
 #[inline(always)]
 unsafe fn attention_decode<T: CacheWords, A: Attend<T>, const HEAD_DIM: usize, const HEADS: usize>(o: Operands<T>) {
-    let position = unsafe { *o.position };
-    let split = Split::of(position, o.window);
+    let (row, kv_head) = o.row_and_head();
+    let position = unsafe { *o.positions.add(row as usize) };
+    let split = Split::of(position, o.window, o.room);
     if split.first >= split.end {
         return;
     }
-    let kv_head = thread::block_idx_z();
+    let pages = unsafe { Pages::of(o.tables, o.slots, o.table_stride, row, o.n_kv_heads) };
     let warp = warp::uniform(thread::warp());
     let has_newest = split.end > position;
     // One past the split's last position that is in the cache already.
     let old_end = if has_newest { position } else { split.end };
-    let place = |position: u32, element: usize| Place {
-        row: kv_head as usize * o.n_context as usize + position as usize,
+    let place = |row: u32, element: usize| Place {
+        row: row as usize,
         element,
-        n_rows: o.n_kv_heads as usize * o.n_context as usize,
+        n_rows: n_rows(o.n_pages, o.n_kv_heads),
         head_dim: HEAD_DIM,
     };
+    // A tile is in one page: its positions' rows follow one another.
+    let row_of = |first: u32| if first < old_end { unsafe { pages.row(kv_head, first) } } else { 0 };
     let mut attend = A::new(o.keys, o.values, place(0, 0));
     let mut first = split.first + warp * A::TILE;
     if first < old_end {
+        let row = row_of(first);
         unsafe {
-            attend.load_keys(first, old_end);
-            attend.load_values(first, old_end);
+            attend.load_keys(row, first, old_end);
+            attend.load_values(row, first, old_end);
         }
     }
+    // The next tile's is looked up while this one is computed on.
+    let mut next_row = row_of(first + N_WARPS * A::TILE);
     unsafe {
         make_angles(&o, position);
         A::clear_queries();
@@ -347,13 +403,13 @@ unsafe fn attention_decode<T: CacheWords, A: Attend<T>, const HEAD_DIM: usize, c
     let (first_head, heads) = o.heads::<HEADS>();
     // A head for each warp, and the last one has the new key and value.
     if has_newest && warp == N_WARPS - 1 {
-        unsafe { prepare_newest::<T, HEAD_DIM>(&o, place(position, 0)) }
+        unsafe { prepare_newest::<T, HEAD_DIM>(&o, place(pages.row(kv_head, position), 0)) }
     }
     if warp < heads {
         // Scores in units of ln 2.
         let factor = o.scale * core::f32::consts::LOG2_E;
         unsafe {
-            let head = o.qkv.add((first_head + warp) as usize * HEAD_DIM);
+            let head = o.qkv().add((first_head + warp) as usize * HEAD_DIM);
             prepare::<T, HEAD_DIM>(&o, head, o.q_norm, |element, value| A::set_query(warp, element, value * factor));
             A::finish_query(warp);
         }
@@ -365,14 +421,15 @@ unsafe fn attention_decode<T: CacheWords, A: Attend<T>, const HEAD_DIM: usize, c
         if has_newest && position < first + A::TILE {
             unsafe { attend.insert(first, position, new_key, new_value) }
         }
-        attend.attend_keys(first, split.end);
+        attend.attend_keys(first, split.oldest, split.end);
         let next = first + N_WARPS * A::TILE;
         if next < old_end {
-            unsafe { attend.load_keys(next, old_end) }
+            unsafe { attend.load_keys(next_row, next, old_end) }
         }
         attend.attend_values();
         if next < old_end {
-            unsafe { attend.load_values(next, old_end) }
+            unsafe { attend.load_values(next_row, next, old_end) }
+            next_row = row_of(next + N_WARPS * A::TILE);
         }
         first = next;
     }
@@ -385,30 +442,34 @@ unsafe fn attention_decode<T: CacheWords, A: Attend<T>, const HEAD_DIM: usize, c
 
 macro_rules! variants {
     ($($name:ident: $element:ty, $head_dim:literal, $heads:ident, $attend:ty;)*) => {$(
-        /// One token's attention. `qkv` is the token's projections with their bias; its query heads and its keys are
-        /// normalised where `q_norm` and `k_norm` are not null, and rotated; key and value become those of position `*position` in
-        /// the cache; and out[head] = softmax(q[head] · Kᵀ · scale) · V over the last `window` positions up to that one, each
-        /// as the cache holds it. RoPE's magnitude multiplies the queries alone; `scale` has it once more.
+        /// The attention of a token of each of `n` sequences. A row of `qkv` is a token's projections with their bias; its query heads
+        /// and its keys are normalised where `q_norm` and `k_norm` are not null, and rotated; key and value become those of position
+        /// positions[row] in the cache; and out[row][head] = softmax(q[head] · Kᵀ · scale) · V over the last `window` positions up to
+        /// that one, each as the cache holds it. RoPE's magnitude multiplies the queries alone; `scale` has it once more.
         ///
-        /// Launch: grid (⌈group ÷ HEADS⌉, n_splits, n_kv_heads), block ([`BLOCK`]), HEADS as in [`heads`]. Any number of splits up to
-        /// [`MAX_SPLITS`] serves any position.
+        /// Launch: grid (⌈group ÷ HEADS⌉, splits, n · n_kv_heads), block ([`BLOCK`]), HEADS as in [`heads`]; no fewer splits than
+        /// [`n_splits`] gives for any row and `room`, which is at most [`MAX_SPLITS`].
         ///
         /// # Safety
-        /// - `qkv` is `[n_kv_heads · (group + 2)][HEAD_DIM]`, queries, keys, values, 16-byte aligned; `q_norm` and `k_norm` are
-        ///   null or `[HEAD_DIM]`; `out` is `[n_kv_heads · group][HEAD_DIM]`, and not written where `quantised_out` is not null,
-        ///   which then has room for as many values in the form that [`activations`](crate::gemv::activations) says.
-        /// - `*position` is below `n_context` and 2^24; `keys` and `values` are a layer's caches of this type (`cache.rs`), 16-byte
-        ///   aligned, written before that position. Neither they nor `position` nor `frequencies` are written by a launch that
-        ///   this one may overlap with: they are read before it waits.
+        /// - A row of `qkv` is `[n_kv_heads · (group + 2)][HEAD_DIM]`, queries, keys, values, and `qkv_stride` values from the next; all
+        ///   16-byte aligned; `q_norm` and `k_norm` are null or `[HEAD_DIM]`; `out` is `[n][n_kv_heads · group][HEAD_DIM]`, and not
+        ///   written where `quantised_out` is not null, which then has room for as many values, each row in the form that
+        ///   [`activations`](crate::gemv::activations) says.
+        /// - Positions are below 2^24; `keys` and `values` are a layer's caches of this type (`cache.rs`) of `n_pages` pages, 16-byte
+        ///   aligned, written before the positions in the pages that `tables` has for `slots[row]`; no two rows have the same slot, but
+        ///   for rows whose output means nothing. Neither these nor `positions` nor `frequencies` are written by a launch that this one
+        ///   may overlap with: they are read before it waits.
         /// - `frequencies` is `[n_rot/2][2]` as `rope.rs` takes it, `n_rot` even and at most `HEAD_DIM`; pairs are neighbours where
         ///   `neighbours` is not 0. `group ≥ 1`, `window ≥ 1`, `magnitude` is not 0.
-        /// - With several splits, `parts` is `[n_kv_heads · ⌈group ÷ HEADS⌉][n_splits][HEADS][HEAD_DIM + 2]` and 16-byte
-        ///   aligned, and `arrivals` is `[n_kv_heads · ⌈group ÷ HEADS⌉]`, all zero, which it is again afterwards. No launch that
+        /// - With several splits, `parts` is `[n · n_kv_heads · ⌈group ÷ HEADS⌉][splits][HEADS][HEAD_DIM + 2]` and 16-byte
+        ///   aligned, and `arrivals` is `[n · n_kv_heads · ⌈group ÷ HEADS⌉]`, all zero, which it is again afterwards. No launch that
         ///   may overlap uses them.
         #[kernel(threads = 256, blocks = 2)]
         pub unsafe fn $name(
             qkv: *const f32,
-            position: *const u32,
+            positions: *const u32,
+            tables: *const u32,
+            slots: *const u32,
             frequencies: *const f32,
             q_norm: *const f32,
             k_norm: *const f32,
@@ -423,15 +484,18 @@ macro_rules! variants {
             magnitude: f32,
             n_kv_heads: u32,
             group: u32,
-            n_context: u32,
+            qkv_stride: u32,
+            table_stride: u32,
+            n_pages: u32,
+            room: u32,
             window: u32,
             n_rot: u32,
             neighbours: u32,
         ) {
             unsafe {
                 attention_decode::<$element, $attend, $head_dim, $heads>(Operands {
-                    qkv, position, frequencies, q_norm, k_norm, keys, values, out, quantised_out, parts, arrivals, epsilon, scale,
-                    magnitude, n_kv_heads, group, n_context, window, n_rot, neighbours,
+                    qkv, positions, tables, slots, frequencies, q_norm, k_norm, keys, values, out, quantised_out, parts, arrivals,
+                    epsilon, scale, magnitude, n_kv_heads, group, qkv_stride, table_stride, n_pages, room, window, n_rot, neighbours,
                 })
             }
         }

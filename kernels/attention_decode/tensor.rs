@@ -77,7 +77,7 @@ fn split<T: Half>(low: f32, high: f32) -> [u32; 2] {
 pub struct Tensor<T, const HEAD_DIM: usize> {
     group: u32,
     member: u32,
-    /// The head's rows of the cache.
+    /// The cache's rows.
     keys: *const T,
     values: *const T,
     /// `[2][steps / 2]`: of keys `group` and `group + 8`, the 8 elements from 32 step / 2 + 8 member on.
@@ -131,8 +131,8 @@ impl<T: Half, const HEAD_DIM: usize> Tensor<T, HEAD_DIM> {
     }
 
     #[inline(always)]
-    unsafe fn load(rows: *const T, position: u32, element: usize) -> [u32; 4] {
-        let Vector16(words) = unsafe { *rows.add(position as usize * HEAD_DIM + element).cast::<Vector16>() };
+    unsafe fn load(rows: *const T, row: u32, element: usize) -> [u32; 4] {
+        let Vector16(words) = unsafe { *rows.add(row as usize * HEAD_DIM + element).cast::<Vector16>() };
         words
     }
 
@@ -207,27 +207,27 @@ impl<T: Half, const HEAD_DIM: usize> Attend<T> for Tensor<T, HEAD_DIM> {
     unsafe fn take_queries(&mut self) {}
 
     #[inline(always)]
-    unsafe fn load_keys(&mut self, first: u32, end: u32) {
+    unsafe fn load_keys(&mut self, row: u32, first: u32, end: u32) {
         unroll(
             2 * Self::THIRTY_TWOS,
             #[inline(always)]
             |load| {
                 let (key, part) = (load / Self::THIRTY_TWOS, load % Self::THIRTY_TWOS);
-                let position = self.key(first, key).min(end - 1);
-                self.tile_keys[load] = unsafe { Self::load(self.keys, position, self.key_element(part)) };
+                let row = row + (self.key(first, key).min(end - 1) - first);
+                self.tile_keys[load] = unsafe { Self::load(self.keys, row, self.key_element(part)) };
             },
         );
     }
 
     #[inline(always)]
-    unsafe fn load_values(&mut self, first: u32, end: u32) {
+    unsafe fn load_values(&mut self, row: u32, first: u32, end: u32) {
         unroll(
             4 * Self::SIXTY_FOURS,
             #[inline(always)]
             |load| {
                 let (key, part) = (load / Self::SIXTY_FOURS, load % Self::SIXTY_FOURS);
-                let position = self.scored(first, key).min(end - 1);
-                self.tile_values[load] = unsafe { Self::load(self.values, position, self.value_element(part)) };
+                let row = row + (self.scored(first, key).min(end - 1) - first);
+                self.tile_values[load] = unsafe { Self::load(self.values, row, self.value_element(part)) };
             },
         );
     }
@@ -259,7 +259,7 @@ impl<T: Half, const HEAD_DIM: usize> Attend<T> for Tensor<T, HEAD_DIM> {
     }
 
     #[inline(always)]
-    fn attend_keys(&mut self, first: u32, end: u32) {
+    fn attend_keys(&mut self, first: u32, oldest: u32, end: u32) {
         // Two sums for each eight keys, so that fewer products wait for one another, where registers allow it.
         let mut sums = [[0.0; 4]; 4];
         unroll(
@@ -286,7 +286,8 @@ impl<T: Half, const HEAD_DIM: usize> Attend<T> for Tensor<T, HEAD_DIM> {
                 let (one, other) = (sums[index / 2 * 2], sums[index / 2 * 2 + 1]);
                 let column = index % 2;
                 let score = (one[column] + one[column + 2]) + (other[column] + other[column + 2]);
-                self.scores[index] = if self.scored(first, index) < end { score } else { f32::NEG_INFINITY };
+                let key = self.scored(first, index);
+                self.scores[index] = if oldest <= key && key < end { score } else { f32::NEG_INFINITY };
             },
         );
     }

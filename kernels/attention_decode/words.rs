@@ -18,7 +18,7 @@ pub type Words = [u32; GROUP];
 /// No elements yet.
 pub const EMPTY: Words = [0; GROUP];
 
-/// A head's rows of a cache, seen from a lane's elements.
+/// The rows of a cache, seen from a lane's elements.
 #[derive(Clone, Copy)]
 pub struct Rows<T> {
     elements: *const T,
@@ -34,14 +34,14 @@ pub trait CacheWords: CacheElement {
     /// Whether the cache holds its blocks of 32 turned (`CacheElement::turn`).
     const TURNED: bool;
 
-    /// Where the place's head and element are at position 0; the place is one of that position.
+    /// Where the place's element is in row 0; the place is in that row.
     fn rows(cache: *const Self, place: Place) -> Rows<Self>;
 
-    /// Eight elements of a position from a multiple of eight.
+    /// Eight elements of a row from a multiple of eight.
     ///
     /// # Safety
     /// - As for [`CacheElement::load_eight`].
-    unsafe fn load<const HEAD_DIM: usize>(rows: Rows<Self>, position: u32) -> Words;
+    unsafe fn load<const HEAD_DIM: usize>(rows: Rows<Self>, row: u32) -> Words;
 
     /// What the words mean: values, and what they all are multiplied by.
     fn unpack(words: Words) -> ([f32; GROUP], f32);
@@ -72,8 +72,8 @@ macro_rules! floats {
             }
 
             #[inline(always)]
-            unsafe fn load<const HEAD_DIM: usize>(rows: Rows<Self>, position: u32) -> Words {
-                let address = unsafe { rows.elements.add(position as usize * HEAD_DIM) }.cast::<Vector16>();
+            unsafe fn load<const HEAD_DIM: usize>(rows: Rows<Self>, row: u32) -> Words {
+                let address = unsafe { rows.elements.add(row as usize * HEAD_DIM) }.cast::<Vector16>();
                 let mut words = EMPTY;
                 let mut first = 0;
                 while first < Self::WORDS {
@@ -152,10 +152,10 @@ impl CacheWords for i8 {
     }
 
     #[inline(always)]
-    unsafe fn load<const HEAD_DIM: usize>(rows: Rows<Self>, position: u32) -> Words {
-        let position = position as usize;
-        let integers = unsafe { *rows.elements.add(position * HEAD_DIM).cast::<u64>() };
-        let scale = unsafe { *rows.scales.add(position * const { HEAD_DIM / Q8_BLOCK }) };
+    unsafe fn load<const HEAD_DIM: usize>(rows: Rows<Self>, row: u32) -> Words {
+        let row = row as usize;
+        let integers = unsafe { *rows.elements.add(row * HEAD_DIM).cast::<u64>() };
+        let scale = unsafe { *rows.scales.add(row * const { HEAD_DIM / Q8_BLOCK }) };
         let mut words = EMPTY;
         words[0] = integers as u32;
         words[1] = (integers >> 32) as u32;

@@ -8,7 +8,7 @@ use super::{
     q4::nibble,
     run::Pair,
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::Runs;
 
 /// The sixteen values: `kvalues_iq4nl` in ggml-common.h.
 const VALUES: Table = table([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]);
@@ -52,7 +52,7 @@ impl Packed for Iq4Nl {
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+    unsafe fn x(staged: impl Runs, chunk: u32) -> Pair {
         unsafe { Pair::of(staged, chunk) }
     }
 
@@ -89,7 +89,7 @@ impl Packed for Iq4Xs {
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> (Pair, u32) {
+    unsafe fn x(staged: impl Runs, chunk: u32) -> (Pair, u32) {
         (unsafe { Pair::of(staged, chunk) }, chunk % 8)
     }
 

@@ -45,9 +45,10 @@ use cuda_std::{
 use crate::{
     gemv::{
         Dot, Operands,
-        activations::{Q8, Q16, Staged},
+        activations::{Q8, Q16, Runs, Staged, words_q8},
         floats::{FromGlobal, FromShared, Source},
         gemv, gemv_kernels,
+        many::{DotMany, Q8InGlobal, gemv_many_kernels},
     },
 };
 
@@ -133,7 +134,7 @@ pub trait Packed: Block {
     ///
     /// # Safety
     /// - The chunk is within the row, the activations are staged.
-    unsafe fn x(staged: Q8, chunk: u32) -> Self::X;
+    unsafe fn x(staged: impl Runs, chunk: u32) -> Self::X;
 
     /// sum + the products of a chunk.
     fn dot(bits: Self::Bits, x: &Self::X, sum: f32) -> f32;
@@ -391,6 +392,21 @@ impl<B: Packed> Dot for WideIntegers<B> {
     }
 }
 
+impl<B: Packed> DotMany for Integers<B> {
+    #[inline(always)]
+    unsafe fn x_of(vector: *const u32, n_in: u32, chunk: u32) -> B::X {
+        unsafe { B::x(Q8InGlobal::of(vector, n_in), chunk) }
+    }
+}
+
+impl<B: Packed> DotMany for WideIntegers<B> {
+    #[inline(always)]
+    unsafe fn x_of(vector: *const u32, n_in: u32, chunk: u32) -> [B::X; 2] {
+        let low = vector.wrapping_add(words_q8(n_in) as usize);
+        unsafe { [B::x(Q8InGlobal::of(vector, n_in), chunk), B::x(Q8InGlobal::of(low, n_in), chunk)] }
+    }
+}
+
 #[inline(always)]
 unsafe fn embedding<B: Block>(table: *const u8, n_blocks: u32, tokens: *const u32, out: *mut f32, n_embd: u32) {
     grid::launch_dependents();
@@ -471,6 +487,10 @@ pub struct BlockKernels {
     pub gemv: cuda_std::Kernel<crate::gemv::Parameters>,
     /// The product with 16-bit activations.
     pub gemv_wide: cuda_std::Kernel<crate::gemv::Parameters>,
+    /// The product of several vectors with 8-bit activations.
+    pub gemv_many: cuda_std::Kernel<crate::gemv::many::ManyParameters>,
+    /// The product of several vectors with 16-bit activations.
+    pub gemv_many_wide: cuda_std::Kernel<crate::gemv::many::ManyParameters>,
     /// The product with `f32` activations.
     pub gemv_exact: cuda_std::Kernel<crate::gemv::Parameters>,
     /// The embedding row.
@@ -480,8 +500,18 @@ pub struct BlockKernels {
 }
 
 macro_rules! formats {
-    ($($name:literal, $block:ty: $gemv:ident[$resident:literal] $gemv_wide:ident $gemv_exact:ident $embedding:ident $dequantise:ident;)*) => {
+    ($(
+        $name:literal, $block:ty: $gemv:ident[$resident:literal] $gemv_wide:ident $gemv_many:ident $gemv_many_wide:ident
+        $gemv_exact:ident $embedding:ident $dequantise:ident;
+    )*) => {
         $(
+            gemv_many_kernels! {
+                /// A product of several vectors with packed blocks and 8-bit activations.
+                $gemv_many => Integers<$block>;
+                /// A product of several vectors with packed blocks and 16-bit activations.
+                $gemv_many_wide => WideIntegers<$block>;
+            }
+
             gemv_kernels! {
                 /// A product with packed blocks and 8-bit activations.
                 $gemv[$resident] => gemv::<Integers<$block>>;
@@ -527,6 +557,8 @@ macro_rules! formats {
                 resident: $resident,
                 gemv: $gemv,
                 gemv_wide: $gemv_wide,
+                gemv_many: $gemv_many,
+                gemv_many_wide: $gemv_many_wide,
                 gemv_exact: $gemv_exact,
                 embedding: $embedding,
                 dequantise: $dequantise,
@@ -536,17 +568,30 @@ macro_rules! formats {
 }
 
 formats! {
-    "Q4_0", q4::Q4_0: gemv_q4_0[2] gemv_wide_q4_0 gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0;
-    "Q4_1", q4::Q4_1: gemv_q4_1[2] gemv_wide_q4_1 gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1;
-    "Q5_0", q5::Q5_0: gemv_q5_0[2] gemv_wide_q5_0 gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0;
-    "Q5_1", q5::Q5_1: gemv_q5_1[2] gemv_wide_q5_1 gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1;
-    "Q8_0", q8::Q8_0: gemv_q8_0[2] gemv_wide_q8_0 gemv_exact_q8_0 embedding_q8_0 dequantise_q8_0;
-    "Q2_K", q2_k::Q2K: gemv_q2_k[2] gemv_wide_q2_k gemv_exact_q2_k embedding_q2_k dequantise_q2_k;
-    "Q3_K", q3_k::Q3K: gemv_q3_k[1] gemv_wide_q3_k gemv_exact_q3_k embedding_q3_k dequantise_q3_k;
-    "Q4_K", q4_k::Q4K: gemv_q4_k[2] gemv_wide_q4_k gemv_exact_q4_k embedding_q4_k dequantise_q4_k;
-    "Q5_K", q5_k::Q5K: gemv_q5_k[2] gemv_wide_q5_k gemv_exact_q5_k embedding_q5_k dequantise_q5_k;
-    "Q6_K", q6_k::Q6K: gemv_q6_k[2] gemv_wide_q6_k gemv_exact_q6_k embedding_q6_k dequantise_q6_k;
-    "IQ4_NL", iq4::Iq4Nl: gemv_iq4_nl[2] gemv_wide_iq4_nl gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl;
-    "IQ4_XS", iq4::Iq4Xs: gemv_iq4_xs[2] gemv_wide_iq4_xs gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs;
-    "MXFP4", mxfp4::Mxfp4: gemv_mxfp4[2] gemv_wide_mxfp4 gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4;
+    "Q4_0", q4::Q4_0: gemv_q4_0[2] gemv_wide_q4_0 gemv_many_q4_0 gemv_many_wide_q4_0
+        gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0;
+    "Q4_1", q4::Q4_1: gemv_q4_1[2] gemv_wide_q4_1 gemv_many_q4_1 gemv_many_wide_q4_1
+        gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1;
+    "Q5_0", q5::Q5_0: gemv_q5_0[2] gemv_wide_q5_0 gemv_many_q5_0 gemv_many_wide_q5_0
+        gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0;
+    "Q5_1", q5::Q5_1: gemv_q5_1[2] gemv_wide_q5_1 gemv_many_q5_1 gemv_many_wide_q5_1
+        gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1;
+    "Q8_0", q8::Q8_0: gemv_q8_0[2] gemv_wide_q8_0 gemv_many_q8_0 gemv_many_wide_q8_0
+        gemv_exact_q8_0 embedding_q8_0 dequantise_q8_0;
+    "Q2_K", q2_k::Q2K: gemv_q2_k[2] gemv_wide_q2_k gemv_many_q2_k gemv_many_wide_q2_k
+        gemv_exact_q2_k embedding_q2_k dequantise_q2_k;
+    "Q3_K", q3_k::Q3K: gemv_q3_k[1] gemv_wide_q3_k gemv_many_q3_k gemv_many_wide_q3_k
+        gemv_exact_q3_k embedding_q3_k dequantise_q3_k;
+    "Q4_K", q4_k::Q4K: gemv_q4_k[2] gemv_wide_q4_k gemv_many_q4_k gemv_many_wide_q4_k
+        gemv_exact_q4_k embedding_q4_k dequantise_q4_k;
+    "Q5_K", q5_k::Q5K: gemv_q5_k[2] gemv_wide_q5_k gemv_many_q5_k gemv_many_wide_q5_k
+        gemv_exact_q5_k embedding_q5_k dequantise_q5_k;
+    "Q6_K", q6_k::Q6K: gemv_q6_k[2] gemv_wide_q6_k gemv_many_q6_k gemv_many_wide_q6_k
+        gemv_exact_q6_k embedding_q6_k dequantise_q6_k;
+    "IQ4_NL", iq4::Iq4Nl: gemv_iq4_nl[2] gemv_wide_iq4_nl gemv_many_iq4_nl gemv_many_wide_iq4_nl
+        gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl;
+    "IQ4_XS", iq4::Iq4Xs: gemv_iq4_xs[2] gemv_wide_iq4_xs gemv_many_iq4_xs gemv_many_wide_iq4_xs
+        gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs;
+    "MXFP4", mxfp4::Mxfp4: gemv_mxfp4[2] gemv_wide_mxfp4 gemv_many_mxfp4 gemv_many_wide_mxfp4
+        gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4;
 }

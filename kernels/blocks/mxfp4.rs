@@ -8,7 +8,7 @@ use super::{
     q4::nibble,
     run::Pair,
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::Runs;
 
 /// The exponent, biased by 127, then 16 bytes as in Q4_0.
 #[derive(Clone, Copy)]
@@ -54,7 +54,7 @@ impl Packed for Mxfp4 {
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+    unsafe fn x(staged: impl Runs, chunk: u32) -> Pair {
         unsafe { Pair::of(staged, chunk) }
     }
 

@@ -3,7 +3,7 @@
 use cuda_std::{float, types::two_f16};
 
 use super::{Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16, run::dot_unsigned};
-use crate::gemv::activations::{Q8, Scale};
+use crate::gemv::activations::{Runs, Scale};
 
 /// 16 bytes of scales (low half) and minima (high half), 64 bytes of integers, `d`, `dmin` (f16):
 /// value = d · scale · q − dmin · minimum.
@@ -46,7 +46,7 @@ pub struct FourRuns {
 impl FourRuns {
     /// Beside chunk `chunk`, four of which make a block.
     #[inline(always)]
-    pub unsafe fn of(staged: Q8, chunk: u32) -> FourRuns {
+    pub unsafe fn of(staged: impl Runs, chunk: u32) -> FourRuns {
         let first = 8 * (chunk / 2) + chunk % 2;
         let runs = [first, first + 2, first + 4, first + 6];
         unsafe {
@@ -72,7 +72,7 @@ impl Packed for Q2K {
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> FourRuns {
+    unsafe fn x(staged: impl Runs, chunk: u32) -> FourRuns {
         unsafe { FourRuns::of(staged, chunk) }
     }
 

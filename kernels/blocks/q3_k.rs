@@ -7,7 +7,7 @@ use super::{
     q2_k::{FourRuns, two_bits},
     run::dot_unsigned,
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::Runs;
 
 /// 32 bytes of third bits (bit `b` of byte `l` belongs to value `32·b + l`), 64 bytes of low bits as in Q2_K, 12 bytes of
 /// scales, `d` (f16): value = d · (scale − 32) · (q − 4).
@@ -56,7 +56,7 @@ impl Packed for Q3K {
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> FourRuns {
+    unsafe fn x(staged: impl Runs, chunk: u32) -> FourRuns {
         unsafe { FourRuns::of(staged, chunk) }
     }
 

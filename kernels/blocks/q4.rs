@@ -1,7 +1,7 @@
 //! Q4_0 and Q4_1: 32 integers of 4 bits. Byte `j` holds value `j` in its low half and value `j + 16` in its high half.
 
 use super::{Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16, run::Pair};
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::Runs;
 
 /// `d` (f16), then 16 bytes: value = d · (q − 8).
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ impl Packed for Q4_0 {
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+    unsafe fn x(staged: impl Runs, chunk: u32) -> Pair {
         unsafe { Pair::of(staged, chunk) }
     }
 
@@ -72,7 +72,7 @@ impl Packed for Q4_1 {
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+    unsafe fn x(staged: impl Runs, chunk: u32) -> Pair {
         unsafe { Pair::of(staged, chunk) }
     }
 

@@ -9,7 +9,7 @@ use super::{
     q4::nibble,
     run::Pair,
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::Runs;
 
 /// `d`, `dmin` (f16), 12 bytes of scales and minima, then 128 bytes of integers: value = d · scale · q − dmin · minimum.
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ pub struct OfRun {
 impl OfRun {
     /// Beside run `run` of a row, whose place in its block is that of a lane among eight.
     #[inline(always)]
-    pub unsafe fn of(staged: Q8, run: u32) -> OfRun {
+    pub unsafe fn of(staged: impl Runs, run: u32) -> OfRun {
         let pair = unsafe { Pair::of(staged, run) };
         OfRun { quarter: -0.25 * pair.sum(), pair, run: run % 8 }
     }
@@ -69,7 +69,7 @@ impl Packed for Q4K {
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> OfRun {
+    unsafe fn x(staged: impl Runs, chunk: u32) -> OfRun {
         unsafe { OfRun::of(staged, chunk) }
     }
 

@@ -6,7 +6,7 @@ use super::{
     q4::nibble,
     run::{Pair, high_halves, low_halves},
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::Runs;
 
 /// `d` (f16), the word of fifth bits, then 16 bytes: value = d · (q − 16).
 #[derive(Clone, Copy)]
@@ -63,7 +63,7 @@ impl Packed for Q5_0 {
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+    unsafe fn x(staged: impl Runs, chunk: u32) -> Pair {
         unsafe { Pair::of(staged, chunk) }
     }
 
@@ -95,7 +95,7 @@ impl Packed for Q5_1 {
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+    unsafe fn x(staged: impl Runs, chunk: u32) -> Pair {
         unsafe { Pair::of(staged, chunk) }
     }
 

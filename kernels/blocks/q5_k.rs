@@ -7,7 +7,7 @@ use super::{
     q4_k::OfRun,
     q5::{dot, integer},
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::Runs;
 
 /// `d`, `dmin` (f16), 12 bytes of scales and minima, 32 bytes of fifth bits, then 128 bytes as in Q4_K:
 /// value = d · scale · q − dmin · minimum. In the file bit `r` of byte `l` of the fifth bits belongs to value `l` of run `r`.
@@ -46,7 +46,7 @@ impl Packed for Q5K {
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> OfRun {
+    unsafe fn x(staged: impl Runs, chunk: u32) -> OfRun {
         unsafe { OfRun::of(staged, chunk) }
     }
 

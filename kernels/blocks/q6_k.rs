@@ -7,7 +7,7 @@ use super::{
     q4::nibble,
     run::{Pair, high_halves, low_halves},
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::Runs;
 
 /// 128 bytes of low halves, 64 bytes of upper bits, 16 `i8` scales, `d` (f16): value = d · scale · (q − 32).
 #[derive(Clone, Copy)]
@@ -62,7 +62,7 @@ impl Packed for Q6K {
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> X {
+    unsafe fn x(staged: impl Runs, chunk: u32) -> X {
         let pair = unsafe { Pair::of(staged, chunk) };
         X { offsets: pair.sums().map(|sum| -32.0 * sum), pair }
     }

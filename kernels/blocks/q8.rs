@@ -3,7 +3,7 @@
 use cuda_std::float;
 
 use super::{Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16, run::Pair};
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::Runs;
 
 /// `d` (f16), then 32 `i8`: value = d · q.
 #[derive(Clone, Copy)]
@@ -34,7 +34,7 @@ impl Packed for Q8_0 {
     }
 
     #[inline(always)]
-    unsafe fn x(staged: Q8, chunk: u32) -> Pair {
+    unsafe fn x(staged: impl Runs, chunk: u32) -> Pair {
         unsafe { Pair::of(staged, chunk) }
     }
 

@@ -3,7 +3,7 @@
 
 use cuda_std::{float, integer, types::two_f16};
 
-use crate::gemv::activations::{Q8, Scale};
+use crate::gemv::activations::{Runs, Scale};
 
 /// The activations beside a block of 32: two runs.
 pub struct Pair {
@@ -15,7 +15,7 @@ pub struct Pair {
 impl Pair {
     /// Beside block `block` of the row.
     #[inline(always)]
-    pub unsafe fn of(staged: Q8, block: u32) -> Pair {
+    pub unsafe fn of(staged: impl Runs, block: u32) -> Pair {
         unsafe {
             Pair {
                 integers: [staged.integers(2 * block), staged.integers(2 * block + 1)],

@@ -25,6 +25,11 @@ pub const fn bytes_q8(n_in: u32) -> u32 {
     n_in + n_in / RUN * 8
 }
 
+/// Words of a vector in the 8-bit form.
+pub const fn words_q8(n_in: u32) -> u32 {
+    bytes_q8(n_in) / 4
+}
+
 /// Bytes of dynamic shared memory for 16-bit activations.
 pub const fn bytes_q16(n_in: u32) -> u32 {
     2 * bytes_q8(n_in)
@@ -165,32 +170,41 @@ pub struct Scale {
     pub sum: f32,
 }
 
-impl Q8 {
+/// 8-bit integers in runs of 16, wherever they are.
+pub trait Runs: Copy {
     /// The integers of run `run`.
     ///
     /// # Safety
     /// - The run is within the staged vector.
-    #[inline(always)]
-    pub unsafe fn integers(self, run: u32) -> [u32; 4] {
-        unsafe { self.integers.get_four(4 * run) }
-    }
+    unsafe fn integers(self, run: u32) -> [u32; 4];
 
     /// The scale and sum of run `run`.
     ///
     /// # Safety
     /// - The run is within the staged vector.
-    #[inline(always)]
-    pub unsafe fn scale(self, run: u32) -> Scale {
-        let [scale, sum] = unsafe { self.scales.get_two(2 * run) }.map(f32::from_bits);
-        Scale { scale, sum }
-    }
+    unsafe fn scale(self, run: u32) -> Scale;
 
     /// Those of run `run`, which is even, and of the next.
     ///
     /// # Safety
     /// - The runs are within the staged vector.
+    unsafe fn two_scales(self, run: u32) -> [Scale; 2];
+}
+
+impl Runs for Q8 {
     #[inline(always)]
-    pub unsafe fn two_scales(self, run: u32) -> [Scale; 2] {
+    unsafe fn integers(self, run: u32) -> [u32; 4] {
+        unsafe { self.integers.get_four(4 * run) }
+    }
+
+    #[inline(always)]
+    unsafe fn scale(self, run: u32) -> Scale {
+        let [scale, sum] = unsafe { self.scales.get_two(2 * run) }.map(f32::from_bits);
+        Scale { scale, sum }
+    }
+
+    #[inline(always)]
+    unsafe fn two_scales(self, run: u32) -> [Scale; 2] {
         let [a, b, c, d] = unsafe { self.scales.get_four(2 * run) }.map(f32::from_bits);
         [Scale { scale: a, sum: b }, Scale { scale: c, sum: d }]
     }

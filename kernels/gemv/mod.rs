@@ -24,6 +24,7 @@
 
 pub mod activations;
 pub mod floats;
+pub mod many;
 
 use cuda_std::{float, grid, shared_array, thread, warp};
 
@@ -282,7 +283,9 @@ impl<D: Dot> Warp<D> {
         if !self.now.advance(&self.walk) {
             return false;
         }
-        unsafe { finish(operands, &self.walk, output, self.sums, scale, part, self.parity) }
+        let vector = thread::block_idx_y();
+        let finish_as = Finish { scale, part, parity: self.parity, vector, out_stride: operands.n_out };
+        unsafe { finish(operands, &self.walk, output, self.sums, finish_as) }
         self.sums = [0.0; ROWS as usize];
         self.parity ^= 1;
         self.now.is_past_end(&self.walk)
@@ -394,19 +397,27 @@ pub unsafe fn gemv_turns<D: Dot>(operands: &Operands, turns: Turns) {
     }
 }
 
+/// How a vector's sums become outputs.
+#[derive(Clone, Copy)]
+struct Finish {
+    /// What they are multiplied by.
+    scale: f32,
+    /// The warp's number in its split.
+    part: u32,
+    /// 0 and 1 in turns.
+    parity: u32,
+    /// The vector's number.
+    vector: u32,
+    /// Values from an output to the next vector's.
+    out_stride: u32,
+}
+
 /// Adds up what the lanes, and the warps of a split, have of four rows, and writes the outputs; the block's first is `first`.
 /// Collective over the block where there is a split, over the warp where not.
 #[inline(always)]
-unsafe fn finish(
-    operands: &Operands,
-    walk: &Walk,
-    first: u32,
-    sums: [f32; ROWS as usize],
-    scale: f32,
-    part: u32,
-    parity: u32,
-) {
+unsafe fn finish(operands: &Operands, walk: &Walk, first: u32, sums: [f32; ROWS as usize], finish: Finish) {
     let Operands { bias, residual, out, quantised_out, split, .. } = *operands;
+    let Finish { scale, part, parity, vector, out_stride } = finish;
     // Eight lanes have the sum of row lane / 8 each.
     let row = thread::lane() / 8;
     let output = first + walk.before;
@@ -446,12 +457,13 @@ unsafe fn finish(
         warp::sync();
         thread::sync_threads();
         if thread::warp() == 0 {
-            unsafe { quantise_run(quantised_out, walk.n_out, first, parity) }
+            let out = quantised_out.wrapping_add((vector * activations::words_q8(walk.n_out)) as usize);
+            unsafe { quantise_run(out, walk.n_out, first, parity) }
         }
         return;
     }
     if index < walk.n_out && writes {
-        let at = thread::block_idx_y() as usize * walk.n_out as usize + index as usize;
+        let at = vector as usize * out_stride as usize + index as usize;
         // Loaded here and not beside adding up: the assembler then orders the loads of weights better, which is worth more.
         unsafe {
             if !bias.is_null() {

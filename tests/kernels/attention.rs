@@ -1,4 +1,4 @@
-//! softmax(q · Kᵀ · scale) · V over the keys a token sees, each query head reading its KV head; with soft caps, sinks and rings.
+//! softmax(q · Kᵀ · scale) · V over the keys a token sees, each query head reading its KV head; with soft caps and sinks.
 
 use ferrowarp::gpu::{
     Gpu,
@@ -16,31 +16,34 @@ struct Scores {
     sinks: Option<Vec<f32>>,
 }
 
-/// Softmax rows `[n_heads][n_tokens][n_context]` and outputs `[n_tokens][n_heads][head_dim]`.
-pub fn reference(
-    shape: AttentionShape,
-    q: &[f32],
-    keys: &[f64],
-    values: &[f64],
-    positions: &[u32],
-    scale: f32,
-) -> (Vec<f64>, Vec<f64>) {
-    reference_of_scores(shape, &Scores::default(), q, keys, values, positions, scale, shape.n_context)
+/// What a reference reads: the cache's values, and where a token's positions are in it.
+#[derive(Clone, Copy)]
+pub struct Cached<'a> {
+    pub keys: &'a [f64],
+    pub values: &'a [f64],
+    pub pages: &'a Pages,
+    /// `[n_tokens]`.
+    pub slots: &'a [u32],
 }
 
-/// The same for any scores, with softmax rows `[n_heads][n_tokens][stride]`.
-#[allow(clippy::too_many_arguments)]
+/// Outputs `[n_tokens][n_heads][head_dim]`.
+pub fn reference(shape: AttentionShape, q: &[f32], cached: Cached, positions: &[u32], scale: f32) -> Vec<f64> {
+    let stride = *positions.iter().max().unwrap() as usize + 1;
+    reference_of_scores(shape, &Scores::default(), q, cached, positions, scale, stride).1
+}
+
+/// Softmax rows `[n_heads][n_tokens][stride]` and outputs, for any scores.
 fn reference_of_scores(
     shape: AttentionShape,
     scores: &Scores,
     q: &[f32],
-    keys: &[f64],
-    values: &[f64],
+    cached: Cached,
     positions: &[u32],
     scale: f32,
     stride: usize,
 ) -> (Vec<f64>, Vec<f64>) {
-    let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, window } = shape;
+    let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, window, .. } = shape;
+    let Cached { keys, values, pages, slots } = cached;
     let mut softmax = vec![0.0; n_heads * n_tokens * stride];
     let mut out = vec![0.0; n_tokens * n_heads * head_dim];
     for token in 0..n_tokens {
@@ -51,7 +54,7 @@ fn reference_of_scores(
             let row = (token * n_heads + head) * head_dim;
             let query = &q[row..][..head_dim];
             let cell = |cache: &[f64], key: usize| {
-                cache[(kv_head * n_context + key % n_context) * head_dim..][..head_dim].to_vec()
+                cache[pages.row(n_kv_heads, slots[token] as usize, kv_head, key) * head_dim..][..head_dim].to_vec()
             };
             let score = |key: usize| {
                 let products = cell(keys, key).iter().zip(query).map(|(k, q)| k * f64::from(*q)).sum::<f64>();
@@ -110,14 +113,12 @@ struct Case {
     /// What multiplies the scores: larger ones make the softmax sharper.
     scale: f32,
     scores: Scores,
-    /// Rows of the cache; more than positions where it is not said.
-    n_rows: Option<usize>,
 }
 
 impl Case {
     fn new(n_heads: usize, n_kv_heads: usize, head_dim: usize, positions: Vec<u32>) -> Case {
         let scale = 1.0 / (head_dim as f32).sqrt();
-        Case { n_heads, n_kv_heads, head_dim, positions, window: None, scale, scores: Scores::default(), n_rows: None }
+        Case { n_heads, n_kv_heads, head_dim, positions, window: None, scale, scores: Scores::default() }
     }
 }
 
@@ -126,13 +127,17 @@ fn run(gpu: &Gpu, case: &Case, cache_type: CacheType) {
     let Case { n_heads, n_kv_heads, head_dim, window, scale, ref scores, .. } = *case;
     let positions = &case.positions;
     let stride = *positions.iter().max().unwrap() as usize + 3;
-    let n_context = case.n_rows.unwrap_or(stride);
     let n_tokens = positions.len();
-    let shape = AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, window };
+    // Tokens of two sequences in turns.
+    let slots: Vec<u32> = (0..n_tokens as u32).map(|token| token % 2).collect();
+    let pages = Pages::new(gpu, &mut random, 2, stride, &slots);
+    let shape = AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_pages: pages.n_pages, window };
     let q = random.values(n_tokens * n_heads * head_dim, 1.0);
-    let (key_bytes, keys) = cache(&mut random, cache_type, n_kv_heads * n_context, head_dim);
-    let (value_bytes, values) = cache(&mut random, cache_type, n_kv_heads * n_context, head_dim);
-    let (want_softmax, want) = reference_of_scores(shape, scores, &q, &keys, &values, positions, scale, stride);
+    let n_rows = pages.n_rows(n_kv_heads);
+    let (key_bytes, keys) = cache(&mut random, cache_type, n_rows, head_dim);
+    let (value_bytes, values) = cache(&mut random, cache_type, n_rows, head_dim);
+    let cached = Cached { keys: &keys, values: &values, pages: &pages, slots: &slots };
+    let (want_softmax, want) = reference_of_scores(shape, scores, &q, cached, positions, scale, stride);
 
     let out = Output::new(gpu, n_tokens * n_heads * head_dim);
     let softmax = Output::<f32>::new(gpu, n_heads * n_tokens * stride);
@@ -145,6 +150,7 @@ fn run(gpu: &Gpu, case: &Case, cache_type: CacheType) {
         values: &gpu.upload("values", &value_bytes).unwrap(),
         cache_type,
         positions: &gpu.upload("positions", positions).unwrap(),
+        pages: pages.get(),
         out: &out,
         probabilities: Some((&softmax, stride)),
         scale,
@@ -210,24 +216,6 @@ fn a_sliding_window_hides_older_keys() {
     for window in [1, 5, 16, 100] {
         let positions = vec![0, 3, 20, 50];
         run(&gpu, &Case { window: Some(window), ..Case::new(2, 1, 64, positions) }, CacheType::F16);
-    }
-}
-
-#[test]
-fn a_ring_has_the_window_in_as_many_rows() {
-    let gpu = gpu();
-    for (window, first, n_tokens) in [(1, 5, 1), (5, 4, 1), (5, 37, 1), (16, 3, 7), (16, 1000, 7), (33, 70, 40)] {
-        for spare in [0, 3] {
-            let positions: Vec<u32> = (first..first + n_tokens).collect();
-            let n_rows = Some(window + n_tokens as usize - 1 + spare);
-            for (cache_type, head_dim) in [(CacheType::F16, 100), (CacheType::Q8_0, 64)] {
-                run(
-                    &gpu,
-                    &Case { window: Some(window), n_rows, ..Case::new(4, 2, head_dim, positions.clone()) },
-                    cache_type,
-                );
-            }
-        }
     }
 }
 

@@ -1,19 +1,24 @@
-//! One token's norms, RoPE, cache and attention in one launch: the cache as the separate kernels leave it, bit for bit, and the
+//! Norms, RoPE, cache and attention of one token a sequence in one launch: the cache as the separate kernels leave it, bit for bit, and the
 //! output by its definition, over what the cache then holds.
 
+use ::kernels::attention_decode::n_splits;
 use ferrowarp::{
     forward::turns,
     gpu::{
         Gpu,
         kernels::{
-            self, Attention, AttentionDecode, AttentionScratch, AttentionShape, CacheType, NormAndRope, RopeShape,
+            self, Attention, AttentionDecode, AttentionScratch, AttentionShape, CacheType, KeySplits, NormAndRope,
+            PageTables, RopeShape,
         },
     },
     model::RopePairing,
 };
 use half::{bf16, f16};
 
-use crate::{attention::reference, support::*};
+use crate::{
+    attention::{Cached, reference},
+    support::*,
+};
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -26,9 +31,11 @@ struct Case {
     pairing: RopePairing,
     magnitude: f32,
     norms: bool,
-    position: usize,
+    /// Of each sequence's token.
+    positions: &'static [usize],
     window: Option<usize>,
-    n_splits: usize,
+    /// The most splits.
+    room: usize,
     /// What multiplies 1/√head_dim: larger ones make the softmax sharper.
     sharpness: f32,
 }
@@ -44,9 +51,9 @@ impl Case {
             pairing: RopePairing::Halves,
             magnitude: 1.0,
             norms: false,
-            position: 40,
+            positions: &[40],
             window: None,
-            n_splits: 1,
+            room: 64,
             sharpness: 1.0,
         }
     }
@@ -81,13 +88,17 @@ fn values_of(cache_type: CacheType, bytes: &[u8], n_rows: usize, head_dim: usize
 
 fn run(gpu: &Gpu, case: Case) {
     let mut random = Random::new();
-    let Case { cache_type, n_kv_heads, group, head_dim, n_rot, pairing, magnitude, position, window, n_splits, .. } =
-        case;
-    let n_heads = n_kv_heads * group;
-    let n_context = position + 3;
-    let n_rows = n_kv_heads * n_context;
-    let shape = AttentionShape { n_tokens: 1, n_heads, n_kv_heads, head_dim, n_context, window };
-    let qkv = random.values((n_heads + 2 * n_kv_heads) * head_dim, 1.5);
+    let Case { cache_type, n_kv_heads, group, head_dim, n_rot, pairing, magnitude, positions, window, room, .. } = case;
+    let (n, n_heads) = (positions.len(), n_kv_heads * group);
+    let longest = positions.iter().max().unwrap() + 1;
+    // The tokens' sequences in no order, one that has none among them.
+    let slots: Vec<u32> = (0..n as u32).rev().map(|slot| slot + u32::from(slot > 0)).collect();
+    let pages = Pages::new(gpu, &mut random, n + 1, longest + 2, &slots);
+    let n_rows = pages.n_rows(n_kv_heads);
+    let shape = AttentionShape { n_tokens: n, n_heads, n_kv_heads, head_dim, n_pages: pages.n_pages, window };
+    // Something lies behind the values of each row.
+    let (row, behind) = ((n_heads + 2 * n_kv_heads) * head_dim, 8);
+    let qkv = random.values(n * (row + behind), 1.5);
     let radians: Vec<f64> = (0..n_rot / 2).map(|pair| 1e4f64.powf(-2.0 * pair as f64 / n_rot as f64)).collect();
     let frequencies = gpu.upload("frequencies", &turns(&radians)).unwrap();
     let norm = case.norms.then(|| gpu.upload("norm", &random.values(2 * head_dim, 2.0)).unwrap());
@@ -97,12 +108,21 @@ fn run(gpu: &Gpu, case: Case) {
     };
     let (q_norm, k_norm) = (q_norm.as_deref(), k_norm.as_deref());
     let (epsilon, scale) = (1e-5, case.sharpness / (head_dim as f32).sqrt());
-    let device_position = gpu.upload("position", &[position as u32]).unwrap();
+    let at: Vec<u32> = positions.iter().map(|position| *position as u32).collect();
+    let device_positions = gpu.upload("positions", &at).unwrap();
 
-    // From the position on the cache is poison: NaN in every type.
+    // What no token has seen is poison: NaN in every type. So is what a window has passed, but for the page that it is in.
+    let seen: std::collections::BTreeSet<usize> = (0..n)
+        .flat_map(|token| {
+            let oldest = (positions[token] + 1).saturating_sub(window.unwrap_or(usize::MAX));
+            (oldest / 16 * 16..positions[token]).map(move |position| (token, position))
+        })
+        .flat_map(|(token, position)| (0..n_kv_heads).map(move |head| (token, head, position)))
+        .map(|(token, head, position)| pages.row(n_kv_heads, slots[token] as usize, head, position))
+        .collect();
     let mut cache = || {
         let mut bytes = crate::attention::cache(&mut random, cache_type, n_rows, head_dim).0;
-        for row in (0..n_rows).filter(|row| row % n_context >= position) {
+        for row in (0..n_rows).filter(|row| !seen.contains(row)) {
             for range in row_bytes(cache_type, n_rows, head_dim, row) {
                 bytes[range].fill(0xff);
             }
@@ -112,25 +132,28 @@ fn run(gpu: &Gpu, case: Case) {
     let before = [cache(), cache()];
 
     // The same by the separate kernels, up to the cache.
-    let separate = gpu.upload("qkv", &qkv).unwrap();
     let (q_len, kv_len) = (n_heads * head_dim, n_kv_heads * head_dim);
-    let part = |start: usize, len: usize| separate.slice(start..start + len);
-    let (q, k, v) = (part(0, q_len), part(q_len, kv_len), part(q_len + kv_len, kv_len));
+    let part = |start: usize, len: usize| -> Vec<f32> {
+        qkv.chunks(row + behind).flat_map(|row| row[start..start + len].to_vec()).collect()
+    };
+    let [q, k, v] = [part(0, q_len), part(q_len, kv_len), part(q_len + kv_len, kv_len)]
+        .map(|values| gpu.upload("qkv", &values).unwrap());
     for (x, heads, norm) in [(&q, n_heads, q_norm), (&k, n_kv_heads, k_norm)] {
         if let Some(norm) = norm {
-            gpu.rmsnorm(x, norm, x, heads, epsilon).unwrap();
+            gpu.rmsnorm(x, norm, x, n * heads, epsilon).unwrap();
         }
-        let shape = RopeShape { n_tokens: 1, n_heads: heads, head_dim, n_rot, pairing };
-        gpu.rope(shape, x, &device_position, &frequencies, magnitude).unwrap();
+        let shape = RopeShape { n_tokens: n, n_heads: heads, head_dim, n_rot, pairing };
+        gpu.rope(shape, x, &device_positions, &frequencies, magnitude).unwrap();
     }
     let stored = [(&k, magnitude.recip(), &before[0]), (&v, 1.0, &before[1])].map(|(x, factor, before)| {
         let cache = gpu.upload("cache", before).unwrap();
-        gpu.cache_store(shape, x, &device_position, &cache, cache_type, factor).unwrap();
+        gpu.cache_store(shape, x, &device_positions, pages.get(), &cache, cache_type, factor).unwrap();
         gpu.read(&cache).unwrap()
     });
     let [keys, values] = [0, 1].map(|which| values_of(cache_type, &stored[which], n_rows, head_dim));
     let q = gpu.read(&q).unwrap();
-    let (_, want) = reference(shape, &q, &keys, &values, &[position as u32], scale * magnitude);
+    let cached = Cached { keys: &keys, values: &values, pages: &pages, slots: &slots };
+    let want = reference(shape, &q, cached, &at, scale * magnitude);
 
     let device_qkv = gpu.upload("qkv", &qkv).unwrap();
     let caches = [0, 1].map(|which| {
@@ -138,7 +161,9 @@ fn run(gpu: &Gpu, case: Case) {
         gpu.write(&cache.slice(0..before[which].len()), &before[which]).unwrap();
         cache
     });
-    let scratch = AttentionScratch::new(n_heads, n_kv_heads, head_dim, n_splits);
+    let n_keys = window.map_or(longest, |window| window.min(longest));
+    let splits = KeySplits { n_splits: n_splits(n_keys as u32, room as u32) as usize, room };
+    let scratch = AttentionScratch::new(n, n_heads, n_kv_heads, head_dim, splits.n_splits);
     let parts = Output::<f32>::new(gpu, scratch.parts);
     let arrivals = Output::<u32>::new(gpu, scratch.arrivals);
     gpu.write(&arrivals.slice(0..scratch.arrivals), &vec![0; scratch.arrivals]).unwrap();
@@ -146,7 +171,9 @@ fn run(gpu: &Gpu, case: Case) {
         gpu.attention_decode(&AttentionDecode {
             shape,
             qkv: &device_qkv,
-            position: &device_position,
+            qkv_stride: row + behind,
+            positions: &device_positions,
+            pages: pages.get(),
             norm_and_rope: NormAndRope {
                 q_norm,
                 k_norm,
@@ -160,7 +187,7 @@ fn run(gpu: &Gpu, case: Case) {
             keys: &caches[0],
             values: &caches[1],
             cache_type,
-            n_splits,
+            splits,
             parts: &parts,
             arrivals: &arrivals,
             out,
@@ -168,7 +195,7 @@ fn run(gpu: &Gpu, case: Case) {
         .unwrap_or_else(|error| panic!("{case:?}: {error}"));
     };
     let floats = || {
-        let out = Output::new(gpu, q_len);
+        let out = Output::new(gpu, n * q_len);
         launch(kernels::Output::F32(&out));
         out.read(gpu)
     };
@@ -187,28 +214,35 @@ fn run(gpu: &Gpu, case: Case) {
     let again = floats();
     assert!(got.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "a second launch differs: {case:?}");
     // As integers: the nearest to the same values, with a scale for each 16 that the largest gives, and their sum.
-    let quantised = Output::<u32>::new(gpu, kernels::quantised_len(q_len));
+    let words = kernels::quantised_len(q_len);
+    let quantised = Output::<u32>::new(gpu, n * words);
     launch(kernels::Output::Quantised(&quantised));
-    let words = quantised.read(gpu);
-    let (integers, scales) = words.split_at(q_len / 4);
+    for (words, got) in quantised.read(gpu).chunks(words).zip(got.chunks(q_len)) {
+        check_quantised(words, got, &format!("{case:?}"));
+    }
+    parts.read(gpu);
+}
+
+/// The nearest integers to the values, with a scale for each 16 that the largest gives, and their sum.
+fn check_quantised(words: &[u32], values: &[f32], what: &str) {
+    let (integers, scales) = words.split_at(values.len() / 4);
     let integers: Vec<f32> =
         integers.iter().flat_map(|word| word.to_le_bytes()).map(|byte| f32::from(byte as i8)).collect();
-    for (run, values) in got.chunks(16).enumerate() {
+    for (run, values) in values.chunks(16).enumerate() {
         let [scale, sum] = [scales[2 * run], scales[2 * run + 1]].map(f32::from_bits);
         let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
         assert!(
             (scale - largest / 127.0).abs() <= 1e-6 * largest,
-            "run {run}: scale {scale}, largest {largest}: {case:?}"
+            "run {run}: scale {scale}, largest {largest}: {what}"
         );
         let integers = &integers[16 * run..16 * run + 16];
         for (value, integer) in values.iter().zip(integers) {
             // An approximate inverse may choose the other neighbour where both are equally near.
-            assert!((value - scale * integer).abs() <= 0.5001 * scale, "{value} as {integer} · {scale}: {case:?}");
+            assert!((value - scale * integer).abs() <= 0.5001 * scale, "{value} as {integer} · {scale}: {what}");
         }
         let want = scale * integers.iter().sum::<f32>();
-        assert!((sum - want).abs() <= 1e-5 * want.abs(), "run {run}: sum {sum}, want {want}: {case:?}");
+        assert!((sum - want).abs() <= 1e-5 * want.abs(), "run {run}: sum {sum}, want {want}: {what}");
     }
-    parts.read(gpu);
 }
 
 #[test]
@@ -216,8 +250,9 @@ fn every_cache_type_and_head_size() {
     let gpu = gpu();
     for cache_type in CacheType::ALL {
         for head_dim in cache_type.head_dims() {
-            for (position, n_splits, group) in [(0, 1, 1), (65, 1, 4), (200, 3, 5)] {
-                run(&gpu, Case { position, n_splits, group, ..Case::new(cache_type, head_dim) });
+            let cases: [(&[usize], usize, usize); 3] = [(&[0], 64, 1), (&[65, 3], 64, 4), (&[300], 3, 5)];
+            for (positions, room, group) in cases {
+                run(&gpu, Case { positions, room, group, ..Case::new(cache_type, head_dim) });
             }
         }
     }
@@ -228,33 +263,97 @@ fn every_group_of_query_heads() {
     let gpu = gpu();
     for (index, group) in [1, 2, 4, 7, 8, 16].into_iter().enumerate() {
         for (cache_type, head_dim) in [(CacheType::F16, 64), (CacheType::Q8_0, 128)] {
-            let n_splits = [1, 3][index % 2];
-            run(
-                &gpu,
-                Case { group, n_splits, position: 70, n_kv_heads: 1 + index % 3, ..Case::new(cache_type, head_dim) },
-            );
+            let positions: &[usize] = [&[70][..], &[270, 5]][index % 2];
+            run(&gpu, Case { group, positions, n_kv_heads: 1 + index % 3, ..Case::new(cache_type, head_dim) });
         }
     }
 }
 
 #[test]
-fn every_number_of_splits_serves_every_position() {
+fn every_position_and_every_room_for_splits() {
     let gpu = gpu();
-    for position in [0, 1, 31, 63, 64, 65, 127, 128, 200] {
-        for n_splits in [1, 2, 3, 8] {
-            run(&gpu, Case { position, n_splits, n_kv_heads: 1, ..Case::new(CacheType::F16, 64) });
+    let all: [&[usize]; 6] = [&[0, 1, 15], &[16, 17], &[31, 32, 33], &[63, 64, 65], &[255, 256, 257], &[511, 512]];
+    for positions in all {
+        for room in [1, 2, 3, 64] {
+            run(&gpu, Case { positions, room, n_kv_heads: 1, ..Case::new(CacheType::F16, 64) });
         }
     }
-    // A split a position, and as many as there can be.
-    run(&gpu, Case { position: 63, n_splits: 64, n_kv_heads: 1, ..Case::new(CacheType::F16, 128) });
-    run(&gpu, Case { position: 300, n_splits: 64, n_kv_heads: 1, ..Case::new(CacheType::BF16, 256) });
+    run(&gpu, Case { positions: &[700], n_kv_heads: 1, ..Case::new(CacheType::BF16, 256) });
 }
 
 #[test]
 fn a_sliding_window_hides_older_keys_from_every_split() {
     let gpu = gpu();
-    for (window, n_splits) in [(1, 1), (1, 3), (5, 2), (64, 1), (64, 3), (1000, 2)] {
-        run(&gpu, Case { window: Some(window), n_splits, position: 150, ..Case::new(CacheType::F16, 64) });
+    for window in [1, 5, 64, 300, 1000] {
+        for positions in [&[150][..], &[400, 3]] {
+            run(&gpu, Case { window: Some(window), positions, ..Case::new(CacheType::F16, 64) });
+            run(&gpu, Case { window: Some(window), positions, ..Case::new(CacheType::Q8_0, 64) });
+        }
+    }
+}
+
+/// A token's values are the same bits whatever other tokens there are.
+#[test]
+fn company_changes_nothing() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let (n_heads, n_kv_heads, head_dim) = (6, 2, 64);
+    let positions = [3u32, 700, 64, 255, 256, 40];
+    let n = positions.len();
+    let slots: Vec<u32> = (0..n as u32).collect();
+    let pages = Pages::new(&gpu, &mut random, n, 704, &slots);
+    let row = (n_heads + 2 * n_kv_heads) * head_dim;
+    let qkv = random.values(n * row, 1.5);
+    let frequencies = gpu.upload("frequencies", &turns(&[0.3; 32])).unwrap();
+    for cache_type in [CacheType::F16, CacheType::F32] {
+        let cache = crate::attention::cache(&mut random, cache_type, pages.n_rows(n_kv_heads), head_dim).0;
+        let run = |rows: &[usize]| {
+            let n = rows.len();
+            let of_rows = |values: &[u32]| rows.iter().map(|row| values[*row]).collect::<Vec<_>>();
+            let (keys, values) = (gpu.upload("keys", &cache).unwrap(), gpu.upload("values", &cache).unwrap());
+            let at = gpu.upload("positions", &of_rows(&positions)).unwrap();
+            let slots = gpu.upload("slots", &of_rows(&slots)).unwrap();
+            let values_of_rows: Vec<f32> = rows.iter().flat_map(|index| qkv[index * row..][..row].to_vec()).collect();
+            let longest = rows.iter().map(|row| positions[*row]).max().unwrap() + 1;
+            let splits = KeySplits { n_splits: n_splits(longest, 64) as usize, room: 64 };
+            let scratch = AttentionScratch::new(n, n_heads, n_kv_heads, head_dim, splits.n_splits);
+            let parts = Output::<f32>::new(&gpu, scratch.parts);
+            let arrivals = gpu.upload("arrivals", &vec![0; scratch.arrivals]).unwrap();
+            let out = Output::<f32>::new(&gpu, n * n_heads * head_dim);
+            let n_pages = pages.n_pages;
+            gpu.attention_decode(&AttentionDecode {
+                shape: AttentionShape { n_tokens: n, n_heads, n_kv_heads, head_dim, n_pages, window: None },
+                qkv: &gpu.upload("qkv", &values_of_rows).unwrap(),
+                qkv_stride: row,
+                positions: &at,
+                pages: PageTables { slots: &slots, ..pages.get() },
+                norm_and_rope: NormAndRope {
+                    q_norm: None,
+                    k_norm: None,
+                    epsilon: 0.0,
+                    frequencies: &frequencies,
+                    n_rot: head_dim,
+                    pairing: RopePairing::Halves,
+                    magnitude: 1.0,
+                },
+                scale: 0.125,
+                keys: &keys,
+                values: &values,
+                cache_type,
+                splits,
+                parts: &parts,
+                arrivals: &arrivals,
+                out: kernels::Output::F32(&out),
+            })
+            .unwrap();
+            out.read(&gpu)
+        };
+        let together = run(&[0, 1, 2, 3, 4, 5]);
+        for (row, together) in together.chunks(n_heads * head_dim).enumerate() {
+            let alone = run(&[row]);
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert!(bits(together) == bits(&alone), "{cache_type}: row {row} differs in company");
+        }
     }
 }
 
@@ -278,8 +377,8 @@ fn norms_both_pairings_and_partial_rotation() {
 #[test]
 fn scores_of_hundreds_do_not_overflow() {
     let gpu = gpu();
-    for n_splits in [1, 2] {
-        run(&gpu, Case { sharpness: 480.0, n_splits, ..Case::new(CacheType::F32, 64) });
+    for positions in [&[40][..], &[300]] {
+        run(&gpu, Case { sharpness: 480.0, positions, ..Case::new(CacheType::F32, 64) });
     }
 }
 
@@ -287,23 +386,28 @@ fn scores_of_hundreds_do_not_overflow() {
 fn a_generation_reads_what_it_wrote() {
     let gpu = gpu();
     let mut random = Random::new();
-    let (n_heads, n_kv_heads, head_dim, n_context, n_splits) = (6, 2, 64, 40, 2);
+    let (n_heads, n_kv_heads, head_dim, n_context) = (6, 2, 64, 40);
+    let splits = KeySplits { n_splits: 1, room: 2 };
+    let pages = Pages::of_one(&gpu, &mut random, n_context, 1);
     let frequencies = gpu.upload("frequencies", &turns(&[1.0; 32])).unwrap();
-    let scratch = AttentionScratch::new(n_heads, n_kv_heads, head_dim, n_splits);
+    let scratch = AttentionScratch::new(1, n_heads, n_kv_heads, head_dim, 1);
     let parts = Output::<f32>::new(&gpu, scratch.parts);
     let arrivals = gpu.upload("arrivals", &vec![0; scratch.arrivals]).unwrap();
     for cache_type in [CacheType::F16, CacheType::Q8_0] {
-        let cache_len = cache_type.bytes(n_kv_heads * n_context, head_dim);
+        let n_pages = pages.n_pages;
+        let shape = AttentionShape { n_tokens: 1, n_heads, n_kv_heads, head_dim, n_pages, window: None };
+        let cache_len = shape.cache_bytes(cache_type);
         let (keys, values) = (Output::<u8>::new(&gpu, cache_len), Output::<u8>::new(&gpu, cache_len));
         for position in 0..n_context {
-            let shape = AttentionShape { n_tokens: 1, n_heads, n_kv_heads, head_dim, n_context, window: None };
             let qkv = gpu.upload("qkv", &random.values((n_heads + 2 * n_kv_heads) * head_dim, 1.5)).unwrap();
             let device_position = gpu.upload("position", &[position as u32]).unwrap();
             let out = Output::<f32>::new(&gpu, n_heads * head_dim);
             gpu.attention_decode(&AttentionDecode {
                 shape,
                 qkv: &qkv,
-                position: &device_position,
+                qkv_stride: (n_heads + 2 * n_kv_heads) * head_dim,
+                positions: &device_position,
+                pages: pages.get(),
                 norm_and_rope: NormAndRope {
                     q_norm: None,
                     k_norm: None,
@@ -317,7 +421,7 @@ fn a_generation_reads_what_it_wrote() {
                 keys: &keys,
                 values: &values,
                 cache_type,
-                n_splits,
+                splits,
                 parts: &parts,
                 arrivals: &arrivals,
                 out: kernels::Output::F32(&out),
@@ -334,6 +438,7 @@ fn a_generation_reads_what_it_wrote() {
                 values: &values,
                 cache_type,
                 positions: &device_position,
+                pages: pages.get(),
                 out: &want,
                 probabilities: None,
                 scale: 0.125,

@@ -5,7 +5,7 @@ use ferrowarp::gpu::kernels::{AttentionShape, CacheType, FlashRows};
 use half::{bf16, f16};
 
 use crate::{
-    attention::{cache, reference},
+    attention::{Cached, cache, reference},
     support::*,
 };
 
@@ -40,18 +40,24 @@ fn run(case: Case, cache_type: CacheType, head_dim: usize) {
     let mut random = Random::new();
     let Case { n_tokens, first, ratio, n_kv_heads, window, rows, size } = case;
     let n_heads = ratio * n_kv_heads;
-    let n_context = first + n_tokens + 5;
-    let shape = AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, window };
+    let pages = Pages::of_one(&gpu, &mut random, first + n_tokens + 5, n_tokens);
+    let shape = AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_pages: pages.n_pages, window };
     let positions: Vec<u32> = (first..first + n_tokens).map(|position| position as u32).collect();
     let (q_bits, q) = halves(&mut random, cache_type, n_tokens * n_heads * head_dim, size);
-    let (mut key_bytes, keys) = cache(&mut random, cache_type, n_kv_heads * n_context, head_dim);
-    let (mut value_bytes, values) = cache(&mut random, cache_type, n_kv_heads * n_context, head_dim);
-    let (_, mut want) = reference(shape, &q, &keys, &values, &positions, std::f32::consts::LN_2);
-    // What lies behind the last token is no number, nor is what no token's window reaches.
+    let (mut key_bytes, keys) = cache(&mut random, cache_type, pages.n_rows(n_kv_heads), head_dim);
+    let (mut value_bytes, values) = cache(&mut random, cache_type, pages.n_rows(n_kv_heads), head_dim);
+    let slots = vec![0; n_tokens];
+    let cached = Cached { keys: &keys, values: &values, pages: &pages, slots: &slots };
+    let mut want = reference(shape, &q, cached, &positions, std::f32::consts::LN_2);
+    // All but what some token sees is no number.
     let oldest = (first + 1).saturating_sub(window.unwrap_or(usize::MAX));
+    let seen: std::collections::BTreeSet<usize> = (oldest..first + n_tokens)
+        .flat_map(|position| (0..n_kv_heads).map(move |head| (head, position)))
+        .map(|(head, position)| pages.row(n_kv_heads, 0, head, position))
+        .collect();
     for bytes in [&mut key_bytes, &mut value_bytes] {
         for (index, row) in bytes.chunks_mut(2 * head_dim).enumerate() {
-            if index % n_context >= first + n_tokens {
+            if !seen.contains(&index) {
                 row.fill(0xff);
             }
         }
@@ -67,6 +73,7 @@ fn run(case: Case, cache_type: CacheType, head_dim: usize) {
         &gpu.upload("values", &value_bytes).unwrap(),
         cache_type,
         &gpu.upload("positions", &positions[..1]).unwrap(),
+        pages.get(),
         &out,
         out_scale,
         rows,
@@ -115,7 +122,7 @@ fn two_fragments_a_warp_give_the_same() {
 #[test]
 fn rows_are_chosen_by_the_shape() {
     let choose = |n_past, n_tokens, n_heads, n_kv_heads, head_dim, window| {
-        let shape = AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context: 4096, window };
+        let shape = AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_pages: 128, window };
         FlashRows::choose(shape, n_past, CacheType::F16, 132)
     };
     // Qwen2.5-0.5B with chunks of 512 and of 2048 tokens, the beginning of a prompt, a window, and a larger head.

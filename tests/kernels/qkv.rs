@@ -38,7 +38,7 @@ fn numbers(bytes: &[u8], element: CacheType) -> Vec<f32> {
     }
 }
 
-fn run(case: Case, element: CacheType, first: usize, n_context: usize) {
+fn run(case: Case, element: CacheType, first: usize, in_cache: bool) {
     let gpu = gpu();
     let mut random = Random::new();
     let Case { n_tokens, n_heads, n_kv_heads, head_dim, n_rot, pairing, with_bias, with_norms, magnitude } = case;
@@ -70,14 +70,15 @@ fn run(case: Case, element: CacheType, first: usize, n_context: usize) {
         turned(n_heads..n_heads + n_kv_heads, &k_norm, magnitude).iter().map(|k| k / f64::from(magnitude)).collect();
     let v = as_f64(&heads(&biased, n_all, n_heads + n_kv_heads..n_all, head_dim));
 
-    let kv_rows = if n_context == 0 { n_tokens * n_kv_heads } else { n_kv_heads * n_context };
+    let pages = Pages::of_one(&gpu, &mut random, first + n_tokens + 2, n_tokens);
+    let kv_rows = if in_cache { pages.n_rows(n_kv_heads) } else { n_tokens * n_kv_heads };
     let q_out = Output::<u8>::new(&gpu, element.bytes(n_tokens * n_heads, head_dim));
     let [k_out, v_out] = [(); 2].map(|()| Output::<u8>::new(&gpu, element.bytes(kv_rows, head_dim)));
     let device = |what: &str, values: &[f32], given: bool| given.then(|| gpu.upload(what, values).unwrap());
     let (bias, q_norm, k_norm) =
         (device("bias", &bias, with_bias), device("norm", &q_norm, with_norms), device("norm", &k_norm, with_norms));
     gpu.qkv(&Qkv {
-        shape: AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, window: None },
+        shape: AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_pages: pages.n_pages, window: None },
         product: &gpu.upload("product", &product).unwrap(),
         bias: bias.as_deref(),
         norm_and_rope: NormAndRope {
@@ -91,6 +92,7 @@ fn run(case: Case, element: CacheType, first: usize, n_context: usize) {
         },
         q_scale,
         positions: &gpu.upload("positions", &positions).unwrap(),
+        pages: in_cache.then(|| pages.get()),
         q: &q_out,
         keys: &k_out,
         values: &v_out,
@@ -98,7 +100,7 @@ fn run(case: Case, element: CacheType, first: usize, n_context: usize) {
     })
     .unwrap();
 
-    let what = format!("{element} at {first} of {n_context}, {case:?}");
+    let what = format!("{element} at {first}, in the cache: {in_cache}, {case:?}");
     let relative = match element {
         CacheType::F32 => 0.0,
         CacheType::F16 => 2f64.powi(-11),
@@ -110,17 +112,20 @@ fn run(case: Case, element: CacheType, first: usize, n_context: usize) {
     check(&format!("q of {what}"), &numbers(&q_out.read(&gpu), element), &q);
     for (name, out, want) in [("k", &k_out, &k), ("v", &v_out, &v)] {
         let bytes = out.read(&gpu);
-        if n_context == 0 {
+        if !in_cache {
             check(&format!("{name} of {what}"), &numbers(&bytes, element), want);
             continue;
         }
+        let places: Vec<(usize, usize, usize)> = (0..n_tokens)
+            .flat_map(|token| (0..n_kv_heads).map(move |head| (token, head)))
+            .map(|(token, head)| (pages.row(n_kv_heads, 0, head, first + token), token, head))
+            .collect();
         for (row, cell) in bytes.chunks(element.bytes(1, head_dim)).enumerate() {
-            let (head, position) = (row / n_context, row % n_context);
-            if position < first || position >= first + n_tokens {
+            let Some((_, token, head)) = places.iter().find(|(place, ..)| *place == row) else {
                 assert!(cell.iter().all(|byte| *byte == 0xff), "{name}: row {row} was touched: {what}");
                 continue;
-            }
-            let want = &want[((position - first) * n_kv_heads + head) * head_dim..][..head_dim];
+            };
+            let want = &want[(token * n_kv_heads + head) * head_dim..][..head_dim];
             check(&format!("{name} row {row} of {what}"), &numbers(cell, element), want);
         }
     }
@@ -177,7 +182,7 @@ const CASES: [Case; 4] = [
 fn queries_keys_and_values_get_to_attention_and_cache() {
     for element in [CacheType::F32, CacheType::F16, CacheType::BF16] {
         for case in CASES {
-            run(case, element, 5, 5 + case.n_tokens + 2);
+            run(case, element, 30, true);
         }
     }
 }
@@ -185,6 +190,6 @@ fn queries_keys_and_values_get_to_attention_and_cache() {
 #[test]
 fn queries_keys_and_values_are_left_beside_one_another() {
     for case in CASES {
-        run(case, CacheType::F32, 1000, 0);
+        run(case, CacheType::F32, 1000, false);
     }
 }

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, ops::Deref, path::PathBuf, sync::Mutex};
 use driver::{Backend, DeviceChoice};
 use ferrowarp::{
     gguf::TensorType,
-    gpu::{Buffer, Element, Gpu, Weights, arrange},
+    gpu::{
+        Buffer, Element, Gpu, Weights, arrange,
+        kernels::{PAGE, PageTables},
+    },
 };
 use half::{bf16, f16};
 use warp_test::Tolerance;
@@ -139,6 +142,50 @@ pub fn packed(
 ) -> Weights {
     let data = gpu.upload("blocks", &arrange(tensor_type, blocks)).unwrap();
     Weights::of_one_type(data, tensor_type, n_matrices, n_out, n_in)
+}
+
+/// Page tables of some sequences over a cache with pages to spare: in no order, as a cache's are that was used for long.
+pub struct Pages {
+    pub n_pages: usize,
+    stride: usize,
+    tables: Vec<u32>,
+    on_device: Buffer<u32>,
+    slots: Buffer<u32>,
+}
+
+impl Pages {
+    /// For `n_sequences` of up to `n_positions`, and for tokens of the sequences `slots`.
+    pub fn new(gpu: &Gpu, random: &mut Random, n_sequences: usize, n_positions: usize, slots: &[u32]) -> Pages {
+        let stride = n_positions.div_ceil(PAGE);
+        let n_pages = n_sequences * stride + 2;
+        let mut pages: Vec<u32> = (0..n_pages as u32).collect();
+        for index in 0..n_pages {
+            pages.swap(index, index + random.below(n_pages - index));
+        }
+        pages.truncate(n_sequences * stride);
+        let (on_device, slots) = (gpu.upload("page tables", &pages).unwrap(), gpu.upload("slots", slots).unwrap());
+        Pages { n_pages, stride, tables: pages, on_device, slots }
+    }
+
+    /// Of one sequence, for launches of so many tokens.
+    pub fn of_one(gpu: &Gpu, random: &mut Random, n_positions: usize, n_tokens: usize) -> Pages {
+        Pages::new(gpu, random, 1, n_positions, &vec![0; n_tokens])
+    }
+
+    pub fn get(&self) -> PageTables<'_> {
+        PageTables { tables: &self.on_device, stride: self.stride, slots: &self.slots }
+    }
+
+    /// Rows of a layer's cache.
+    pub fn n_rows(&self, n_kv_heads: usize) -> usize {
+        self.n_pages * n_kv_heads * PAGE
+    }
+
+    /// The row of a position in the cache `[n_pages][n_kv_heads][PAGE]`.
+    pub fn row(&self, n_kv_heads: usize, slot: usize, kv_head: usize, position: usize) -> usize {
+        let page = self.tables[slot * self.stride + position / PAGE] as usize;
+        (page * n_kv_heads + kv_head) * PAGE + position % PAGE
+    }
 }
 
 /// The orthogonal Walsh–Hadamard transform of 32 values, which is its own inverse: out[i] = Σ_j ±x[j] / √32, the sign being

@@ -20,7 +20,7 @@ fn reference(row: &[f32], k: usize) -> Vec<u32> {
 fn check(gpu: &TestGpu, scratch: &TopKScratch, what: &str, row: &[f32], n: usize, k: usize) {
     let values = gpu.upload("values", row).unwrap();
     let out = Output::new(gpu, 2 * k);
-    gpu.top_k(scratch, &values, &out, n, k).unwrap();
+    gpu.top_k(scratch, &values, &out, 1, n, n, k).unwrap();
     assert_eq!(out.read(gpu), reference(&row[..n], k), "{what}: the {k} largest of {n} in {}", row.len());
 }
 
@@ -28,7 +28,7 @@ fn check(gpu: &TestGpu, scratch: &TopKScratch, what: &str, row: &[f32], n: usize
 fn top_k_is_a_sort_cut_short() {
     let gpu = gpu();
     let mut random = Random::new();
-    let scratch = TopKScratch::new(&gpu, 151_936).unwrap();
+    let scratch = TopKScratch::new(&gpu, 1, 151_936).unwrap();
     for (n, k) in [
         (1, 1),
         (2, 2),
@@ -56,7 +56,7 @@ fn top_k_finds_large_values_wherever_they_lie() {
     let gpu = gpu();
     let mut random = Random::new();
     let n = 20_000;
-    let scratch = TopKScratch::new(&gpu, n).unwrap();
+    let scratch = TopKScratch::new(&gpu, 1, n).unwrap();
     let background = random.values(n, 1.0);
     for (what, first, count) in [("at the start", 0, 1500), ("at the end", n - 2000, 2000), ("in a line", 6400, 128)] {
         let mut row = background.clone();
@@ -75,7 +75,7 @@ fn top_k_finds_large_values_wherever_they_lie() {
 #[test]
 fn top_k_of_infinities_nan_and_zeros_is_in_order() {
     let gpu = gpu();
-    let scratch = TopKScratch::new(&gpu, 6000).unwrap();
+    let scratch = TopKScratch::new(&gpu, 1, 6000).unwrap();
     let mut row = vec![f32::NAN; 6000];
     let special = [-0.0, 0.0, f32::INFINITY, f32::MIN, f32::NEG_INFINITY, 1e-45, -1e-45, f32::INFINITY, f32::MAX];
     for (index, value) in special.into_iter().enumerate() {
@@ -97,8 +97,26 @@ fn top_k_of_infinities_nan_and_zeros_is_in_order() {
 fn top_k_leaves_its_scratch_as_it_was() {
     let gpu = gpu();
     let mut random = Random::new();
-    let scratch = TopKScratch::new(&gpu, 30_000).unwrap();
+    let scratch = TopKScratch::new(&gpu, 1, 30_000).unwrap();
     for n in [30_000, 100, 30_000] {
         check(&gpu, &scratch, "again", &random.values(n, 3.0), n, 50);
+    }
+}
+
+/// Rows together are what each is alone, with padding between them.
+#[test]
+fn top_k_of_several_rows() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let (rows, n, stride, k) = (3, 4097, 4104, 41);
+    let scratch = TopKScratch::new(&gpu, rows, n).unwrap();
+    let values = random.values(rows * stride, 10.0);
+    let on_device = gpu.upload("values", &values).unwrap();
+    for _ in 0..2 {
+        let out = Output::new(&gpu, 2 * rows * k);
+        gpu.top_k(&scratch, &on_device, &out, rows, n, stride, k).unwrap();
+        for (row, got) in out.read(&gpu).chunks(2 * k).enumerate() {
+            assert_eq!(got, reference(&values[row * stride..][..n], k), "row {row}");
+        }
     }
 }

@@ -135,6 +135,14 @@ fn runs(folder: &Path, name: &str) -> bool {
     runs
 }
 
+/// One of the project's own models for each kind that a pass treats in its own way: fused and quantised, of several formats, biased,
+/// norms over heads, experts, windows and sinks, recurrent, floats.
+pub fn of_many_kinds() -> Vec<String> {
+    let kinds =
+        ["qwen2-tiny-q4_k_m", "llama-tiny-q4_k_m", "qwen3moe-tiny-q4_k_m", "gpt-oss-tiny-f16", "gemma3-tiny-f16"];
+    kinds.into_iter().chain(["qwen35-tiny-f16", "phi3-tiny-f16"]).map(|name| format!("{name}.gguf")).collect()
+}
+
 /// A model of the project's own fixtures.
 pub fn own(name: &str) -> Golden {
     read(&root().join("tests/fixtures"), name.to_string())

@@ -2,6 +2,7 @@
 
 mod new;
 mod profile;
+mod run;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,8 @@ enum Command {
     New(new::Arguments),
     /// Show what a kernel does and costs, by source line, without a GPU.
     Profile(profile::Arguments),
+    /// Run a program that drives CUDA on softcuda: cargo warp run -- python x.py
+    Run(run::Arguments),
 }
 
 #[allow(clippy::print_stderr)] // what a person reads where a command fails
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::New(arguments) => new::run(&arguments),
         Command::Profile(arguments) => profile::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

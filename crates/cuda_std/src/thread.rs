@@ -35,6 +35,8 @@ position! {
     grid_dim_x => _grid_dim_x;
     /// Blocks in the grid along y.
     grid_dim_y => _grid_dim_y;
+    /// Blocks in the grid along z.
+    grid_dim_z => _grid_dim_z;
 }
 
 /// The thread's index within a one-dimensional grid.

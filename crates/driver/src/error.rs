@@ -2,11 +2,30 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::sync::OnceLock;
 
+use crate::sys::CUresult;
 use crate::{Backend, DeviceChoice};
 
 thread_local! {
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Who is told of failures as they happen.
+static OBSERVER: OnceLock<fn(CUresult, &str)> = OnceLock::new();
+
+/// Has a function told the code and the text of every `cu*` call that softcuda fails, on the thread that made it: for a
+/// process whose program does not ask for [`last_error`]. The first call holds.
+pub fn observe(observer: fn(CUresult, &str)) {
+    OBSERVER.get_or_init(|| observer);
+}
+
+/// Tells of a failing call of softcuda's, and keeps the text behind it.
+pub(crate) fn report(result: CUresult, text: String) {
+    if let Some(observer) = OBSERVER.get() {
+        observer(result, &text);
+    }
+    record(text);
 }
 
 /// Keeps the text behind a failing call for [`last_error`].
@@ -61,6 +80,12 @@ pub enum SelectError {
     NoGpu {
         /// Every place looked at.
         attempts: Vec<Attempt>,
+    },
+    /// `SOFTCUDA_DEVICES` says no number of devices.
+    #[error("SOFTCUDA_DEVICES is {found:?}; expected a number from 1 to {}", softcuda::Device::MOST)]
+    DeviceCount {
+        /// Its value.
+        found: String,
     },
     /// The process already runs on the other backend.
     #[error("device {asked}: this process already runs on {selected}; a process has one device, chosen once")]

@@ -38,7 +38,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-pub use error::{Attempt, ParseDeviceError, SelectError, last_error};
+pub use error::{Attempt, ParseDeviceError, SelectError, last_error, observe};
 pub use probe::{CublasProbe, GpuInfo, LibcudaProbe, Probe, probe};
 
 /// The device that a user asks for, as `auto`, `cuda` or `soft`.
@@ -103,6 +103,7 @@ static BACKEND: OnceLock<Backend> = OnceLock::new();
 ///
 /// # Errors
 /// - [`SelectError::NoGpu`]: `Cuda` was asked for and there is no usable GPU; it lists every place looked at.
+/// - [`SelectError::DeviceCount`]: softcuda was chosen, and the variable `SOFTCUDA_DEVICES` is no number of devices.
 /// - [`SelectError::AlreadySelected`]: the process runs on the other backend.
 pub fn select(choice: DeviceChoice) -> Result<Backend, SelectError> {
     static SELECTING: Mutex<()> = Mutex::new(());
@@ -133,7 +134,7 @@ pub fn select(choice: DeviceChoice) -> Result<Backend, SelectError> {
         }
     };
     if selected == Backend::Soft {
-        soft::start();
+        soft::start()?;
         sys::fill(&sys::SOFT);
     }
     Ok(*BACKEND.get_or_init(|| selected))

@@ -3,17 +3,19 @@
 use crate::counters::{Counters, LaunchRecord};
 use crate::exec::lanes::wide_is_supported;
 use crate::fault::{Fault, FaultKind};
-use crate::memory::Memory;
+use crate::memory::{MOST_DEVICES, Memory, ordinal_of};
 use crate::module::{Kernel, LoadedModule, Module, place};
 use crate::ptx::ast::StateSpace;
 use crate::sanitizer::Chain;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What a device is like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceConfig {
+    /// Which of the process's devices it is, less than [`Device::MOST`]: it decides where the device's addresses lie.
+    pub ordinal: u32,
     /// Bytes of global memory. Host memory is only used for what is touched.
     pub total_memory: usize,
     /// Host threads that run the blocks of a launch.
@@ -32,6 +34,7 @@ impl Default for DeviceConfig {
     /// 8 GiB, a thread per CPU, 16 multiprocessors, compute capability 9.0 (Hopper).
     fn default() -> DeviceConfig {
         DeviceConfig {
+            ordinal: 0,
             total_memory: 8 << 30,
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             sm_count: 16,
@@ -72,7 +75,9 @@ pub struct LiveAllocation {
 /// A software CUDA device. All methods may be called from any thread; a launch returns when the kernel has ended.
 pub struct Device {
     config: DeviceConfig,
-    memory: RwLock<Memory>,
+    memory: Arc<RwLock<Memory>>,
+    /// The memory of the devices that this one's kernels may access, by ordinal.
+    peers: RwLock<BTreeMap<u32, Arc<RwLock<Memory>>>>,
     sanitizer: AtomicBool,
     recording: AtomicBool,
     records: Mutex<Vec<LaunchRecord>>,
@@ -81,10 +86,18 @@ pub struct Device {
 }
 
 impl Device {
+    /// The most devices of a process.
+    pub const MOST: u32 = MOST_DEVICES;
+
     /// A device with empty memory.
+    ///
+    /// # Panics
+    /// Where the ordinal is not below [`Device::MOST`]: its addresses would be the host's.
     pub fn new(config: DeviceConfig) -> Device {
+        assert!(config.ordinal < Device::MOST, "device {} of at most {}", config.ordinal, Device::MOST);
         Device {
-            memory: RwLock::new(Memory::new(config.total_memory)),
+            memory: Arc::new(RwLock::new(Memory::new(config.ordinal, config.total_memory))),
+            peers: RwLock::new(BTreeMap::new()),
             config,
             sanitizer: AtomicBool::new(false),
             recording: AtomicBool::new(false),
@@ -185,7 +198,65 @@ impl Device {
     /// As [`Device::write`].
     pub fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), Fault> {
         self.end_chain();
-        self.memory().copy(dst, src, bytes)
+        let memory = self.memory();
+        memory.copy_from(dst, &memory, src, bytes)
+    }
+
+    /// Copies from another device to this one, the initialised state included. No peer access is needed.
+    ///
+    /// # Errors
+    /// As [`Device::write`], on either device.
+    pub fn copy_from(&self, dst: u64, source: &Device, src: u64, bytes: usize) -> Result<(), Fault> {
+        if std::ptr::eq(self, source) {
+            return self.copy(dst, src, bytes);
+        }
+        self.end_chain();
+        source.end_chain();
+        self.memory().copy_from(dst, &source.memory(), src, bytes)
+    }
+
+    /// The ordinal of the device in whose range of addresses this one lies; none for a host address.
+    pub fn ordinal_of(address: u64) -> Option<u32> {
+        ordinal_of(address)
+    }
+
+    /// Lets this device's kernels access the memory of another, from the next launch on.
+    pub fn enable_peer_access(&self, peer: &Device) {
+        self.peers_mut().insert(peer.config.ordinal, peer.memory.clone());
+    }
+
+    /// Ends what [`Device::enable_peer_access`] began.
+    pub fn disable_peer_access(&self, peer: &Device) {
+        self.peers_mut().remove(&peer.config.ordinal);
+    }
+
+    /// Whether this device's kernels may access the memory of another.
+    pub fn has_peer_access(&self, peer: &Device) -> bool {
+        self.peers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).contains_key(&peer.config.ordinal)
+    }
+
+    fn peers_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<u32, Arc<RwLock<Memory>>>> {
+        self.peers.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Makes host memory accessible to kernels and copies, at the address that it has on the host. All of it counts as
+    /// written.
+    ///
+    /// # Errors
+    /// [`FaultKind::InvalidValue`] for no bytes, or where a part is mapped already.
+    ///
+    /// # Safety
+    /// - The memory is valid for reads and writes until [`Device::unmap_host`], from any thread while a launch or copy runs.
+    pub unsafe fn map_host(&self, memory: *mut u8, bytes: usize) -> Result<(), Fault> {
+        self.memory_mut().map(memory, bytes)
+    }
+
+    /// Ends what [`Device::map_host`] began for the memory that starts at this address.
+    ///
+    /// # Errors
+    /// [`FaultKind::InvalidValue`] where none does.
+    pub fn unmap_host(&self, address: u64) -> Result<(), Fault> {
+        self.memory_mut().unmap(address)
     }
 
     /// Writes `count` copies of a pattern of 1, 2 or 4 bytes.
@@ -295,6 +366,9 @@ impl Device {
             crate::profile::launched(kernel, launch);
         }
         let mut snapshot = self.memory().snapshot();
+        for peer in self.peers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).values() {
+            snapshot.add_peer(peer.read().unwrap_or_else(|poisoned| poisoned.into_inner()).snapshot());
+        }
         if recording {
             snapshot.count_reads();
         }

@@ -26,6 +26,8 @@ pub struct PtxError {
 pub enum FaultKind {
     /// An access outside every allocation, or past the end of shared, local or parameter memory.
     OutOfBounds,
+    /// An access to the memory of another device, to which this one has no peer access.
+    NoPeerAccess,
     /// An address that is no multiple of the access size.
     Misaligned,
     /// An access to memory that was freed.

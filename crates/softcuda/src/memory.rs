@@ -1,13 +1,15 @@
 //! Device memory.
 //!
-//! An address is a number in a 64-bit space of the device's own; it never equals a host address. Allocations are placed
-//! one after another from [`GLOBAL_BASE`], 256-byte aligned, a guard gap between them, and an address is never used
+//! An address is a number in a 64-bit space that all devices share with the host. Each device has a range of its own, so that
+//! an address says whose it is. In it allocations are placed
+//! one after another, 256-byte aligned, a guard gap between them, and an address is never used
 //! twice: the same calls give the same addresses on every run, an access past an allocation lands in a gap, and an access
 //! to freed memory is told apart from one to memory that never was. Shared, local and parameter memory have windows of
-//! their own in the generic address space, far below.
+//! their own in the generic address space, far below. Host memory that is mapped keeps the host's address, as under CUDA's
+//! unified addressing.
 //!
 //! Each allocation carries one bit per byte saying whether anybody wrote it. The bits are kept always, sanitizer or not,
-//! so that switching the sanitizer on late gives the truth.
+//! so that switching the sanitizer on late gives the truth. Mapped host memory has none: the host writes unseen.
 
 use crate::{AllocationReads, Fault, FaultKind, LiveAllocation};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -15,8 +17,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// The address of the first allocation.
+/// The address of the first allocation of device 0.
 pub(crate) const GLOBAL_BASE: u64 = 0x7000_0000_0000;
+/// How far apart the first allocations of two devices are: addresses enough for a device's life.
+const DEVICE_STRIDE: u64 = 0x0100_0000_0000;
+/// The most devices whose addresses lie below those that the system gives the host.
+pub(crate) const MOST_DEVICES: u32 = 8;
 /// Generic addresses of shared memory start here.
 pub(crate) const SHARED_WINDOW: u64 = 0x0100_0000_0000;
 /// Generic addresses of a thread's local memory start here.
@@ -25,6 +31,16 @@ pub(crate) const LOCAL_WINDOW: u64 = 0x0200_0000_0000;
 pub(crate) const PARAM_WINDOW: u64 = 0x0300_0000_0000;
 /// The size of each of the three windows.
 pub(crate) const WINDOW_BYTES: u64 = 1 << 32;
+
+/// The ordinal of the device in whose range an address lies.
+pub(crate) fn ordinal_of(address: u64) -> Option<u32> {
+    let ordinal = address.checked_sub(GLOBAL_BASE)? / DEVICE_STRIDE;
+    (ordinal < MOST_DEVICES as u64).then_some(ordinal as u32)
+}
+
+fn base_of(ordinal: u32) -> u64 {
+    GLOBAL_BASE + ordinal as u64 * DEVICE_STRIDE
+}
 
 const ALIGN: u64 = 256;
 const GUARD: u64 = 4096;
@@ -59,9 +75,10 @@ impl Drop for Zeroed {
 pub(crate) struct Allocation {
     pub(crate) base: u64,
     pub(crate) len: usize,
-    /// The host bytes, 256-byte aligned inside `_storage`.
+    /// The host bytes, 256-byte aligned inside `_storage`; somebody else's where host memory is mapped.
     host: *mut u8,
-    _storage: Zeroed,
+    /// None where host memory is mapped.
+    _storage: Option<Zeroed>,
     bits: Zeroed,
     /// Every byte is written: `bits` need not be looked at.
     complete: AtomicBool,
@@ -80,7 +97,17 @@ impl Allocation {
         let skip = storage.start.align_offset(ALIGN as usize);
         // SAFETY: the storage has ALIGN bytes to spare.
         let host = unsafe { storage.start.add(skip) };
-        Some(Allocation { base, len, host, _storage: storage, bits, complete: AtomicBool::new(false) })
+        Some(Allocation { base, len, host, _storage: Some(storage), bits, complete: AtomicBool::new(false) })
+    }
+
+    /// Host memory at its own address, all of it taken as written.
+    fn mapped(host: *mut u8, len: usize) -> Option<Allocation> {
+        let (base, bits) = (host as u64, Zeroed::new(0)?);
+        Some(Allocation { base, len, host, _storage: None, bits, complete: AtomicBool::new(true) })
+    }
+
+    pub(crate) fn is_mapped(&self) -> bool {
+        self._storage.is_none()
     }
 
     pub(crate) fn end(&self) -> u64 {
@@ -124,6 +151,9 @@ impl Allocation {
     }
 
     fn unmark(&self, address: u64, bytes: usize) {
+        if self.is_mapped() {
+            return;
+        }
         if self.complete.swap(false, Relaxed) {
             for (index, mask) in words(0, self.len) {
                 self.word(index).fetch_or(mask, Relaxed);
@@ -161,15 +191,32 @@ fn words(offset: u64, bytes: usize) -> impl Iterator<Item = (usize, u64)> {
 }
 
 /// The allocations of a device at one moment, in address order.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Snapshot {
+    /// Whose memory it is.
+    ordinal: u32,
+    /// The devices whose memory is in it besides.
+    peers: Vec<u32>,
     pub(crate) allocations: Vec<Arc<Allocation>>,
-    freed: Arc<BTreeMap<u64, usize>>,
+    /// What was freed: the device's own first, then each peer's.
+    freed: Vec<Arc<BTreeMap<u64, usize>>>,
     /// Sectors read of each allocation, where they are counted.
     sectors: Option<Arc<[AtomicU64]>>,
 }
 
 impl Snapshot {
+    fn new(ordinal: u32) -> Snapshot {
+        Snapshot { ordinal, peers: Vec::new(), allocations: Vec::new(), freed: vec![Arc::default()], sectors: None }
+    }
+
+    /// Adds the memory of a peer. Host memory that is mapped is the same for both.
+    pub(crate) fn add_peer(&mut self, peer: Snapshot) {
+        self.peers.push(peer.ordinal);
+        self.allocations.extend(peer.allocations.into_iter().filter(|a| !a.is_mapped()));
+        self.allocations.sort_by_key(|a| a.base);
+        self.freed.extend(peer.freed);
+    }
+
     /// Counts from now on what is read of each allocation.
     pub(crate) fn count_reads(&mut self) {
         self.sectors = Some(self.allocations.iter().map(|_| AtomicU64::new(0)).collect());
@@ -202,7 +249,20 @@ impl Snapshot {
         let below = self.allocations.partition_point(|a| a.base <= address).checked_sub(1);
         let below = below.map(|i| &self.allocations[i]);
         let above = self.allocations.iter().find(|a| a.base > address);
-        if let Some((&base, &len)) = self.freed.range(..=address).next_back()
+        if let Some(owner) = ordinal_of(address)
+            && owner != self.ordinal
+            && !self.peers.contains(&owner)
+        {
+            return Fault::new(
+                FaultKind::NoPeerAccess,
+                format!(
+                    "{bytes} bytes at {address:#x}: memory of device {owner}, to which device {} has no peer access (cuCtxEnablePeerAccess gives it)",
+                    self.ordinal
+                ),
+            );
+        }
+        let freed = self.freed.iter().filter_map(|freed| freed.range(..=address).next_back());
+        if let Some((&base, &len)) = freed.max()
             && address < base + len as u64
         {
             return Fault::new(
@@ -246,6 +306,8 @@ pub(crate) struct Memory {
     total: usize,
     used: usize,
     next: u64,
+    /// Where the next device's addresses begin.
+    end: u64,
     live: Snapshot,
     /// How many allocations were made before each that is live, by address; a module's variables are not here.
     numbers: BTreeMap<u64, usize>,
@@ -253,8 +315,9 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(total: usize) -> Memory {
-        Memory { total, used: 0, next: GLOBAL_BASE, live: Snapshot::default(), numbers: BTreeMap::new(), made: 0 }
+    pub(crate) fn new(ordinal: u32, total: usize) -> Memory {
+        let (next, end) = (base_of(ordinal), base_of(ordinal + 1));
+        Memory { total, used: 0, next, end, live: Snapshot::new(ordinal), numbers: BTreeMap::new(), made: 0 }
     }
 
     pub(crate) fn info(&self) -> (usize, usize) {
@@ -291,17 +354,52 @@ impl Memory {
         if bytes > free {
             return Err(refuse());
         }
+        if self.end - self.next < bytes as u64 + 2 * GUARD {
+            let message = format!("{bytes} bytes asked for; the device has given out all its addresses once");
+            return Err(Fault::new(FaultKind::OutOfMemory, message));
+        }
         let allocation = Allocation::new(self.next, bytes).ok_or_else(refuse)?;
         let address = self.next;
         self.next = (allocation.end() + GUARD).next_multiple_of(ALIGN);
         self.used += bytes;
-        self.live.allocations.push(Arc::new(allocation));
+        self.place(allocation);
         Ok(address)
+    }
+
+    fn place(&mut self, allocation: Allocation) {
+        let index = self.live.allocations.partition_point(|a| a.base < allocation.base);
+        self.live.allocations.insert(index, Arc::new(allocation));
+    }
+
+    /// Maps host memory, which must not overlap any that is mapped already.
+    pub(crate) fn map(&mut self, host: *mut u8, bytes: usize) -> Result<(), Fault> {
+        let (start, end) = (host as u64, (host as u64).saturating_add(bytes as u64));
+        let invalid = |what: String| Err(Fault::new(FaultKind::InvalidValue, what));
+        if host.is_null() || bytes == 0 {
+            return invalid(format!("{bytes} bytes of host memory at {start:#x} to be mapped"));
+        }
+        let index = self.live.allocations.partition_point(|a| a.end() <= start);
+        if let Some(known) = self.live.allocations.get(index).filter(|a| a.base < end) {
+            let (base, len) = (known.base, known.len);
+            return invalid(format!("{bytes} bytes at {start:#x} overlap the {len} bytes at {base:#x}"));
+        }
+        let refuse = || Fault::new(FaultKind::OutOfMemory, "the host has no memory for the table of allocations");
+        self.place(Allocation::mapped(host, bytes).ok_or_else(refuse)?);
+        Ok(())
+    }
+
+    /// Ends the mapping of host memory.
+    pub(crate) fn unmap(&mut self, address: u64) -> Result<(), Fault> {
+        let found = self.live.allocations.iter().position(|a| a.base == address && a.is_mapped());
+        let index = found
+            .ok_or_else(|| Fault::new(FaultKind::InvalidValue, format!("no host memory is mapped at {address:#x}")))?;
+        self.live.allocations.remove(index);
+        Ok(())
     }
 
     pub(crate) fn free(&mut self, address: u64) -> Result<(), Fault> {
         let found = self.live.allocations.binary_search_by_key(&address, |a| a.base);
-        let Ok(index) = found else {
+        let Some(index) = found.ok().filter(|&index| !self.live.allocations[index].is_mapped()) else {
             let fault = self.live.explain(address, 1);
             let facts = match self.live.find(address) {
                 Some(a) => format!("inside the {}-byte allocation at {:#x}, not its start", a.len, a.base),
@@ -316,7 +414,7 @@ impl Memory {
         let allocation = self.live.allocations.remove(index);
         self.numbers.remove(&address);
         self.used -= allocation.len;
-        Arc::make_mut(&mut self.live.freed).insert(address, allocation.len);
+        Arc::make_mut(&mut self.live.freed[0]).insert(address, allocation.len);
         Ok(())
     }
 
@@ -350,11 +448,12 @@ impl Memory {
         Ok(())
     }
 
-    pub(crate) fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<(), Fault> {
+    /// Copies from `source`, which may be this memory or another device's, the state of what was written included.
+    pub(crate) fn copy_from(&self, dst: u64, source: &Memory, src: u64, bytes: usize) -> Result<(), Fault> {
         if bytes == 0 {
             return Ok(());
         }
-        let (from, to) = (self.range(src, bytes)?, self.range(dst, bytes)?);
+        let (from, to) = (source.range(src, bytes)?, self.range(dst, bytes)?);
         // SAFETY: both ranges were checked; `copy` allows overlap.
         unsafe { std::ptr::copy(from.host(src), to.host(dst), bytes) };
         if from.first_unwritten(src, bytes).is_none() {

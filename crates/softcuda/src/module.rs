@@ -118,6 +118,11 @@ pub struct LoadedModule {
 }
 
 impl LoadedModule {
+    /// The names of the kernels, in alphabetical order.
+    pub fn kernels(&self) -> impl Iterator<Item = &str> {
+        self.kernels.keys().map(String::as_str)
+    }
+
     /// The kernel of that name.
     pub fn kernel(&self, name: &str) -> Option<Kernel> {
         self.kernels.get(name).cloned()

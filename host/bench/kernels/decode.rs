@@ -7,7 +7,7 @@ use crate::{
         Activations, Gpu, Weights,
         kernels::{
             ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemv, GemvParts, Glu, Input,
-            KeySplits, NormAndRope, Output, RopeShape, TopKScratch, quantised_len,
+            KeySplits, NormAndRope, OneSequence, Output, PAGE, RopeShape, TopKScratch, quantised_len,
         },
         parts,
     },
@@ -155,9 +155,10 @@ fn embedding(widths: &Widths, tensor_type: TensorType, n_vocab: usize) -> Row {
 /// A token's attention, from its projections on, over a cache that has room for `n_positions`, all of them seen.
 fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n_positions: usize) -> Row {
     let (n_heads, n_kv_heads) = (widths.n_heads, widths.n_kv_heads);
-    let shape = AttentionShape { n_tokens: 1, n_heads, n_kv_heads, head_dim, n_context: n_positions, window: None };
+    let n_pages = n_positions.div_ceil(PAGE);
+    let shape = AttentionShape { n_tokens: 1, n_heads, n_kv_heads, head_dim, n_pages, window: None };
     let (n_qkv, n) = ((n_heads + 2 * n_kv_heads) * head_dim, n_heads * head_dim);
-    let cache_len = cache_type.bytes(n_kv_heads * n_positions, head_dim);
+    let cache_len = shape.cache_bytes(cache_type);
     let name = format!("{} heads, {n_positions} positions", widths.name);
     let bytes = (2 * cache_len + 4 * (n_qkv + n), 2 * cache_len);
     Row::streaming(format!("attention_decode_{cache_type}_{head_dim}"), name, bytes, move |gpu| {
@@ -166,9 +167,10 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n_position
         gpu.fill(&keys, 0)?;
         gpu.fill(&cached, 0)?;
         let (qkv, frequencies, out) = (values(gpu, n_qkv)?, values(gpu, head_dim)?, room(gpu, n)?);
-        let position = gpu.upload("positions", &[n_positions as u32 - 1])?;
-        let n_splits = KeySplits::new(n_positions, n_heads, n_kv_heads, gpu.multiprocessors()).n_splits;
-        let scratch = AttentionScratch::new(n_heads, n_kv_heads, head_dim, n_splits);
+        let positions = gpu.upload("positions", &[n_positions as u32 - 1])?;
+        let pages = OneSequence::new(gpu, n_positions, 1)?;
+        let splits = KeySplits::new(n_positions, n_heads, n_kv_heads, gpu.multiprocessors());
+        let scratch = AttentionScratch::new(1, n_heads, n_kv_heads, head_dim, splits.n_splits);
         let (parts, arrivals) = (room(gpu, scratch.parts)?, room(gpu, scratch.arrivals)?);
         gpu.fill(&arrivals, 0)?;
         let streamed = vec![keys.address(), cached.address()];
@@ -176,7 +178,9 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n_position
             gpu.attention_decode(&AttentionDecode {
                 shape,
                 qkv: &qkv,
-                position: &position,
+                qkv_stride: n_qkv,
+                positions: &positions,
+                pages: pages.get(),
                 norm_and_rope: NormAndRope {
                     q_norm: None,
                     k_norm: None,
@@ -190,7 +194,7 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n_position
                 keys: &keys,
                 values: &cached,
                 cache_type,
-                n_splits,
+                splits,
                 parts: &parts,
                 arrivals: &arrivals,
                 out: Output::F32(&out),
@@ -206,7 +210,7 @@ fn cache_store(widths: &Widths, cache_type: CacheType) -> Row {
         n_heads: widths.n_heads,
         n_kv_heads: widths.n_kv_heads,
         head_dim: widths.head_dim,
-        n_context: 64,
+        n_pages: 2,
         window: None,
     };
     let (n_kv_heads, head_dim) = (shape.n_kv_heads, shape.head_dim);
@@ -214,8 +218,8 @@ fn cache_store(widths: &Widths, cache_type: CacheType) -> Row {
     let bytes = 4 * n + cache_type.bytes(n_kv_heads, head_dim);
     Row::new(format!("cache_store_{cache_type}"), format!("{} one token", widths.name), bytes, move |gpu| {
         let (x, positions) = (values(gpu, n)?, gpu.upload("positions", &[9])?);
-        let cache = room::<u8>(gpu, cache_type.bytes(n_kv_heads * shape.n_context, head_dim))?;
-        Ok(move |gpu: &Gpu| gpu.cache_store(shape, &x, &positions, &cache, cache_type, 1.0))
+        let (cache, pages) = (room::<u8>(gpu, shape.cache_bytes(cache_type))?, OneSequence::new(gpu, 64, 1)?);
+        Ok(move |gpu: &Gpu| gpu.cache_store(shape, &x, &positions, pages.get(), &cache, cache_type, 1.0))
     })
 }
 
@@ -245,8 +249,8 @@ fn around(widths: &Widths) -> Vec<Row> {
     });
     // As sampling at the usual settings asks for: 40 and one more.
     let top_k = Row::new("top_k", format!("{name} 41 of a vocabulary of {n_vocab}"), 4 * n_vocab, move |gpu| {
-        let (logits, out, scratch) = (values(gpu, n_vocab)?, room(gpu, 82)?, TopKScratch::new(gpu, n_vocab)?);
-        Ok(move |gpu: &Gpu| gpu.top_k(&scratch, &logits, &out, n_vocab, 41))
+        let (logits, out, scratch) = (values(gpu, n_vocab)?, room(gpu, 82)?, TopKScratch::new(gpu, 1, n_vocab)?);
+        Ok(move |gpu: &Gpu| gpu.top_k(&scratch, &logits, &out, 1, n_vocab, n_vocab, 41))
     });
     let rows = vec![
         rmsnorm,

@@ -6,7 +6,7 @@ use super::{Row, Widths, room, values};
 use crate::{
     gpu::{
         Buffer, Gpu, GpuError, Product,
-        kernels::{AttentionShape, CacheType, FlashRows, Glu, NormAndRope, Qkv},
+        kernels::{AttentionShape, CacheType, FlashRows, Glu, NormAndRope, OneSequence, PAGE, Qkv},
     },
     model::RopePairing,
 };
@@ -83,8 +83,9 @@ fn product(widths: &Widths, what: &'static str, n_out: usize, n_in: usize, n: us
 /// `n` tokens after `depth` others.
 fn flash(widths: &Widths, cache_type: CacheType, head_dim: usize, n: usize, depth: usize, tile: FlashRows) -> Row {
     let (n_heads, n_kv_heads, n_context) = (widths.n_heads, widths.n_kv_heads, depth + n);
-    let shape = AttentionShape { n_tokens: n, n_heads, n_kv_heads, head_dim, n_context, window: None };
-    let (n_values, n_cached) = (n * n_heads * head_dim, n_kv_heads * n_context * head_dim);
+    let n_pages = n_context.div_ceil(PAGE);
+    let shape = AttentionShape { n_tokens: n, n_heads, n_kv_heads, head_dim, n_pages, window: None };
+    let (n_values, n_cached) = (n * n_heads * head_dim, n_kv_heads * n_pages * PAGE * head_dim);
     let seen: f64 = (depth..n_context).map(|position| position as f64 + 1.0).sum();
     let wide = if tile == FlashRows::Two { "_wide" } else { "" };
     let name = format!("{} heads, {n} tokens after {depth}", widths.name);
@@ -92,8 +93,10 @@ fn flash(widths: &Widths, cache_type: CacheType, head_dim: usize, n: usize, dept
         // Numbers of one 16-bit type are numbers of the other.
         let (keys, cached, q) = (halves(gpu, n_cached)?, halves(gpu, n_cached)?, halves(gpu, n_values)?);
         let (out, positions) = (room(gpu, n_values)?, gpu.upload("positions", &[depth as u32])?);
+        let pages = OneSequence::new(gpu, n_context, 1)?;
         Ok(move |gpu: &Gpu| {
-            gpu.flash(shape, &q.cast(), &keys.cast(), &cached.cast(), cache_type, &positions, &out, 1.0, tile)
+            let (keys, cached, pages) = (keys.cast(), cached.cast(), pages.get());
+            gpu.flash(shape, &q.cast(), &keys, &cached, cache_type, &positions, pages, &out, 1.0, tile)
         })
     })
     .operations(4.0 * seen * (n_heads * head_dim) as f64)
@@ -102,7 +105,7 @@ fn flash(widths: &Widths, cache_type: CacheType, head_dim: usize, n: usize, dept
 fn qkv(widths: &Widths, element: CacheType, n: usize) -> Row {
     let Widths { n_heads, n_kv_heads, head_dim, .. } = *widths;
     let heads = n_heads + 2 * n_kv_heads;
-    let shape = AttentionShape { n_tokens: n, n_heads, n_kv_heads, head_dim, n_context: n, window: None };
+    let shape = AttentionShape { n_tokens: n, n_heads, n_kv_heads, head_dim, n_pages: n.div_ceil(PAGE), window: None };
     let bytes = n * (4 * heads * head_dim + element.bytes(heads, head_dim));
     let name = format!("{} heads, {n} tokens", widths.name);
     Row::new(format!("qkv_{element}"), name, bytes, move |gpu| {
@@ -111,7 +114,8 @@ fn qkv(widths: &Widths, element: CacheType, n: usize) -> Row {
         let positions: Vec<u32> = (0..n as u32).collect();
         let positions = gpu.upload("positions", &positions)?;
         let q = room::<u8>(gpu, element.bytes(n * n_heads, head_dim))?;
-        let cache = || room::<u8>(gpu, element.bytes(n * n_kv_heads, head_dim));
+        let cache = || room::<u8>(gpu, shape.cache_bytes(element));
+        let pages = OneSequence::new(gpu, n, n)?;
         let (keys, cached) = (cache()?, cache()?);
         Ok(move |gpu: &Gpu| {
             gpu.qkv(&Qkv {
@@ -129,6 +133,7 @@ fn qkv(widths: &Widths, element: CacheType, n: usize) -> Row {
                 },
                 q_scale: 0.125,
                 positions: &positions,
+                pages: Some(pages.get()),
                 q: &q,
                 keys: &keys,
                 values: &cached,

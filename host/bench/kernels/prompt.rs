@@ -8,7 +8,7 @@ use crate::{
     gguf::TensorType,
     gpu::{
         Activations, Gpu, Matmul,
-        kernels::{Attention, AttentionShape, CacheType},
+        kernels::{Attention, AttentionShape, CacheType, OneSequence, PAGE},
     },
 };
 
@@ -66,11 +66,11 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n: usize, 
         n_heads: widths.n_heads,
         n_kv_heads: widths.n_kv_heads,
         head_dim,
-        n_context,
+        n_pages: n_context.div_ceil(PAGE),
         window: None,
     };
     let n_values = n * widths.n_heads * head_dim;
-    let cache_len = cache_type.bytes(widths.n_kv_heads * n_context, head_dim);
+    let cache_len = shape.cache_bytes(cache_type);
     let positions: Vec<u32> = (depth as u32..n_context as u32).collect();
     let seen: f64 = positions.iter().map(|position| f64::from(*position + 1)).sum();
     let name = format!("{} heads of {head_dim}, {n} tokens after {depth}", widths.name);
@@ -80,6 +80,7 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n: usize, 
         gpu.fill(&cached, 0)?;
         let (q, out) = (values(gpu, n_values)?, room(gpu, n_values)?);
         let positions = gpu.upload("positions", &positions)?;
+        let pages = OneSequence::new(gpu, n_context, n)?;
         Ok(move |gpu: &Gpu| {
             gpu.attention(&Attention {
                 shape,
@@ -88,6 +89,7 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n: usize, 
                 values: &cached,
                 cache_type,
                 positions: &positions,
+                pages: pages.get(),
                 out: &out,
                 probabilities: None,
                 scale: 0.125,

@@ -40,7 +40,7 @@ pub enum Form {
     U32,
     /// `f16`, times a scale.
     F16,
-    /// 8-bit integers with their scales, as one product leaves them for the next; of one token.
+    /// 8-bit integers with their scales, as one product leaves them for the next.
     Quantised,
     /// Bytes of whatever the launch says.
     Bytes,
@@ -148,6 +148,9 @@ pub struct Pass {
     pub scales: Vec<Bound>,
     /// Which step carries out each of the figure's nodes.
     pub step_of_node: Vec<usize>,
+    /// Whether it takes tokens of different sequences together: states are a sequence's, and a value that lies behind another in its row has
+    /// its rows apart, which most launches do not know.
+    pub takes_rows: bool,
 }
 
 impl Pass {
@@ -242,10 +245,17 @@ impl<'m, 'a> Lowering<'m, 'a> {
                 step_of_node[node].get_or_insert(maker.unwrap_or(step));
             }
         }
+        let is_apart = |local: &Local| matches!(self.locals.get(*local).place, Place::In(_, start) if start > 0);
+        let takes_rows = self.model.figure.states.is_empty()
+            && self.steps.iter().all(|step| match &step.launch {
+                Launch::GemvStack { .. } | Launch::AttentionToken { .. } => true,
+                launch => !launch.locals().iter().any(is_apart),
+            });
         let last = self.steps.len() - 1;
         let step_of_node = step_of_node.into_iter().map(|step| step.map_or(last, |step: usize| step.min(last)));
         let step_of_node = step_of_node.collect();
-        Pass { steps: self.steps, head: self.head, locals: self.locals, scales: self.scales, step_of_node }
+        let (steps, head, locals, scales) = (self.steps, self.head, self.locals, self.scales);
+        Pass { steps, head, locals, scales, step_of_node, takes_rows }
     }
 
     /// A local of its own.

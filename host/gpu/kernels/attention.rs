@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use kernels::attention::*;
 
-use super::{CacheType, count, expect_aligned, expect_len};
+use super::{CacheType, PAGE, count, expect_aligned, expect_len};
 use crate::gpu::{Gpu, GpuError, Slice};
 
 /// The head sizes that the fast attention kernels, `attention_decode` and `flash`, exist for. [`Gpu::attention`] takes any that
@@ -11,7 +11,7 @@ use crate::gpu::{Gpu, GpuError, Slice};
 pub const HEAD_DIMS: [usize; 5] = [64, 80, 96, 128, 256];
 
 /// The shapes of one attention: queries `[n_tokens][n_heads][head_dim]` over a layer's cache
-/// `[n_kv_heads][n_context][head_dim]`.
+/// `[n_pages][n_kv_heads][PAGE][head_dim]`.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionShape {
     /// Tokens, a row of queries each.
@@ -22,13 +22,36 @@ pub struct AttentionShape {
     pub n_kv_heads: usize,
     /// Values of a head; see [`CacheType::check_head_dim`] and [`HEAD_DIMS`].
     pub head_dim: usize,
-    /// Rows that a head has in the cache: position p is in row `p % n_context`. [`Gpu::cache_store`] and [`Gpu::attention`] take
-    /// positions beyond `n_context`, which make the cache of a layer with a `window` a ring; it then has
-    /// `window + n_tokens − 1` rows at least, as a chunk of tokens is stored before it attends. The others take positions below
-    /// `n_context` only.
-    pub n_context: usize,
+    /// Pages of the cache, of [`PAGE`](super::PAGE) positions each.
+    pub n_pages: usize,
     /// How many positions a token sees, its own included; all before it where there is no window.
     pub window: Option<usize>,
+}
+
+/// Which pages of a layer's cache have the positions of each token's sequence.
+#[derive(Clone, Copy)]
+pub struct PageTables<'a> {
+    /// `[n_slots][stride]`: page tables, entry p / [`PAGE`](super::PAGE) for position p.
+    pub tables: &'a Slice<u32>,
+    /// Entries of a table.
+    pub stride: usize,
+    /// `[n_tokens]`: whose table is each token's.
+    pub slots: &'a Slice<u32>,
+}
+
+impl PageTables<'_> {
+    /// Fails where there are not so many tokens, or is no table.
+    pub(super) fn expect(&self, n_tokens: usize) {
+        expect_len("slots", self.slots, n_tokens);
+        expect_len("page tables", self.tables, self.stride);
+    }
+}
+
+impl AttentionShape {
+    /// Bytes of the keys, or of the values.
+    pub fn cache_bytes(&self, cache_type: CacheType) -> usize {
+        cache_type.bytes(self.n_pages * self.n_kv_heads * PAGE, self.head_dim)
+    }
 }
 
 /// An attention by its definition: what [`Gpu::attention`] reads and writes.
@@ -46,6 +69,8 @@ pub struct Attention<'a> {
     pub cache_type: CacheType,
     /// `[n_tokens]`; what each token sees is in the cache.
     pub positions: &'a Slice<u32>,
+    /// Where.
+    pub pages: PageTables<'a>,
     /// `[n_tokens][n_heads][head_dim]`.
     pub out: &'a Slice<f32>,
     /// Gets the softmax itself, `[n_heads][n_tokens][stride]`, of which only the keys seen are written; and the stride, which
@@ -62,13 +87,13 @@ pub struct Attention<'a> {
 impl Gpu {
     /// out[token][head] = softmax(q · Kᵀ · scale) · V over the keys at positions up to positions[token].
     pub fn attention(&self, attention: &Attention) -> Result<(), GpuError> {
-        let Attention { shape, q, keys, values, cache_type, positions, out, probabilities, scale, soft_cap, sinks } =
-            *attention;
-        let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, window } = shape;
+        let Attention { shape, q, keys, values, cache_type, positions, pages, out, probabilities, .. } = *attention;
+        let Attention { scale, soft_cap, sinks, .. } = *attention;
+        let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_pages, window } = shape;
         assert!(n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads), "{n_heads} heads over {n_kv_heads} KV heads");
-        assert!(n_context > 0, "a cache without rows");
         cache_type.check_head_dim(head_dim).unwrap_or_else(|error| panic!("{error}"));
-        let cache_len = cache_type.bytes(n_kv_heads * n_context, head_dim);
+        let cache_len = shape.cache_bytes(cache_type);
+        pages.expect(n_tokens);
         expect_len("q", q, n_tokens * n_heads * head_dim);
         expect_len("keys", keys, cache_len);
         expect_len("values", values, cache_len);
@@ -87,8 +112,8 @@ impl Gpu {
         let grid = [count(n_heads), count(n_tokens), 1];
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
-                // SAFETY: the slices hold what the contract asks for; the positions are the caller's promise, and a row is
-                // within the cache whatever they are. The kernel waits before it reads.
+                // SAFETY: the slices hold what the contract asks for; positions, slots and tables are the caller's promise. The
+                // kernel waits before it reads.
                 unsafe {
                     self.launch_early(
                         $kernel,
@@ -99,6 +124,8 @@ impl Gpu {
                             &*keys.cast::<$element>(),
                             &*values.cast::<$element>(),
                             positions,
+                            pages.tables,
+                            pages.slots,
                             sinks,
                             out,
                             probabilities.map(|(slice, _)| slice),
@@ -106,7 +133,8 @@ impl Gpu {
                             soft_cap.unwrap_or(0.0),
                             count(n_kv_heads),
                             count(head_dim),
-                            count(n_context),
+                            count(pages.stride),
+                            count(n_pages),
                             window.map_or(u32::MAX, count),
                             count(stride),
                         ),

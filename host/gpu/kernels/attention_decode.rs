@@ -3,35 +3,40 @@
 use half::{bf16, f16};
 use kernels::attention_decode::*;
 
-use super::{AttentionShape, CacheType, NormAndRope, Output, count, expect_len, quantised_len};
+use super::{AttentionShape, CacheType, NormAndRope, Output, PageTables, count, expect_len, quantised_len};
 use crate::gpu::{Gpu, GpuError, Slice, launch::Launch};
 
-/// One token's attention, from its projections to the attended values; see [`Gpu::attention_decode`].
+/// The attention of one token of each of some sequences, from its projections to the attended values; see [`Gpu::attention_decode`].
 #[derive(Clone, Copy)]
 pub struct AttentionDecode<'a> {
-    /// One token; its heads, the cache's room, and the sliding window where there is one.
+    /// A token of each sequence; their heads, the cache's pages, and the sliding window where there is one.
     pub shape: AttentionShape,
-    /// `[n_heads + 2 · n_kv_heads][head_dim]`: queries, keys and values as the projections and their bias leave them.
+    /// `[n_tokens][qkv_stride]`, of which the first are `[n_heads + 2 · n_kv_heads][head_dim]`: queries, keys and values as the
+    /// projections and their bias leave them.
     pub qkv: &'a Slice<f32>,
-    /// `[1]`: the token's position, below `n_context`.
-    pub position: &'a Slice<u32>,
+    /// Values from a token's projections to the next one's.
+    pub qkv_stride: usize,
+    /// `[n_tokens]`.
+    pub positions: &'a Slice<u32>,
+    /// Where each sequence's positions are.
+    pub pages: PageTables<'a>,
     /// What becomes of queries and keys before attention.
     pub norm_and_rope: NormAndRope<'a>,
     /// What scores are multiplied by, besides the magnitude.
     pub scale: f32,
-    /// The layer's caches, filled before the position.
+    /// The layer's caches, filled before the positions.
     pub keys: &'a Slice<u8>,
     /// As `keys`.
     pub values: &'a Slice<u8>,
     /// Their type.
     pub cache_type: CacheType,
-    /// Over how many blocks a head's positions are spread; at most [`MAX_SPLITS`]. Any number serves any position.
-    pub n_splits: usize,
+    /// Over how many blocks a head's positions are spread, of the token that sees most.
+    pub splits: KeySplits,
     /// What the splits leave for the one that merges them: [`AttentionScratch::parts`].
     pub parts: &'a Slice<f32>,
     /// [`AttentionScratch::arrivals`], all zero; zero again afterwards.
     pub arrivals: &'a Slice<u32>,
-    /// `[n_heads][head_dim]`, as they are or as a product takes them quantised.
+    /// `[n_tokens][n_heads][head_dim]`, as they are or as a product takes each token's quantised.
     pub out: Output<'a>,
 }
 
@@ -45,10 +50,16 @@ pub struct AttentionScratch {
 }
 
 impl AttentionScratch {
-    /// For a model's heads and a number of splits.
-    pub fn new(n_heads: usize, n_kv_heads: usize, head_dim: usize, n_splits: usize) -> AttentionScratch {
+    /// For so many tokens of a model with these heads, and a number of splits.
+    pub fn new(
+        n_tokens: usize,
+        n_heads: usize,
+        n_kv_heads: usize,
+        head_dim: usize,
+        n_splits: usize,
+    ) -> AttentionScratch {
         // For blocks of few heads and of many, whichever the cache's type takes.
-        let rows = |heads: usize| n_kv_heads * (n_heads / n_kv_heads).div_ceil(heads);
+        let rows = |heads: usize| n_tokens * n_kv_heads * (n_heads / n_kv_heads).div_ceil(heads);
         let parts = |heads: usize| rows(heads) * n_splits * heads * (head_dim + 2);
         AttentionScratch { parts: parts(LANES_HEADS).max(parts(TENSOR_HEADS)), arrivals: rows(LANES_HEADS) }
     }
@@ -58,84 +69,77 @@ impl AttentionScratch {
 /// for every position of the bound, and is made anew beyond it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeySplits {
-    /// Blocks that share a head's keys.
+    /// Blocks that share a head's keys, at most.
     pub n_splits: usize,
-    /// The most keys, those of the sliding window where there is one.
-    pub most_keys: usize,
+    /// The most blocks that any number of keys has on this device: with it a token's position alone says how its keys are split.
+    pub room: usize,
 }
-
-/// Keys that one block attends to sooner than several do. A second block costs two trips through the L2 cache, to leave its
-/// part there and to be counted, and one more to merge the parts, together about a microsecond; in which a block reads and
-/// computes on some 200 keys.
-const UNSPLIT: usize = 256;
-
-/// Keys that are worth a block of their own: a tile on tensor cores for each of its eight warps, all loaded at once.
-const KEYS_PER_SPLIT: usize = 128;
 
 /// Blocks that a multiprocessor has room for at a time, by their registers. More would run one after another.
 const BLOCKS_PER_MULTIPROCESSOR: usize = 2;
 
 impl KeySplits {
-    /// For `n_keys` keys, on a device of that many multiprocessors. Bounds are powers of two: within one at least half of
-    /// the keys are there and every block has work, and a long generation passes few of them.
+    /// For `n_keys` keys, on a device of that many multiprocessors.
     pub fn new(n_keys: usize, n_heads: usize, n_kv_heads: usize, n_multiprocessors: usize) -> KeySplits {
-        let most_keys = n_keys.next_power_of_two().max(UNSPLIT);
-        if most_keys == UNSPLIT {
-            return KeySplits { n_splits: 1, most_keys };
-        }
         let blocks = n_kv_heads * (n_heads / n_kv_heads).div_ceil(TENSOR_HEADS);
         let room = (BLOCKS_PER_MULTIPROCESSOR * n_multiprocessors / blocks).clamp(1, MAX_SPLITS as usize);
-        KeySplits { n_splits: room.min(most_keys / KEYS_PER_SPLIT), most_keys }
+        KeySplits { n_splits: n_splits(count(n_keys), count(room)) as usize, room }
     }
 }
 
 impl Gpu {
-    /// Norms over heads, RoPE, the new key and value into the cache at `position`, and
-    /// out[head] = softmax(q[head] · Kᵀ · scale · magnitude) · V over the positions up to it, as [`Gpu::rmsnorm`], [`Gpu::rope`],
-    /// [`Gpu::cache_store`] and [`Gpu::attention`] do for one token, in one launch.
+    /// Norms over heads, RoPE, the new keys and values into the cache at `positions`, and
+    /// out[token][head] = softmax(q[head] · Kᵀ · scale · magnitude) · V over the positions up to the token's, as [`Gpu::rmsnorm`],
+    /// [`Gpu::rope`], [`Gpu::cache_store`] and [`Gpu::attention`] do, in one launch. A token's values do not depend on the others.
     pub fn attention_decode(&self, operands: &AttentionDecode) -> Result<(), GpuError> {
-        let AttentionDecode { shape, norm_and_rope, cache_type, n_splits, .. } = *operands;
+        let AttentionDecode { shape, norm_and_rope, cache_type, splits, pages, qkv_stride, .. } = *operands;
         let NormAndRope { q_norm, k_norm, epsilon, frequencies, n_rot, magnitude, .. } = norm_and_rope;
-        let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, window } = shape;
-        assert_eq!(n_tokens, 1, "decoding takes one token");
+        let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_pages, window } = shape;
+        let KeySplits { n_splits, room } = splits;
         assert!(n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads), "{n_heads} heads over {n_kv_heads} KV heads");
         norm_and_rope.expect_head_dim(head_dim);
         assert!(window != Some(0), "a sliding window holds at least the token itself");
-        assert!((1..=MAX_SPLITS as usize).contains(&n_splits), "{n_splits} splits, of at most {MAX_SPLITS}");
-        let cache_len = cache_type.bytes(n_kv_heads * n_context, head_dim);
-        expect_len("qkv", operands.qkv, (n_heads + 2 * n_kv_heads) * head_dim);
-        expect_len("position", operands.position, 1);
+        assert!((1..=MAX_SPLITS as usize).contains(&room), "{room} splits, of at most {MAX_SPLITS}");
+        assert!((1..=room).contains(&n_splits), "{n_splits} splits, of at most {room}");
+        let cache_len = shape.cache_bytes(cache_type);
+        let row = (n_heads + 2 * n_kv_heads) * head_dim;
+        assert!(qkv_stride >= row && qkv_stride.is_multiple_of(4), "{qkv_stride} values between projections of {row}");
+        expect_len("qkv", operands.qkv, (n_tokens - 1) * qkv_stride + row);
+        expect_len("positions", operands.positions, n_tokens);
+        pages.expect(n_tokens);
         expect_len("keys", operands.keys, cache_len);
         expect_len("values", operands.values, cache_len);
         let (out, quantised_out) = match operands.out {
             Output::F32(out) => {
-                expect_len("out", out, n_heads * head_dim);
+                expect_len("out", out, n_tokens * n_heads * head_dim);
                 (Some(out), None)
             }
             Output::Quantised(out) => {
-                expect_len("out", out, quantised_len(n_heads * head_dim));
+                expect_len("out", out, n_tokens * quantised_len(n_heads * head_dim));
                 (None, Some(out))
             }
         };
         if n_splits > 1 {
-            let scratch = AttentionScratch::new(n_heads, n_kv_heads, head_dim, n_splits);
+            let scratch = AttentionScratch::new(n_tokens, n_heads, n_kv_heads, head_dim, n_splits);
             expect_len("parts", operands.parts, scratch.parts);
             expect_len("arrivals", operands.arrivals, scratch.arrivals);
         }
         let heads = heads(8 * cache_type.bytes(1, 32) / 32, head_dim);
-        let grid = [count((n_heads / n_kv_heads).div_ceil(heads)), count(n_splits), count(n_kv_heads)];
+        let grid = [count((n_heads / n_kv_heads).div_ceil(heads)), count(n_splits), count(n_tokens * n_kv_heads)];
         let launch = Launch::new(grid, BLOCK).early();
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
-                // SAFETY: the slices hold what the contract asks for; the position, the cache's content and that the
-                // arrivals are zero are the caller's promise.
+                // SAFETY: the slices hold what the contract asks for; positions, slots, tables, the cache's content
+                // and that the arrivals are zero are the caller's promise.
                 unsafe {
                     self.launch_as(
                         $kernel,
                         launch,
                         (
                             operands.qkv,
-                            operands.position,
+                            operands.positions,
+                            pages.tables,
+                            pages.slots,
                             frequencies,
                             q_norm,
                             k_norm,
@@ -150,7 +154,10 @@ impl Gpu {
                             magnitude,
                             count(n_kv_heads),
                             count(n_heads / n_kv_heads),
-                            count(n_context),
+                            count(qkv_stride),
+                            count(pages.stride),
+                            count(n_pages),
+                            count(room),
                             window.map_or(u32::MAX, count),
                             count(n_rot),
                             norm_and_rope.neighbours(),
@@ -190,19 +197,16 @@ mod tests {
 
     #[test]
     fn splits_fill_the_device_where_there_are_keys_for_it() {
-        let splits = |n_keys, n_heads, n_kv_heads| {
-            let KeySplits { n_splits, most_keys } = KeySplits::new(n_keys, n_heads, n_kv_heads, 132);
-            (n_splits, most_keys)
-        };
+        let splits = |n_keys, n_heads, n_kv_heads| KeySplits::new(n_keys, n_heads, n_kv_heads, 132).n_splits;
         // Qwen2.5-0.5B, Qwen2.5-7B, Llama-3-8B and a model without grouped queries.
-        assert_eq!(splits(1, 14, 2), (1, 256));
-        assert_eq!(splits(256, 14, 2), (1, 256));
-        assert_eq!(splits(257, 14, 2), (4, 512));
-        assert_eq!(splits(32_768, 14, 2), (64, 32_768));
-        assert_eq!(splits(4096, 28, 4), (32, 4096));
-        assert_eq!(splits(4097, 28, 4), (64, 8192));
-        assert_eq!(splits(100_000, 32, 8), (33, 131_072));
-        assert_eq!(splits(4096, 32, 32), (8, 4096));
+        assert_eq!(splits(1, 14, 2), 1);
+        assert_eq!(splits(256, 14, 2), 1);
+        assert_eq!(splits(257, 14, 2), 4);
+        assert_eq!(splits(32_768, 14, 2), 64);
+        assert_eq!(splits(4096, 28, 4), 32);
+        assert_eq!(splits(4097, 28, 4), 64);
+        assert_eq!(splits(100_000, 32, 8), 33);
+        assert_eq!(splits(4096, 32, 32), 8);
         // One multiprocessor is full with one split.
         assert_eq!(KeySplits::new(4096, 32, 8, 1).n_splits, 1);
     }

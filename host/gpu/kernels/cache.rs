@@ -5,11 +5,14 @@ use std::{fmt, str::FromStr};
 use half::{bf16, f16};
 use kernels::{
     attention::MAX_HEAD_DIM,
-    cache::{BLOCK, cache_store_bf16, cache_store_f16, cache_store_f32, cache_store_q8_0},
+    cache::{self, BLOCK, cache_store_bf16, cache_store_f16, cache_store_f32, cache_store_q8_0},
 };
 
-use super::{AttentionShape, HEAD_DIMS, count, expect_len};
-use crate::gpu::{Gpu, GpuError, Slice};
+use super::{AttentionShape, HEAD_DIMS, PageTables, count, expect_len};
+use crate::gpu::{Buffer, Gpu, GpuError, Slice};
+
+/// Positions of a page.
+pub const PAGE: usize = cache::PAGE as usize;
 
 /// The type that keys and values are kept in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,30 +89,56 @@ impl FromStr for CacheType {
     }
 }
 
+/// Page tables of one sequence, whose pages follow one another: for a cache that is nobody else's.
+pub struct OneSequence {
+    tables: Buffer<u32>,
+    slots: Buffer<u32>,
+}
+
+impl OneSequence {
+    /// For `n_positions`, and launches of up to `n_tokens`.
+    ///
+    /// # Errors
+    /// The device has no memory for them.
+    pub fn new(gpu: &Gpu, n_positions: usize, n_tokens: usize) -> Result<OneSequence, GpuError> {
+        let pages: Vec<u32> = (0..count(n_positions.div_ceil(PAGE))).collect();
+        Ok(OneSequence { tables: gpu.upload("page tables", &pages)?, slots: gpu.upload("slots", &vec![0; n_tokens])? })
+    }
+
+    /// As the launchers take them.
+    pub fn get(&self) -> PageTables<'_> {
+        PageTables { tables: &self.tables, stride: self.tables.len(), slots: &self.slots }
+    }
+}
+
 impl Gpu {
-    /// cache[head][positions[token] % n_context] = factor · x[token][head], for keys or values `x` of
-    /// `[n_tokens][n_kv_heads][head_dim]`. No two of the positions have the same row.
+    /// The row of positions[token] and of each head = factor · x[token][head], for keys or values `x` of
+    /// `[n_tokens][n_kv_heads][head_dim]`. No two tokens have the same row.
+    #[allow(clippy::too_many_arguments)]
     pub fn cache_store(
         &self,
         shape: AttentionShape,
         x: &Slice<f32>,
         positions: &Slice<u32>,
+        pages: PageTables,
         cache: &Slice<u8>,
         cache_type: CacheType,
         factor: f32,
     ) -> Result<(), GpuError> {
-        let AttentionShape { n_tokens, n_kv_heads, head_dim, n_context, .. } = shape;
+        let AttentionShape { n_tokens, n_kv_heads, head_dim, n_pages, .. } = shape;
         cache_type.check_head_dim(head_dim).unwrap_or_else(|error| panic!("{error}"));
-        assert!(n_context > 0, "a cache without rows");
+        pages.expect(n_tokens);
         expect_len("x", x, n_tokens * n_kv_heads * head_dim);
         expect_len("positions", positions, n_tokens);
-        expect_len("cache", cache, cache_type.bytes(n_kv_heads * n_context, head_dim));
+        expect_len("cache", cache, shape.cache_bytes(cache_type));
         let grid = [count(n_kv_heads), count(n_tokens), 1];
-        let (head_dim, n_context) = (count(head_dim), count(n_context));
+        let (head_dim, stride, n_pages) = (count(head_dim), count(pages.stride), count(n_pages));
+        let PageTables { tables, slots, .. } = pages;
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {{
-                let arguments = (x, positions, &*cache.cast::<$element>(), factor, head_dim, n_context);
-                // SAFETY: the slices hold what the contract asks for; that the positions differ is the caller's promise. The
+                let cache = cache.cast::<$element>();
+                let arguments = (x, positions, tables, slots, &*cache, factor, head_dim, stride, n_pages);
+                // SAFETY: the slices hold what the contract asks for; positions, slots and tables are the caller's promise. The
                 // kernel waits before it reads.
                 unsafe { self.launch_early($kernel, grid, BLOCK, arguments) }
             }};

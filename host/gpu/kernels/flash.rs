@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use kernels::flash::*;
 
-use super::{AttentionShape, CacheType, count, expect_len};
+use super::{AttentionShape, CacheType, PageTables, count, expect_len};
 use crate::gpu::{Gpu, GpuError, Slice};
 
 /// How many rows a warp of flash attention takes.
@@ -35,7 +35,7 @@ impl FlashRows {
 
 impl Gpu {
     /// out[token][head] = out_scale · softmax₂(q · Kᵀ) · V in f16 over the keys at positions up to positions[0] + token, which
-    /// are below `n_context` and in the cache. `q` is of the cache's type, f16 or bf16, times whatever scale the scores have
+    /// are in the cache; the tokens are of one sequence. `q` is of the cache's type, f16 or bf16, times whatever scale the scores have
     /// and log₂ e: softmax₂ takes powers of two. `rows` is for speed: [`FlashRows::choose`].
     #[allow(clippy::too_many_arguments)]
     pub fn flash(
@@ -46,13 +46,15 @@ impl Gpu {
         values: &Slice<u8>,
         cache_type: CacheType,
         positions: &Slice<u32>,
+        pages: PageTables,
         out: &Slice<f16>,
         out_scale: f32,
         rows: FlashRows,
     ) -> Result<(), GpuError> {
-        let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, window } = shape;
+        let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, window, .. } = shape;
         assert!(n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads), "{n_heads} heads over {n_kv_heads} KV heads");
-        let cache_len = cache_type.bytes(n_kv_heads * n_context, head_dim);
+        let cache_len = shape.cache_bytes(cache_type);
+        pages.expect(1);
         let n_elements = n_tokens * n_heads * head_dim;
         assert!(u32::try_from(n_elements).is_ok(), "{n_elements} elements of queries");
         expect_len("q", q, n_elements);
@@ -65,8 +67,8 @@ impl Gpu {
         let grid = [count(n_kv_heads), count((n_tokens * ratio).div_ceil(rows.of_block())), 1];
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
-                // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for; the positions are the
-                // caller's promise, and within the cache by `n_context`.
+                // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for; positions, slots
+                // and tables are the caller's promise.
                 unsafe {
                     self.launch_early(
                         $kernel,
@@ -77,11 +79,13 @@ impl Gpu {
                             &*keys.cast::<$element>(),
                             &*values.cast::<$element>(),
                             positions,
+                            pages.tables,
+                            pages.slots,
                             out,
                             out_scale,
                             count(n_tokens),
                             count(ratio),
-                            count(n_context),
+                            count(pages.stride),
                             window.map_or(u32::MAX, count),
                         ),
                     )

@@ -116,7 +116,7 @@ impl<'a> Gemv<'a> {
     }
 
     /// Blocks of eight warps that a multiprocessor has room for.
-    fn resident(&self) -> usize {
+    pub(super) fn resident(&self) -> usize {
         match self.quantises() || self.is_wide() {
             true => block_format(self.weights.tensor_type()).resident,
             false => FLOATS_RESIDENT,
@@ -124,7 +124,7 @@ impl<'a> Gemv<'a> {
     }
 
     /// Chunks of a row: what a lane takes at a time.
-    fn chunks_of_row(&self) -> usize {
+    pub(super) fn chunks_of_row(&self) -> usize {
         let tensor_type = self.weights.tensor_type();
         let chunk = match tensor_type {
             TensorType::F32 | TensorType::F16 | TensorType::BF16 => 16 / tensor_type.block_bytes() as usize,
@@ -132,6 +132,14 @@ impl<'a> Gemv<'a> {
             _ => GROUP,
         };
         self.weights.n_in().div_ceil(chunk)
+    }
+
+    /// How it is spread over the device.
+    pub(super) fn spread(&self, multiprocessors: usize) -> Spread {
+        let outputs = if self.swiglu { self.weights.n_out / 2 } else { self.weights.n_out };
+        let quads = outputs.div_ceil(if self.swiglu { ROWS / 2 } else { ROWS } as usize);
+        let quantise = matches!(self.out, Output::Quantised(_));
+        spread(quads, self.chunks_of_row(), multiprocessors, self.resident(), quantise)
     }
 
     /// Bytes of dynamic shared memory.
@@ -237,10 +245,7 @@ impl Gpu {
         bias.inspect(|bias| expect_len("bias", bias, n_out));
         residual.inspect(|residual| expect_len("residual", residual, n_vectors * n_out));
 
-        let outputs_of_warp = if swiglu { ROWS / 2 } else { ROWS } as usize;
-        let (quads, chunks) = (n_out.div_ceil(outputs_of_warp), gemv.chunks_of_row());
-        let Spread { blocks, warps, split } =
-            spread(quads, chunks, self.multiprocessors(), gemv.resident(), quantised_out.is_some());
+        let Spread { blocks, warps, split } = gemv.spread(self.multiprocessors());
         debug_assert!(warps <= MAX_WARPS);
         let arguments = (
             &*weights.part(),

@@ -42,6 +42,16 @@ impl GemvParts<'_> {
     }
 }
 
+impl GemvParts<'_> {
+    /// How the launch that takes two parts together is spread, where there is one: its blocks are not.
+    pub(super) fn spread(&self, multiprocessors: usize) -> Option<Spread> {
+        let (mixed, pair) = self.pair()?;
+        let SpreadMixed { blocks, warps, split } =
+            spread_mixed(pair.map(|rows| quads_and_chunks(&rows)), multiprocessors, mixed.resident);
+        Some(Spread { blocks: blocks[0] + blocks[1], warps, split })
+    }
+}
+
 impl Gpu {
     /// Enqueues a product with one vector: one launch where the matrix is of one type, or of two with 8-bit activations
     /// that some kernel has together; else a launch for each type.

@@ -9,16 +9,17 @@
 include!(concat!(env!("OUT_DIR"), "/launchers.rs"));
 
 pub use argmax::{ArgmaxScratch, NO_CHOICE};
-pub use attention::{Attention, AttentionShape, HEAD_DIMS};
+pub use attention::{Attention, AttentionShape, HEAD_DIMS, PageTables};
 pub use attention_decode::{AttentionDecode, AttentionScratch, KeySplits};
 pub use bandwidth::BANDWIDTH_VECTOR;
 pub use blocks::block_format;
-pub use cache::CacheType;
+pub use cache::{CacheType, OneSequence, PAGE};
 pub use delta_net::{DeltaNetShape, KeyHeads};
 pub use elementwise::SigmoidGate;
 pub use experts::{RouterScore, Routing};
 pub use flash::FlashRows;
 pub use gemv::{Experts, Gemv, Input, Output, quantised_len};
+pub use gemv_many::Staging;
 pub use gemv_mixed::GemvParts;
 pub use glu::Glu;
 pub use noise::{NoiseFloat, Strided};

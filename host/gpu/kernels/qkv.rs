@@ -3,13 +3,13 @@
 use half::{bf16, f16};
 use kernels::qkv::*;
 
-use super::{AttentionShape, CacheType, NormAndRope, count, expect_len};
+use super::{AttentionShape, CacheType, NormAndRope, PageTables, count, expect_len};
 use crate::gpu::{Gpu, GpuError, Slice};
 
 /// Many tokens' queries, keys and values, from their projections to where attention reads them; see [`Gpu::qkv`].
 #[derive(Clone, Copy)]
 pub struct Qkv<'a> {
-    /// Tokens, heads, and the cache's room; no room where keys and values are to be left beside one another, a row a token.
+    /// Tokens, heads, and the cache's pages.
     pub shape: AttentionShape,
     /// `[n_tokens][n_heads + 2 · n_kv_heads][head_dim]`: queries, keys and values as the projections leave them.
     pub product: &'a Slice<f32>,
@@ -21,9 +21,11 @@ pub struct Qkv<'a> {
     pub q_scale: f32,
     /// `[n_tokens]`.
     pub positions: &'a Slice<u32>,
+    /// Where keys and values go in the cache; not given where they are to be left beside one another, a row a token.
+    pub pages: Option<PageTables<'a>>,
     /// `[n_tokens][n_heads][head_dim]` of the type below.
     pub q: &'a Slice<u8>,
-    /// The layer's caches of that type, or without room in the shape `[n_tokens][n_kv_heads][head_dim]`.
+    /// The layer's caches of that type, or without pages in the shape `[n_tokens][n_kv_heads][head_dim]`.
     pub keys: &'a Slice<u8>,
     /// As `keys`.
     pub values: &'a Slice<u8>,
@@ -35,23 +37,27 @@ impl Gpu {
     /// Bias, norms over heads and RoPE, as [`Gpu::rmsnorm`] and [`Gpu::rope`] do; then queries times `q_scale` to `q`, and keys,
     /// without RoPE's magnitude, and values to the cache at `positions`.
     pub fn qkv(&self, operands: &Qkv) -> Result<(), GpuError> {
-        let Qkv { shape, norm_and_rope, element, .. } = *operands;
+        let Qkv { shape, norm_and_rope, pages, element, .. } = *operands;
         let NormAndRope { q_norm, k_norm, epsilon, frequencies, n_rot, magnitude, .. } = norm_and_rope;
-        let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_context, .. } = shape;
+        let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, .. } = shape;
         norm_and_rope.expect_head_dim(head_dim);
         let heads = n_heads + 2 * n_kv_heads;
-        let kv_rows = if n_context == 0 { n_tokens * n_kv_heads } else { n_kv_heads * n_context };
+        let kv_bytes = match pages {
+            None => element.bytes(n_tokens * n_kv_heads, head_dim),
+            Some(_) => shape.cache_bytes(element),
+        };
+        pages.inspect(|pages| pages.expect(n_tokens));
         expect_len("product", operands.product, n_tokens * heads * head_dim);
         operands.bias.inspect(|bias| expect_len("bias", bias, heads * head_dim));
         expect_len("positions", operands.positions, n_tokens);
         expect_len("q", operands.q, element.bytes(n_tokens * n_heads, head_dim));
-        expect_len("keys", operands.keys, element.bytes(kv_rows, head_dim));
-        expect_len("values", operands.values, element.bytes(kv_rows, head_dim));
+        expect_len("keys", operands.keys, kv_bytes);
+        expect_len("values", operands.values, kv_bytes);
         let grid = [count(heads.div_ceil(HEADS as usize)), count(n_tokens), 1];
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
-                // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for; the positions are the
-                // caller's promise.
+                // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for; positions, slots and
+                // tables are the caller's promise.
                 unsafe {
                     self.launch_early(
                         $kernel,
@@ -64,6 +70,8 @@ impl Gpu {
                             k_norm,
                             frequencies,
                             operands.positions,
+                            pages.map(|pages| pages.tables),
+                            pages.map(|pages| pages.slots),
                             &*operands.q.cast::<$element>(),
                             &*operands.keys.cast::<$element>(),
                             &*operands.values.cast::<$element>(),
@@ -75,7 +83,7 @@ impl Gpu {
                             count(head_dim),
                             count(n_rot),
                             norm_and_rope.neighbours(),
-                            count(n_context),
+                            pages.map_or(0, |pages| count(pages.stride)),
                         ),
                     )
                 }

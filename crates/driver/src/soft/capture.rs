@@ -8,7 +8,7 @@
 //! Of the capture modes, relaxed restricts nobody, thread-local its own thread, global every thread. To wait for a whole
 //! context spoils the captures of its streams in any mode, whichever thread does it.
 
-use std::ffi::c_uint;
+use std::ffi::{c_uint, c_ulonglong, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
@@ -163,12 +163,11 @@ pub(crate) fn refuse(stream: CUstream, what: &str) -> Outcome {
 /// Work on the legacy default stream would wait for every stream that is not `CU_STREAM_NON_BLOCKING`, and make them
 /// wait: it spoils the captures of those, and is refused to a thread that captures.
 fn legacy(stream: CUstream) -> Outcome {
-    const PER_THREAD: usize = 2;
     let me = thread::current().id();
     let text = "the legacy default stream waits for the streams that capture";
-    match stream.addr() {
-        PER_THREAD => Ok(()),
-        _ => spoil_where(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, text, |capture, stream| {
+    match stream::is_per_thread(stream) {
+        true => Ok(()),
+        false => spoil_where(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, text, |capture, stream| {
             stream.is_blocking() || is_bound(capture, me)
         }),
     }
@@ -229,4 +228,51 @@ fn spoil_where(result: CUresult, text: &str, concerns: impl Fn(&Capture, &stream
     });
     COUNT.store(list.len(), Ordering::Release);
     outcome
+}
+
+/// The capture's state; its identity, which is the stream's; no graph to be changed while it grows.
+pub(crate) unsafe fn info(
+    stream: CUstream,
+    status: *mut c_uint,
+    id: *mut c_ulonglong,
+    graph: *mut CUgraph,
+    dependencies: *mut *const CUgraphNode,
+    count: *mut usize,
+) -> Outcome {
+    // SAFETY: the caller's pointers, of which all but the first may be null.
+    unsafe {
+        self::status(stream, status)?;
+        if !id.is_null() {
+            super::give(id, stream.addr() as c_ulonglong)?;
+        }
+        if !graph.is_null() {
+            super::give(graph, std::ptr::null_mut())?;
+        }
+        if !dependencies.is_null() {
+            super::give(dependencies, std::ptr::null())?;
+        }
+        if !count.is_null() {
+            super::give(count, 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// As [`info`], with the data of edges, of which there are none.
+pub(crate) unsafe fn info_with_edges(
+    stream: CUstream,
+    status: *mut c_uint,
+    id: *mut c_ulonglong,
+    graph: *mut CUgraph,
+    dependencies: *mut *const CUgraphNode,
+    edges: *mut *const c_void,
+    count: *mut usize,
+) -> Outcome {
+    // SAFETY: as for `info`.
+    unsafe {
+        if !edges.is_null() {
+            super::give(edges, std::ptr::null())?;
+        }
+        info(stream, status, id, graph, dependencies, count)
+    }
 }

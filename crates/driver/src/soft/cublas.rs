@@ -3,6 +3,8 @@
 //! `cublasGemmEx` works on the device's memory in place. f16 and bf16 inputs are converted to f32 first, which is exact,
 //! and multiplied and summed in f32, as `CUBLAS_COMPUTE_32F` asks. Under the sanitizer every input value must have been
 //! written; the output's values count as written afterwards. Statuses are cuBLAS's; the sentence goes to `last_error`.
+//! Without the feature `gemm` a product is refused.
+#![cfg_attr(not(feature = "gemm"), allow(unused_variables))]
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -17,7 +19,7 @@ use softcuda::Device;
 
 use super::owner::{self, Owner};
 use super::registry::Registry;
-use super::{Failure, capture, initialised_device, stream};
+use super::{Failure, capture, device_at, stream};
 use crate::cublas::table::{
     COMPUTE_32F, COMPUTE_32F_PEDANTIC, CUDA_R_16BF, CUDA_R_16F, CUDA_R_32F, GEMM_DEFAULT, OP_N, OP_T, RawHandle, Status,
 };
@@ -139,7 +141,7 @@ pub(crate) unsafe extern "C" fn set_workspace(handle: RawHandle, workspace: *mut
             return Err(Refusal::value(format!("workspace at {address:#x}; expected a multiple of 256")));
         }
         if bytes > 0 {
-            initialised_device()?.host_pointer(address, bytes)?;
+            device_at(address)?.host_pointer(address, bytes)?;
         }
         Ok(())
     });
@@ -320,6 +322,9 @@ pub(crate) unsafe extern "C" fn gemm_ex(
         if !matches!(compute_type, COMPUTE_32F | COMPUTE_32F_PEDANTIC) || algorithm != GEMM_DEFAULT {
             return Err(Refusal::unsupported(format!("compute type {compute_type}, algorithm {algorithm}")));
         }
+        if cfg!(not(feature = "gemm")) {
+            return Err(Refusal::unsupported("matrix products: `driver` was built without its feature `gemm`"));
+        }
         let rounded = type_a == CUDA_R_16F && type_c == CUDA_R_16F;
         if type_a != type_b || !(rounded || type_c == CUDA_R_32F) {
             return Err(Refusal::unsupported(format!("cudaDataType_t {type_a} times {type_b} giving {type_c}")));
@@ -348,7 +353,7 @@ pub(crate) unsafe extern "C" fn gemm_ex(
         let (b, (b_row, b_column)) = operand('B', operation_b, k, n, b, type_b, ldb)?;
         let c = Stored::new('C', c, type_c, m, n, ldc)?;
 
-        let device = initialised_device()?;
+        let device = owner::current_device()?;
         a.check_initialised(device)?;
         b.check_initialised(device)?;
         if beta != 0.0 {
@@ -398,6 +403,7 @@ pub(crate) unsafe extern "C" fn gemm_ex(
                     (c_host.at(first * size_of::<f32>()).cast::<f32>(), c.leading)
                 };
                 // The crate's alpha is the factor of the old output, its beta that of the product.
+                #[cfg(feature = "gemm")]
                 gemm::gemm(
                     rows,
                     n,

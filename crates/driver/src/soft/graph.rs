@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::owner::{self, Owner};
 use super::registry::Registry;
 use super::work::Work;
-use super::{Failure, Outcome, capture, give, initialised_device, stream};
+use super::{Failure, Outcome, capture, give, stream};
 use crate::sys::*;
 
 struct Graph {
@@ -113,11 +113,31 @@ pub(crate) unsafe fn launch(executable: CUgraphExec, stream: CUstream) -> Outcom
     stream::check(stream)?;
     capture::refuse(stream, "the launch of another graph")?;
     let executable = EXECUTABLES.get(executable)?;
-    let device = initialised_device()?;
+    let device = owner::current_device()?;
     // The graph's first kernel starts after what was before, and what comes after the graph after its last.
     device.end_chain();
     // SAFETY: who captured the work promised that it may run whenever the graph is launched.
     let outcome = executable.work.iter().try_for_each(|work| unsafe { work.run() });
     device.end_chain();
     outcome
+}
+
+/// The parameters are the flags, the stream that an upload would be in, and two answers about failures.
+pub(crate) unsafe fn instantiate_with_parameters(
+    executable: *mut CUgraphExec,
+    graph: CUgraph,
+    parameters: *mut CUDA_GRAPH_INSTANTIATE_PARAMS,
+) -> Outcome {
+    if parameters.is_null() {
+        return Err(Failure::invalid_value("the pointer to the parameters is null"));
+    }
+    // SAFETY: not null; the caller promises a structure.
+    let mut answered = unsafe { parameters.read_unaligned() };
+    (answered.hErrNode_out, answered.result_out) = (ptr::null_mut(), 0);
+    // Flag 2 uploads at once, which there is no need for.
+    // SAFETY: the caller's pointers.
+    unsafe {
+        instantiate(executable, graph, answered.flags & !2)?;
+        give(parameters, answered)
+    }
 }

@@ -7,10 +7,10 @@ use std::ffi::{c_uint, c_void};
 use std::ptr;
 use std::sync::atomic::Ordering;
 
-use softcuda::{Kernel, Launch};
+use softcuda::{Device, Kernel, Launch};
 
 use super::work::Work;
-use super::{Failure, Outcome, capture, initialised_device, module, occupancy, properties, stream};
+use super::{Failure, Outcome, capture, module, occupancy, properties, stream};
 use crate::sys::*;
 
 pub(crate) unsafe fn kernel(
@@ -26,9 +26,6 @@ pub(crate) unsafe fn kernel(
     parameters: *mut *mut c_void,
     extra: *mut *mut c_void,
 ) -> Outcome {
-    if !extra.is_null() {
-        return Err(capture::spoil(stream, no_extra()));
-    }
     let launch = Launch {
         grid: [grid_x, grid_y, grid_z],
         block: [block_x, block_y, block_z],
@@ -37,7 +34,7 @@ pub(crate) unsafe fn kernel(
         early: false,
     };
     // SAFETY: the caller promises a pointer to a value for each parameter.
-    unsafe { run(function, launch, stream, parameters) }
+    unsafe { run(function, launch, stream, Arguments { parameters, extra }) }
 }
 
 pub(crate) unsafe fn cooperative_kernel(
@@ -60,7 +57,7 @@ pub(crate) unsafe fn cooperative_kernel(
         early: false,
     };
     // SAFETY: the caller promises a pointer to a value for each parameter.
-    unsafe { run(function, launch, stream, parameters) }
+    unsafe { run(function, launch, stream, Arguments { parameters, extra: ptr::null_mut() }) }
 }
 
 /// `cuLaunchKernelEx`: the launch's attributes are a list.
@@ -75,9 +72,6 @@ pub(crate) unsafe fn kernel_with_attributes(
     }
     // SAFETY: not null; the caller promises a configuration behind it.
     let config = unsafe { config.read_unaligned() };
-    if !extra.is_null() {
-        return Err(capture::spoil(config.hStream, no_extra()));
-    }
     let mut launch = Launch {
         grid: [config.gridDimX, config.gridDimY, config.gridDimZ],
         block: [config.blockDimX, config.blockDimY, config.blockDimZ],
@@ -95,7 +89,7 @@ pub(crate) unsafe fn kernel_with_attributes(
         set(&mut launch, &attribute).map_err(|failure| capture::spoil(config.hStream, failure))?;
     }
     // SAFETY: the caller promises a pointer to a value for each parameter.
-    unsafe { run(function, launch, config.hStream, parameters) }
+    unsafe { run(function, launch, config.hStream, Arguments { parameters, extra }) }
 }
 
 /// Does as an attribute says, or refuses it.
@@ -119,18 +113,22 @@ fn set(launch: &mut Launch, attribute: &CUlaunchAttribute) -> Outcome {
     Ok(())
 }
 
-fn no_extra() -> Failure {
-    Failure::new(CUDA_ERROR_NOT_SUPPORTED, "softcuda takes kernel parameters one by one, not as a buffer in `extra`")
+/// What a kernel is given: a pointer for each parameter, or a buffer in the kernel's layout.
+#[derive(Clone, Copy)]
+struct Arguments {
+    parameters: *mut *mut c_void,
+    extra: *mut *mut c_void,
 }
 
 /// Launches, or leaves it to the graph where the stream captures: the arguments are then those of this call.
 ///
 /// # Safety
-/// - `parameters` holds, for each parameter of the kernel, a pointer to a value of the parameter's size.
-unsafe fn run(function: CUfunction, launch: Launch, stream: CUstream, parameters: *mut *mut c_void) -> Outcome {
-    stream::check(stream)?;
+/// - `arguments.parameters` holds, for each parameter of the kernel, a pointer to a value of the parameter's size; or
+///   `arguments.extra` says where a buffer with all of them is.
+unsafe fn run(function: CUfunction, launch: Launch, stream: CUstream, arguments: Arguments) -> Outcome {
+    let device = stream::device(stream)?;
     // SAFETY: the caller's promise.
-    let work = unsafe { prepare(function, launch, parameters) };
+    let work = unsafe { prepare(device, function, launch, arguments) };
     let work = work.map_err(|failure| capture::spoil(stream, failure))?;
     // SAFETY: a kernel's work has no host pointers.
     unsafe { stream::submit(stream, work) }
@@ -138,10 +136,19 @@ unsafe fn run(function: CUfunction, launch: Launch, stream: CUstream, parameters
 
 /// # Safety
 /// - As for `run`.
-unsafe fn prepare(function: CUfunction, launch: Launch, parameters: *mut *mut c_void) -> Result<Work, Failure> {
-    let device = initialised_device()?;
+unsafe fn prepare(
+    device: &'static Device,
+    function: CUfunction,
+    launch: Launch,
+    arguments: Arguments,
+) -> Result<Work, Failure> {
     let function = module::function(function)?;
     let kernel = &function.kernel;
+    if !ptr::eq(device, function.device) {
+        let (of, stream) = (function.device.config().ordinal, device.config().ordinal);
+        let text = format!("kernel {} is loaded on device {of}, the stream is device {stream}'s", kernel.name());
+        return Err(Failure::new(CUDA_ERROR_INVALID_HANDLE, text));
+    }
 
     let limit = function.max_dynamic_shared.load(Ordering::Relaxed);
     check_sizes(kernel, &launch, limit)?;
@@ -157,8 +164,13 @@ unsafe fn prepare(function: CUfunction, launch: Launch, parameters: *mut *mut c_
         }
     }
     // SAFETY: the caller's promise.
-    let parameters = unsafe { pack(kernel, parameters) }?;
-    Ok(Work::Kernel { kernel: kernel.clone(), launch, parameters })
+    let parameters = unsafe {
+        match arguments.extra.is_null() {
+            true => pack(kernel, arguments.parameters),
+            false => packed(kernel, arguments.extra),
+        }
+    }?;
+    Ok(Work::Kernel { device, kernel: kernel.clone(), launch, parameters })
 }
 
 /// The limits that a GPU checks before it runs anything.
@@ -216,5 +228,50 @@ unsafe fn pack(kernel: &Kernel, parameters: *mut *mut c_void) -> Result<Vec<u8>,
         // SAFETY: not null; the caller promises a value of the parameter's size behind it.
         unsafe { ptr::copy_nonoverlapping(from, to.as_mut_ptr(), parameter.size) };
     }
+    Ok(packed)
+}
+
+/// The parameters from a buffer in the kernel's layout: `extra` is a list of names and values that ends with 0.
+///
+/// # Safety
+/// - `extra` is such a list, and its buffer as long as it says.
+unsafe fn packed(kernel: &Kernel, extra: *mut *mut c_void) -> Result<Vec<u8>, Failure> {
+    const END: usize = 0;
+    const BUFFER: usize = 1;
+    const BYTES: usize = 2;
+    let (mut buffer, mut bytes) = (ptr::null::<u8>(), None);
+    let mut at = 0;
+    loop {
+        // SAFETY: the caller promises a list that ends, of which nothing behind the end is read.
+        match unsafe { *extra.add(at) }.addr() {
+            END => break,
+            // SAFETY: a value follows each name; a size stands behind a pointer.
+            BUFFER => buffer = unsafe { *extra.add(at + 1) }.cast_const().cast(),
+            BYTES => {
+                // SAFETY: as above.
+                let size: *const usize = unsafe { *extra.add(at + 1) }.cast_const().cast();
+                if size.is_null() {
+                    return Err(Failure::invalid_value("the pointer to the buffer's size is null"));
+                }
+                // SAFETY: not null; the caller promises a size behind it.
+                bytes = Some(unsafe { size.read_unaligned() });
+            }
+            other => return Err(Failure::invalid_value(format!("launch parameter {other}; expected 0, 1 or 2"))),
+        }
+        at += 2;
+    }
+    // What the layout ends with is not needed: a caller may leave out the padding behind the last parameter.
+    let needed = kernel.param_layout().last().map_or(0, |last| last.offset + last.size);
+    let given = bytes.unwrap_or(0);
+    if given < needed || (buffer.is_null() && needed > 0) {
+        return Err(Failure::invalid_value(format!(
+            "kernel {}: {given} bytes of parameters at {buffer:p}; expected {needed}",
+            kernel.name()
+        )));
+    }
+    let mut packed = vec![0u8; kernel.param_bytes()];
+    let count = given.min(packed.len());
+    // SAFETY: the caller promises `given` bytes.
+    unsafe { ptr::copy_nonoverlapping(buffer, packed.as_mut_ptr(), count) };
     Ok(packed)
 }

@@ -1,79 +1,131 @@
-//! Device memory, page-locked host memory, copies and fills.
+//! Device memory, its copies and fills.
 //!
 //! softcuda checks each device address and range; a wrong one is `CUDA_ERROR_INVALID_VALUE`, with the nearest
 //! allocation in the text. Under the sanitizer a copy to the host is a read: every byte of it must have been written. A
 //! length of 0 copies nothing and succeeds. The calls with a stream do what those without do, in order, and done when
 //! they return; or they leave it to the graph, where the stream captures.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::ffi::{c_uchar, c_uint, c_ushort, c_void};
 use std::ptr;
 use std::slice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use softcuda::Device;
+
 use super::owner::{self, Owner};
 use super::work::{Pattern, Work};
-use super::{Failure, Outcome, device, give, initialised_device, stream};
+use super::{Failure, Outcome, device_at, devices, give, host, pool, stream};
 use crate::sys::*;
 
-/// Which context owns each device allocation, by address.
-static OWNERS: Mutex<BTreeMap<CUdeviceptr, Owner>> = Mutex::new(BTreeMap::new());
+/// Whose an allocation is.
+#[derive(Clone, Copy)]
+pub(super) struct Allocated {
+    pub owner: Owner,
+    /// The handle of the memory pool that it came from; 0 for none.
+    pub pool: usize,
+}
 
-/// The live page-locked allocations, by address.
-static HOST: Mutex<BTreeMap<usize, Layout>> = Mutex::new(BTreeMap::new());
-
-const PAGE: usize = 4096;
+/// The live device allocations, by address.
+static ALLOCATED: Mutex<BTreeMap<CUdeviceptr, Allocated>> = Mutex::new(BTreeMap::new());
 
 /// The default stream, which the calls without a stream are for.
 const LEGACY: CUstream = ptr::null_mut();
 
-fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
-    map.lock().unwrap_or_else(PoisonError::into_inner)
+fn allocated() -> MutexGuard<'static, BTreeMap<CUdeviceptr, Allocated>> {
+    ALLOCATED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Frees what a context owns.
 pub(crate) fn release(owner: Owner) {
-    let mut owners = lock(&OWNERS);
-    owners.retain(|&address, of| {
-        if *of == owner
-            && let Some(device) = device()
+    allocated().retain(|&address, of| {
+        let device = Device::ordinal_of(address).and_then(|ordinal| devices().get(ordinal as usize));
+        if of.owner == owner
+            && let Some(device) = device
         {
             // The map holds live addresses only, and a context that ends has nobody to report to.
+            if let Ok((_, bytes)) = device.address_range(address) {
+                pool::give_back(of.pool, bytes);
+            }
             let _ = device.free(address);
         }
-        *of != owner
+        of.owner != owner
     });
 }
 
+/// Whose the allocation that begins at an address is; none for a module's variable.
+pub(super) fn allocation(address: CUdeviceptr) -> Option<Allocated> {
+    allocated().get(&address).copied()
+}
+
 pub(crate) unsafe fn allocate(address: *mut CUdeviceptr, bytes: usize) -> Outcome {
+    // SAFETY: the caller's pointer for the address.
+    unsafe { allocate_on(owner::current_device()?, 0, address, bytes) }
+}
+
+/// Allocates on a device, from a pool where `pool` is not 0.
+///
+/// # Safety
+/// - `address` is null or valid for a write.
+pub(super) unsafe fn allocate_on(
+    device: &Device,
+    pool: usize,
+    address: *mut CUdeviceptr,
+    bytes: usize,
+) -> Outcome {
     let owner = owner::current()?;
-    let device = initialised_device()?;
     if address.is_null() {
         return Err(Failure::invalid_value("the pointer for the address is null"));
     }
-    let allocated = device.alloc(bytes)?;
-    lock(&OWNERS).insert(allocated, owner);
+    let start = device.alloc(bytes)?;
+    allocated().insert(start, Allocated { owner, pool });
     // SAFETY: the caller's pointer for the address.
-    unsafe { give(address, allocated) }
+    unsafe { give(address, start) }
 }
 
-pub(crate) unsafe fn allocate_async(address: *mut CUdeviceptr, bytes: usize, stream: CUstream) -> Outcome {
-    stream::check(stream)?;
-    // SAFETY: the caller's pointer for the address.
-    unsafe { allocate(address, bytes) }
+/// Rows of `width` bytes, the first and every following one at a multiple of 512 bytes.
+pub(crate) unsafe fn allocate_rows(
+    address: *mut CUdeviceptr,
+    pitch: *mut usize,
+    width: usize,
+    height: usize,
+    element: c_uint,
+) -> Outcome {
+    if !matches!(element, 4 | 8 | 16) {
+        return Err(Failure::invalid_value(format!("elements of {element} bytes; expected 4, 8 or 16")));
+    }
+    let too_much = || Failure::new(CUDA_ERROR_OUT_OF_MEMORY, format!("{height} rows of {width} bytes"));
+    let padded = width.checked_next_multiple_of(512).ok_or_else(too_much)?;
+    let bytes = padded.checked_mul(height).ok_or_else(too_much)?;
+    // SAFETY: the caller's pointers for the answers.
+    unsafe {
+        give(pitch, padded)?;
+        allocate(address, bytes)
+    }
 }
 
 pub(crate) fn free(address: CUdeviceptr) -> Outcome {
     owner::current()?;
-    let device = initialised_device()?;
-    let mut owners = lock(&OWNERS);
+    if host::free_managed(address)? {
+        return Ok(());
+    }
+    let device = device_at(address)?;
+    let mut owners = allocated();
     if !owners.contains_key(&address) && device.address_range(address).is_ok_and(|(base, _)| base == address) {
         return Err(Failure::invalid_value(format!("{address:#x} is a module's variable, which its module frees")));
     }
+    let range = device.address_range(address);
     device.free(address)?;
-    owners.remove(&address);
+    if let (Some(of), Ok((_, bytes))) = (owners.remove(&address), range) {
+        pool::give_back(of.pool, bytes);
+    }
     Ok(())
+}
+
+/// What a pool is for: the current device's gives the memory.
+pub(crate) unsafe fn allocate_async(address: *mut CUdeviceptr, bytes: usize, stream: CUstream) -> Outcome {
+    // SAFETY: the caller's pointer for the address.
+    unsafe { pool::allocate(address, bytes, pool::current()?, stream) }
 }
 
 pub(crate) fn free_async(address: CUdeviceptr, stream: CUstream) -> Outcome {
@@ -83,7 +135,7 @@ pub(crate) fn free_async(address: CUdeviceptr, stream: CUstream) -> Outcome {
 
 pub(crate) unsafe fn info(free: *mut usize, total: *mut usize) -> Outcome {
     owner::current()?;
-    let (free_bytes, total_bytes) = initialised_device()?.memory_info();
+    let (free_bytes, total_bytes) = owner::current_device()?.memory_info();
     // SAFETY: the caller's pointers for the two sizes.
     unsafe {
         give(free, free_bytes)?;
@@ -94,7 +146,7 @@ pub(crate) unsafe fn info(free: *mut usize, total: *mut usize) -> Outcome {
 /// The allocation that an address lies in. Either pointer may be null.
 pub(crate) unsafe fn address_range(base: *mut CUdeviceptr, bytes: *mut usize, address: CUdeviceptr) -> Outcome {
     owner::current()?;
-    let (start, length) = initialised_device()?
+    let (start, length) = device_at(address)?
         .address_range(address)
         .map_err(|fault| Failure { result: CUDA_ERROR_NOT_FOUND, ..Failure::from(fault) })?;
     if !base.is_null() {
@@ -108,77 +160,22 @@ pub(crate) unsafe fn address_range(base: *mut CUdeviceptr, bytes: *mut usize, ad
     Ok(())
 }
 
-pub(crate) unsafe fn allocate_host(pointer: *mut *mut c_void, bytes: usize) -> Outcome {
-    owner::current()?;
-    let layout = match Layout::from_size_align(bytes, PAGE) {
-        Ok(layout) if bytes > 0 => layout,
-        _ => {
-            return Err(Failure::invalid_value(format!("{bytes} bytes of host memory asked for")));
-        }
-    };
-    // SAFETY: the layout has a size of at least 1.
-    let allocated = unsafe { alloc_zeroed(layout) };
-    if allocated.is_null() {
-        return Err(Failure::new(CUDA_ERROR_OUT_OF_MEMORY, format!("the host has no {bytes} bytes")));
-    }
-    // SAFETY: the caller's pointer for the address.
-    if let Err(failure) = unsafe { give(pointer, allocated.cast()) } {
-        // SAFETY: allocated above with this layout, and given to nobody.
-        unsafe { dealloc(allocated, layout) };
-        return Err(failure);
-    }
-    lock(&HOST).insert(allocated.addr(), layout);
-    Ok(())
-}
-
-pub(crate) unsafe fn allocate_host_with_flags(pointer: *mut *mut c_void, bytes: usize, flags: c_uint) -> Outcome {
-    const DEVICE_MAP: c_uint = 2;
-    match flags {
-        _ if flags & DEVICE_MAP != 0 => Err(Failure::new(
-            CUDA_ERROR_NOT_SUPPORTED,
-            "softcuda's kernels cannot reach host memory (CU_MEMHOSTALLOC_DEVICEMAP)",
-        )),
-        // Portable (1) and write-combined (4): the first is always so, the second is a hint.
-        0..=7 => {
-            // SAFETY: the caller's pointer for the address.
-            unsafe { allocate_host(pointer, bytes) }
-        }
-        _ => Err(Failure::invalid_value(format!("host allocation flags {flags:#x}; expected a sum of 1, 2 and 4"))),
-    }
-}
-
-pub(crate) fn free_host(pointer: *mut c_void) -> Outcome {
-    owner::current()?;
-    let Some(layout) = lock(&HOST).remove(&pointer.addr()) else {
-        return Err(Failure::invalid_value(format!("{pointer:p} is not a live page-locked allocation")));
-    };
-    // SAFETY: the map held it, so it was allocated here with this layout and not yet freed.
-    unsafe { dealloc(pointer.cast(), layout) };
-    Ok(())
-}
-
-/// Accepts a range of page-locked host memory, for a copy that happens later.
-pub(super) fn expect_page_locked(address: usize, bytes: usize) -> Outcome {
-    let known = lock(&HOST);
-    let inside = known
-        .range(..=address)
-        .next_back()
-        .is_some_and(|(&start, layout)| address - start <= layout.size() && bytes <= layout.size() - (address - start));
-    if inside || bytes == 0 {
-        return Ok(());
-    }
-    Err(Failure::new(
-        CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,
-        format!("a captured copy of {bytes} bytes of host memory at {address:#x}, which is not page-locked"),
-    ))
-}
-
 /// Accepts a range of an allocation.
 pub(super) fn expect_on_device(address: CUdeviceptr, bytes: usize) -> Outcome {
     if bytes > 0 {
-        initialised_device()?.host_pointer(address, bytes)?;
+        device_at(address)?.host_pointer(address, bytes)?;
     }
     Ok(())
+}
+
+/// Refuses an address of a device's memory, which only looks like a pointer.
+fn expect_on_host(address: usize) -> Outcome {
+    match Device::ordinal_of(address as u64) {
+        Some(ordinal) => Err(Failure::invalid_value(format!(
+            "{address:#x}, given as host memory, is an address of device {ordinal} (cuMemcpy takes either)"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// The caller's bytes.
@@ -186,6 +183,7 @@ pub(super) fn expect_on_device(address: CUdeviceptr, bytes: usize) -> Outcome {
 /// # Safety
 /// - `from` is null or valid for reads of `bytes` bytes, which nothing writes meanwhile.
 unsafe fn host_bytes<'a>(from: *const c_void, bytes: usize) -> Result<&'a [u8], Failure> {
+    expect_on_host(from.addr())?;
     match (from.is_null(), bytes) {
         (_, 0) => Ok(&[]),
         (true, _) => Err(Failure::invalid_value("the host pointer is null")),
@@ -199,7 +197,7 @@ pub(crate) unsafe fn copy_to_device(to: CUdeviceptr, from: *const c_void, bytes:
     // SAFETY: the caller promises `bytes` readable bytes.
     let from = unsafe { host_bytes(from, bytes) }?;
     if bytes > 0 {
-        initialised_device()?.write(to, from)?;
+        device_at(to)?.write(to, from)?;
     }
     Ok(())
 }
@@ -212,10 +210,11 @@ pub(crate) unsafe fn copy_to_host(to: *mut c_void, from: CUdeviceptr, bytes: usi
     if to.is_null() {
         return Err(Failure::invalid_value("the host pointer is null"));
     }
+    expect_on_host(to.addr())?;
     // SAFETY: not null; the caller promises `bytes` bytes of memory that may be written. They may be uninitialised:
     // the slice is only written to.
     let to = unsafe { slice::from_raw_parts_mut(to.cast::<u8>(), bytes) };
-    let device = initialised_device()?;
+    let device = device_at(from)?;
     device.check_initialised(from, bytes)?;
     device.read(from, to)?;
     Ok(())
@@ -228,7 +227,7 @@ pub(crate) fn copy_on_device(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) -
 pub(super) fn copy_on_device_now(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) -> Outcome {
     owner::current()?;
     if bytes > 0 {
-        initialised_device()?.copy(to, from, bytes)?;
+        device_at(to)?.copy_from(to, device_at(from)?, from, bytes)?;
     }
     Ok(())
 }
@@ -253,10 +252,16 @@ pub(crate) fn copy_on_device_async(to: CUdeviceptr, from: CUdeviceptr, bytes: us
     unsafe { stream::submit(stream, Work::CopyOnDevice { to, from, bytes }) }
 }
 
-pub(crate) fn fill<const N: usize>(address: CUdeviceptr, value: [u8; N], count: usize) -> Outcome {
+pub(super) fn fill(address: CUdeviceptr, pattern: Pattern, count: usize) -> Outcome {
     owner::current()?;
-    if count > 0 {
-        initialised_device()?.fill(address, value, count)?;
+    if count == 0 {
+        return Ok(());
+    }
+    let device = device_at(address)?;
+    match pattern {
+        Pattern::Bytes1(value) => device.fill(address, value, count)?,
+        Pattern::Bytes2(value) => device.fill(address, value, count)?,
+        Pattern::Bytes4(value) => device.fill(address, value, count)?,
     }
     Ok(())
 }

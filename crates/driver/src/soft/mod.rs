@@ -1,8 +1,11 @@
 //! The entry points over softcuda.
 //!
-//! One softcuda device stands for ordinal 0. The host sees what it would see of a GPU, with two differences that make a
+//! One softcuda device stands for each ordinal: device 0, and others where `SOFTCUDA_DEVICES` asks for them. The host sees what it would see of a GPU, with two differences that make a
 //! failure easier to find: every operation is done when the call returns, so the call that caused a fault is the call
 //! that reports it; and a fault leaves the context usable.
+//!
+//! Addresses are unified, as under CUDA: each says which device's memory it is in, or that it is the host's. Page-locked,
+//! registered and managed memory is the host's, which kernels of every device access at the same address.
 //!
 //! Handles are numbers, never pointers: each kind has a `Registry` of the live ones, and a handle
 //! that is not in it (stale, of another kind, invented) is `CUDA_ERROR_INVALID_HANDLE`. Device addresses are softcuda's,
@@ -12,8 +15,11 @@
 //! |---|---|
 //! | `properties` | `cuInit`, `cuDevice*`, the texts of error codes |
 //! | `context`, `owner` | `cuDevicePrimaryCtx*`, `cuCtx*` |
-//! | `memory` | `cuMem*`, `cuMemcpy*`, `cuMemset*` |
-//! | `module` | `cuModule*`, `cuFunc*` |
+//! | `peer` | access and copies between devices |
+//! | `memory`, `copy` | `cuMem*`, `cuMemcpy*`, `cuMemset*` |
+//! | `host`, `pool`, `pointer` | memory of the host that kernels reach, memory pools, what an address is |
+//! | `module`, `library`, `link` | `cuModule*`, `cuFunc*`, `cuLibrary*`, `cuKernel*`, `cuLink*` |
+//! | `image` | the PTX in what a module is loaded from |
 //! | `launch`, `occupancy` | `cuLaunch*Kernel*`, `cuOccupancy*` |
 //! | `stream` | `cuStream*`, `cuEvent*`, host functions |
 //! | `work` | what a stream is given, as values |
@@ -22,14 +28,22 @@
 
 pub(crate) mod capture;
 pub(crate) mod context;
+pub(crate) mod copy;
 pub(crate) mod cublas;
 pub(crate) mod graph;
+pub(crate) mod host;
+mod image;
 #[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
 pub(crate) mod launch;
+pub(crate) mod library;
+pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod module;
 pub(crate) mod occupancy;
 mod owner;
+pub(crate) mod peer;
+pub(crate) mod pointer;
+pub(crate) mod pool;
 pub(crate) mod properties;
 mod registry;
 pub(crate) mod stream;
@@ -42,18 +56,23 @@ use std::sync::OnceLock;
 pub use softcuda::{Class, LaunchRecord};
 use softcuda::{Device, DeviceConfig, Fault, FaultKind};
 
-use crate::error;
+use crate::error::{self, SelectError};
 use crate::sys::*;
 
-static DEVICE: OnceLock<Device> = OnceLock::new();
+static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
 
 thread_local! {
     static LAST_FAULT: RefCell<Option<Fault>> = const { RefCell::new(None) };
 }
 
-/// The software device, where [`crate::select`] chose it: its sanitizer, counters and launch records.
+/// The first software device, where [`crate::select`] chose softcuda: its sanitizer, counters and launch records.
 pub fn device() -> Option<&'static Device> {
-    DEVICE.get()
+    devices().first()
+}
+
+/// The software devices, by ordinal; none where [`crate::select`] did not choose softcuda.
+pub fn devices() -> &'static [Device] {
+    DEVICES.get().map_or(&[], Vec::as_slice)
 }
 
 /// The last fault of the software device that a call on this thread returned: its kind, kernel, PTX line, block and
@@ -62,13 +81,29 @@ pub fn last_fault() -> Option<Fault> {
     LAST_FAULT.with(|last| last.borrow().clone())
 }
 
-/// Makes the device, once. `FERROWARP_SANITIZER=1` has its sanitizer on from the start.
-pub(crate) fn start() {
-    DEVICE.get_or_init(|| {
-        let device = Device::new(DeviceConfig::default());
-        device.set_sanitizer(env::var_os("FERROWARP_SANITIZER").is_some_and(|value| value == "1"));
-        device
+/// Makes the devices, once: as many as `SOFTCUDA_DEVICES` says, one where it is unset. `FERROWARP_SANITIZER=1` has their
+/// sanitizers on from the start.
+pub(crate) fn start() -> Result<(), SelectError> {
+    let count = match env::var("SOFTCUDA_DEVICES") {
+        Err(env::VarError::NotPresent) => 1,
+        Err(env::VarError::NotUnicode(found)) => {
+            return Err(SelectError::DeviceCount { found: found.to_string_lossy().into_owned() });
+        }
+        Ok(found) => match found.parse() {
+            Ok(count) if (1..=Device::MOST).contains(&count) => count,
+            _ => return Err(SelectError::DeviceCount { found }),
+        },
+    };
+    DEVICES.get_or_init(|| {
+        let sanitizer = env::var_os("FERROWARP_SANITIZER").is_some_and(|value| value == "1");
+        let make = |ordinal| {
+            let device = Device::new(DeviceConfig { ordinal, ..DeviceConfig::default() });
+            device.set_sanitizer(sanitizer);
+            device
+        };
+        (0..count).map(make).collect()
     });
+    Ok(())
 }
 
 /// Why a call failed: the code for cust, the sentence for people.
@@ -98,7 +133,7 @@ impl From<Fault> for Failure {
             FaultKind::InvalidLaunch => CUDA_ERROR_INVALID_VALUE,
             // In a host call the address is an argument; in a kernel it is an access.
             _ if fault.location().is_none() => CUDA_ERROR_INVALID_VALUE,
-            FaultKind::OutOfBounds | FaultKind::UseAfterFree => CUDA_ERROR_ILLEGAL_ADDRESS,
+            FaultKind::OutOfBounds | FaultKind::UseAfterFree | FaultKind::NoPeerAccess => CUDA_ERROR_ILLEGAL_ADDRESS,
             FaultKind::Misaligned => CUDA_ERROR_MISALIGNED_ADDRESS,
             FaultKind::Timeout => CUDA_ERROR_LAUNCH_TIMEOUT,
             _ => CUDA_ERROR_LAUNCH_FAILED,
@@ -115,17 +150,25 @@ pub(crate) fn finish(name: &str, outcome: Outcome) -> CUresult {
         Ok(()) => CUDA_SUCCESS,
         Err(Failure { result, .. }) if result == CUDA_ERROR_NOT_READY => result,
         Err(Failure { result, text }) => {
-            error::record(format!("{name}: {result}: {text}"));
+            error::report(result, format!("{name}: {result}: {text}"));
             result
         }
     }
 }
 
-/// The device, for an entry point that may be called before `cuInit` in error.
-fn initialised_device() -> Result<&'static Device, Failure> {
-    match DEVICE.get() {
-        Some(device) if properties::is_initialised() => Ok(device),
+/// The devices, for an entry point that may be called before `cuInit` in error.
+fn initialised() -> Result<&'static [Device], Failure> {
+    match devices() {
+        devices if !devices.is_empty() && properties::is_initialised() => Ok(devices),
         _ => Err(Failure::new(CUDA_ERROR_NOT_INITIALIZED, "cuInit was not called")),
+    }
+}
+
+/// The device in whose memory an address is; the current one for an address of the host, which all devices share.
+fn device_at(address: CUdeviceptr) -> Result<&'static Device, Failure> {
+    match Device::ordinal_of(address).and_then(|ordinal| initialised().ok()?.get(ordinal as usize)) {
+        Some(device) => Ok(device),
+        None => owner::current_device(),
     }
 }
 

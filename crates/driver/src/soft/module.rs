@@ -1,27 +1,25 @@
 //! Modules and kernels.
 //!
-//! The image of a module is PTX text. A binary image (cubin, fatbin) holds machine code for a GPU, which softcuda cannot
-//! run: `CUDA_ERROR_NO_BINARY_FOR_GPU`. PTX that softcuda cannot read is `CUDA_ERROR_INVALID_PTX`; the line and the
+//! A module is made from the PTX in its image (`image`). PTX that softcuda cannot read is `CUDA_ERROR_INVALID_PTX`; the line and the
 //! reason go to `last_error` and to the caller's log buffer, where the options give one.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, OsStr, c_char, c_int, c_uint, c_void};
-use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use softcuda::{Kernel, LoadedModule};
+use softcuda::{Device, Kernel, LoadedModule};
 
 use super::owner::{self, Owner};
 use super::registry::Registry;
-use super::{Failure, Outcome, device, give, initialised_device, properties};
+use super::image::Image;
+use super::{Failure, Outcome, give, library, properties};
 use crate::sys::*;
 
 struct Module {
     owner: Owner,
+    device: &'static Device,
     loaded: LoadedModule,
     /// The handles given for kernels, by name: the same name gets the same handle.
     functions: Mutex<BTreeMap<String, usize>>,
@@ -30,6 +28,7 @@ struct Module {
 /// A kernel of a live module.
 pub(crate) struct Function {
     module: usize,
+    pub device: &'static Device,
     pub kernel: Kernel,
     /// How much dynamic shared memory (bytes) a launch may ask for.
     pub max_dynamic_shared: AtomicU32,
@@ -43,10 +42,8 @@ pub(crate) fn release(owner: Owner) {
     MODULES.retain(|module| {
         let keep = module.owner != owner;
         if !keep {
-            if let Some(device) = device() {
-                // The variables are live, and a context that ends has nobody to report to.
-                let _ = device.unload(&module.loaded);
-            }
+            // The variables are live, and a context that ends has nobody to report to.
+            let _ = module.device.unload(&module.loaded);
             for handle in module.functions.lock().unwrap_or_else(PoisonError::into_inner).values() {
                 // The map holds live handles only.
                 let _ = FUNCTIONS.remove(ptr::without_provenance_mut(*handle));
@@ -56,17 +53,20 @@ pub(crate) fn release(owner: Owner) {
     });
 }
 
-/// The kernel behind a handle, with a context current.
+/// The kernel behind a handle, with a context current: a `CUfunction`, or a `CUkernel` in that context.
 pub(crate) fn function(handle: CUfunction) -> Result<Arc<Function>, Failure> {
     owner::current()?;
-    FUNCTIONS.get(handle)
+    match library::function_of(handle)? {
+        Some(handle) => FUNCTIONS.get(handle),
+        None => FUNCTIONS.get(handle),
+    }
 }
 
 /// The caller's C string.
 ///
 /// # Safety
 /// - `text` is null or ends in a NUL byte, and nothing writes it meanwhile.
-unsafe fn c_string<'a>(text: *const c_char, what: &str) -> Result<&'a CStr, Failure> {
+pub(super) unsafe fn c_string<'a>(text: *const c_char, what: &str) -> Result<&'a CStr, Failure> {
     match text.is_null() {
         true => Err(Failure::invalid_value(format!("the {what} is a null pointer"))),
         // SAFETY: not null; the caller promises the rest.
@@ -74,52 +74,31 @@ unsafe fn c_string<'a>(text: *const c_char, what: &str) -> Result<&'a CStr, Fail
     }
 }
 
-/// The PTX text of an image.
-///
-/// # Safety
-/// - `image` is null, the start of a binary image, or a C string.
-unsafe fn ptx_text<'a>(image: *const c_void) -> Result<&'a str, Failure> {
-    const ELF: [u8; 4] = [0x7f, b'E', b'L', b'F'];
-    const FATBIN: [u8; 4] = [0x50, 0xed, 0x55, 0xba];
-    // SAFETY: the caller promises a C string where the image is not binary.
-    let text = unsafe { c_string(image.cast(), "module image") }?;
-    // No byte of either magic number is NUL, so the C string, wherever it ends, holds all four.
-    if text.to_bytes().starts_with(&ELF) || text.to_bytes().starts_with(&FATBIN) {
-        return Err(Failure::new(
-            CUDA_ERROR_NO_BINARY_FOR_GPU,
-            "the module image is machine code for a GPU; softcuda runs PTX text",
-        ));
-    }
-    text.to_str().map_err(|_| Failure::new(CUDA_ERROR_INVALID_IMAGE, "the module image is neither PTX text nor binary"))
+/// Loads an image into the current context.
+pub(super) fn load(image: &Image) -> Result<CUmodule, Failure> {
+    let owner = owner::current()?;
+    let device = owner::current_device()?;
+    let loaded = device.load(&image.module)?;
+    Ok(MODULES.insert(Module { owner, device, loaded, functions: Mutex::new(BTreeMap::new()) }))
 }
 
-fn load(module: *mut CUmodule, ptx: &str) -> Result<(), Failure> {
-    let owner = owner::current()?;
-    let device = initialised_device()?;
+unsafe fn load_and_give(module: *mut CUmodule, image: Result<Image, Failure>) -> Outcome {
+    owner::current()?;
     if module.is_null() {
         return Err(Failure::invalid_value("the pointer for the module's handle is null"));
     }
-    let parsed =
-        softcuda::Module::from_ptx(ptx).map_err(|error| Failure::new(CUDA_ERROR_INVALID_PTX, error.to_string()))?;
-    let loaded = device.load(&parsed)?;
-    let handle = MODULES.insert(Module { owner, loaded, functions: Mutex::new(BTreeMap::new()) });
     // SAFETY: the caller's pointer for the handle.
-    unsafe { give(module, handle) }
+    unsafe { give(module, load(&image?)?) }
 }
 
 pub(crate) unsafe fn load_file(module: *mut CUmodule, file: *const c_char) -> Outcome {
-    // SAFETY: the caller promises a C string.
-    let file = Path::new(OsStr::from_bytes(unsafe { c_string(file, "file name") }?.to_bytes()));
-    let mut image = fs::read(file)
-        .map_err(|error| Failure::new(CUDA_ERROR_FILE_NOT_FOUND, format!("{}: {error}", file.display())))?;
-    image.push(0);
-    // SAFETY: the bytes end in a NUL.
-    load(module, unsafe { ptx_text(image.as_ptr().cast()) }?)
+    // SAFETY: the caller promises a C string, and a pointer for the handle.
+    unsafe { load_and_give(module, Image::from_file(file)) }
 }
 
 pub(crate) unsafe fn load_data(module: *mut CUmodule, image: *const c_void) -> Outcome {
-    // SAFETY: the caller promises an image.
-    load(module, unsafe { ptx_text(image) }?)
+    // SAFETY: the caller promises an image, and a pointer for the handle.
+    unsafe { load_and_give(module, Image::from_pointer(image)) }
 }
 
 /// The options say how to compile and where to log. Only the logs mean anything here.
@@ -130,21 +109,35 @@ pub(crate) unsafe fn load_data_with_options(
     names: *mut c_uint,
     values: *mut *mut c_void,
 ) -> Outcome {
-    const INFO_LOG: c_uint = 3;
-    const ERROR_LOG: c_uint = 5;
-
     // SAFETY: the caller promises an image.
     let outcome = unsafe { load_data(module, image) };
+    // SAFETY: the caller's options.
+    unsafe { write_logs(&outcome, options, names, values) }?;
+    outcome
+}
+
+/// Writes what became of a compilation to the buffers that its options give.
+///
+/// # Safety
+/// - `names` and `values` hold `options` elements each; a buffer that they give has the capacity that they say.
+pub(super) unsafe fn write_logs(
+    outcome: &Outcome,
+    options: c_uint,
+    names: *mut c_uint,
+    values: *mut *mut c_void,
+) -> Outcome {
+    const INFO_LOG: c_uint = 3;
+    const ERROR_LOG: c_uint = 5;
     let error_text = outcome.as_ref().err().map_or("", |failure| failure.text.as_str());
     if options > 0 && (names.is_null() || values.is_null()) {
         return Err(Failure::invalid_value(format!("{options} options, in null arrays")));
     }
-    // SAFETY: the caller promises `options` elements in both arrays, and the buffers that they describe.
+    // SAFETY: the caller's promise.
     unsafe {
         write_log(options as usize, names, values, INFO_LOG, "");
         write_log(options as usize, names, values, ERROR_LOG, error_text);
     }
-    outcome
+    Ok(())
 }
 
 /// Writes a log to the buffer that option `buffer` gives, whose capacity is the value of option `buffer + 1`, and puts
@@ -176,37 +169,69 @@ unsafe fn write_log(options: usize, names: *mut c_uint, values: *mut *mut c_void
 
 pub(crate) fn unload(module: CUmodule) -> Outcome {
     owner::current()?;
+    end(module)
+}
+
+/// Unloads a module, whichever context is current.
+pub(super) fn end(module: CUmodule) -> Outcome {
     let unloaded = MODULES.remove(module)?;
     FUNCTIONS.retain(|function| function.module != module.addr());
-    initialised_device()?.unload(&unloaded.loaded)?;
+    unloaded.device.unload(&unloaded.loaded)?;
     Ok(())
 }
 
 pub(crate) unsafe fn get_function(function: *mut CUfunction, module: CUmodule, name: *const c_char) -> Outcome {
     owner::current()?;
-    let loaded = MODULES.get(module)?;
     // SAFETY: the caller promises a C string.
     let name = unsafe { c_string(name, "function name") }?.to_string_lossy();
-    let mut functions = loaded.functions.lock().unwrap_or_else(PoisonError::into_inner);
-    let handle = match functions.get(name.as_ref()) {
-        Some(handle) => *handle,
-        None => {
-            let kernel = loaded
-                .loaded
-                .kernel(&name)
-                .ok_or_else(|| Failure::new(CUDA_ERROR_NOT_FOUND, format!("the module has no kernel named {name}")))?;
-            let default_limit = properties::SHARED_PER_BLOCK.saturating_sub(kernel.static_shared_bytes());
-            let handle = FUNCTIONS.insert(Function {
-                module: module.addr(),
-                kernel,
-                max_dynamic_shared: AtomicU32::new(default_limit),
-            });
-            functions.insert(name.into_owned(), handle.addr());
-            handle.addr()
-        }
-    };
+    let handle = function_named(module, &name)?;
     // SAFETY: the caller's pointer for the handle.
-    unsafe { give(function, ptr::without_provenance_mut(handle)) }
+    unsafe { give(function, handle) }
+}
+
+/// The handle of a module's kernel.
+pub(super) fn function_named(module: CUmodule, name: &str) -> Result<CUfunction, Failure> {
+    let loaded = MODULES.get(module)?;
+    let mut functions = loaded.functions.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(&handle) = functions.get(name) {
+        return Ok(ptr::without_provenance_mut(handle));
+    }
+    let kernel = loaded
+        .loaded
+        .kernel(name)
+        .ok_or_else(|| Failure::new(CUDA_ERROR_NOT_FOUND, format!("the module has no kernel named {name}")))?;
+    let default_limit = properties::SHARED_PER_BLOCK.saturating_sub(kernel.static_shared_bytes());
+    let handle = FUNCTIONS.insert(Function {
+        module: module.addr(),
+        device: loaded.device,
+        kernel,
+        max_dynamic_shared: AtomicU32::new(default_limit),
+    });
+    functions.insert(name.to_owned(), handle.addr());
+    Ok(handle)
+}
+
+pub(crate) unsafe fn function_count(count: *mut c_uint, module: CUmodule) -> Outcome {
+    owner::current()?;
+    // SAFETY: the caller's pointer for the number.
+    unsafe { give(count, MODULES.get(module)?.loaded.kernels().count() as c_uint) }
+}
+
+/// The handles of a module's kernels, as many as there is room for.
+pub(crate) unsafe fn enumerate_functions(functions: *mut CUfunction, room: c_uint, module: CUmodule) -> Outcome {
+    owner::current()?;
+    let loaded = MODULES.get(module)?;
+    for (index, name) in loaded.loaded.kernels().take(room as usize).enumerate() {
+        // SAFETY: the caller promises `room` elements.
+        unsafe { give(functions.add(index), function_named(module, name)?) }?;
+    }
+    Ok(())
+}
+
+pub(crate) unsafe fn loading_mode(mode: *mut c_uint) -> Outcome {
+    const EAGER: c_uint = 1;
+    // SAFETY: the caller's pointer for the mode.
+    unsafe { give(mode, EAGER) }
 }
 
 /// The address and size of a module's variable. Either pointer may be null.
@@ -252,19 +277,18 @@ pub(crate) unsafe fn function_attribute(value: *mut c_int, attribute: c_uint, ha
     let answer = match attribute {
         MAX_THREADS_PER_BLOCK => kernel.max_threads(),
         SHARED_SIZE_BYTES => kernel.static_shared_bytes(),
-        CONST_SIZE_BYTES | CACHE_MODE_CA => 0,
+        // No machine code has registers or a constant bank: none are used up.
+        CONST_SIZE_BYTES | CACHE_MODE_CA | NUM_REGS => 0,
+        // No cluster is required or of an unusual size.
+        10..=15 => 0,
         MAX_DYNAMIC_SHARED_SIZE_BYTES => function.max_dynamic_shared.load(Ordering::Relaxed),
         PTX_VERSION | BINARY_VERSION => {
-            let (major, minor) = initialised_device()?.config().compute_capability;
+            let (major, minor) = function.device.config().compute_capability;
             10 * major + minor
         }
         LOCAL_SIZE_BYTES => kernel.local_bytes(),
-        NUM_REGS | PREFERRED_SHARED_MEMORY_CARVEOUT => {
-            return Err(Failure::new(
-                CUDA_ERROR_NOT_SUPPORTED,
-                format!("function attribute {attribute} is a matter of machine code, which softcuda has none of"),
-            ));
-        }
+        // No preference: the driver's default.
+        PREFERRED_SHARED_MEMORY_CARVEOUT => u32::MAX,
         _ => {
             return Err(Failure::invalid_value(format!("function attribute {attribute} is not known")));
         }
@@ -293,6 +317,52 @@ pub(crate) fn set_function_attribute(handle: CUfunction, attribute: c_uint, valu
         PREFERRED_SHARED_MEMORY_CARVEOUT if (-1..=100).contains(&value) => Ok(()),
         _ => Err(Failure::invalid_value(format!("function attribute {attribute} cannot be set to {value}"))),
     }
+}
+
+/// The kernel's name, which lives as long as its module.
+pub(crate) unsafe fn function_name(name: *mut *const c_char, handle: CUfunction) -> Outcome {
+    // SAFETY: the caller's pointer for the name.
+    unsafe { give(name, library::interned(function(handle)?.kernel.name())) }
+}
+
+pub(crate) unsafe fn function_module(module: *mut CUmodule, handle: CUfunction) -> Outcome {
+    // SAFETY: the caller's pointer for the handle.
+    unsafe { give(module, ptr::without_provenance_mut(function(handle)?.module)) }
+}
+
+/// Where a parameter lies in the parameter space, and its bytes, for which the pointer may be null.
+pub(crate) unsafe fn parameter_info(
+    handle: CUfunction,
+    index: usize,
+    offset: *mut usize,
+    bytes: *mut usize,
+) -> Outcome {
+    let function = function(handle)?;
+    let layout = function.kernel.param_layout();
+    let parameter = layout
+        .get(index)
+        .ok_or_else(|| Failure::invalid_value(format!("parameter {index} of a kernel with {}", layout.len())))?;
+    // SAFETY: the caller's pointers for the answers.
+    unsafe {
+        give(offset, parameter.offset)?;
+        if bytes.is_null() { Ok(()) } else { give(bytes, parameter.size) }
+    }
+}
+
+pub(crate) unsafe fn parameter_count(handle: CUfunction, count: *mut usize) -> Outcome {
+    // SAFETY: the caller's pointer for the number.
+    unsafe { give(count, function(handle)?.kernel.param_layout().len()) }
+}
+
+/// Every kernel is loaded with its module.
+pub(crate) unsafe fn is_loaded(state: *mut c_uint, handle: CUfunction) -> Outcome {
+    function(handle)?;
+    // SAFETY: the caller's pointer for the state.
+    unsafe { give(state, 1) }
+}
+
+pub(crate) fn load_function(handle: CUfunction) -> Outcome {
+    function(handle).map(drop)
 }
 
 pub(crate) fn function_cache_config(handle: CUfunction, config: c_uint) -> Outcome {

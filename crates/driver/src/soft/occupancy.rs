@@ -5,11 +5,11 @@
 //! PTX names as many as it likes, and how many the machine code needs is known only after compiling for a GPU. An answer
 //! here is therefore an upper bound for a real device, and exact for what softcuda keeps resident.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_uint};
 
 use softcuda::{Device, Kernel};
 
-use super::{Failure, Outcome, give, initialised_device, module, properties};
+use super::{Failure, Outcome, give, module, properties};
 use crate::sys::*;
 
 /// Resident blocks per multiprocessor.
@@ -113,7 +113,43 @@ pub(crate) unsafe fn max_potential_block_size(
     }
     // SAFETY: the caller's pointers for the two sizes.
     unsafe {
-        give(min_grid, (blocks * initialised_device()?.config().sm_count) as c_int)?;
+        give(min_grid, (blocks * function.device.config().sm_count) as c_int)?;
         give(block_size, threads as c_int)
+    }
+}
+
+/// Flag 1 turns off that the cache's use limits occupancy, which it does not.
+fn check_flags(flags: c_uint) -> Outcome {
+    match flags {
+        0 | 1 => Ok(()),
+        _ => Err(Failure::invalid_value(format!("occupancy flags {flags:#x}; expected 0 or 1"))),
+    }
+}
+
+pub(crate) unsafe fn max_active_blocks_with_flags(
+    blocks: *mut c_int,
+    function: CUfunction,
+    block_size: c_int,
+    dynamic_bytes: usize,
+    flags: c_uint,
+) -> Outcome {
+    check_flags(flags)?;
+    // SAFETY: the caller's pointer for the number.
+    unsafe { max_active_blocks(blocks, function, block_size, dynamic_bytes) }
+}
+
+pub(crate) unsafe fn max_potential_block_size_with_flags(
+    min_grid: *mut c_int,
+    block_size: *mut c_int,
+    function: CUfunction,
+    dynamic_bytes_for: CUoccupancyB2DSize,
+    dynamic_bytes: usize,
+    block_size_limit: c_int,
+    flags: c_uint,
+) -> Outcome {
+    check_flags(flags)?;
+    // SAFETY: the caller's pointers for the two sizes.
+    unsafe {
+        max_potential_block_size(min_grid, block_size, function, dynamic_bytes_for, dynamic_bytes, block_size_limit)
     }
 }

@@ -7,13 +7,13 @@
 use std::ffi::{c_char, c_int, c_uint};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use softcuda::DeviceConfig;
+use softcuda::{Device, DeviceConfig};
 
-use super::{Failure, Outcome, give, initialised_device};
+use super::{Failure, Outcome, give, initialised};
 use crate::sys::*;
 
-/// As `cuDriverGetVersion` gives it: CUDA 12.0, whose PTX version 8.0 the kernels are in.
-pub(crate) const DRIVER_VERSION: c_int = 12_000;
+/// As `cuDriverGetVersion` gives it: CUDA 13.0, whose programs it is to run.
+pub(crate) const DRIVER_VERSION: c_int = 13_000;
 /// Lanes of a warp.
 pub(crate) const WARP: u32 = 32;
 /// Threads of a block.
@@ -41,13 +41,17 @@ pub(crate) fn is_initialised() -> bool {
     INITIALISED.load(Ordering::Acquire)
 }
 
-/// Accepts ordinal 0.
-pub(crate) fn check_device(device: CUdevice) -> Outcome {
-    initialised_device()?;
-    match device {
-        0 => Ok(()),
-        _ => Err(Failure::new(CUDA_ERROR_INVALID_DEVICE, format!("device {device}; softcuda has device 0 only"))),
-    }
+/// The device of an ordinal.
+pub(crate) fn device(ordinal: CUdevice) -> Result<&'static Device, Failure> {
+    let devices = initialised()?;
+    let known = usize::try_from(ordinal).ok().and_then(|ordinal| devices.get(ordinal));
+    known.ok_or_else(|| {
+        let text = match devices.len() {
+            1 => format!("device {ordinal}; softcuda has device 0 only (SOFTCUDA_DEVICES=2 gives it two)"),
+            count => format!("device {ordinal}; softcuda has devices 0 to {}", count - 1),
+        };
+        Failure::new(CUDA_ERROR_INVALID_DEVICE, text)
+    })
 }
 
 pub(crate) fn init(flags: c_uint) -> Outcome {
@@ -88,54 +92,67 @@ unsafe fn give_text(error: CUresult, text: Option<*const c_char>, to: *mut *cons
 }
 
 pub(crate) unsafe fn device_count(count: *mut c_int) -> Outcome {
-    initialised_device()?;
+    let devices = initialised()?;
     // SAFETY: the caller's pointer for the number.
-    unsafe { give(count, 1) }
+    unsafe { give(count, devices.len() as c_int) }
 }
 
 pub(crate) unsafe fn device_get(device: *mut CUdevice, ordinal: c_int) -> Outcome {
-    check_device(ordinal)?;
+    self::device(ordinal)?;
     // SAFETY: the caller's pointer for the device.
     unsafe { give(device, ordinal) }
 }
 
 pub(crate) unsafe fn device_name(name: *mut c_char, capacity: c_int, device: CUdevice) -> Outcome {
     const NAME: &str = "softcuda";
-    check_device(device)?;
-    if name.is_null() || capacity < 1 {
-        return Err(Failure::invalid_value(format!("no room for the name: {capacity} bytes at {name:p}")));
+    self::device(device)?;
+    // SAFETY: the caller's room.
+    unsafe { give_string(name, capacity, NAME) }
+}
+
+/// Gives a text, as much of it as there is room for.
+///
+/// # Safety
+/// - `to` is null or has room for `capacity` bytes.
+unsafe fn give_string(to: *mut c_char, capacity: c_int, text: &str) -> Outcome {
+    if to.is_null() || capacity < 1 {
+        return Err(Failure::invalid_value(format!("no room for the text: {capacity} bytes at {to:p}")));
     }
-    let length = NAME.len().min(capacity as usize - 1);
+    let length = text.len().min(capacity as usize - 1);
     // SAFETY: not null; the caller promises `capacity` bytes, of which these are `length` and a NUL.
     unsafe {
-        std::ptr::copy_nonoverlapping(NAME.as_ptr().cast(), name, length);
-        name.add(length).write(0);
+        std::ptr::copy_nonoverlapping(text.as_ptr().cast(), to, length);
+        to.add(length).write(0);
     }
     Ok(())
 }
 
 pub(crate) unsafe fn device_uuid(uuid: *mut CUuuid, device: CUdevice) -> Outcome {
-    check_device(device)?;
+    self::device(device)?;
+    let mut bytes = *b"softcuda\0\0\0\0\0\0\0\0";
+    bytes[15] = device as u8;
     // SAFETY: the caller's pointer for the identity.
-    unsafe { give(uuid, CUuuid { bytes: *b"softcuda\0\0\0\0\0\0\0\0" }) }
+    unsafe { give(uuid, CUuuid { bytes }) }
 }
 
 pub(crate) unsafe fn total_memory(bytes: *mut usize, device: CUdevice) -> Outcome {
-    check_device(device)?;
-    let (_, total) = initialised_device()?.memory_info();
+    let (_, total) = self::device(device)?.memory_info();
     // SAFETY: the caller's pointer for the size.
     unsafe { give(bytes, total) }
 }
 
 pub(crate) unsafe fn device_attribute(value: *mut c_int, attribute: c_uint, device: CUdevice) -> Outcome {
-    check_device(device)?;
-    let answer = attribute_value(attribute, initialised_device()?.config())
+    let answer = attribute_value(attribute, self::device(device)?.config())
         .ok_or_else(|| Failure::invalid_value(format!("softcuda has no answer for device attribute {attribute}")))?;
     // SAFETY: the caller's pointer for the value.
     unsafe { give(value, answer as c_int) }
 }
 
-/// The value of a `CU_DEVICE_ATTRIBUTE_*`. Those of textures, clocks and caches have none: the device has no such thing.
+/// The last `CU_DEVICE_ATTRIBUTE_*` of CUDA 13.5.
+const LAST_ATTRIBUTE: c_uint = 161;
+
+/// The value of a `CU_DEVICE_ATTRIBUTE_*`. One that is not listed asks whether the device has a thing, or how large it is, and
+/// is 0: it has none. So it is with textures, surfaces and memory that is shared between processes.
 fn attribute_value(attribute: c_uint, config: &DeviceConfig) -> Option<u32> {
     Some(match attribute {
         1 => THREADS_PER_BLOCK,            // MAX_THREADS_PER_BLOCK
@@ -148,31 +165,89 @@ fn attribute_value(attribute: c_uint, config: &DeviceConfig) -> Option<u32> {
         8 => SHARED_PER_BLOCK,             // MAX_SHARED_MEMORY_PER_BLOCK
         9 => 64 << 10,                     // TOTAL_CONSTANT_MEMORY
         10 => WARP,                        // WARP_SIZE
+        11 => i32::MAX as u32,             // MAX_PITCH
         12 | 82 => 64 << 10,               // MAX_REGISTERS_PER_BLOCK, MAX_REGISTERS_PER_MULTIPROCESSOR
+        13 | 36 => 1_000_000,              // CLOCK_RATE, MEMORY_CLOCK_RATE, in kHz: a GHz, so that a quotient exists
+        14 | 51 => 512,                    // TEXTURE_ALIGNMENT, TEXTURE_PITCH_ALIGNMENT
         16 => config.sm_count,             // MULTIPROCESSOR_COUNT
-        15 | 17 => 0,                      // GPU_OVERLAP, KERNEL_EXEC_TIMEOUT
-        18 => 0,                           // INTEGRATED
-        19 => 0,                           // CAN_MAP_HOST_MEMORY
-        20 => 0,                           // COMPUTE_MODE: default, any number of contexts
-        31 => 0,                           // CONCURRENT_KERNELS
-        32 => 0,                           // ECC_ENABLED
+        19 => 1,                           // CAN_MAP_HOST_MEMORY
+        34 => config.ordinal,              // PCI_DEVICE_ID
+        37 => 64,                          // GLOBAL_MEMORY_BUS_WIDTH, in bits
         39 => THREADS_PER_MULTIPROCESSOR,  // MAX_THREADS_PER_MULTIPROCESSOR
-        40 => 0,                           // ASYNC_ENGINE_COUNT
-        41 => 0,                           // UNIFIED_ADDRESSING
+        41 => 1,                           // UNIFIED_ADDRESSING
         75 => config.compute_capability.0, // COMPUTE_CAPABILITY_MAJOR
         76 => config.compute_capability.1, // COMPUTE_CAPABILITY_MINOR
-        78 => 0,                           // STREAM_PRIORITIES_SUPPORTED
+        79 | 80 => 1,                      // GLOBAL_L1_CACHE_SUPPORTED, LOCAL_L1_CACHE_SUPPORTED
         81 => SHARED_PER_MULTIPROCESSOR,   // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
-        83 => 0,                           // MANAGED_MEMORY
-        88 | 89 => 0,                      // PAGEABLE_MEMORY_ACCESS, CONCURRENT_MANAGED_ACCESS
+        83 => 1,                           // MANAGED_MEMORY
+        87 => 2,                           // SINGLE_TO_DOUBLE_PRECISION_PERF_RATIO
+        89 => 1,                           // CONCURRENT_MANAGED_ACCESS
+        91 => 1,                           // CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM
         95 => 1,                           // COOPERATIVE_LAUNCH
-        96 => 0,                           // COOPERATIVE_MULTI_DEVICE_LAUNCH
         97 => SHARED_PER_BLOCK_OPT_IN,     // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+        99 => 1,                           // HOST_REGISTER_SUPPORTED
+        101 => 1,                          // DIRECT_MANAGED_MEM_ACCESS_FROM_HOST
         106 => BLOCKS_PER_MULTIPROCESSOR,  // MAX_BLOCKS_PER_MULTIPROCESSOR
         111 => SHARED_RESERVED_PER_BLOCK,  // RESERVED_SHARED_MEMORY_PER_BLOCK
-        115 => 1,                          // MEMORY_POOLS_SUPPORTED: cuMemAllocAsync works
+        115 => 1,                          // MEMORY_POOLS_SUPPORTED
+        131 | 134 => u32::MAX,             // NUMA_ID, HOST_NUMA_ID: -1, none
+        1..=LAST_ATTRIBUTE => 0,
         _ => return None,
     })
+}
+
+/// `0000:00:01.0` is device 1.
+pub(crate) unsafe fn pci_bus_id(text: *mut c_char, capacity: c_int, device: CUdevice) -> Outcome {
+    self::device(device)?;
+    // SAFETY: the caller's room.
+    unsafe { give_string(text, capacity, &format!("0000:00:{device:02x}.0")) }
+}
+
+pub(crate) unsafe fn by_pci_bus_id(device: *mut CUdevice, text: *const c_char) -> Outcome {
+    // SAFETY: the caller promises a C string.
+    let text = unsafe { super::module::c_string(text, "PCI bus id") }?.to_string_lossy();
+    let number = || {
+        let (bus, slot) = text.rsplit_once(':')?;
+        let slot = slot.split_once('.').map_or(slot, |(slot, _function)| slot);
+        let bus = bus.rsplit_once(':').map_or(bus, |(_domain, bus)| bus);
+        (u8::from_str_radix(bus, 16).ok()? == 0).then_some(())?;
+        CUdevice::from_str_radix(slot, 16).ok()
+    };
+    let unknown = || Failure::new(CUDA_ERROR_INVALID_DEVICE, format!("no device has the PCI bus id {text:?}"));
+    let ordinal = number().ok_or_else(unknown)?;
+    self::device(ordinal).map_err(|_| unknown())?;
+    // SAFETY: the caller's pointer for the device.
+    unsafe { give(device, ordinal) }
+}
+
+pub(crate) unsafe fn compute_capability(major: *mut c_int, minor: *mut c_int, device: CUdevice) -> Outcome {
+    let capability = self::device(device)?.config().compute_capability;
+    // SAFETY: the caller's pointers for the numbers.
+    unsafe {
+        give(major, capability.0 as c_int)?;
+        give(minor, capability.1 as c_int)
+    }
+}
+
+/// cuda.h's `CUdevprop`: thirteen of the attributes as one structure.
+pub(crate) unsafe fn properties(values: *mut [c_int; 14], device: CUdevice) -> Outcome {
+    let config = self::device(device)?.config();
+    // 3 extents of a block, 3 of a grid, shared and constant memory, warp, pitch, registers, clock rate, texture alignment
+    let attributes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
+    // SAFETY: the caller's pointer for the structure.
+    unsafe { give(values, attributes.map(|attribute| attribute_value(attribute, config).unwrap_or(0) as c_int)) }
+}
+
+/// A context cannot have a part of the multiprocessors.
+pub(crate) unsafe fn affinity_support(answer: *mut c_int, _kind: c_uint, device: CUdevice) -> Outcome {
+    self::device(device)?;
+    // SAFETY: the caller's pointer for the answer.
+    unsafe { give(answer, 0) }
+}
+
+/// A profiler that looks from outside has nothing to switch.
+pub(crate) fn profiler() -> Outcome {
+    initialised().map(drop)
 }
 
 /// Refuses what is no preference between cache and shared memory.

@@ -6,15 +6,18 @@
 //! recorded, on a monotonic clock; since the work before it was done by then, times between events are the times that
 //! the work took.
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::cell::Cell;
+use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use softcuda::Device;
 
 use super::capture::{self, Capture};
 use super::owner::{self, Owner};
 use super::registry::Registry;
 use super::work::Work;
-use super::{Failure, Outcome, give, initialised_device};
+use super::{Failure, Outcome, give};
 use crate::sys::*;
 
 pub(crate) struct Stream {
@@ -68,6 +71,36 @@ pub(crate) fn check(stream: CUstream) -> Outcome {
         STREAMS.get(stream)?;
     }
     Ok(())
+}
+
+/// The device that works for the stream.
+pub(crate) fn device(stream: CUstream) -> Result<&'static Device, Failure> {
+    check(stream)?;
+    if is_default(stream) { owner::current_device() } else { owner::device_of(STREAMS.get(stream)?.owner) }
+}
+
+thread_local! {
+    static PER_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, a null stream means this thread's default stream: for programs that were compiled so.
+pub(crate) struct PerThread(bool);
+
+/// See [`PerThread`].
+pub(crate) fn per_thread() -> PerThread {
+    PerThread(PER_THREAD.replace(true))
+}
+
+impl Drop for PerThread {
+    fn drop(&mut self) {
+        PER_THREAD.set(self.0);
+    }
+}
+
+/// Whether the stream is this thread's default stream.
+pub(crate) fn is_per_thread(stream: CUstream) -> bool {
+    const HANDLE: usize = 2;
+    stream.addr() == HANDLE || (stream.is_null() && PER_THREAD.get())
 }
 
 /// The stream that may capture, with a context current; none for a default stream.
@@ -133,7 +166,7 @@ pub(crate) unsafe fn get_priority(stream: CUstream, priority: *mut c_int) -> Out
 /// There is nothing to wait for.
 pub(crate) fn synchronize(stream: CUstream) -> Outcome {
     check(stream)?;
-    initialised_device()?.end_chain();
+    owner::current_device()?.end_chain();
     Ok(())
 }
 
@@ -236,4 +269,51 @@ pub(crate) unsafe fn event_elapsed(milliseconds: *mut f32, start: CUevent, end: 
     };
     // SAFETY: the caller's pointer for the time.
     unsafe { give(milliseconds, (elapsed * 1e3) as f32) }
+}
+
+/// Flags 1 makes an external node of a captured record, which softcuda does not capture.
+pub(crate) fn event_record_with_flags(event: CUevent, stream: CUstream, flags: c_uint) -> Outcome {
+    match flags {
+        0 | 1 => event_record(event, stream),
+        _ => Err(Failure::invalid_value(format!("record flags {flags:#x}; expected 0 or 1"))),
+    }
+}
+
+pub(crate) unsafe fn get_context(stream: CUstream, context: *mut CUcontext) -> Outcome {
+    check(stream)?;
+    let Owner(handle) = if is_default(stream) { owner::current()? } else { STREAMS.get(stream)?.owner };
+    // SAFETY: the caller's pointer for the handle.
+    unsafe { give(context, std::ptr::without_provenance_mut(handle)) }
+}
+
+/// The second handle is that of a green context, which no stream has.
+pub(crate) unsafe fn get_contexts(stream: CUstream, context: *mut CUcontext, green: *mut *mut c_void) -> Outcome {
+    if !green.is_null() {
+        // SAFETY: the caller's pointer for the handle.
+        unsafe { give(green, std::ptr::null_mut()) }?;
+    }
+    // SAFETY: the caller's pointer for the handle.
+    unsafe { get_context(stream, context) }
+}
+
+/// A handle is never used twice: it is the identity, too.
+pub(crate) unsafe fn get_id(stream: CUstream, id: *mut c_ulonglong) -> Outcome {
+    check(stream)?;
+    let of_stream = if is_per_thread(stream) { 2 } else { stream.addr().max(1) };
+    // SAFETY: the caller's pointer for the number.
+    unsafe { give(id, of_stream as c_ulonglong) }
+}
+
+pub(crate) unsafe fn get_device(stream: CUstream, device: *mut CUdevice) -> Outcome {
+    // SAFETY: the caller's pointer for the ordinal.
+    unsafe { give(device, self::device(stream)?.config().ordinal as CUdevice) }
+}
+
+/// Managed memory belongs to no stream: nothing is to be done.
+pub(crate) fn attach_memory(stream: CUstream, address: CUdeviceptr, bytes: usize, flags: c_uint) -> Outcome {
+    check(stream)?;
+    if !matches!(flags, 1 | 2 | 4) {
+        return Err(Failure::invalid_value(format!("attachment flags {flags:#x}; expected 1, 2 or 4")));
+    }
+    super::host::expect_managed(address, bytes.max(1))
 }

@@ -2,18 +2,22 @@
 
 use std::ffi::{c_uint, c_void};
 
-use softcuda::{Kernel, Launch};
+use softcuda::{Device, Kernel, Launch};
 
-use super::{Outcome, initialised_device, memory};
+use super::copy::{Fill, Rows};
+use super::{Outcome, host, memory};
 use crate::sys::*;
 
 /// One operation, with everything that it needs.
 pub(crate) enum Work {
-    Kernel { kernel: Kernel, launch: Launch, parameters: Vec<u8> },
+    Kernel { device: &'static Device, kernel: Kernel, launch: Launch, parameters: Vec<u8> },
     CopyToDevice { to: CUdeviceptr, from: *const c_void, bytes: usize },
     CopyToHost { to: *mut c_void, from: CUdeviceptr, bytes: usize },
     CopyOnDevice { to: CUdeviceptr, from: CUdeviceptr, bytes: usize },
+    /// A copy between any two places.
+    CopyRows(Rows),
     Fill { address: CUdeviceptr, pattern: Pattern, count: usize },
+    FillRows(Fill),
     HostFunction { function: unsafe extern "C" fn(*mut c_void), user_data: *mut c_void },
 }
 
@@ -23,6 +27,17 @@ pub(crate) enum Pattern {
     Bytes1([u8; 1]),
     Bytes2([u8; 2]),
     Bytes4([u8; 4]),
+}
+
+impl Pattern {
+    /// Its bytes.
+    pub fn width(self) -> usize {
+        match self {
+            Pattern::Bytes1(_) => 1,
+            Pattern::Bytes2(_) => 2,
+            Pattern::Bytes4(_) => 4,
+        }
+    }
 }
 
 // SAFETY: the pointers are addresses of the caller's memory, whose use from other threads its promises cover as with a
@@ -38,8 +53,8 @@ impl Work {
     /// - Host pointers are valid for what is read or written there; a host function may be called with its data.
     pub unsafe fn run(&self) -> Outcome {
         match *self {
-            Work::Kernel { ref kernel, ref launch, ref parameters } => {
-                initialised_device()?.launch(kernel, launch, parameters)?;
+            Work::Kernel { device, ref kernel, ref launch, ref parameters } => {
+                device.launch(kernel, launch, parameters)?;
                 Ok(())
             }
             // SAFETY: the caller's promise.
@@ -47,11 +62,10 @@ impl Work {
             // SAFETY: the caller's promise.
             Work::CopyToHost { to, from, bytes } => unsafe { memory::copy_to_host(to, from, bytes) },
             Work::CopyOnDevice { to, from, bytes } => memory::copy_on_device_now(to, from, bytes),
-            Work::Fill { address, pattern, count } => match pattern {
-                Pattern::Bytes1(value) => memory::fill(address, value, count),
-                Pattern::Bytes2(value) => memory::fill(address, value, count),
-                Pattern::Bytes4(value) => memory::fill(address, value, count),
-            },
+            // SAFETY: the caller's promise.
+            Work::CopyRows(ref rows) => unsafe { rows.run() },
+            Work::Fill { address, pattern, count } => memory::fill(address, pattern, count),
+            Work::FillRows(ref rows) => rows.run(),
             Work::HostFunction { function, user_data } => {
                 // SAFETY: the caller's promise.
                 unsafe { function(user_data) };
@@ -66,25 +80,22 @@ impl Work {
         match *self {
             Work::Kernel { .. } | Work::HostFunction { .. } => Ok(()),
             Work::CopyToDevice { to, from, bytes } => {
-                memory::expect_page_locked(from.addr(), bytes)?;
+                host::expect_page_locked(from.addr(), bytes)?;
                 memory::expect_on_device(to, bytes)
             }
             Work::CopyToHost { to, from, bytes } => {
-                memory::expect_page_locked(to.addr(), bytes)?;
+                host::expect_page_locked(to.addr(), bytes)?;
                 memory::expect_on_device(from, bytes)
             }
             Work::CopyOnDevice { to, from, bytes } => {
                 memory::expect_on_device(to, bytes)?;
                 memory::expect_on_device(from, bytes)
             }
+            Work::CopyRows(ref rows) => rows.check_for_graph(),
             Work::Fill { address, pattern, count } => {
-                let width = match pattern {
-                    Pattern::Bytes1(_) => 1,
-                    Pattern::Bytes2(_) => 2,
-                    Pattern::Bytes4(_) => 4,
-                };
-                memory::expect_on_device(address, count.saturating_mul(width))
+                memory::expect_on_device(address, count.saturating_mul(pattern.width()))
             }
+            Work::FillRows(ref rows) => rows.check_for_graph(),
         }
     }
 
@@ -92,10 +103,10 @@ impl Work {
     pub fn node_type(&self) -> c_uint {
         match self {
             Work::Kernel { .. } => CU_GRAPH_NODE_TYPE_KERNEL,
-            Work::CopyToDevice { .. } | Work::CopyToHost { .. } | Work::CopyOnDevice { .. } => {
+            Work::CopyToDevice { .. } | Work::CopyToHost { .. } | Work::CopyOnDevice { .. } | Work::CopyRows(_) => {
                 CU_GRAPH_NODE_TYPE_MEMCPY
             }
-            Work::Fill { .. } => CU_GRAPH_NODE_TYPE_MEMSET,
+            Work::Fill { .. } | Work::FillRows(_) => CU_GRAPH_NODE_TYPE_MEMSET,
             Work::HostFunction { .. } => CU_GRAPH_NODE_TYPE_HOST,
         }
     }

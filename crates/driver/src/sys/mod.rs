@@ -4,17 +4,24 @@
 //! (`cuMemAlloc` is `cuMemAlloc_v2`); cust's declarations come from `bindgen` after those macros, so the versioned
 //! names stand in the list, and the same names are looked up in `libcuda.so.1`.
 //!
+//! What ferrowarp calls is in `table`; what only programs of others call, and softcuda serves, in `foreign`; `versions` says
+//! which symbol a name stands for.
+//!
 //! Handles are opaque pointers. An enum argument is a `u32` (`c_int` where `cuda.h` has a signed type), a structure
 //! that only libcuda reads is a `c_void`: nothing here looks inside it.
 #![allow(non_camel_case_types, non_snake_case, clippy::too_many_arguments)]
 
+mod foreign;
 mod result;
 mod table;
+mod versions;
 
 use std::ffi::{c_int, c_uint, c_void};
 
+pub use foreign::*;
 pub use result::*;
 pub use table::*;
+pub use versions::{Found, find};
 
 /// The ordinal of a device: 0 is the first.
 pub type CUdevice = c_int;
@@ -38,6 +45,12 @@ pub type CUgraph = *mut c_void;
 pub type CUgraphNode = *mut c_void;
 /// The handle of an executable graph: one that can be launched.
 pub type CUgraphExec = *mut c_void;
+/// A library handle: a module for all contexts.
+pub type CUlibrary = *mut c_void;
+/// A library's kernel, for all contexts. It may stand where a [`CUfunction`] is asked for.
+pub type CUkernel = *mut c_void;
+/// A memory pool's handle.
+pub type CUmemoryPool = *mut c_void;
 /// The state of the device linker.
 pub type CUlinkState = *mut c_void;
 /// Memory imported from another API.
@@ -138,4 +151,116 @@ impl CUlaunchAttribute {
 pub struct CUuuid {
     /// The bytes, in the order in which they are printed.
     pub bytes: [u8; 16],
+}
+
+/// Where memory is to be.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CUmemLocation {
+    /// `CU_MEM_LOCATION_TYPE_*`: 1 is a device.
+    pub kind: c_uint,
+    /// The device's ordinal.
+    pub id: c_int,
+}
+
+/// What a memory pool is to be like.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(missing_docs, reason = "the names are cuda.h's and say it")]
+pub struct CUmemPoolProps {
+    pub allocType: c_uint,
+    pub handleTypes: c_uint,
+    pub location: CUmemLocation,
+    pub win32SecurityAttributes: *mut c_void,
+    pub maxSize: usize,
+    pub usage: [u8; 56],
+}
+
+/// A location's access to memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CUmemAccessDesc {
+    /// The device.
+    pub location: CUmemLocation,
+    /// 0 for none, 1 to read, 3 to read and write.
+    pub flags: c_uint,
+}
+
+/// How `cuCtxCreate_v4` makes a context.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CUctxCreateParams {
+    /// The parts of the device that it may use.
+    pub affinities: *const c_void,
+    /// Their number.
+    pub affinity_count: c_int,
+    /// The graphics that it shares the device with.
+    pub cig: *const c_void,
+}
+
+/// One side of a copy of rows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the names are cuda.h's and say it")]
+pub struct CUDA_MEMCPY2D_SIDE {
+    pub xInBytes: usize,
+    pub y: usize,
+    pub memoryType: c_uint,
+    pub host: *const c_void,
+    pub device: CUdeviceptr,
+    pub array: CUarray,
+    pub pitch: usize,
+}
+
+/// A copy of rows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the names are cuda.h's and say it")]
+pub struct CUDA_MEMCPY2D {
+    pub src: CUDA_MEMCPY2D_SIDE,
+    pub dst: CUDA_MEMCPY2D_SIDE,
+    pub WidthInBytes: usize,
+    pub Height: usize,
+}
+
+/// One side of a copy of planes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the names are cuda.h's and say it")]
+pub struct CUDA_MEMCPY3D_SIDE {
+    pub xInBytes: usize,
+    pub y: usize,
+    pub z: usize,
+    pub lod: usize,
+    pub memoryType: c_uint,
+    pub host: *const c_void,
+    pub device: CUdeviceptr,
+    pub array: CUarray,
+    /// Of a copy between devices; reserved otherwise.
+    pub context: CUcontext,
+    pub pitch: usize,
+    pub height: usize,
+}
+
+/// A copy of planes, on one device or between two.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the names are cuda.h's and say it")]
+pub struct CUDA_MEMCPY3D {
+    pub src: CUDA_MEMCPY3D_SIDE,
+    pub dst: CUDA_MEMCPY3D_SIDE,
+    pub WidthInBytes: usize,
+    pub Height: usize,
+    pub Depth: usize,
+}
+
+/// How a graph is instantiated.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the names are cuda.h's and say it")]
+pub struct CUDA_GRAPH_INSTANTIATE_PARAMS {
+    pub flags: u64,
+    pub hUploadStream: CUstream,
+    pub hErrNode_out: CUgraphNode,
+    pub result_out: c_uint,
 }

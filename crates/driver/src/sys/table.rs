@@ -18,7 +18,9 @@ use libloading::os::unix::Library;
 use super::*;
 use crate::class::{Class, Counters};
 use crate::error;
-use crate::soft::{self, capture, context, graph, launch, memory, module, occupancy, properties, stream};
+use crate::soft::{
+    self, capture, context, copy, graph, host, launch, link, memory, module, occupancy, properties, stream,
+};
 
 /// Where a table's functions come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,25 @@ pub(crate) enum Origin {
     Libcuda,
     Soft,
 }
+
+/// The entry point's variant for programs in which a null stream is the thread's own default stream. It is softcuda's
+/// only: nothing in this project is compiled so.
+macro_rules! per_thread {
+    ([] $name:ident($($argument:ident: $type:ty),*)) => {};
+    ([$per_thread:ident] $name:ident($($argument:ident: $type:ty),*)) => {
+        #[doc = concat!("[`", stringify!($name), "`] where a null stream is the thread's own default stream.")]
+        ///
+        /// # Safety
+        #[doc = concat!("- As for [`", stringify!($name), "`].")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $per_thread($($argument: $type),*) -> CUresult {
+            let _default = crate::soft::stream::per_thread();
+            // SAFETY: the caller's promises are the same.
+            unsafe { $name($($argument),*) }
+        }
+    };
+}
+pub(super) use per_thread;
 
 /// The function for one row of the list in softcuda's table: `unsupported` is none.
 macro_rules! soft_entry {
@@ -47,7 +68,7 @@ macro_rules! soft_entry {
 }
 
 macro_rules! entry_points {
-    ($($class:ident fn $name:ident($($argument:ident: $type:ty),* $(,)?) => $soft:tt;)*) => {
+    ($($class:ident $([$per_thread:ident])? fn $name:ident($($argument:ident: $type:ty),* $(,)?) => $soft:tt;)*) => {
         /// An index for each entry point.
         #[derive(Clone, Copy)]
         #[repr(usize)]
@@ -112,7 +133,17 @@ macro_rules! entry_points {
                     None => table.missing(stringify!($name)),
                 }
             }
+
+            per_thread!([$($per_thread)?] $name($($argument: $type),*));
         )*
+
+        /// Where each exported function is, by its symbol.
+        pub(super) fn exports() -> Vec<(&'static str, *const c_void)> {
+            vec![$(
+                (stringify!($name), $name as *const c_void),
+                $((stringify!($per_thread), $per_thread as *const c_void),)?
+            )*]
+        }
     };
 }
 
@@ -148,52 +179,58 @@ entry_points! {
     Plain fn cuCtxSetCacheConfig(config: c_uint) => (context::set_cache_config);
     Plain fn cuCtxGetSharedMemConfig(config: *mut c_uint) => (context::get_shared_memory_config);
     Plain fn cuCtxSetSharedMemConfig(config: c_uint) => (context::set_shared_memory_config);
-    Plain fn cuCtxGetLimit(value: *mut usize, limit: c_uint) => unsupported;
-    Plain fn cuCtxSetLimit(limit: c_uint, value: usize) => unsupported;
+    Plain fn cuCtxGetLimit(value: *mut usize, limit: c_uint) => (context::get_limit);
+    Plain fn cuCtxSetLimit(limit: c_uint, value: usize) => (context::set_limit);
     Plain fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int) => (context::stream_priority_range);
 
     // Device memory.
     Allocate fn cuMemAlloc_v2(address: *mut CUdeviceptr, bytes: usize) => (memory::allocate);
-    Allocate fn cuMemAllocAsync(address: *mut CUdeviceptr, bytes: usize, stream: CUstream) => (memory::allocate_async);
-    Allocate fn cuMemAllocManaged(address: *mut CUdeviceptr, bytes: usize, flags: c_uint) => unsupported;
+    Allocate[cuMemAllocAsync_ptsz] fn cuMemAllocAsync(address: *mut CUdeviceptr, bytes: usize, stream: CUstream) => (memory::allocate_async);
+    Allocate fn cuMemAllocManaged(
+        address: *mut CUdeviceptr, bytes: usize, flags: c_uint,
+    ) => (host::allocate_managed);
     Free fn cuMemFree_v2(address: CUdeviceptr) => (memory::free);
-    Free fn cuMemFreeAsync(address: CUdeviceptr, stream: CUstream) => (memory::free_async);
+    Free[cuMemFreeAsync_ptsz] fn cuMemFreeAsync(address: CUdeviceptr, stream: CUstream) => (memory::free_async);
     Plain fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) => (memory::info);
-    Plain fn cuMemAdvise(address: CUdeviceptr, bytes: usize, advice: c_uint, device: CUdevice) => unsupported;
-    Copy fn cuMemPrefetchAsync(address: CUdeviceptr, bytes: usize, device: CUdevice, stream: CUstream) => unsupported;
+    Plain fn cuMemAdvise(
+        address: CUdeviceptr, bytes: usize, advice: c_uint, device: CUdevice,
+    ) => (host::advise);
+    Copy[cuMemPrefetchAsync_ptsz] fn cuMemPrefetchAsync(
+        address: CUdeviceptr, bytes: usize, device: CUdevice, stream: CUstream,
+    ) => (host::prefetch);
 
     // Page-locked host memory.
-    Allocate fn cuMemAllocHost_v2(pointer: *mut *mut c_void, bytes: usize) => (memory::allocate_host);
-    Free fn cuMemFreeHost(pointer: *mut c_void) => (memory::free_host);
+    Allocate fn cuMemAllocHost_v2(pointer: *mut *mut c_void, bytes: usize) => (host::allocate);
+    Free fn cuMemFreeHost(pointer: *mut c_void) => (host::free);
 
     // Copies.
-    CopyAndWait fn cuMemcpyHtoD_v2(to: CUdeviceptr, from: *const c_void, bytes: usize) => (memory::copy_to_device);
-    CopyAndWait fn cuMemcpyDtoH_v2(to: *mut c_void, from: CUdeviceptr, bytes: usize) => (memory::copy_to_host);
-    Copy fn cuMemcpyDtoD_v2(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) => (memory::copy_on_device);
-    Copy fn cuMemcpyHtoDAsync_v2(
+    CopyAndWait[cuMemcpyHtoD_v2_ptds] fn cuMemcpyHtoD_v2(to: CUdeviceptr, from: *const c_void, bytes: usize) => (memory::copy_to_device);
+    CopyAndWait[cuMemcpyDtoH_v2_ptds] fn cuMemcpyDtoH_v2(to: *mut c_void, from: CUdeviceptr, bytes: usize) => (memory::copy_to_host);
+    Copy[cuMemcpyDtoD_v2_ptds] fn cuMemcpyDtoD_v2(to: CUdeviceptr, from: CUdeviceptr, bytes: usize) => (memory::copy_on_device);
+    Copy[cuMemcpyHtoDAsync_v2_ptsz] fn cuMemcpyHtoDAsync_v2(
         to: CUdeviceptr, from: *const c_void, bytes: usize, stream: CUstream,
     ) => (memory::copy_to_device_async);
-    Copy fn cuMemcpyDtoHAsync_v2(
+    Copy[cuMemcpyDtoHAsync_v2_ptsz] fn cuMemcpyDtoHAsync_v2(
         to: *mut c_void, from: CUdeviceptr, bytes: usize, stream: CUstream,
     ) => (memory::copy_to_host_async);
-    Copy fn cuMemcpyDtoDAsync_v2(
+    Copy[cuMemcpyDtoDAsync_v2_ptsz] fn cuMemcpyDtoDAsync_v2(
         to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: CUstream,
     ) => (memory::copy_on_device_async);
-    CopyAndWait fn cuMemcpyHtoA_v2(to: CUarray, offset: usize, from: *const c_void, bytes: usize) => unsupported;
-    CopyAndWait fn cuMemcpyAtoH_v2(to: *mut c_void, from: CUarray, offset: usize, bytes: usize) => unsupported;
-    CopyAndWait fn cuMemcpy2D_v2(copy: *const c_void) => unsupported;
+    CopyAndWait[cuMemcpyHtoA_v2_ptds] fn cuMemcpyHtoA_v2(to: CUarray, offset: usize, from: *const c_void, bytes: usize) => unsupported;
+    CopyAndWait[cuMemcpyAtoH_v2_ptds] fn cuMemcpyAtoH_v2(to: *mut c_void, from: CUarray, offset: usize, bytes: usize) => unsupported;
+    CopyAndWait[cuMemcpy2D_v2_ptds] fn cuMemcpy2D_v2(copy: *const CUDA_MEMCPY2D) => (copy::rows);
 
     // Fills.
-    Fill fn cuMemsetD8_v2(address: CUdeviceptr, value: c_uchar, count: usize) => (memory::fill_8);
-    Fill fn cuMemsetD16_v2(address: CUdeviceptr, value: c_ushort, count: usize) => (memory::fill_16);
-    Fill fn cuMemsetD32_v2(address: CUdeviceptr, value: c_uint, count: usize) => (memory::fill_32);
-    Fill fn cuMemsetD8Async(
+    Fill[cuMemsetD8_v2_ptds] fn cuMemsetD8_v2(address: CUdeviceptr, value: c_uchar, count: usize) => (memory::fill_8);
+    Fill[cuMemsetD16_v2_ptds] fn cuMemsetD16_v2(address: CUdeviceptr, value: c_ushort, count: usize) => (memory::fill_16);
+    Fill[cuMemsetD32_v2_ptds] fn cuMemsetD32_v2(address: CUdeviceptr, value: c_uint, count: usize) => (memory::fill_32);
+    Fill[cuMemsetD8Async_ptsz] fn cuMemsetD8Async(
         address: CUdeviceptr, value: c_uchar, count: usize, stream: CUstream,
     ) => (memory::fill_8_async);
-    Fill fn cuMemsetD16Async(
+    Fill[cuMemsetD16Async_ptsz] fn cuMemsetD16Async(
         address: CUdeviceptr, value: c_ushort, count: usize, stream: CUstream,
     ) => (memory::fill_16_async);
-    Fill fn cuMemsetD32Async(
+    Fill[cuMemsetD32Async_ptsz] fn cuMemsetD32Async(
         address: CUdeviceptr, value: c_uint, count: usize, stream: CUstream,
     ) => (memory::fill_32_async);
 
@@ -217,12 +254,12 @@ entry_points! {
     Plain fn cuFuncSetSharedMemConfig(function: CUfunction, config: c_uint) => (module::function_shared_memory_config);
 
     // Launches.
-    Launch fn cuLaunchKernel(
+    Launch[cuLaunchKernel_ptsz] fn cuLaunchKernel(
         function: CUfunction, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint,
         block_z: c_uint, shared_bytes: c_uint, stream: CUstream, parameters: *mut *mut c_void,
         extra: *mut *mut c_void,
     ) => (launch::kernel);
-    Plain fn cuLaunchHostFunc(
+    Plain[cuLaunchHostFunc_ptsz] fn cuLaunchHostFunc(
         stream: CUstream, function: CUhostFn, user_data: *mut c_void,
     ) => (stream::launch_host_function);
     Plain fn cuOccupancyAvailableDynamicSMemPerBlock(
@@ -241,31 +278,31 @@ entry_points! {
         stream: *mut CUstream, flags: c_uint, priority: c_int,
     ) => (stream::create_with_priority);
     Plain fn cuStreamDestroy_v2(stream: CUstream) => (stream::destroy);
-    Plain fn cuStreamGetFlags(stream: CUstream, flags: *mut c_uint) => (stream::get_flags);
-    Plain fn cuStreamGetPriority(stream: CUstream, priority: *mut c_int) => (stream::get_priority);
-    Wait fn cuStreamSynchronize(stream: CUstream) => (stream::synchronize);
-    Plain fn cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint) => (stream::wait_event);
+    Plain[cuStreamGetFlags_ptsz] fn cuStreamGetFlags(stream: CUstream, flags: *mut c_uint) => (stream::get_flags);
+    Plain[cuStreamGetPriority_ptsz] fn cuStreamGetPriority(stream: CUstream, priority: *mut c_int) => (stream::get_priority);
+    Wait[cuStreamSynchronize_ptsz] fn cuStreamSynchronize(stream: CUstream) => (stream::synchronize);
+    Plain[cuStreamWaitEvent_ptsz] fn cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint) => (stream::wait_event);
 
     // Events.
     Plain fn cuEventCreate(event: *mut CUevent, flags: c_uint) => (stream::event_create);
     Plain fn cuEventDestroy_v2(event: CUevent) => (stream::event_destroy);
-    Plain fn cuEventRecord(event: CUevent, stream: CUstream) => (stream::event_record);
+    Plain[cuEventRecord_ptsz] fn cuEventRecord(event: CUevent, stream: CUstream) => (stream::event_record);
     Plain fn cuEventQuery(event: CUevent) => (stream::event_query);
     Wait fn cuEventSynchronize(event: CUevent) => (stream::event_synchronize);
     Plain fn cuEventElapsedTime(milliseconds: *mut f32, start: CUevent, end: CUevent) => (stream::event_elapsed);
 
     // Graphs, of which cust declares a part; softcuda makes them by capture only.
-    Plain fn cuStreamBeginCapture_v2(stream: CUstream, mode: c_uint) => (capture::begin);
-    Plain fn cuStreamEndCapture(stream: CUstream, graph: *mut CUgraph) => (capture::end);
-    Plain fn cuStreamIsCapturing(stream: CUstream, status: *mut c_uint) => (capture::status);
+    Plain[cuStreamBeginCapture_v2_ptsz] fn cuStreamBeginCapture_v2(stream: CUstream, mode: c_uint) => (capture::begin);
+    Plain[cuStreamEndCapture_ptsz] fn cuStreamEndCapture(stream: CUstream, graph: *mut CUgraph) => (capture::end);
+    Plain[cuStreamIsCapturing_ptsz] fn cuStreamIsCapturing(stream: CUstream, status: *mut c_uint) => (capture::status);
     Plain fn cuGraphDestroy(graph: CUgraph) => (graph::destroy);
     Plain fn cuGraphGetNodes(graph: CUgraph, nodes: *mut CUgraphNode, count: *mut usize) => (graph::get_nodes);
     Plain fn cuGraphNodeGetType(node: CUgraphNode, node_type: *mut c_uint) => (graph::node_type);
     Plain fn cuGraphInstantiateWithFlags(
         executable: *mut CUgraphExec, graph: CUgraph, flags: c_ulonglong,
     ) => (graph::instantiate);
-    Plain fn cuGraphUpload(executable: CUgraphExec, stream: CUstream) => (graph::upload);
-    LaunchGraph fn cuGraphLaunch(executable: CUgraphExec, stream: CUstream) => (graph::launch);
+    Plain[cuGraphUpload_ptsz] fn cuGraphUpload(executable: CUgraphExec, stream: CUstream) => (graph::upload);
+    LaunchGraph[cuGraphLaunch_ptsz] fn cuGraphLaunch(executable: CUgraphExec, stream: CUstream) => (graph::launch);
     Plain fn cuGraphExecDestroy(executable: CUgraphExec) => (graph::destroy_executable);
 
     // What cust declares and softcuda does not serve: graphs by hand, the linker, arrays, textures, other APIs' memory.
@@ -281,13 +318,13 @@ entry_points! {
     Plain fn cuGraphDebugDotPrint(graph: CUgraph, path: *const c_char, flags: c_uint) => unsupported;
     Plain fn cuLinkCreate_v2(
         options: c_uint, names: *mut c_uint, values: *mut *mut c_void, state: *mut CUlinkState,
-    ) => unsupported;
+    ) => (link::create);
     Plain fn cuLinkAddData_v2(
         state: CUlinkState, kind: c_uint, data: *mut c_void, bytes: usize, name: *const c_char, options: c_uint,
         names: *mut c_uint, values: *mut *mut c_void,
-    ) => unsupported;
-    Plain fn cuLinkComplete(state: CUlinkState, image: *mut *mut c_void, bytes: *mut usize) => unsupported;
-    Plain fn cuLinkDestroy(state: CUlinkState) => unsupported;
+    ) => (link::add_data);
+    Plain fn cuLinkComplete(state: CUlinkState, image: *mut *mut c_void, bytes: *mut usize) => (link::complete);
+    Plain fn cuLinkDestroy(state: CUlinkState) => (link::destroy);
     Allocate fn cuArray3DCreate_v2(array: *mut CUarray, descriptor: *const c_void) => unsupported;
     Plain fn cuArray3DGetDescriptor_v2(descriptor: *mut c_void, array: CUarray) => unsupported;
     Free fn cuArrayDestroy(array: CUarray) => unsupported;
@@ -317,20 +354,20 @@ entry_points! {
     ) => (memory::address_range);
     Allocate fn cuMemHostAlloc(
         pointer: *mut *mut c_void, bytes: usize, flags: c_uint,
-    ) => (memory::allocate_host_with_flags);
+    ) => (host::allocate_with_flags);
     Plain fn cuStreamCreate(stream: *mut CUstream, flags: c_uint) => (stream::create);
-    Plain fn cuStreamQuery(stream: CUstream) => (stream::query);
-    Plain fn cuStreamAddCallback(
+    Plain[cuStreamQuery_ptsz] fn cuStreamQuery(stream: CUstream) => (stream::query);
+    Plain[cuStreamAddCallback_ptsz] fn cuStreamAddCallback(
         stream: CUstream, callback: CUstreamCallback, user_data: *mut c_void, flags: c_uint,
     ) => (stream::add_callback);
     Plain fn cuFuncSetAttribute(
         function: CUfunction, attribute: c_uint, value: c_int,
     ) => (module::set_function_attribute);
-    Launch fn cuLaunchCooperativeKernel(
+    Launch[cuLaunchCooperativeKernel_ptsz] fn cuLaunchCooperativeKernel(
         function: CUfunction, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint,
         block_z: c_uint, shared_bytes: c_uint, stream: CUstream, parameters: *mut *mut c_void,
     ) => (launch::cooperative_kernel);
-    Launch fn cuLaunchKernelEx(
+    Launch[cuLaunchKernelEx_ptsz] fn cuLaunchKernelEx(
         config: *const CUlaunchConfig, function: CUfunction, parameters: *mut *mut c_void, extra: *mut *mut c_void,
     ) => (launch::kernel_with_attributes);
 }
@@ -344,6 +381,17 @@ static SELECTED: OnceLock<&'static Table> = OnceLock::new();
 /// Fills the process's table. The first call holds.
 pub(crate) fn fill(table: &'static Table) {
     SELECTED.get_or_init(|| table);
+}
+
+/// What a function of the driver API returns that softcuda does not have.
+pub fn absent(name: &str) -> CUresult {
+    table().missing(name)
+}
+
+/// What a call returns whose function is softcuda's only; nothing where softcuda serves the process.
+pub(super) fn only_softcuda(name: &str) -> Option<CUresult> {
+    let table = table();
+    (table.origin != Origin::Soft).then(|| table.missing(name))
 }
 
 /// The process's table.
@@ -368,7 +416,11 @@ impl Table {
             Origin::Libcuda => (CUDA_ERROR_NOT_SUPPORTED, "this machine's libcuda.so.1 does not have it"),
             Origin::Soft => (CUDA_ERROR_NOT_SUPPORTED, "softcuda does not have it"),
         };
-        error::record(format!("{name}: {result}: {why}"));
+        let text = format!("{name}: {result}: {why}");
+        match self.origin {
+            Origin::Soft => error::report(result, text),
+            _ => error::record(text),
+        }
         result
     }
 }

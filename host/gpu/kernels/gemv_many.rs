@@ -1,0 +1,275 @@
+//! Launches the products with several vectors in `kernels/gemv/many.rs`.
+
+use kernels::gemv::{
+    MAX_WARPS, ROWS,
+    activations::{RUN, bytes_f32, bytes_q8, bytes_q16},
+    many::{
+        ManyParameters, VECTORS, gemv_many_bf16, gemv_many_f16, gemv_many_f32, gemv_stage_f32, gemv_stage_q8,
+        gemv_stage_q16,
+    },
+};
+
+use super::{
+    blocks::block_format,
+    count, expect_len,
+    gemv::{Gemv, Input, Output, Spread, quantised_len},
+    gemv_mixed::GemvParts,
+};
+use crate::{
+    gguf::TensorType,
+    gpu::{Activations, Buffer, Gpu, GpuError, Rows, Slice, launch::Launch},
+};
+
+/// Where the vectors of a product are staged. Launches that run one after another share it.
+pub struct Staging {
+    /// Vectors in any form.
+    words: Buffer<u32>,
+    /// What their norm multiplies them by.
+    factors: Buffer<f32>,
+}
+
+impl Staging {
+    /// Elements of the allocations for `n_vectors` vectors of up to `n_in` values, both of 32 bits.
+    pub fn elements(n_vectors: usize, n_in: usize) -> [usize; 2] {
+        let words = n_in.max(bytes_q16(count(n_in.next_multiple_of(RUN as usize))) as usize / 4);
+        [n_vectors * words, n_vectors]
+    }
+
+    /// Allocates it.
+    ///
+    /// # Errors
+    /// The device has not so much memory.
+    pub fn new(gpu: &Gpu, n_vectors: usize, n_in: usize) -> Result<Staging, GpuError> {
+        let [words, factors] = Staging::elements(n_vectors, n_in);
+        Ok(Staging { words: gpu.alloc("activations", words)?, factors: gpu.alloc("activations", factors)? })
+    }
+}
+
+/// The form in which vectors are staged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    F32,
+    Q8,
+    Q16,
+}
+
+impl Form {
+    fn bytes(self, n_in: usize) -> u32 {
+        match self {
+            Form::F32 => bytes_f32(count(n_in)),
+            Form::Q8 => bytes_q8(count(n_in)),
+            Form::Q16 => bytes_q16(count(n_in)),
+        }
+    }
+}
+
+/// A form and the kernel that multiplies it with rows of this type, where there is one.
+fn kernel(weights: &Rows, activations: Activations) -> Option<(Form, cuda_std::Kernel<ManyParameters>)> {
+    let (kernel, per_vector) = match (weights.tensor_type(), activations) {
+        (TensorType::F32, _) => (gemv_many_f32, 4),
+        (TensorType::F16, _) => (gemv_many_f16, 8),
+        (TensorType::BF16, _) => (gemv_many_bf16, 8),
+        (packed, Activations::Q8) => return Some((Form::Q8, block_format(packed).gemv_many)),
+        (packed, Activations::Q16) => return Some((Form::Q16, block_format(packed).gemv_many_wide)),
+        (_, Activations::F32) => return None,
+    };
+    weights.n_in().is_multiple_of(per_vector).then_some((Form::F32, kernel))
+}
+
+/// Vectors as words of 32 bits.
+#[derive(Clone, Copy)]
+enum Words<'a> {
+    AsTheyAre(&'a Slice<f32>),
+    Staged(&'a Slice<u32>),
+}
+
+/// Vectors where a product takes them.
+#[derive(Clone, Copy)]
+struct Vectors<'a> {
+    words: Words<'a>,
+    stride: usize,
+    factors: Option<&'a Slice<f32>>,
+}
+
+impl Gpu {
+    /// Enqueues products of one matrix with `n_vectors` vectors: each of `gemv`'s operands is that of one vector, and as many times as
+    /// long. A vector's outputs are those of [`Gpu::gemv`] with it alone, bit for bit; weights are read once for eight vectors, but for
+    /// what no kernel takes together: packed weights with `f32` activations, and rows that are no whole 16-byte vectors.
+    pub fn gemv_many(&self, gemv: &Gemv, n_vectors: usize, staging: &Staging) -> Result<(), GpuError> {
+        assert!(gemv.experts.is_none(), "experts are chosen for each vector");
+        if n_vectors == 1 {
+            return self.gemv(gemv);
+        }
+        let (n_in, rows) = (gemv.weights.n_in(), gemv.weights.n_out);
+        let n_out = if gemv.swiglu { rows / 2 } else { rows };
+        let Some((form, _)) = kernel(&gemv.weights, gemv.activations) else {
+            return self.one_by_one(gemv, n_vectors, n_out);
+        };
+        let spread = gemv.spread(self.multiprocessors());
+        let vectors = match gemv.x {
+            Input::Quantised(words) => {
+                assert!(form == Form::Q8 && gemv.norm.is_none(), "quantised activations as they are");
+                expect_len("x", words, n_vectors * quantised_len(n_in));
+                Vectors { words: Words::Staged(words), stride: quantised_len(n_in), factors: None }
+            }
+            Input::F32(x) => {
+                expect_len("x", x, n_vectors * n_in);
+                self.stage(x, gemv.norm, form, n_vectors, n_in, spread.warps, staging)?
+            }
+        };
+        self.products(gemv, vectors, n_vectors, n_out, spread)
+    }
+
+    /// The same for [`Gpu::gemv_parts`].
+    pub fn gemv_parts_many(&self, parts: &GemvParts, n_vectors: usize, staging: &Staging) -> Result<(), GpuError> {
+        if n_vectors == 1 {
+            return self.gemv_parts(parts);
+        }
+        let GemvParts { weights, x, norm, bias, out, activations } = *parts;
+        assert_eq!(weights.n_matrices, 1, "a matrix, not a stack");
+        let (n_in, n_out) = (weights.n_in, weights.n_out);
+        expect_len("x", x, n_vectors * n_in);
+        expect_len("out", out, n_vectors * n_out);
+        // Two formats that one launch takes with a vector alone are spread there as one.
+        let together = parts.spread(self.multiprocessors());
+        let mut staged: Option<(Form, u32, Vectors)> = None;
+        let mut row = 0;
+        for rows in weights.rows_of_parts() {
+            let range = row..row + rows.n_out;
+            row = range.end;
+            let bias = bias.map(|bias| bias.slice(range.clone()));
+            let Some((form, _)) = kernel(&rows, activations) else {
+                for vector in 0..n_vectors {
+                    let x = x.slice(vector * n_in..(vector + 1) * n_in);
+                    let out = out.slice(vector * n_out + range.start..vector * n_out + range.end);
+                    let gemv =
+                        Gemv { norm, bias: bias.as_deref(), ..Gemv::new(rows, &x, &out).activations(activations) };
+                    self.gemv(&gemv)?;
+                }
+                continue;
+            };
+            let out = out.slice(range.start..out.len());
+            let gemv = Gemv { norm, bias: bias.as_deref(), ..Gemv::new(rows, x, &out).activations(activations) };
+            let spread = together.unwrap_or_else(|| gemv.spread(self.multiprocessors()));
+            let vectors = match staged {
+                Some((there, warps, vectors)) if there == form && warps == spread.warps => vectors,
+                _ => self.stage(x, norm, form, n_vectors, n_in, spread.warps, staging)?,
+            };
+            staged = Some((form, spread.warps, vectors));
+            self.products(&gemv, vectors, n_vectors, n_out, spread)?;
+        }
+        Ok(())
+    }
+
+    fn one_by_one(&self, gemv: &Gemv, n_vectors: usize, n_out: usize) -> Result<(), GpuError> {
+        let n_in = gemv.weights.n_in();
+        for vector in 0..n_vectors {
+            let (Input::F32(x), Output::F32(out)) = (gemv.x, gemv.out) else {
+                panic!("only products with 8-bit activations take or leave them");
+            };
+            let outputs = vector * n_out..(vector + 1) * n_out;
+            let (x, out) = (x.slice(vector * n_in..(vector + 1) * n_in), out.slice(outputs.clone()));
+            let residual = gemv.residual.map(|residual| residual.slice(outputs));
+            let (x, out) = (Input::F32(&x), Output::F32(&out));
+            self.gemv(&Gemv { x, out, residual: residual.as_deref(), ..*gemv })?;
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn stage<'a>(
+        &self,
+        x: &'a Slice<f32>,
+        norm: Option<(&Slice<f32>, f32)>,
+        form: Form,
+        n_vectors: usize,
+        n_in: usize,
+        warps: u32,
+        staging: &'a Staging,
+    ) -> Result<Vectors<'a>, GpuError> {
+        if form == Form::F32 && norm.is_none() {
+            return Ok(Vectors { words: Words::AsTheyAre(x), stride: n_in, factors: None });
+        }
+        let bytes = form.bytes(n_in);
+        let stride = bytes as usize / 4;
+        expect_len("staged vectors", &staging.words, n_vectors * stride);
+        expect_len("their factors", &staging.factors, n_vectors);
+        let factors = norm.map(|_| &*staging.factors);
+        let kernel = match form {
+            Form::F32 => gemv_stage_f32,
+            Form::Q8 => gemv_stage_q8,
+            Form::Q16 => gemv_stage_q16,
+        };
+        let arguments = (
+            x,
+            norm.map(|(norm, _)| norm),
+            norm.map_or(0.0, |(_, epsilon)| epsilon),
+            &*staging.words,
+            factors,
+            count(n_in),
+        );
+        let launch = Launch::new([count(n_vectors), 1, 1], 32 * warps).shared_bytes(bytes).early();
+        // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for.
+        unsafe { self.launch_as(kernel, launch, arguments)? }
+        Ok(Vectors { words: Words::Staged(&staging.words), stride, factors })
+    }
+
+    fn products(
+        &self,
+        gemv: &Gemv,
+        vectors: Vectors,
+        n_vectors: usize,
+        out_stride: usize,
+        spread: Spread,
+    ) -> Result<(), GpuError> {
+        let Gemv { weights, bias, residual, out, swiglu, activations, .. } = *gemv;
+        let (_, kernel) = kernel(&weights, activations).expect("as the caller found");
+        let (n_in, rows) = (weights.n_in(), weights.n_out);
+        let n_out = if swiglu { rows / 2 } else { rows };
+        let last = (n_vectors - 1) * out_stride + n_out;
+        let (out, quantised_out) = match out {
+            Output::F32(out) => {
+                expect_len("out", out, last);
+                (Some(out), None)
+            }
+            Output::Quantised(out) => {
+                assert!(swiglu && n_out.is_multiple_of(RUN as usize), "{n_out} outputs are no whole runs");
+                expect_len("out", out, n_vectors * quantised_len(n_out));
+                (None, Some(out))
+            }
+        };
+        bias.inspect(|bias| expect_len("bias", bias, n_out));
+        residual.inspect(|residual| expect_len("residual", residual, last));
+        let Spread { warps, split, .. } = spread;
+        debug_assert!(warps <= MAX_WARPS);
+        let outputs_of_warp = if swiglu { ROWS / 2 } else { ROWS } as usize;
+        let tiles = n_out.div_ceil(outputs_of_warp).div_ceil(warps as usize >> split);
+        let turns = tiles.div_ceil(self.multiprocessors() * (8 / warps as usize).max(1));
+        let grid = [count(tiles.div_ceil(turns)), count(n_vectors.div_ceil(VECTORS as usize)), 1];
+        let cast = match vectors.words {
+            Words::AsTheyAre(x) => x.cast::<u32>(),
+            Words::Staged(words) => words.cast::<u32>(),
+        };
+        let arguments = (
+            &*weights.part(),
+            count(weights.blocks_of_part()),
+            count(weights.first()),
+            &*cast,
+            count(vectors.stride),
+            vectors.factors,
+            bias,
+            residual,
+            out,
+            count(out_stride),
+            quantised_out,
+            count(n_vectors),
+            count(n_in),
+            count(n_out),
+            if swiglu { count(n_out) } else { 0 },
+            split,
+        );
+        // SAFETY: the slices hold what the contract asks for; allocations and parts are 256-byte aligned, rows whole blocks, as
+        // the file's reader checked. The kernel waits before it reads what an earlier one writes.
+        unsafe { self.launch_as(kernel, Launch::new(grid, 32 * warps).early(), arguments) }
+    }
+}

@@ -1,0 +1,194 @@
+//! Many sequences in one engine: each has the logits that it has alone, bit for bit.
+
+use std::path::PathBuf;
+
+use driver::DeviceChoice;
+use ferrowarp::{
+    cache::SequenceId,
+    forward::{Engine, EngineOptions, FIRST, Logits},
+    gguf::Gguf,
+    gpu::{Activations, Gpu, kernels::CacheType},
+    trace::Recorder,
+};
+
+mod support;
+
+fn model(name: &str) -> Gguf {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/models", name].iter().collect();
+    Gguf::open(&path).unwrap()
+}
+
+fn engine(gguf: &Gguf, options: EngineOptions) -> Engine {
+    let choice = std::env::var("FERROWARP_DEVICE").unwrap_or_else(|_| "auto".into());
+    let choice: DeviceChoice = choice.parse().expect("FERROWARP_DEVICE");
+    let gpu = Gpu::open(choice).expect("the device asked for");
+    Engine::load(gpu, gguf, options, &mut |_, _| {}).unwrap()
+}
+
+/// A small source of numbers (SplitMix64), seeded by `FERROWARP_SEED` or the time.
+struct Random(u64);
+
+impl Random {
+    #[allow(clippy::print_stdout)] // a test says what it drew
+    fn new() -> Random {
+        let seed = match std::env::var("FERROWARP_SEED") {
+            Ok(seed) => seed.parse().expect("FERROWARP_SEED is a number"),
+            Err(_) => std::time::UNIX_EPOCH.elapsed().expect("a clock past 1970").as_nanos() as u64,
+        };
+        println!("FERROWARP_SEED={seed}");
+        Random(seed)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % end as u64) as usize
+    }
+
+    fn tokens(&mut self, n: usize, vocab_size: usize) -> Vec<u32> {
+        (0..n).map(|_| self.below(vocab_size) as u32).collect()
+    }
+}
+
+/// A sequence: its prompt, the tokens that follow it, and the logits behind the prompt and each of them.
+struct Alone {
+    prompt: Vec<u32>,
+    tokens: Vec<u32>,
+    logits: Vec<Vec<f32>>,
+}
+
+fn prompt(engine: &mut Engine, id: SequenceId, tokens: &[u32]) {
+    let n_batch = engine.n_batch();
+    for chunk in tokens.chunks(n_batch) {
+        engine.forward_of(id, chunk, Logits::Last, &mut Recorder::off()).unwrap();
+    }
+}
+
+fn alone(engine: &mut Engine, prompt_tokens: Vec<u32>, tokens: Vec<u32>) -> Alone {
+    engine.reset();
+    prompt(engine, FIRST, &prompt_tokens);
+    let mut logits = vec![engine.logits().unwrap()];
+    for token in &tokens {
+        engine.decode(*token).unwrap();
+        logits.push(engine.logits().unwrap());
+    }
+    Alone { prompt: prompt_tokens, tokens, logits }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Sequences come and go in any order; each step takes some of those that are there.
+fn check(name: &str, options: EngineOptions, n_sequences: usize) {
+    let gguf = model(name);
+    let mut random = Random::new();
+    let mut one = engine(&gguf, options);
+    let vocab_size = one.config().vocab_size;
+    let sequences: Vec<Alone> = (0..n_sequences)
+        .map(|index| {
+            let (n_prompt, n_tokens) = (1 + random.below(70), 3 + random.below(5));
+            let prompt = random.tokens(if index == 1 { 1 } else { n_prompt }, vocab_size);
+            let tokens = random.tokens(n_tokens, vocab_size);
+            alone(&mut one, prompt, tokens)
+        })
+        .collect();
+    drop(one);
+
+    let n_slots = n_sequences.min(5);
+    let mut many = engine(&gguf, EngineOptions { n_sequences: n_slots, ..options });
+    many.close(FIRST);
+    // Index of the sequence, its slot, tokens done.
+    let mut running: Vec<(usize, SequenceId, usize)> = Vec::new();
+    let (mut next, mut steps) = (0, 0);
+    while next < n_sequences || !running.is_empty() {
+        while next < n_sequences && running.len() < n_slots && (running.is_empty() || random.below(2) == 0) {
+            let id = many.open().unwrap();
+            prompt(&mut many, id, &sequences[next].prompt);
+            let got = many.logits().unwrap();
+            assert!(bits(&got) == bits(&sequences[next].logits[0]), "{name}: prompt {next} in company");
+            running.push((next, id, 0));
+            next += 1;
+        }
+        // In any order, some of them.
+        for index in 0..running.len() {
+            let other = index + random.below(running.len() - index);
+            running.swap(index, other);
+        }
+        let n = 1 + random.below(running.len());
+        let rows: Vec<(SequenceId, u32)> =
+            running[..n].iter().map(|(index, id, done)| (*id, sequences[*index].tokens[*done])).collect();
+        many.decode_rows(&rows).unwrap();
+        let logits = many.logit_rows(n).unwrap();
+        let mut best = vec![0; n];
+        many.greedy_rows(vocab_size, &mut best).unwrap();
+        for (row, (index, _, done)) in running[..n].iter_mut().enumerate() {
+            *done += 1;
+            let got = &logits[row * vocab_size..(row + 1) * vocab_size];
+            let want = &sequences[*index].logits[*done];
+            assert!(
+                bits(got) == bits(want),
+                "{name}: token {done} of sequence {index}, row {row} of {n}, in step {steps}"
+            );
+            let largest = got.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(
+                best[row] as usize,
+                got.iter().position(|logit| *logit == largest).unwrap(),
+                "{name}: row {row}"
+            );
+        }
+        for (_, id, _) in running.iter().filter(|(index, _, done)| *done == sequences[*index].tokens.len()) {
+            many.close(*id);
+        }
+        running.retain(|(index, _, done)| *done < sequences[*index].tokens.len());
+        steps += 1;
+    }
+}
+
+fn small() -> EngineOptions {
+    EngineOptions { n_context: Some(128), n_batch: 32, ..EngineOptions::default() }
+}
+
+/// One model of each kind that a pass treats in its own way.
+#[test]
+fn every_kind_of_model_in_company() {
+    for name in support::fixtures::of_many_kinds() {
+        check(&name, small(), 7);
+    }
+}
+
+#[test]
+fn every_cache_type_and_activation_in_company() {
+    let name = support::fixtures::of_many_kinds().remove(0);
+    for cache_type in CacheType::ALL {
+        check(&name, EngineOptions { cache_type, ..small() }, 4);
+    }
+    for activations in [Activations::Q16, Activations::F32] {
+        check(&name, EngineOptions { activations, ..small() }, 4);
+    }
+}
+
+/// A fork shares what was before it, and what each goes on with does not touch the other.
+#[test]
+fn forks_go_their_own_ways() {
+    for name in support::fixtures::of_many_kinds() {
+        let gguf = model(&name);
+        let mut random = Random::new();
+        let mut one = engine(&gguf, small());
+        let vocab_size = one.config().vocab_size;
+        let shared = random.tokens(41, vocab_size);
+        let ways: Vec<Alone> = (0..3).map(|_| alone(&mut one, shared.clone(), random.tokens(4, vocab_size))).collect();
+        let mut many = engine(&gguf, EngineOptions { n_sequences: 3, ..small() });
+        prompt(&mut many, FIRST, &shared);
+        let ids = [FIRST, many.fork(FIRST).unwrap().unwrap(), many.fork(FIRST).unwrap().unwrap()];
+        for step in 0..4 {
+            let rows: Vec<(SequenceId, u32)> = ids.iter().zip(&ways).map(|(id, way)| (*id, way.tokens[step])).collect();
+            many.decode_rows(&rows).unwrap();
+            let logits = many.logit_rows(3).unwrap();
+            for (way, got) in ways.iter().zip(logits.chunks(vocab_size)) {
+                assert!(bits(got) == bits(&way.logits[step + 1]), "{name}: step {step}");
+            }
+        }
+    }
+}
