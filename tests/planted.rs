@@ -163,19 +163,20 @@ struct EngineFault {
     exact: bool,
     /// Tokens that are fed before it is planted.
     before: usize,
-    plant: fn(&mut Engine),
+    /// Given the tokens that were fed.
+    plant: fn(&mut Engine, &[u32]),
     /// What the engine loads in place of the file.
     file: fn(Vec<u8>) -> Vec<u8>,
     found_at: &'static str,
 }
 
-fn nothing(_: &mut Engine) {}
+fn nothing(_: &mut Engine, _: &[u32]) {}
 
 fn as_it_is(file: Vec<u8>) -> Vec<u8> {
     file
 }
 
-fn swap_pairing(engine: &mut Engine) {
+fn swap_pairing(engine: &mut Engine, _: &[u32]) {
     engine.edit_figure(|figure| {
         for rope in &mut figure.ropes {
             rope.pairing = match rope.pairing {
@@ -186,16 +187,19 @@ fn swap_pairing(engine: &mut Engine) {
     });
 }
 
-/// Changes the rows of the saved cache: those of a layer's keys, of its values and so on, each `[n_kv_heads][tokens][head_dim]`.
-fn edit_cache(engine: &mut Engine, edit: impl Fn(&mut [f32], usize, usize, usize)) {
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+/// Changes the rows of the saved cache of the tokens fed so far: those of the first layer's keys, then of its values, each
+/// `[n_kv_heads][tokens][head_dim]`.
+fn edit_cache(engine: &mut Engine, ids: &[u32], edit: impl Fn(&mut [f32], usize, usize, usize)) {
     let shape = engine.figure().caches[0];
-    let (n, mut saved) = (engine.n_past(), engine.save_cache().unwrap());
-    let rows: &mut [f32] = bytemuck::cast_slice_mut(&mut saved);
-    // The first layer's.
-    for part in rows.chunks_exact_mut(shape.n_kv_heads * n * shape.head_dim).take(2) {
-        edit(part, shape.n_kv_heads, n, shape.head_dim);
+    let mut rows = floats(&engine.save_cache().unwrap());
+    for part in rows.chunks_exact_mut(shape.n_kv_heads * ids.len() * shape.head_dim).take(2) {
+        edit(part, shape.n_kv_heads, ids.len(), shape.head_dim);
     }
-    engine.restore_cache(&saved, n, n).unwrap();
+    engine.restore_cache(bytemuck::cast_slice(&rows), ids.len(), ids).unwrap();
 }
 
 const ENGINE_FAULTS: &[EngineFault] = &[
@@ -222,7 +226,7 @@ const ENGINE_FAULTS: &[EngineFault] = &[
         model: "qwen2-tiny-f32",
         exact: true,
         before: 0,
-        plant: |engine| {
+        plant: |engine, _| {
             engine.edit_launches(|launch| {
                 if let Launch::Sum { bias, .. } = launch {
                     *bias = None;
@@ -237,8 +241,8 @@ const ENGINE_FAULTS: &[EngineFault] = &[
         model: "qwen2-tiny-f32",
         exact: false,
         before: 4,
-        plant: |engine| {
-            edit_cache(engine, |part, _, n, head_dim| {
+        plant: |engine, ids| {
+            edit_cache(engine, ids, |part, _, n, head_dim| {
                 for head in part.chunks_exact_mut(n * head_dim) {
                     head.copy_within(..(n - 1) * head_dim, head_dim);
                 }
@@ -252,8 +256,8 @@ const ENGINE_FAULTS: &[EngineFault] = &[
         model: "qwen2-tiny-f32",
         exact: false,
         before: 4,
-        plant: |engine| {
-            edit_cache(engine, |part, heads, n, head_dim| part.rotate_left((heads > 1) as usize * n * head_dim))
+        plant: |engine, ids| {
+            edit_cache(engine, ids, |part, heads, n, head_dim| part.rotate_left((heads > 1) as usize * n * head_dim))
         },
         file: as_it_is,
         found_at: "kqv_out-0",
@@ -263,7 +267,7 @@ const ENGINE_FAULTS: &[EngineFault] = &[
         model: "qwen2-tiny-f32",
         exact: false,
         before: 0,
-        plant: |engine| {
+        plant: |engine, _| {
             engine.edit_launches(|launch| {
                 if let Launch::AttentionToken { heads, .. } = launch {
                     heads.scale = 1.0;
@@ -278,12 +282,11 @@ const ENGINE_FAULTS: &[EngineFault] = &[
         model: "qwen2-tiny-f32",
         exact: true,
         before: 0,
-        plant: |engine| {
+        plant: |engine, _| {
             let weights = engine.weights().named(engine.figure(), "blk.0.attn_output.weight");
             let n = weights.n_in;
             assert_eq!(weights.n_out, n, "a square matrix");
-            let bytes = engine.gpu().read(&weights.data).unwrap();
-            let rows: &[f32] = bytemuck::cast_slice(&bytes);
+            let rows = floats(&engine.gpu().read(&weights.data).unwrap());
             let turned: Vec<f32> = (0..n * n).map(|at| rows[at % n * n + at / n]).collect();
             engine.gpu().write(&weights.data, bytemuck::cast_slice::<_, u8>(&turned)).unwrap();
         },
@@ -310,7 +313,7 @@ const ENGINE_FAULTS: &[EngineFault] = &[
         model: "gpt-oss-tiny-f16",
         exact: true,
         before: 0,
-        plant: |engine| {
+        plant: |engine, _| {
             engine.edit_launches(|launch| {
                 if let Launch::Attention { sinks, .. } = launch {
                     *sinks = None;
@@ -352,7 +355,7 @@ fn each_fault_of_the_engine_is_found_at_its_tensor() {
             let mut trace = Trace::new();
             for (at, id) in ids.iter().enumerate() {
                 if planted && at == fault.before {
-                    (fault.plant)(&mut engine);
+                    (fault.plant)(&mut engine, &ids[..at]);
                 }
                 let mut sink = |name: &str, shape: &[usize], data: &[f32]| trace.append(name, shape, data);
                 engine.forward(&[*id], Logits::All, &mut Recorder::new(&mut sink)).unwrap();
