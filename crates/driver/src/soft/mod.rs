@@ -33,6 +33,7 @@ pub(crate) mod cublas;
 pub(crate) mod graph;
 pub(crate) mod host;
 mod image;
+mod leaks;
 #[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
 pub(crate) mod launch;
 pub(crate) mod library;
@@ -94,6 +95,7 @@ pub(crate) fn start() -> Result<(), SelectError> {
             _ => return Err(SelectError::DeviceCount { found }),
         },
     };
+    leaks::tell_at_exit();
     DEVICES.get_or_init(|| {
         let sanitizer = env::var_os("FERROWARP_SANITIZER").is_some_and(|value| value == "1");
         let make = |ordinal| {
