@@ -54,7 +54,7 @@ use std::cell::RefCell;
 use std::env;
 use std::sync::OnceLock;
 
-pub use softcuda::{Class, LaunchRecord};
+pub use softcuda::{Class, LaunchRecord, set_profile, write_profile};
 use softcuda::{Device, DeviceConfig, Fault, FaultKind};
 
 use crate::error::{self, SelectError};
