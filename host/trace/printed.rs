@@ -21,6 +21,9 @@ use super::{Diff, Difference, Trace, TraceTensor};
 /// Half of the last decimal that is printed, and what f32 makes of it.
 const ROUNDING: f64 = 5.1e-5;
 
+/// More values than any tensor of a graph has.
+const MOST_VALUES: usize = 1 << 40;
+
 /// A printed tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrintedTensor {
@@ -61,7 +64,8 @@ impl Reading {
     /// `...`: as many items are left as there were before it.
     fn skip(&mut self) {
         let depth = self.counts.len();
-        if let (Some(count), Some(size)) = (self.counts.last_mut(), 4usize.checked_sub(depth).map(|d| self.sizes[d])) {
+        let size = 4usize.checked_sub(depth).and_then(|dimension| self.sizes.get(dimension));
+        if let (Some(count), Some(size)) = (self.counts.last_mut(), size) {
             *count = size.saturating_sub(*count);
         }
     }
@@ -71,8 +75,10 @@ impl Reading {
             && outer.len() == 3
         {
             let [n0, n1, n2, _] = self.sizes;
-            let index = ((outer[0] * n2 + outer[1]) * n1 + outer[2]) * n0 + column;
-            self.tensor.values.push((index, value));
+            // More values than the heading says are not the tensor's.
+            if outer[1] < n2 && outer[2] < n1 && *column < n0 {
+                self.tensor.values.push((((outer[0] * n2 + outer[1]) * n1 + outer[2]) * n0 + column, value));
+            }
         }
         self.step();
     }
@@ -86,11 +92,9 @@ impl Reading {
             match text {
                 "" => {}
                 "..." => self.skip(),
-                number => {
-                    if let Ok(value) = number.parse() {
-                        self.value(value);
-                    }
-                }
+                // C's `-nan` is none of Rust's.
+                number if self.counts.len() == 4 => self.value(number.parse().unwrap_or(f32::NAN)),
+                _ => {}
             }
             match end {
                 "[" => self.counts.push(0),
@@ -110,7 +114,8 @@ fn heading(line: &str) -> Option<(&str, [usize; 4])> {
     let (_, sizes) = rest.rsplit_once("= {")?;
     let mut numbers = sizes.trim_end().strip_suffix('}')?.split(',').map(|size| size.trim().parse().ok());
     let mut next = || numbers.next().flatten();
-    let sizes = [next()?, next()?, next()?, next()?];
+    let sizes: [usize; 4] = [next()?, next()?, next()?, next()?];
+    sizes.iter().try_fold(1usize, |all, size| all.checked_mul(*size)).filter(|all| *all <= MOST_VALUES)?;
     let name = before.split_once(": ").map_or(before, |(_, name)| name).trim();
     (!name.is_empty()).then_some((name, sizes))
 }
@@ -165,7 +170,7 @@ fn rows<'t>(tensor: &'t TraceTensor, printed: &PrintedTensor) -> Option<&'t [f32
         return Some(&tensor.data);
     }
     let wanted: usize = printed.shape.iter().product();
-    let width: usize = tensor.shape[1..].iter().product();
+    let width: usize = tensor.shape.iter().skip(1).product();
     let of_rows = |skip: usize| printed.shape.get(skip..).is_some_and(|rest| tensor.shape.ends_with(rest));
     let is_tail = width > 0 && wanted < tensor.data.len() && wanted.is_multiple_of(width) && (of_rows(1) || of_rows(0));
     is_tail.then(|| &tensor.data[tensor.data.len() - wanted..])

@@ -71,7 +71,8 @@ fn kernels_are_profiled_by_source_line() {
     let kernel = &json["kernels"][0];
     assert_eq!(kernel["name"], "rmsnorm");
     let lines = kernel["lines"].as_array().unwrap();
-    let of_kernel = |line: &&Value| line["file"] == "kernels/rmsnorm.rs" && line["numbers"]["load_bytes"].as_u64() > Some(0);
+    let of_kernel =
+        |line: &&Value| line["file"] == "kernels/rmsnorm.rs" && line["numbers"]["load_bytes"].as_u64() > Some(0);
     assert!(lines.iter().any(|line| of_kernel(&line)), "{kernel:#}");
     let page = run("profile.html");
     assert!(page.contains("kernels/rmsnorm.rs") && page.contains("Roofline of H200"), "{page}");
