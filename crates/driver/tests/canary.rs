@@ -141,8 +141,8 @@ fn host_reads_of_unwritten_bytes() {
     let device = soft::device().unwrap();
     device.set_sanitizer(true);
     // SAFETY: plain words; that the last one holds nothing is what the test is about.
-    let mut buffer = unsafe { DeviceBuffer::<u32>::uninitialized(4) }.unwrap();
-    let part = buffer.index(..3);
+    let buffer = unsafe { DeviceBuffer::<u32>::uninitialized(4) }.unwrap();
+    let mut part = buffer.index(..3);
     part.copy_from(&[1, 2, 3]).unwrap();
     let read = buffer.copy_to(&mut [0; 4]);
     let text = driver::last_error().unwrap_or_default();
