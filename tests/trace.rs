@@ -5,7 +5,8 @@ mod support;
 use ferrowarp::{
     gguf::Gguf,
     model::Model,
-    trace::{Difference, Trace, relative_error},
+    reference::Reference,
+    trace::{Difference, Printed, Recorder, Trace, relative_error},
 };
 use support::fixtures::own;
 
@@ -125,4 +126,52 @@ fn shapes_and_numbers_that_are_none_differ() {
     assert_eq!(relative_error(&[f32::NEG_INFINITY, 3.0], &[f32::NEG_INFINITY, 4.0]), 0.25);
     assert_eq!(relative_error(&[0.0, 3.0], &[0.0, 0.0]), 3.0);
     assert_eq!(relative_error(&[], &[]), 0.0);
+}
+
+/// What llama.cpp's eval-callback prints of the first golden prompt of the smallest model: llama.cpp's values, which the reference
+/// agrees with.
+const PRINTED: &str = "tests/fixtures/eval_callback/qwen2-tiny-f32.txt";
+
+#[test]
+fn what_eval_callback_prints_is_compared_with() {
+    let golden = own("qwen2-tiny-f32");
+    let gguf = Gguf::open(&golden.model).unwrap();
+    let model = Model::open(&gguf).unwrap();
+    let ids = &golden.prompts.iter().find(|prompt| prompt.name == "short").unwrap().ids;
+    let mut trace = Trace::new();
+    let mut sink = |name: &str, shape: &[usize], data: &[f32]| trace.append(name, shape, data);
+    Reference::new(&model).forward(ids, &mut Recorder::new(&mut sink)).unwrap();
+    let text = std::fs::read_to_string(PRINTED).unwrap();
+    let diff = |trace: &Trace, text: &str| trace.diff_printed(&Printed::read(text).unwrap(), 1e-4);
+
+    let same = diff(&trace, &text);
+    // One is of the last token alone.
+    assert!(same.first.is_none() && same.compared == 14, "{same}");
+    assert!(same.only_first.iter().any(|name| name == "ffn_out-0") && same.only_second.is_empty(), "{same}");
+
+    // A value that is shown: the first of the rotated queries.
+    let shown = trace.get("Qcur-0.3").unwrap().data[0];
+    let heading = text.match_indices("Qcur-0 = ").nth(3).unwrap().0;
+    let (before, behind) = text.split_at(heading);
+    let behind = behind.replacen(&format!("{shown:12.4}"), &format!("{:12.4}", shown + 0.5), 1);
+    let Some(Difference::Values { name, index, first, .. }) = diff(&trace, &(before.to_owned() + &behind)).first else {
+        panic!("the value is another");
+    };
+    assert_eq!((name.as_str(), &index[..], first), ("Qcur-0.3", &[0, 0, 0][..], shown));
+
+    // One that is not, in the middle of a row: only the sum tells.
+    let mut other = Trace::new();
+    for tensor in trace.tensors() {
+        let mut data = tensor.data.clone();
+        if tensor.name == "ffn_inp-0" {
+            data[100] += 10.0;
+        }
+        other.append(&tensor.name, &tensor.shape, &data);
+    }
+    let found = diff(&other, &text).first;
+    assert!(matches!(&found, Some(Difference::Sum { name, .. }) if name == "ffn_inp-0"), "{found:?}");
+
+    // Another shape.
+    let wide = text.replacen("= {256, 17, 1, 1}", "= {128, 34, 1, 1}", 1);
+    assert!(matches!(diff(&trace, &wide).first, Some(Difference::Shape { .. })));
 }

@@ -1,6 +1,7 @@
 //! `ferrowarp bench`: how fast models and kernels run, with llama-bench's habits.
 
 mod parallel;
+mod profile;
 mod table;
 
 use std::{path::PathBuf, time::Instant};
@@ -10,7 +11,10 @@ use clap::{Args, builder::PossibleValuesParser};
 use driver::Backend;
 use serde_json::{Map, Value, json};
 
-use self::table::{Column, Format, Printer};
+use self::{
+    profile::Profiling,
+    table::{Column, Format, Printer},
+};
 use super::{
     Outcome,
     model::{DeviceArgument, ModelArgument},
@@ -35,7 +39,8 @@ use crate::{
     ferrowarp bench --shape qwen2.5-0.5b,qwen2.5-7b --type f16,q4_k_m -p 512,2048 -n 128 -d 0,4096 -o jsonl\n  \
     ferrowarp bench --shape qwen2.5-7b --type q4_k_m -p 256 -n 128 --parallel 1,8,64\n  \
     ferrowarp bench --kernels\n  \
-    ferrowarp bench --kernels gemv_q4_k\n\n\
+    ferrowarp bench --kernels gemv_q4_k\n  \
+    ferrowarp bench --kernels rmsnorm --profile rmsnorm.html --device soft\n\n\
     A percentage is of what this device's memory allows, measured in the same run. Without a GPU there are no times: \
     softcuda counts what would be done.")]
 pub struct Arguments {
@@ -75,6 +80,13 @@ pub struct Arguments {
     /// Measure each kernel alone at real shapes, or those whose name or shape holds FILTER.
     #[arg(long, value_name = "FILTER", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["model", "shape"])]
     kernels: Option<String>,
+    /// With --kernels, count on softcuda what the kernels do by source line, and write it as a page, or as JSON where the name ends so.
+    #[arg(long, value_name = "FILE", requires = "kernels")]
+    profile: Option<PathBuf>,
+    /// The GPU that a profile is compared with.
+    #[arg(long, value_name = "CARD", default_value = "h200", requires = "profile",
+          value_parser = PossibleValuesParser::new(warp_profile::CARDS.iter().map(|card| card.id)))]
+    card: String,
     /// What quantised weights are multiplied with when a token goes through the model alone: q8 or f32.
     #[arg(long, default_value = "q8", env = "FERROWARP_ACTIVATIONS")]
     activations: Activations,
@@ -283,6 +295,13 @@ impl Arguments {
 
     fn bench_kernels(&self, filter: &str) -> Result<()> {
         let gpu = Gpu::open(self.device.device)?;
+        let profiling = match &self.profile {
+            Some(_) if gpu.backend() == Backend::Cuda => {
+                bail!("--profile counts, which softcuda does: add --device soft");
+            }
+            Some(file) => Some(Profiling::start(file, &self.card)?),
+            None => None,
+        };
         let place = Place::new(&gpu)?;
         let columns = if place.peaks.is_some() { KERNEL_COLUMNS } else { KERNEL_COUNT_COLUMNS };
         // What is large is counted in software only where it is asked for.
@@ -346,7 +365,8 @@ impl Arguments {
             }
             printer.row(&cells, &object)?;
         }
-        Ok(printer.finish()?)
+        printer.finish()?;
+        profiling.map_or(Ok(()), Profiling::finish)
     }
 }
 

@@ -394,6 +394,12 @@ impl Engine {
         self.decode.forget_graphs();
     }
 
+    /// Changes the figure, of which launches take shapes: for tests, as [`Engine::edit_launches`].
+    pub fn edit_figure(&mut self, edit: impl FnOnce(&mut Figure)) {
+        edit(&mut self.figure);
+        self.decode.forget_graphs();
+    }
+
     /// A pass over tokens that are on the device: the tokens, their positions and the numbers of their sequences; where the model has
     /// states they are all of sequence `id`. `n_past` is the most tokens before any of them.
     fn run<'a>(

@@ -44,6 +44,17 @@ pub enum Difference {
         /// The second trace's value there.
         second: f32,
     },
+    /// The values that were printed agree, and the sums of all do not.
+    Sum {
+        /// The tensor.
+        name: String,
+        /// The first trace's sum.
+        first: f64,
+        /// The sum that was printed.
+        second: f64,
+        /// How far they may be apart.
+        allowed: f64,
+    },
 }
 
 impl Trace {
@@ -126,6 +137,11 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Difference::Shape { name, first, second } => write!(f, "{name}: shapes {first:?} and {second:?}"),
+            Difference::Sum { name, first, second, allowed } => write!(
+                f,
+                "{name}: the printed values agree, the sums do not: {first} and {second}, expected at most {allowed:.1e} apart: the \
+                 difference is in values that were not printed"
+            ),
             Difference::Values { name, error, index, first, second } => {
                 write!(f, "{name}: relative error {error:.3e}; farthest apart at {index:?}: {first} and {second}")
             }

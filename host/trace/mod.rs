@@ -17,11 +17,13 @@
 
 mod diff;
 mod file;
+mod printed;
 
 use std::collections::HashMap;
 
 pub use diff::{Diff, Difference, relative_error};
 pub use file::TraceError;
+pub use printed::{Printed, PrintedTensor};
 
 /// `kq_soft_max` has as many positions as the next multiple of this; llama.cpp's cache is padded so.
 pub const POSITION_PADDING: usize = 256;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::run::{failure, output, stdout};
+use crate::run::{failure, ferrowarp, output, stdout};
 
 /// What is tested here is softcuda's part, wherever the tests run.
 const TINY: [&str; 11] =
@@ -54,6 +54,30 @@ fn kernels_are_counted_by_name() {
     assert_eq!(row["global_bytes"], 4 * 4 * 896);
     let error = failure(&["bench", "--kernels", "no such kernel"], "");
     assert!(error.contains("--kernels without it shows all"), "{error}");
+}
+
+#[test]
+fn kernels_are_profiled_by_source_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str| {
+        let file = folder.path().join(name);
+        let arguments = ["bench", "--device", "soft", "--kernels", "rmsnorm 0.5B", "--profile", file.to_str().unwrap()];
+        // What an assembler would add is tested with its text; here none is asked for.
+        let output = ferrowarp(&arguments).env("FERROWARP_PTXAS", "off").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        std::fs::read_to_string(file).unwrap()
+    };
+    let json: Value = serde_json::from_str(&run("profile.json")).unwrap();
+    let kernel = &json["kernels"][0];
+    assert_eq!(kernel["name"], "rmsnorm");
+    let lines = kernel["lines"].as_array().unwrap();
+    let of_kernel =
+        |line: &&Value| line["file"] == "kernels/rmsnorm.rs" && line["numbers"]["load_bytes"].as_u64() > Some(0);
+    assert!(lines.iter().any(|line| of_kernel(&line)), "{kernel:#}");
+    let page = run("profile.html");
+    assert!(page.contains("kernels/rmsnorm.rs") && page.contains("Roofline of H200"), "{page}");
+    let error = failure(&["bench", "--device", "soft", "--kernels", "rmsnorm 0.5B", "--profile", "/absent/p.html"], "");
+    assert!(error.contains("/absent/p.html"), "{error}");
 }
 
 #[test]

@@ -95,6 +95,63 @@ fn racy_kernel() {
     check("racy", &["racy", "shared memory", "nothing orders the two"]);
 }
 
+/// A program of its own, whose end is what matters: memory that is freed, or is not.
+fn ends(program: &str) -> String {
+    let this = std::env::current_exe().unwrap();
+    let run = std::process::Command::new(this)
+        .args(["--ignored", "--exact", program, "--nocapture"])
+        .env("FERROWARP_SANITIZER", "1")
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{program}: {run:?}");
+    String::from_utf8(run.stderr).unwrap()
+}
+
+#[test]
+#[ignore = "a program that leaks; leaks_are_told_when_a_program_ends runs it"]
+fn leaking_program() {
+    let _turn = common::turn();
+    std::mem::forget(DeviceBuffer::from_slice(&[0u32; THREADS as usize]).unwrap());
+}
+
+#[test]
+#[ignore = "its twin, which frees what it has"]
+fn tidy_program() {
+    let _turn = common::turn();
+    drop(DeviceBuffer::from_slice(&[0u32; THREADS as usize]).unwrap());
+}
+
+#[test]
+fn leaks_are_told_when_a_program_ends() {
+    let backend = common::turn().backend;
+    let (leaks, tidy) = (ends("leaking_program"), ends("tidy_program"));
+    if backend == Backend::Soft {
+        assert!(leaks.contains("1 allocations, 256 bytes, were never freed"), "{leaks}");
+    }
+    assert!(!tidy.contains("never freed"), "{tidy}");
+}
+
+/// A buffer of which the last word was never written, read back: by the host, as a copy.
+#[test]
+fn host_reads_of_unwritten_bytes() {
+    let turn = common::turn();
+    if turn.backend == Backend::Cuda {
+        return;
+    }
+    let device = soft::device().unwrap();
+    device.set_sanitizer(true);
+    // SAFETY: plain words; that the last one holds nothing is what the test is about.
+    let buffer = unsafe { DeviceBuffer::<u32>::uninitialized(4) }.unwrap();
+    let mut part = buffer.index(..3);
+    part.copy_from(&[1, 2, 3]).unwrap();
+    let read = buffer.copy_to(&mut [0; 4]);
+    let text = driver::last_error().unwrap_or_default();
+    let part_read = buffer.index(..3).copy_to(&mut [0; 3]);
+    device.set_sanitizer(false);
+    assert!(read.is_err() && text.contains("was never written"), "{read:?}: {text}");
+    assert_eq!(part_read, Ok(()));
+}
+
 #[test]
 fn overrunning_kernel() {
     check("overrun", &["overrun", "past the end of the 256-byte allocation"]);

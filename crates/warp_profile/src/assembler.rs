@@ -94,13 +94,12 @@ fn read(text: &str, kernel: &str) -> Option<Assembled> {
 fn fetch(tools: &Path) -> Result<PathBuf, ProfileError> {
     let python = tools.join("python");
     let run = |command: &mut Command| {
-        let output = command.output();
-        let failed = |what: String| ProfileError::Assembler(format!("{command:?}: {what}"));
-        let output = output.map_err(|error| failed(error.to_string()))?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
-        }
+        let problem = match command.output() {
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(ProfileError::Assembler(format!("{command:?}: {problem}")))
     };
     if !python.join("bin/pip").exists() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&python))?;

@@ -18,7 +18,6 @@ pub struct Kernel {
     /// The file with its PTX, in the same folder.
     pub ptx: String,
     pub static_shared: u32,
-    pub max_threads: u32,
     pub launches: Vec<Launch>,
     pub instructions: Vec<Instruction>,
 }

@@ -52,9 +52,9 @@ pub struct Numbers {
     /// line is ranked by.
     pub cost: u64,
     #[serde(skip)]
-    acted: u64,
+    pub(crate) acted: u64,
     #[serde(skip)]
-    lanes: u64,
+    pub(crate) lanes: u64,
 }
 
 impl Numbers {

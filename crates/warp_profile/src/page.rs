@@ -18,7 +18,7 @@ th { text-align: right; color: var(--dim); font-weight: 500; padding: .2rem .6re
 th:last-child, td:last-child { text-align: left; } td { text-align: right; padding: 0 .6rem; white-space: nowrap; vertical-align: top; }
 td:last-child { white-space: pre-wrap; overflow-wrap: anywhere; } td.number { color: var(--dim); user-select: none; }
 tr.advice td { white-space: normal; color: rgb(var(--hot)); font-family: system-ui, sans-serif; padding-bottom: .3rem; }
-tr.advice td::before { content: '▲ '; } .bars { display: inline-block; width: 5rem; height: .7rem; background: var(--rule); }
+tr.advice td:last-child::before { content: '▲ '; } .bars { display: inline-block; width: 5rem; height: .7rem; background: var(--rule); }
 .bars i { display: block; height: 100%; background: rgb(var(--hot)); } svg text { font: 11px system-ui, sans-serif; fill: var(--dim); }
 ";
 

@@ -111,7 +111,7 @@ pub(crate) fn summary(report: &Report, kernel: &Kernel) -> Vec<String> {
 
 pub(crate) fn microseconds(time: f64) -> String {
     match time {
-        time if time < 1.0 => format!("{:.0} ns", time * 1e3),
+        time if time < 1.0 => format!("{:.1} ns", time * 1e3),
         time if time < 1e3 => format!("{time:.1} µs"),
         time => format!("{:.1} ms", time / 1e3),
     }

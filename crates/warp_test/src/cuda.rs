@@ -2,16 +2,21 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::env;
 use std::ffi::{CString, c_void};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
 use std::ptr;
 
 use cuda_std::{Image, Packed};
 use driver::DeviceChoice;
 use driver::sys::{
-    CU_LAUNCH_ATTRIBUTE_COOPERATIVE, CUDA_SUCCESS, CUcontext, CUdevice, CUfunction, CUlaunchAttribute, CUlaunchConfig,
-    CUmodule, CUresult, cuCtxSetCurrent, cuCtxSynchronize, cuDeviceGet, cuDevicePrimaryCtxRelease_v2,
-    cuDevicePrimaryCtxRetain, cuFuncSetAttribute, cuInit, cuLaunchKernelEx, cuMemAlloc_v2, cuMemFree_v2,
-    cuMemcpyDtoH_v2, cuMemcpyHtoD_v2, cuMemsetD8_v2, cuModuleGetFunction, cuModuleLoadData, cuModuleUnload,
+    CU_LAUNCH_ATTRIBUTE_COOPERATIVE, CUDA_SUCCESS, CUcontext, CUdevice, CUevent, CUfunction, CUlaunchAttribute,
+    CUlaunchConfig, CUmodule, CUresult, cuCtxSetCurrent, cuCtxSynchronize, cuDeviceGet, cuDevicePrimaryCtxRelease_v2,
+    cuDevicePrimaryCtxRetain, cuEventCreate, cuEventDestroy_v2, cuEventElapsedTime, cuEventRecord, cuFuncSetAttribute,
+    cuInit, cuLaunchKernelEx, cuMemAlloc_v2, cuMemFree_v2, cuMemcpyDtoH_v2, cuMemcpyHtoD_v2, cuMemsetD8_v2,
+    cuModuleGetFunction, cuModuleLoadData, cuModuleUnload,
 };
 
 use crate::{Error, Launch};
@@ -124,8 +129,11 @@ impl Cuda {
         // SAFETY: the handle's types made the arguments, alive during the call as the configuration is; what the kernel
         // does with them is the contract of whoever launches.
         unsafe {
+            let timer = Timer::start(name)?;
             check(&format!("launching `{name}`"), cuLaunchKernelEx(&config, function, pointers, ptr::null_mut()))?;
-            check(&format!("the kernel `{name}`"), cuCtxSynchronize())
+            timer.as_ref().map_or(Ok(()), Timer::stop)?;
+            check(&format!("the kernel `{name}`"), cuCtxSynchronize())?;
+            timer.map_or(Ok(()), Timer::write)
         }
     }
 
@@ -169,6 +177,50 @@ impl Drop for Cuda {
         }
         // SAFETY: what `new` retained.
         let _ = unsafe { cuDevicePrimaryCtxRelease_v2(self.device) };
+    }
+}
+
+/// Measures a launch while a profile is asked for (`SOFTCUDA_PROFILE`, which `cargo warp profile` sets): the folder's
+/// `PID.times` gets a line, the kernel's name and microseconds.
+struct Timer {
+    events: [CUevent; 2],
+    file: PathBuf,
+    kernel: String,
+}
+
+impl Timer {
+    fn start(kernel: &str) -> Result<Option<Timer>, Error> {
+        let Some(folder) = env::var_os("SOFTCUDA_PROFILE").filter(|folder| !folder.is_empty()) else { return Ok(None) };
+        let mut events = [ptr::null_mut(); 2];
+        for event in &mut events {
+            // SAFETY: the handle is written.
+            check("creating an event", unsafe { cuEventCreate(event, 0) })?;
+        }
+        // SAFETY: the event was made above; the stream is the default one.
+        check("recording an event", unsafe { cuEventRecord(events[0], ptr::null_mut()) })?;
+        let file = PathBuf::from(folder).join(format!("{}.times", std::process::id()));
+        Ok(Some(Timer { events, file, kernel: kernel.to_owned() }))
+    }
+
+    /// The launch has been made.
+    fn stop(&self) -> Result<(), Error> {
+        // SAFETY: the event is live; the stream is the default one.
+        check("recording an event", unsafe { cuEventRecord(self.events[1], ptr::null_mut()) })
+    }
+
+    /// The launch has ended.
+    fn write(self) -> Result<(), Error> {
+        let mut milliseconds = 0f32;
+        let [start, end] = self.events;
+        // SAFETY: both events are live until they are destroyed here; the time is written.
+        unsafe {
+            check("reading a time", cuEventElapsedTime(&mut milliseconds, start, end))?;
+            check("destroying an event", cuEventDestroy_v2(start))?;
+            check("destroying an event", cuEventDestroy_v2(end))?;
+        }
+        let failed = |error: std::io::Error| Error::Driver(format!("{}: {error}", self.file.display()));
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.file).map_err(failed)?;
+        writeln!(file, "{} {:.3}", self.kernel, milliseconds * 1e3).map_err(failed)
     }
 }
 

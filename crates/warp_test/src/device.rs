@@ -194,6 +194,14 @@ impl Device {
         Ok(Launched { counters })
     }
 
+    /// On softcuda, the buffers that were not dropped, by their sizes and places.
+    pub(crate) fn leaked(&self) -> Vec<String> {
+        match &self.inner.backend {
+            Memory::Soft(soft) => soft.leaked(),
+            Memory::Cuda(_) => Vec::new(),
+        }
+    }
+
     /// The names of the kernels that were launched on this device.
     pub fn launched(&self) -> BTreeSet<&'static str> {
         self.inner.launched.borrow().clone()

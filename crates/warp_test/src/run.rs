@@ -32,4 +32,6 @@ fn run(device: &Device, kernels: &[&str], test: impl FnOnce(&Device)) {
         missing.is_empty(),
         "#[gpu_test] names {missing:?}, which the test did not launch; it launched {launched:?}"
     );
+    let leaked = device.leaked();
+    assert!(leaked.is_empty(), "the test ended and left memory of its device allocated: {}", leaked.join(", "));
 }

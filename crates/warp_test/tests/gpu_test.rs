@@ -51,6 +51,23 @@ fn both_tests_are_there_by_name() {
 }
 
 #[test]
+fn a_buffer_that_is_never_dropped_fails_the_test() {
+    let run = |forgets: bool| {
+        move |device: &Device| {
+            let values = device.upload(&[1.0f32; 32]);
+            // SAFETY: the buffer holds 32 values.
+            unsafe { device.launch(scale, Launch::new(1, 32), (&values, &values, 2.0f32, 32u32)) };
+            if forgets {
+                std::mem::forget(values);
+            }
+        }
+    };
+    let text = message(run(true));
+    assert!(text.contains("left memory of its device allocated: 128 bytes, buffer 0"), "{text}");
+    run_on_soft(&["scale"], run(false));
+}
+
+#[test]
 fn the_sanitizer_is_on() {
     let text = message(|device| {
         let (input, out) = (device.alloc::<f32>(32), device.alloc::<f32>(32));

@@ -15,7 +15,7 @@ use softcuda::Device;
 
 use super::owner::{self, Owner};
 use super::work::{Pattern, Work};
-use super::{Failure, Outcome, device_at, devices, give, host, pool, stream};
+use super::{Failure, Outcome, device_at, devices, give, host, leaks, pool, stream};
 use crate::sys::*;
 
 /// Whose an allocation is.
@@ -38,6 +38,8 @@ fn allocated() -> MutexGuard<'static, BTreeMap<CUdeviceptr, Allocated>> {
 
 /// Frees what a context owns.
 pub(crate) fn release(owner: Owner) {
+    let is_its = |address| allocation(address).is_some_and(|of| of.owner == owner);
+    leaks::tell("their context ended", is_its);
     allocated().retain(|&address, of| {
         let device = Device::ordinal_of(address).and_then(|ordinal| devices().get(ordinal as usize));
         if of.owner == owner

@@ -33,6 +33,7 @@ pub(crate) mod cublas;
 pub(crate) mod graph;
 pub(crate) mod host;
 mod image;
+mod leaks;
 #[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
 pub(crate) mod launch;
 pub(crate) mod library;
@@ -53,7 +54,7 @@ use std::cell::RefCell;
 use std::env;
 use std::sync::OnceLock;
 
-pub use softcuda::{Class, LaunchRecord};
+pub use softcuda::{Class, LaunchRecord, set_profile, write_profile};
 use softcuda::{Device, DeviceConfig, Fault, FaultKind};
 
 use crate::error::{self, SelectError};
@@ -94,6 +95,7 @@ pub(crate) fn start() -> Result<(), SelectError> {
             _ => return Err(SelectError::DeviceCount { found }),
         },
     };
+    leaks::tell_at_exit();
     DEVICES.get_or_init(|| {
         let sanitizer = env::var_os("FERROWARP_SANITIZER").is_some_and(|value| value == "1");
         let make = |ordinal| {
