@@ -75,11 +75,8 @@ fn on_device(device: CUdevice) -> OnDevice {
 /// Writes `value` at `index` of a buffer with a kernel of the current device. Thread 5 of block 1 does.
 fn write_at(function: CUfunction, buffer: CUdeviceptr, index: u64, value: u32) -> CUresult {
     let (mut buffer, mut index, mut value) = (buffer, index, value);
-    let mut parameters: [*mut c_void; 3] =
-        [(&raw mut buffer).cast(), (&raw mut index).cast(), (&raw mut value).cast()];
-    unsafe {
-        cuLaunchKernel(function, 2, 1, 1, 32, 1, 1, 0, ptr::null_mut(), parameters.as_mut_ptr(), ptr::null_mut())
-    }
+    let mut parameters: [*mut c_void; 3] = [(&raw mut buffer).cast(), (&raw mut index).cast(), (&raw mut value).cast()];
+    unsafe { cuLaunchKernel(function, 2, 1, 1, 32, 1, 1, 0, ptr::null_mut(), parameters.as_mut_ptr(), ptr::null_mut()) }
 }
 
 fn values(buffer: CUdeviceptr) -> [u32; N] {

@@ -149,7 +149,9 @@ pub(crate) unsafe fn allocate_with_flags(pointer: *mut *mut c_void, bytes: usize
 pub(crate) unsafe fn allocate_managed(address: *mut CUdeviceptr, bytes: usize, flags: c_uint) -> Outcome {
     expect_pointer(address)?;
     if !matches!(flags, 1 | 2) {
-        return Err(Failure::invalid_value(format!("managed memory flags {flags:#x}; expected 1 (global) or 2 (host)")));
+        return Err(Failure::invalid_value(format!(
+            "managed memory flags {flags:#x}; expected 1 (global) or 2 (host)"
+        )));
     }
     let allocated = allocate_kind(bytes, Kind::Managed, flags)?;
     // SAFETY: the caller's pointer for the address.

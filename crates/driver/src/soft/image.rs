@@ -91,7 +91,8 @@ pub(super) unsafe fn ptx_at(image: *const c_void) -> Result<String, Failure> {
 /// The PTX text of a whole image.
 pub(super) fn ptx_in(image: &[u8]) -> Result<String, Failure> {
     if image.starts_with(&ELF) {
-        let text = "the module image is machine code for a GPU (a cubin); softcuda runs PTX: have the compiler emit that";
+        let text =
+            "the module image is machine code for a GPU (a cubin); softcuda runs PTX: have the compiler emit that";
         return Err(Failure::new(CUDA_ERROR_NO_BINARY_FOR_GPU, text));
     }
     if image.starts_with(&FATBIN) {
@@ -103,6 +104,9 @@ pub(super) fn ptx_in(image: &[u8]) -> Result<String, Failure> {
     };
     let text = str::from_utf8(text)
         .map_err(|_| Failure::new(CUDA_ERROR_INVALID_IMAGE, "the module image is neither PTX text nor binary"))?;
+    if text.trim().is_empty() {
+        return Err(Failure::new(CUDA_ERROR_INVALID_IMAGE, "the module image is empty"));
+    }
     Ok(text.to_owned())
 }
 

@@ -67,12 +67,7 @@ pub(crate) unsafe fn allocate(address: *mut CUdeviceptr, bytes: usize) -> Outcom
 ///
 /// # Safety
 /// - `address` is null or valid for a write.
-pub(super) unsafe fn allocate_on(
-    device: &Device,
-    pool: usize,
-    address: *mut CUdeviceptr,
-    bytes: usize,
-) -> Outcome {
+pub(super) unsafe fn allocate_on(device: &Device, pool: usize, address: *mut CUdeviceptr, bytes: usize) -> Outcome {
     let owner = owner::current()?;
     if address.is_null() {
         return Err(Failure::invalid_value("the pointer for the address is null"));

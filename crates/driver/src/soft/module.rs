@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use softcuda::{Device, Kernel, LoadedModule};
 
+use super::image::Image;
 use super::owner::{self, Owner};
 use super::registry::Registry;
-use super::image::Image;
 use super::{Failure, Outcome, give, library, properties};
 use crate::sys::*;
 

@@ -4,8 +4,8 @@
 
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use softcuda::Device;
 

@@ -10,15 +10,39 @@ use crate::sys::*;
 
 /// One operation, with everything that it needs.
 pub(crate) enum Work {
-    Kernel { device: &'static Device, kernel: Kernel, launch: Launch, parameters: Vec<u8> },
-    CopyToDevice { to: CUdeviceptr, from: *const c_void, bytes: usize },
-    CopyToHost { to: *mut c_void, from: CUdeviceptr, bytes: usize },
-    CopyOnDevice { to: CUdeviceptr, from: CUdeviceptr, bytes: usize },
+    Kernel {
+        device: &'static Device,
+        kernel: Kernel,
+        launch: Launch,
+        parameters: Vec<u8>,
+    },
+    CopyToDevice {
+        to: CUdeviceptr,
+        from: *const c_void,
+        bytes: usize,
+    },
+    CopyToHost {
+        to: *mut c_void,
+        from: CUdeviceptr,
+        bytes: usize,
+    },
+    CopyOnDevice {
+        to: CUdeviceptr,
+        from: CUdeviceptr,
+        bytes: usize,
+    },
     /// A copy between any two places.
     CopyRows(Rows),
-    Fill { address: CUdeviceptr, pattern: Pattern, count: usize },
+    Fill {
+        address: CUdeviceptr,
+        pattern: Pattern,
+        count: usize,
+    },
     FillRows(Fill),
-    HostFunction { function: unsafe extern "C" fn(*mut c_void), user_data: *mut c_void },
+    HostFunction {
+        function: unsafe extern "C" fn(*mut c_void),
+        user_data: *mut c_void,
+    },
 }
 
 /// The value that a fill writes over and over.

@@ -9,7 +9,8 @@ use super::table::{only_softcuda, per_thread};
 use super::*;
 use crate::class::Class;
 use crate::soft::{
-    self, capture, context, copy, graph, host, library, link, module, occupancy, peer, pointer, pool, properties, stream,
+    self, capture, context, copy, graph, host, library, link, module, occupancy, peer, pointer, pool, properties,
+    stream,
 };
 
 macro_rules! foreign {
