@@ -20,7 +20,7 @@ n = 4321
 random = np.random.default_rng(2)
 for kind, name in ((np.float32, "saxpy<float>"), (np.float64, "saxpy<double>")):
     kernel = module.get_kernel(name)
-    assert kernel.attributes.max_threads_per_block() == 1024
+    assert kernel.attributes.max_threads_per_block == 1024
     a = kind(1.5)
     x, y = (random.standard_normal(n).astype(kind) for _ in range(2))
     buffers = [device.allocate(x.nbytes, stream=stream) for _ in range(3)]

@@ -3,6 +3,7 @@
 import ctypes
 import os
 
+import cuda.pathfinder
 import numpy as np
 from cuda.bindings import driver, nvrtc
 
@@ -23,8 +24,7 @@ def fails(answer, *expected):
 
 def compile_ptx(source, *options):
     """The PTX of CUDA C++, as NVIDIA's run-time compiler makes it for compute capability 9.0."""
-    include = os.path.join(os.path.dirname(os.path.dirname(nvrtc_folder())), "include")
-    options = [b"--gpu-architecture=compute_90", f"-I{include}".encode(), *[option.encode() for option in options]]
+    options = [b"--gpu-architecture=compute_90", f"-I{include_folder()}".encode(), *[option.encode() for option in options]]
     program = call(nvrtc.nvrtcCreateProgram(source.encode(), b"program.cu", 0, [], []))
     if nvrtc.nvrtcCompileProgram(program, len(options), options)[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         log = b" " * call(nvrtc.nvrtcGetProgramLogSize(program))
@@ -35,14 +35,14 @@ def compile_ptx(source, *options):
     return ptx
 
 
-def nvrtc_folder():
-    import cuda.pathfinder
-
-    return cuda.pathfinder.load_nvidia_dynamic_lib("nvrtc").abs_path
+def include_folder():
+    """CUDA's headers, beside NVRTC in NVIDIA's wheels."""
+    library = cuda.pathfinder.load_nvidia_dynamic_lib("nvrtc").abs_path
+    return os.path.join(os.path.dirname(os.path.dirname(library)), "include")
 
 
 class Context:
-    """The primary context of a device, current on this thread."""
+    """The primary context of a device, retained for good; within `with` it is current on this thread."""
 
     def __init__(self, ordinal=0):
         call(driver.cuInit(0))
@@ -55,7 +55,6 @@ class Context:
 
     def __exit__(self, *_):
         call(driver.cuCtxPopCurrent())
-        call(driver.cuDevicePrimaryCtxRelease(self.device))
 
 
 def to_device(values):

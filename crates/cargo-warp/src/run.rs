@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
@@ -16,11 +16,7 @@ use anyhow::{Context, Result, bail};
 /// A program and its arguments, after `--`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Build softcuda's library with ferrowarp's dev profile: softcuda itself is optimised all the same, and a tree whose
-    /// tests were built has it already.
-    #[arg(long)]
-    dev: bool,
-    /// Use this library rather than build one.
+    /// Use this library rather than build one: libsoftcuda_driver.so of a build of ferrowarp, of any profile.
     #[arg(long, value_name = "FILE", env = "SOFTCUDA_LIBRARY")]
     library: Option<PathBuf>,
     /// Give the program so many devices, 1 to 8, each with its own memory.
@@ -38,7 +34,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let library = match &arguments.library {
         Some(library) => library.canonicalize().with_context(|| format!("{}: no such library", library.display()))?,
-        None => build(if arguments.dev { "dev" } else { "release" })?,
+        None => build()?,
     };
     let folder = folder_for(&library)?;
     let mut path = folder.into_os_string();
@@ -62,8 +58,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Err(error).with_context(|| format!("cannot run {}", program.display()))
 }
 
-/// Builds the library from the sources that this program was built from. Where nothing has changed that takes a moment.
-fn build(profile: &str) -> Result<PathBuf> {
+/// Builds the library, optimised, from the sources that this program was built from. Where nothing has changed that takes a
+/// moment.
+fn build() -> Result<PathBuf> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let manifest = sources.join("crates/libcuda/Cargo.toml");
     if !manifest.exists() {
@@ -71,12 +68,11 @@ fn build(profile: &str) -> Result<PathBuf> {
     }
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--package", "libcuda", "--profile", profile, "--message-format", "json-render-diagnostics"]);
+    build.args(["build", "--release", "--package", "libcuda", "--message-format", "json-render-diagnostics"]);
     // In ferrowarp's folder, so that its own cargo configuration and toolchain hold.
-    let built =
-        build.current_dir(&sources).stderr(std::process::Stdio::inherit()).output().context("cannot run cargo")?;
+    let built = build.current_dir(&sources).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !built.status.success() {
-        bail!("softcuda's library does not build ({profile}, {})", sources.display());
+        bail!("softcuda's library does not build; its sources are in {}", sources.display());
     }
     // A line of JSON for each artefact; the library's names its file.
     let messages = String::from_utf8_lossy(&built.stdout);

@@ -113,6 +113,23 @@ fn a_fat_binary_gives_its_ptx_however_it_is_packed() {
     }
 }
 
+/// `common/kernels.ptx`, packed by NVIDIA's own library (`nvidia-nvfatbin` 13.4) in each of its ways.
+#[test]
+fn nvidias_fat_binaries_are_read() {
+    let _turn = common::turn_on(DeviceChoice::Soft);
+    for image in [
+        &include_bytes!("common/kernels.plain.fatbin")[..],
+        include_bytes!("common/kernels.lz4.fatbin"),
+        include_bytes!("common/kernels.zstd.fatbin"),
+    ] {
+        let (result, module) = load(image);
+        ok(result);
+        for kernel in ["scaled_add", "write_at", "reverse_blocks"] {
+            assert!(has(module, kernel), "{kernel}");
+        }
+    }
+}
+
 #[test]
 fn machine_code_is_refused_in_words() {
     let _turn = common::turn_on(DeviceChoice::Soft);
@@ -126,6 +143,8 @@ fn machine_code_is_refused_in_words() {
     cut[16 + 11] = 255;
     let (result, _) = load(cut);
     refused(result, CUDA_ERROR_INVALID_IMAGE, &["the fat binary is damaged"]);
+    let (result, _) = load(&fatbin(&[]));
+    refused(result, CUDA_ERROR_NO_BINARY_FOR_GPU, &["no PTX"]);
     let (result, _) = load(b"\xff\xfe\0");
     refused(result, CUDA_ERROR_INVALID_IMAGE, &["neither PTX text nor binary"]);
 }
@@ -206,11 +225,12 @@ fn the_linker_makes_one_module_of_several_texts() {
         ok(cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, ptr::null_mut(), none, extra.as_mut_ptr()));
         ok(cuMemcpyDtoH_v2((&raw mut value).cast(), buffer, 4));
         assert_eq!(value, 42);
-        size = 7;
+        (&raw mut size).write(7);
         let short = cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, ptr::null_mut(), none, extra.as_mut_ptr());
         refused(short, CUDA_ERROR_INVALID_VALUE, &["7 bytes of parameters", "expected 8"]);
 
-        // What cannot be linked says so, also in the caller's log.
+        // What cannot be linked says so, also in the caller's log, whose capacity the first link has replaced by a length.
+        values[1] = ptr::without_provenance_mut(log.len());
         ok(cuLinkCreate_v2(2, names.as_mut_ptr(), values.as_mut_ptr(), &mut state));
         refused(
             add(state, 0, b"\x7fELF".to_vec().as_mut_slice()),

@@ -178,7 +178,7 @@ fn images_that_are_no_ptx() {
         unsafe { cuModuleLoadData(&mut module, image.as_ptr().cast()) }
     };
     refused(load(b"\x7fELF\x02\x01"), CUDA_ERROR_NO_BINARY_FOR_GPU, &["machine code"]);
-    refused(load(&[0x50, 0xed, 0x55, 0xba, 1]), CUDA_ERROR_NO_BINARY_FOR_GPU, &["machine code"]);
+    refused(load(b" \n"), CUDA_ERROR_INVALID_IMAGE, &["empty"]);
     refused(load(&[0xff, 0xfe]), CUDA_ERROR_INVALID_IMAGE, &["neither PTX text"]);
     refused(load(b"not PTX at all"), CUDA_ERROR_INVALID_PTX, &["line 1"]);
     let mut module = ptr::null_mut();
@@ -224,12 +224,12 @@ fn the_callers_log_buffer_gets_the_compilers_words() {
 #[test]
 fn calls_that_softcuda_does_not_have_say_so() {
     let _turn = turn();
-    let (mut graph, mut address, mut limit) = (ptr::null_mut(), 0, 0);
+    let (mut graph, mut array) = (ptr::null_mut(), ptr::null_mut());
     // SAFETY: the pointers are to live values.
     unsafe {
         refused(cuGraphCreate(&mut graph, 0), CUDA_ERROR_NOT_SUPPORTED, &["cuGraphCreate", "softcuda"]);
-        refused(cuMemAllocManaged(&mut address, 64, 1), CUDA_ERROR_NOT_SUPPORTED, &["cuMemAllocManaged"]);
-        refused(cuCtxGetLimit(&mut limit, 0), CUDA_ERROR_NOT_SUPPORTED, &["cuCtxGetLimit"]);
+        refused(cuArray3DCreate_v2(&mut array, ptr::null()), CUDA_ERROR_NOT_SUPPORTED, &["cuArray3DCreate"]);
+        refused(cuTexObjectDestroy(1), CUDA_ERROR_NOT_SUPPORTED, &["cuTexObjectDestroy"]);
     }
 }
 

@@ -148,17 +148,31 @@ pub unsafe extern "C" fn cuGetProcAddress_v2_ptsz(
     unsafe { cuGetProcAddress_v2(symbol, function, release, flags, status) }
 }
 
-/// Tables of functions that NVIDIA documents nowhere, for its own libraries, the CUDA runtime before all.
+/// Tables of functions that NVIDIA documents nowhere, for its own libraries. Most do without; its CUDA runtime does not.
 ///
 /// # Safety
-/// - `table` is null or valid for a write.
+/// - `table` is null or valid for a write, `id` null or valid for a read.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuGetExportTable(table: *mut *const c_void, _id: *const CUuuid) -> CUresult {
-    if !table.is_null() {
-        // SAFETY: not null, and the caller promises the rest.
-        unsafe { table.write_unaligned(std::ptr::null()) };
+pub unsafe extern "C" fn cuGetExportTable(table: *mut *const c_void, id: *const CUuuid) -> CUresult {
+    /// What the runtime asks for, and gives up without.
+    const RUNTIME: [u8; 16] =
+        [0x6b, 0xd5, 0xfb, 0x6c, 0x5b, 0xf4, 0xe7, 0x4a, 0x89, 0x87, 0xd9, 0x39, 0x12, 0xfd, 0x9d, 0xf9];
+    if table.is_null() || id.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
     }
-    absent("cuGetExportTable")
+    // SAFETY: not null, and the caller promises the rest.
+    let id = unsafe {
+        table.write_unaligned(std::ptr::null());
+        id.read_unaligned()
+    };
+    match id.bytes {
+        RUNTIME => unsupported(
+            "cuGetExportTable",
+            "the program has NVIDIA's CUDA runtime (libcudart) in it, which reaches the driver through functions that are \
+             documented nowhere; softcuda runs programs that use the driver API",
+        ),
+        _ => CUDA_ERROR_NOT_FOUND,
+    }
 }
 
 /// The functions of this crate.

@@ -104,6 +104,9 @@ pub(super) fn ptx_in(image: &[u8]) -> Result<String, Failure> {
     };
     let text = str::from_utf8(text)
         .map_err(|_| Failure::new(CUDA_ERROR_INVALID_IMAGE, "the module image is neither PTX text nor binary"))?;
+    if text.trim().is_empty() {
+        return Err(Failure::new(CUDA_ERROR_INVALID_IMAGE, "the module image is empty"));
+    }
     Ok(text.to_owned())
 }
 

@@ -12,8 +12,8 @@ use softcuda::{Device, DeviceConfig};
 use super::{Failure, Outcome, give, initialised};
 use crate::sys::*;
 
-/// As `cuDriverGetVersion` gives it: CUDA 13.0, whose programs it is to run.
-pub(crate) const DRIVER_VERSION: c_int = 13_000;
+/// As `cuDriverGetVersion` gives it: CUDA 13.5, whose programs it is to run.
+pub(crate) const DRIVER_VERSION: c_int = 13_050;
 /// Lanes of a warp.
 pub(crate) const WARP: u32 = 32;
 /// Threads of a block.

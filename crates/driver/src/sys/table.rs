@@ -388,6 +388,12 @@ pub fn absent(name: &str) -> CUresult {
     table().missing(name)
 }
 
+/// What a function of softcuda's returns that cannot do what it is asked for, with the reason told.
+pub fn unsupported(name: &str, why: &str) -> CUresult {
+    error::report(CUDA_ERROR_NOT_SUPPORTED, format!("{name}: {CUDA_ERROR_NOT_SUPPORTED}: {why}"));
+    CUDA_ERROR_NOT_SUPPORTED
+}
+
 /// What a call returns whose function is softcuda's only; nothing where softcuda serves the process.
 pub(super) fn only_softcuda(name: &str) -> Option<CUresult> {
     let table = table();
