@@ -24,6 +24,7 @@ pub mod experts;
 pub mod flash;
 pub mod gemv;
 pub mod glu;
+pub mod latent_attention;
 pub mod layer_norm;
 pub mod matmul;
 pub mod noise;
@@ -65,10 +66,13 @@ const KERNELS: &[cuda_std::KernelInfo] = &[
     elementwise::elementwise_soft_cap.info(),
     elementwise::elementwise_multiply_sigmoid.info(),
     elementwise::elementwise_take_columns.info(),
+    elementwise::elementwise_join.info(),
+    elementwise::elementwise_temper.info(),
     embedding::embedding_f32.info(),
     embedding::embedding_f16.info(),
     embedding::embedding_bf16.info(),
     experts::experts_route.info(),
+    experts::experts_every.info(),
     experts::experts_bias.info(),
     experts::experts_combine.info(),
     flash::flash_f16_64.info(),
@@ -87,6 +91,10 @@ const KERNELS: &[cuda_std::KernelInfo] = &[
     gemv::gemv_bf16.info(),
     glu::glu.info(),
     glu::glu_f16.info(),
+    latent_attention::latent_attention_f32.info(),
+    latent_attention::latent_attention_f16.info(),
+    latent_attention::latent_attention_bf16.info(),
+    latent_attention::latent_attention_q8_0.info(),
     layer_norm::layer_norm.info(),
     matmul::matmul_input_f16.info(),
     matmul::matmul_input_bf16.info(),

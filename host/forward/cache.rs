@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Keys and values of each layer of attention, `[n_kv_heads][n_context][head_dim]` of the cache's type, laid out as `kernels/cache.rs` says,
-/// and one layer's behind the other's.
+/// and one layer's behind the other's. Where values are a part of the keys there are keys alone.
 pub struct KvCache {
     keys: Buffer<u8>,
     values: Buffer<u8>,
@@ -26,27 +26,33 @@ pub struct KvCache {
 #[derive(Clone, Copy)]
 struct Layer {
     shape: Cache,
-    start: usize,
-    bytes: usize,
+    /// Of keys and of values: where the layer begins, and its bytes.
+    places: [(usize, usize); 2],
 }
 
-fn layers(figure: &Figure, n_context: usize, cache_type: CacheType) -> (Vec<Layer>, usize) {
-    let mut end = 0;
+/// The layers, and the bytes of all keys and of all values.
+fn layers(figure: &Figure, n_context: usize, cache_type: CacheType) -> (Vec<Layer>, [usize; 2]) {
+    let mut ends = [0; 2];
     let layers = figure.caches.iter().map(|shape| {
         // A layer begins where 16-byte loads may begin.
-        let bytes = cache_type.bytes(shape.n_kv_heads * n_context, shape.head_dim).next_multiple_of(256);
-        end += bytes;
-        Layer { shape: *shape, start: end - bytes, bytes }
+        let keys = cache_type.bytes(shape.n_kv_heads * n_context, shape.head_dim).next_multiple_of(256);
+        let values = if shape.value_dim.is_some() { 0 } else { keys };
+        let place = |end: &mut usize, bytes: usize| {
+            *end += bytes;
+            (*end - bytes, bytes)
+        };
+        let [end_of_keys, end_of_values] = &mut ends;
+        Layer { shape: *shape, places: [place(end_of_keys, keys), place(end_of_values, values)] }
     });
-    (layers.collect(), end)
+    (layers.collect(), ends)
 }
 
 impl KvCache {
     /// Every allocation that [`KvCache::new`] makes, in its order.
     pub fn uses(figure: &Figure, n_context: usize, cache_type: CacheType, uses: &mut Uses) {
-        let (_, bytes) = layers(figure, n_context, cache_type);
-        uses.add("KV cache", bytes);
-        uses.add("KV cache", bytes);
+        let (_, [keys, values]) = layers(figure, n_context, cache_type);
+        uses.add("KV cache", keys);
+        uses.add("KV cache", values);
         for state in &figure.states {
             uses.add("recurrent state", state.n * size_of::<f32>());
         }
@@ -54,11 +60,11 @@ impl KvCache {
 
     /// Allocates the cache of a model.
     pub fn new(gpu: &Gpu, figure: &Figure, n_context: usize, cache_type: CacheType) -> Result<KvCache, GpuError> {
-        let (layers, bytes) = layers(figure, n_context, cache_type);
+        let (layers, [keys, values]) = layers(figure, n_context, cache_type);
         let states = figure.states.iter().map(|state| gpu.alloc("recurrent state", state.n));
         Ok(KvCache {
-            keys: gpu.alloc("the key cache", bytes)?,
-            values: gpu.alloc("the value cache", bytes)?,
+            keys: gpu.alloc("the key cache", keys)?,
+            values: gpu.alloc("the value cache", values)?,
             layers,
             states: states.collect::<Result<_, _>>()?,
             cache_type,
@@ -84,13 +90,13 @@ impl KvCache {
 
     /// A layer's keys.
     pub fn keys(&self, cache: CacheId) -> SubSlice<'_, u8> {
-        let Layer { start, bytes, .. } = self.layers[cache.0];
+        let [(start, bytes), _] = self.layers[cache.0].places;
         self.keys.slice(start..start + bytes)
     }
 
     /// A layer's values.
     pub fn values(&self, cache: CacheId) -> SubSlice<'_, u8> {
-        let Layer { start, bytes, .. } = self.layers[cache.0];
+        let [_, (start, bytes)] = self.layers[cache.0].places;
         self.values.slice(start..start + bytes)
     }
 
@@ -107,7 +113,11 @@ impl KvCache {
     /// Bytes of the saved keys and values of a token.
     pub fn bytes_per_token(&self) -> usize {
         let rows = |layer: &Layer| self.planes(layer.shape).iter().map(|plane| plane.row).sum::<usize>();
-        self.layers.iter().map(|layer| 2 * layer.shape.n_kv_heads * rows(layer)).sum()
+        let of_layer = |layer: &Layer| {
+            let kinds = if layer.shape.value_dim.is_some() { 1 } else { 2 };
+            kinds * layer.shape.n_kv_heads * rows(layer)
+        };
+        self.layers.iter().map(of_layer).sum()
     }
 
     /// The first `n` positions as bytes, in the layout that `state` says.
@@ -160,10 +170,13 @@ impl KvCache {
     fn parts(&self) -> Vec<(SubSlice<'_, u8>, usize)> {
         let mut parts = Vec::new();
         for layer in &self.layers {
-            for buffer in [&self.keys, &self.values] {
+            for (buffer, (first, bytes)) in [&self.keys, &self.values].into_iter().zip(layer.places) {
+                if bytes == 0 {
+                    continue;
+                }
                 for Plane { start, row } in self.planes(layer.shape) {
                     for head in 0..layer.shape.n_kv_heads {
-                        let start = layer.start + start + head * self.n_context * row;
+                        let start = first + start + head * self.n_context * row;
                         parts.push((buffer.slice(start..start + self.n_context * row), row));
                     }
                 }

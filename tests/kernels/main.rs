@@ -21,6 +21,7 @@ mod flash;
 mod gemv;
 mod glu;
 mod graph;
+mod latent_attention;
 mod launched;
 mod layer_norm;
 mod matmul;
