@@ -8,6 +8,7 @@ mod gemma3;
 mod gpt_oss;
 mod granite;
 mod llama;
+mod olmo2;
 mod phi3;
 mod qwen2;
 mod qwen3;
@@ -28,6 +29,7 @@ pub const FAMILIES: &[&Family] = &[
     &gpt_oss::FAMILY,
     &granite::FAMILY,
     &llama::FAMILY,
+    &olmo2::FAMILY,
     &phi3::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
