@@ -4,6 +4,7 @@
 //! new operation is a file beside this one and a row in [`FAMILIES`].
 
 mod ernie4_5;
+mod gemma2;
 mod gemma3;
 mod gpt_oss;
 mod granite;
@@ -25,6 +26,7 @@ use crate::gguf::Gguf;
 /// Every family this program runs.
 pub const FAMILIES: &[&Family] = &[
     &ernie4_5::FAMILY,
+    &gemma2::FAMILY,
     &gemma3::FAMILY,
     &gpt_oss::FAMILY,
     &granite::FAMILY,
