@@ -6,6 +6,7 @@
 mod ernie4_5;
 mod gemma2;
 mod gemma3;
+mod glm4;
 mod gpt_oss;
 mod granite;
 mod llama;
@@ -28,6 +29,7 @@ pub const FAMILIES: &[&Family] = &[
     &ernie4_5::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
+    &glm4::FAMILY,
     &gpt_oss::FAMILY,
     &granite::FAMILY,
     &llama::FAMILY,
