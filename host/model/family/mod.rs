@@ -9,6 +9,7 @@ mod gemma3;
 mod glm4;
 mod gpt_oss;
 mod granite;
+mod granitemoe;
 mod llama;
 mod olmo2;
 mod phi3;
@@ -32,6 +33,7 @@ pub const FAMILIES: &[&Family] = &[
     &glm4::FAMILY,
     &gpt_oss::FAMILY,
     &granite::FAMILY,
+    &granitemoe::FAMILY,
     &llama::FAMILY,
     &olmo2::FAMILY,
     &phi3::FAMILY,
