@@ -14,6 +14,7 @@ mod llama;
 mod olmo2;
 mod phi3;
 mod qwen2;
+mod qwen2moe;
 mod qwen3;
 mod qwen35;
 mod qwen3moe;
@@ -38,6 +39,7 @@ pub const FAMILIES: &[&Family] = &[
     &olmo2::FAMILY,
     &phi3::FAMILY,
     &qwen2::FAMILY,
+    &qwen2moe::FAMILY,
     &qwen3::FAMILY,
     &qwen35::FAMILY,
     &qwen3moe::FAMILY,
