@@ -4,6 +4,7 @@
 //! new operation is a file beside this one and a row in [`FAMILIES`].
 
 mod ernie4_5;
+mod ernie4_5_moe;
 mod gemma2;
 mod gemma3;
 mod glm4;
@@ -29,6 +30,7 @@ use crate::gguf::Gguf;
 /// Every family this program runs.
 pub const FAMILIES: &[&Family] = &[
     &ernie4_5::FAMILY,
+    &ernie4_5_moe::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
     &glm4::FAMILY,
