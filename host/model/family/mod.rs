@@ -5,6 +5,7 @@
 
 mod ernie4_5;
 mod ernie4_5_moe;
+mod exaone4;
 mod gemma2;
 mod gemma3;
 mod glm4;
@@ -31,6 +32,7 @@ use crate::gguf::Gguf;
 pub const FAMILIES: &[&Family] = &[
     &ernie4_5::FAMILY,
     &ernie4_5_moe::FAMILY,
+    &exaone4::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
     &glm4::FAMILY,
