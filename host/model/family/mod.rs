@@ -3,6 +3,7 @@
 //! All families here are the same figure ([`figure`](super::figure)). [`Family`] holds the ways in which they differ; a new one that needs no
 //! new operation is a file beside this one and a row in [`FAMILIES`].
 
+mod cohere2;
 mod ernie4_5;
 mod ernie4_5_moe;
 mod exaone4;
@@ -30,6 +31,7 @@ use crate::gguf::Gguf;
 
 /// Every family this program runs.
 pub const FAMILIES: &[&Family] = &[
+    &cohere2::FAMILY,
     &ernie4_5::FAMILY,
     &ernie4_5_moe::FAMILY,
     &exaone4::FAMILY,
