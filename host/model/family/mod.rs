@@ -14,6 +14,7 @@ mod gpt_oss;
 mod granite;
 mod granitemoe;
 mod llama;
+mod mistral3;
 mod olmo2;
 mod phi3;
 mod qwen2;
@@ -42,6 +43,7 @@ pub const FAMILIES: &[&Family] = &[
     &granite::FAMILY,
     &granitemoe::FAMILY,
     &llama::FAMILY,
+    &mistral3::FAMILY,
     &olmo2::FAMILY,
     &phi3::FAMILY,
     &qwen2::FAMILY,
