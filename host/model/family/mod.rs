@@ -10,6 +10,7 @@ mod exaone4;
 mod gemma2;
 mod gemma3;
 mod glm4;
+mod glm4moe;
 mod gpt_oss;
 mod granite;
 mod granitemoe;
@@ -39,6 +40,7 @@ pub const FAMILIES: &[&Family] = &[
     &gemma2::FAMILY,
     &gemma3::FAMILY,
     &glm4::FAMILY,
+    &glm4moe::FAMILY,
     &gpt_oss::FAMILY,
     &granite::FAMILY,
     &granitemoe::FAMILY,
