@@ -22,6 +22,7 @@ mod qwen2;
 mod qwen2moe;
 mod qwen3;
 mod qwen35;
+mod qwen35moe;
 mod qwen3moe;
 mod seed_oss;
 mod smollm3;
@@ -52,6 +53,7 @@ pub const FAMILIES: &[&Family] = &[
     &qwen2moe::FAMILY,
     &qwen3::FAMILY,
     &qwen35::FAMILY,
+    &qwen35moe::FAMILY,
     &qwen3moe::FAMILY,
     &seed_oss::FAMILY,
     &smollm3::FAMILY,
