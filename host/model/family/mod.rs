@@ -24,6 +24,7 @@ mod qwen3;
 mod qwen35;
 mod qwen35moe;
 mod qwen3moe;
+mod qwen3next;
 mod seed_oss;
 mod smollm3;
 
@@ -55,6 +56,7 @@ pub const FAMILIES: &[&Family] = &[
     &qwen35::FAMILY,
     &qwen35moe::FAMILY,
     &qwen3moe::FAMILY,
+    &qwen3next::FAMILY,
     &seed_oss::FAMILY,
     &smollm3::FAMILY,
 ];
