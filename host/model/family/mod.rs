@@ -9,6 +9,7 @@ mod ernie4_5_moe;
 mod exaone4;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm4;
 mod glm4moe;
 mod gpt_oss;
@@ -41,6 +42,7 @@ pub const FAMILIES: &[&Family] = &[
     &exaone4::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
+    &gemma4::FAMILY,
     &glm4::FAMILY,
     &glm4moe::FAMILY,
     &gpt_oss::FAMILY,
