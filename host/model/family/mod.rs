@@ -4,6 +4,7 @@
 //! new operation is a file beside this one and a row in [`FAMILIES`].
 
 mod cohere2;
+mod deepseek2;
 mod ernie4_5;
 mod ernie4_5_moe;
 mod exaone4;
@@ -37,6 +38,7 @@ use crate::gguf::Gguf;
 /// Every family this program runs.
 pub const FAMILIES: &[&Family] = &[
     &cohere2::FAMILY,
+    &deepseek2::FAMILY,
     &ernie4_5::FAMILY,
     &ernie4_5_moe::FAMILY,
     &exaone4::FAMILY,
