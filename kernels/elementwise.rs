@@ -1,4 +1,5 @@
-//! What is done to every value by itself: scaling, adding, soft caps, sigmoid gates, and taking rows out of wider ones.
+//! What is done to every value by itself: scaling, adding, soft caps, sigmoid gates, growth by position, taking rows out of wider ones and
+//! joining them.
 
 use cuda_std::{float, grid, kernel, thread};
 
@@ -87,4 +88,46 @@ pub unsafe fn elementwise_take_columns(x: *const f32, out: *mut f32, width: u32,
     let row = thread::block_idx_y() as usize;
     let (x, out) = (x.wrapping_add(row * stride as usize), out.wrapping_add(row * width as usize));
     unsafe { each(out, width, |index| *x.add(index)) }
+}
+
+/// out[row] = a[row], then b[row]: rows of `a_width` and of `b_width` values beside each other.
+///
+/// One thread an element. Launch: grid (⌈(a_width + b_width) ÷ BLOCK⌉, rows), block ([`BLOCK`]).
+///
+/// # Safety
+/// - `a` is `[rows][a_width]`, `b` is `[rows][b_width]`, `out` is `[rows][a_width + b_width]` and overlaps neither.
+#[kernel]
+pub unsafe fn elementwise_join(a: *const f32, b: *const f32, out: *mut f32, a_width: u32, b_width: u32) {
+    grid::launch_dependents_and_wait();
+    let (row, a_width, b_width) = (thread::block_idx_y() as usize, a_width as usize, b_width as usize);
+    let width = a_width + b_width;
+    let (a, b) = (a.wrapping_add(row * a_width), b.wrapping_add(row * b_width));
+    let value = |index: usize| unsafe { if index < a_width { *a.add(index) } else { *b.add(index - a_width) } };
+    unsafe { each(out.wrapping_add(row * width), width as u32, value) }
+}
+
+/// out[token][i] = x[token][i] · (1 + scale · ln(⌊positions[token] ÷ length⌋ + 1)). `out` may be `x`.
+///
+/// One thread an element. Launch: grid (⌈width ÷ BLOCK⌉, n_tokens), block ([`BLOCK`]).
+///
+/// # Safety
+/// - `x` and `out` are `[n_tokens][width]`, `positions` is `[n_tokens]`; `length ≥ 1`.
+#[kernel]
+pub unsafe fn elementwise_temper(
+    x: *const f32,
+    positions: *const u32,
+    out: *mut f32,
+    width: u32,
+    scale: f32,
+    length: u32,
+) {
+    grid::launch_dependents_and_wait();
+    // SAFETY: by the launch contract; said here so that the division is not guarded by a panic.
+    unsafe { core::hint::assert_unchecked(length > 0) }
+    let token = thread::block_idx_y() as usize;
+    let (x, out) = (x.wrapping_add(token * width as usize), out.wrapping_add(token * width as usize));
+    let turns = unsafe { *positions.add(token) } / length + 1;
+    // ln is log2 · ln 2; of 1 it is 0 exactly.
+    let factor = float::fma(scale, float::log2_approx(turns as f32) * core::f32::consts::LN_2, 1.0);
+    unsafe { each(out, width, |index| *x.add(index) * factor) }
 }

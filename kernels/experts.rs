@@ -3,7 +3,8 @@
 //! The router's logits become scores, by a softmax over all experts or each by its own sigmoid; a token uses the few with the
 //! largest, each weighted by its score, divided by their sum where the model says so. (A softmax over those used alone is the
 //! softmax over all, divided so: what they have in common cancels.) Some models choose by the score plus a bias that was
-//! learned to spread the tokens over the experts, and weight by the score without it.
+//! learned to spread the tokens over the experts, and weight by the score without it. Some take experts of a few groups of neighbours
+//! alone (DeepSeek-V3, 2024): those whose two best scores together are largest.
 
 use cuda_std::{float, grid, kernel, thread, warp};
 
@@ -34,7 +35,13 @@ struct Router {
     /// The largest logit, and the sum of e^(logit − largest).
     largest: f32,
     sum: f32,
+    /// Experts of a group, and a bit for each group that may be chosen from.
+    group: u32,
+    groups: u32,
 }
+
+/// The most groups: a lane has one.
+pub const MAX_GROUPS: u32 = 32;
 
 impl Router {
     #[inline(always)]
@@ -49,9 +56,59 @@ impl Router {
 
     /// What the experts are compared by.
     #[inline(always)]
-    fn rank<const BIASED: bool>(&self, expert: u32) -> f32 {
+    fn rank<const BY_SCORE: bool>(&self, expert: u32) -> f32 {
         let logit = self.logit(expert);
-        if BIASED { self.score(logit) + unsafe { *self.bias.add(expert as usize) } } else { logit }
+        if !BY_SCORE {
+            return logit;
+        }
+        // SAFETY: by the launch contract; said here so that the division is not guarded by a panic.
+        unsafe { core::hint::assert_unchecked(self.group > 0) }
+        if self.groups >> (expert / self.group) & 1 == 0 {
+            return f32::NEG_INFINITY;
+        }
+        self.biased_score(expert)
+    }
+
+    #[inline(always)]
+    fn biased_score(&self, expert: u32) -> f32 {
+        let bias = if self.bias.is_null() { 0.0 } else { unsafe { *self.bias.add(expert as usize) } };
+        self.score(self.logit(expert)) + bias
+    }
+
+    /// The groups whose two best scores together are largest, `n_used` of `n_groups`, a bit each. Collective over the warp.
+    #[inline(always)]
+    fn best_groups(&self, n_groups: u32, n_used: u32) -> u32 {
+        let lane = thread::lane();
+        let (mut first, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+        if lane < n_groups {
+            let mut expert = lane * self.group;
+            while expert < (lane + 1) * self.group {
+                let score = self.biased_score(expert);
+                if score > first {
+                    (first, second) = (score, first);
+                } else if score > second {
+                    second = score;
+                }
+                expert += 1;
+            }
+        }
+        let sum = if self.group > 1 { first + second } else { first };
+        // A group is chosen where fewer than `n_used` come before it.
+        let (mut before, mut other) = (0, 0);
+        while other < n_groups {
+            let score = warp::shuffle(sum, other);
+            if score > sum || (score == sum && other < lane) {
+                before += 1;
+            }
+            other += 1;
+        }
+        let mut bits = if lane < n_groups && before < n_used { 1 << lane } else { 0 };
+        let mut distance = 16;
+        while distance > 0 {
+            bits |= warp::shuffle_xor_bits(bits, distance);
+            distance /= 2;
+        }
+        bits
     }
 
     /// The lane's share of the experts.
@@ -78,7 +135,7 @@ struct Choices {
 
 /// Chooses a token's experts. Collective over the warp.
 #[inline(always)]
-unsafe fn choose<const BIASED: bool>(router: &Router, choices: &Choices) {
+unsafe fn choose<const BY_SCORE: bool>(router: &Router, choices: &Choices) {
     let Choices { expert_scales, experts, weights, n_used, normalise, scale } = *choices;
     let token = thread::block_idx_x() as usize;
     // The chosen are visited twice, the same way: once for their sum, once to write them.
@@ -90,7 +147,7 @@ unsafe fn choose<const BIASED: bool>(router: &Router, choices: &Choices) {
         while slot < n_used {
             let mut best = (f32::NEG_INFINITY, u32::MAX);
             router.each(&mut |expert| {
-                let candidate = (router.rank::<BIASED>(expert), expert);
+                let candidate = (router.rank::<BY_SCORE>(expert), expert);
                 if (slot == 0 || before(last, candidate)) && before(candidate, best) {
                     best = candidate;
                 }
@@ -105,7 +162,7 @@ unsafe fn choose<const BIASED: bool>(router: &Router, choices: &Choices) {
             }
             // A NaN comes before nothing. The weights are NaN then, the experts any that there are.
             let expert = if best.1 < router.n_experts { best.1 } else { slot };
-            let score = router.score(if BIASED { router.logit(expert) } else { best.0 });
+            let score = router.score(if BY_SCORE { router.logit(expert) } else { best.0 });
             if pass == 0 {
                 used_sum += score;
             } else if thread::lane() == 0 {
@@ -128,14 +185,16 @@ unsafe fn choose<const BIASED: bool>(router: &Router, choices: &Choices) {
 /// experts[token][slot], weights[token][slot]: the `n_used` experts with the largest scores plus `bias`, the largest first, and
 /// their scores without it, divided by the sum of those used where `normalise` is not 0 (by [`LEAST_SUM`] at least), times
 /// `scale`, times the expert's element of `expert_scales`. A score is σ(logit) where `sigmoids` is not 0, else the softmax over
-/// all experts. Without a bias the logits themselves are compared, which are in the same order.
+/// all experts. Where `n_groups` is more than 1, experts are chosen of those `n_groups_used` groups of neighbours alone whose two best
+/// scores with bias are together the largest. Without bias and groups the logits themselves are compared, which are in the same order.
 ///
 /// A warp takes a token. The next expert is the best of those that come after the last chosen, so nothing is stored.
 /// Launch: grid (n_tokens), block ([`ROUTE_BLOCK`]).
 ///
 /// # Safety
 /// - `logits` is `[n_tokens][n_experts]`; `bias` and `expert_scales` are each null or `[n_experts]`; `experts` and
-///   `weights` are `[n_tokens][n_used]`; `1 ≤ n_used ≤ n_experts`.
+///   `weights` are `[n_tokens][n_used]`; `1 ≤ n_used ≤ n_experts`; `1 ≤ n_groups ≤` [`MAX_GROUPS`] divides `n_experts`, and the
+///   groups used have `n_used` experts at least.
 #[kernel]
 pub unsafe fn experts_route(
     logits: *const f32,
@@ -148,10 +207,15 @@ pub unsafe fn experts_route(
     sigmoids: u32,
     normalise: u32,
     scale: f32,
+    n_groups: u32,
+    n_groups_used: u32,
 ) {
     grid::launch_dependents_and_wait();
     let logits = logits.wrapping_add(thread::block_idx_x() as usize * n_experts as usize);
-    let mut router = Router { logits, bias, n_experts, sigmoids, largest: 0.0, sum: 1.0 };
+    // SAFETY: by the launch contract; said here so that the division is not guarded by a panic.
+    unsafe { core::hint::assert_unchecked(n_groups > 0) }
+    let group = n_experts / n_groups;
+    let mut router = Router { logits, bias, n_experts, sigmoids, largest: 0.0, sum: 1.0, group, groups: u32::MAX };
     let mut largest = f32::NEG_INFINITY;
     router.each(&mut |expert| largest = float::max(largest, router.logit(expert)));
     router.largest = warp::max(largest);
@@ -159,8 +223,27 @@ pub unsafe fn experts_route(
     router.each(&mut |expert| sum += float::exp(router.logit(expert) - router.largest));
     router.sum = warp::sum(sum);
     let choices = Choices { expert_scales, experts, weights, n_used, normalise, scale };
-    // Two loops: without a bias nothing is computed to compare experts.
-    unsafe { if bias.is_null() { choose::<false>(&router, &choices) } else { choose::<true>(&router, &choices) } }
+    if n_groups > 1 {
+        router.groups = router.best_groups(n_groups, n_groups_used);
+    }
+    // Two loops: without bias and groups nothing is computed to compare experts.
+    let by_score = !bias.is_null() || n_groups > 1;
+    unsafe { if by_score { choose::<true>(&router, &choices) } else { choose::<false>(&router, &choices) } }
+}
+
+/// experts[token][i] = i: all of a stack's matrices, in order.
+///
+/// One thread an element. Launch: grid (⌈n ÷ COMBINE_BLOCK⌉, n_tokens), block ([`COMBINE_BLOCK`]).
+///
+/// # Safety
+/// - `experts` is `[n_tokens][n]`.
+#[kernel]
+pub unsafe fn experts_every(experts: *mut u32, n: u32) {
+    grid::launch_dependents_and_wait();
+    let index = thread::index_1d();
+    if index < n {
+        unsafe { *experts.add(thread::block_idx_y() as usize * n as usize + index as usize) = index }
+    }
 }
 
 /// out[pair][i] += bias[experts[pair]][i]: what each expert adds to its product, for all pairs of a token and an expert of its.

@@ -136,7 +136,7 @@ fn a_mixture_weighs_its_experts() {
     want[1] -= ln3 / 3.0;
     for (ids, step) in [(&[0][..], 1), (&[3, 7, 9], 3)] {
         let trace = device_trace(&model, ids, step, true);
-        let weights = &trace.get("ffn_moe_weights-0").unwrap().data;
+        let weights = &trace.get("ffn_moe_weights_norm-0").unwrap().data;
         assert_close(weights, &[2.0 / 3.0, 1.0 / 3.0].repeat(ids.len()));
         assert_close(&trace.get("l_out-0").unwrap().data, &want.repeat(ids.len()));
     }

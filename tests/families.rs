@@ -67,7 +67,7 @@ fn a_mixture_weighs_its_experts() {
     let trace = trace(&mixture(), &[0]);
     assert_close(&trace.get("ffn_norm-0").unwrap().data, &[1.0, 1.0]);
     assert_eq!(trace.get("ffn_moe_topk-0").unwrap().data, [2.0, 1.0]);
-    assert_close(&trace.get("ffn_moe_weights-0").unwrap().data, &[2.0 / 3.0, 1.0 / 3.0]);
+    assert_close(&trace.get("ffn_moe_weights_norm-0").unwrap().data, &[2.0 / 3.0, 1.0 / 3.0]);
     assert_close(&trace.get("ffn_moe_out-0").unwrap().data, &[0.25 * ln3, -ln3 / 3.0]);
     assert_close(&trace.get("l_out-0").unwrap().data, &[1.0 + 0.25 * ln3, 1.0 - ln3 / 3.0]);
 }

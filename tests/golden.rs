@@ -19,12 +19,18 @@
 
 mod support;
 
+use std::collections::HashMap;
+
 use driver::DeviceChoice;
 use ferrowarp::{
     forward::{Engine, EngineOptions, Logits},
     gguf::{Gguf, TensorType},
     gpu::{Activations, Gpu, kernels::CacheType},
-    model::{Model, figure::Op},
+    model::{
+        Groups, Model, Routing, Scores,
+        figure::{Op, VectorId},
+    },
+    quant::dequantise,
     reference::Reference,
     trace::{Recorder, Trace, relative_error},
 };
@@ -43,6 +49,8 @@ const NORM: f64 = 1e-5;
 /// A near tie may fall either way.
 const CERTAIN_MARGIN: f64 = 0.05;
 const CERTAIN_EXPERT: f64 = 0.02;
+/// The same of scores with a bias: keys of 8 bits move a logit by up to a tenth, and a σ by a quarter of that.
+const CERTAIN_SCORE: f64 = 0.03;
 
 fn device() -> DeviceChoice {
     std::env::var("FERROWARP_DEVICE").map_or(DeviceChoice::Auto, |choice| choice.parse().expect("FERROWARP_DEVICE"))
@@ -98,14 +106,14 @@ fn logits(engine: &mut Engine, ids: &[u32], step: usize) -> Vec<f32> {
     logits
 }
 
-/// The largest relative error among the rows that the golden file holds, the prompt's last, as far as there are logits.
-fn largest_error(prompt: &Prompt, got: &[f32]) -> f64 {
+/// The largest relative error among the rows that the golden file holds, the prompt's last, as far as they are certain.
+fn largest_error(prompt: &Prompt, got: &[f32], is_certain: &[bool]) -> f64 {
     let want = prompt.logits.as_ref().expect("golden logits");
     let vocab_size = want.shape[1];
     let first = prompt.ids.len() - want.shape[0];
-    let got = &got[(first * vocab_size).min(got.len())..];
-    let rows = got.chunks_exact(vocab_size).zip(want.data.chunks_exact(vocab_size));
-    rows.map(|(got, want)| relative_error(got, want)).fold(0.0, f64::max)
+    let rows = got.chunks_exact(vocab_size).zip(is_certain).skip(first).zip(want.data.chunks_exact(vocab_size));
+    let certain = rows.filter(|((_, is_certain), _)| **is_certain);
+    certain.map(|((got, _), want)| relative_error(got, want)).fold(0.0, f64::max)
 }
 
 /// Feeds prompts of every model in one way, and fails where a row of logits is beyond the tolerance.
@@ -115,13 +123,13 @@ fn check_logits(way: &str, cache_type: CacheType, step: usize, longest: usize, t
         let mut engine = engine(&golden, cache_type, step.max(64));
         let with_logits = golden.prompts.iter().filter(|prompt| prompt.logits.is_some());
         for prompt in with_logits.filter(|prompt| prompt.ids.len() <= longest) {
-            let mut got = logits(&mut engine, &prompt.ids, step);
+            let got = logits(&mut engine, &prompt.ids, step);
             // Where keys are rounded to 8 bits, a near tie of experts may fall the other way.
-            if cache_type == CacheType::Q8_0 {
-                let n = tokens_of_certain_experts(&golden, &prompt.ids);
-                got.truncate(n * engine.config().vocab_size);
-            }
-            report(way, &golden, prompt, &got, tolerance(&golden));
+            let is_certain = match cache_type {
+                CacheType::Q8_0 => certain_experts(&golden, &prompt.ids),
+                _ => vec![true; prompt.ids.len()],
+            };
+            report(way, &golden, prompt, &got, &is_certain, tolerance(&golden));
             compared += 1;
         }
     }
@@ -129,8 +137,8 @@ fn check_logits(way: &str, cache_type: CacheType, step: usize, longest: usize, t
 }
 
 #[allow(clippy::print_stdout)] // a test says what it measured
-fn report(way: &str, golden: &Golden, prompt: &Prompt, got: &[f32], tolerance: f64) {
-    let error = largest_error(prompt, got);
+fn report(way: &str, golden: &Golden, prompt: &Prompt, got: &[f32], is_certain: &[bool], tolerance: f64) {
+    let error = largest_error(prompt, got, is_certain);
     println!("{way}: {:24} {:6} {error:.1e}", golden.name, prompt.name);
     let what = format!("{way}: {} {}", golden.name, prompt.name);
     assert!(error <= tolerance, "{what}: {error:.2e} > {tolerance:.0e}");
@@ -149,7 +157,7 @@ fn decoding_with_an_f32_cache_is_exact() {
         for prompt in golden.prompts.iter().filter(|prompt| !is_left_out(prompt)) {
             let got = logits(&mut engine, &prompt.ids, 1);
             if prompt.logits.is_some() {
-                report("one by one, f32 cache", &golden, prompt, &got, EXACT);
+                report("one by one, f32 cache", &golden, prompt, &got, &vec![true; prompt.ids.len()], EXACT);
                 rows += prompt.ids.len();
             }
             let steps = prompt.certain_steps(CERTAIN_MARGIN);
@@ -203,33 +211,99 @@ fn divergence(want: &[f32], got: &[f32]) -> f64 {
     log_softmax(want).iter().zip(log_softmax(got)).map(|(want, got)| want.exp() * (want - got)).sum()
 }
 
-/// How many of the tokens, from the first on, choose experts without a near tie. One that falls the other way is another
-/// expert's output, and changes all that follows, however small the rounding was.
+/// What experts are compared by: logits, or with a bias scores.
+fn ranks(routing: Routing, bias: Option<&[f32]>, logits: &[f32]) -> Vec<f64> {
+    let logits = logits.iter().map(|logit| f64::from(*logit));
+    let Some(bias) = bias else { return logits.collect() };
+    let sum: f64 = logits.clone().map(f64::exp).sum();
+    let score = |logit: f64| match routing.scores {
+        Scores::Sigmoid => 1.0 / (1.0 + (-logit).exp()),
+        Scores::Softmax | Scores::SoftmaxOfChosen => logit.exp() / sum,
+    };
+    logits.map(score).zip(bias).map(|(score, bias)| score + f64::from(*bias)).collect()
+}
+
+/// How far the `n`-th largest is above the next.
+fn margin(ranks: &[f64], n: usize) -> f64 {
+    let mut ranks = ranks.to_vec();
+    ranks.sort_unstable_by(|a, b| b.total_cmp(a));
+    ranks[n - 1] - ranks[n]
+}
+
+/// Leaves the experts of the groups that are chosen, and says by what margin these are.
+fn keep_best_groups(ranks: &mut [f64], groups: Groups) -> f64 {
+    let size = ranks.len() / groups.n_groups;
+    let best_two = |group: &[f64]| {
+        let mut group = group.to_vec();
+        group.sort_unstable_by(|a, b| b.total_cmp(a));
+        group.iter().take(2).sum::<f64>()
+    };
+    let sums: Vec<f64> = ranks.chunks(size).map(best_two).collect();
+    let mut sorted = sums.clone();
+    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+    for (group, sum) in ranks.chunks_mut(size).zip(&sums) {
+        if *sum < sorted[groups.n_used - 1] {
+            group.fill(f64::NEG_INFINITY);
+        }
+    }
+    margin(&sums, groups.n_used)
+}
+
+/// A vector of one tensor.
+fn vector(model: &Model, vector: VectorId) -> Vec<f32> {
+    let (len, tensor) = model.figure.vector(vector).pieces[0];
+    let view = model.view(tensor.expect("a bias that the file has"));
+    let mut values = vec![0.0; len];
+    dequantise(view.tensor_type, view.data, &mut values);
+    values
+}
+
+/// How many of the tokens, from the first on, choose experts without a near tie.
 fn tokens_of_certain_experts(golden: &Golden, ids: &[u32]) -> usize {
+    let is_certain = certain_experts(golden, ids);
+    is_certain.iter().position(|is_certain| !is_certain).unwrap_or(ids.len())
+}
+
+/// Of each token, whether it chooses experts without a near tie. One that falls the other way is another expert's output, and changes all
+/// that follows, however small the rounding was; in the last layer alone it changes its own token.
+fn certain_experts(golden: &Golden, ids: &[u32]) -> Vec<bool> {
     let gguf = Gguf::open(&golden.model).unwrap();
     let model = Model::open(&gguf).unwrap();
-    let Some(experts) = model.config.experts else { return ids.len() };
-    // What the router chooses by: the logits, with their bias where there is one.
+    let Some(experts) = model.config.experts else { return vec![true; ids.len()] };
+    let last = format!("-{}", model.config.n_layers - 1);
+    // What the router chooses by: the logits, or scores with the bias for choosing.
     let routers = model.figure.nodes.iter().filter_map(|node| match node.op {
-        Op::Route { logits, .. } => model.figure.value(logits).name.clone(),
+        Op::Route { logits, bias, routing, .. } => {
+            let bias = bias.map(|bias| vector(&model, bias));
+            model.figure.value(logits).name.clone().map(|name| (name, (bias, routing)))
+        }
         _ => None,
     });
-    let routers: Vec<String> = routers.collect();
+    let routers: HashMap<String, (Option<Vec<f32>>, Routing)> = routers.collect();
     let mut reference = Reference::new(&model);
+    let mut all_before = true;
     ids.iter()
-        .position(|id| {
-            let mut certain = true;
+        .map(|id| {
+            let (mut certain, mut certain_in_last) = (true, true);
             let mut sink = |name: &str, _: &[usize], logits: &[f32]| {
-                if routers.iter().any(|router| router == name) {
-                    let mut logits = logits.to_vec();
-                    logits.sort_unstable_by(|a, b| b.total_cmp(a));
-                    certain &= f64::from(logits[experts.n_used - 1] - logits[experts.n_used]) > CERTAIN_EXPERT;
+                if let Some((bias, routing)) = routers.get(name) {
+                    let limit = if bias.is_some() { CERTAIN_SCORE } else { CERTAIN_EXPERT };
+                    let mut ranks = ranks(*routing, bias.as_deref(), logits);
+                    let of_groups = routing.experts.groups.map(|groups| keep_best_groups(&mut ranks, groups));
+                    let is_certain =
+                        of_groups.is_none_or(|margin| margin > limit) && margin(&ranks, experts.n_used) > limit;
+                    if name.ends_with(&last) {
+                        certain_in_last = is_certain;
+                    } else {
+                        certain &= is_certain;
+                    }
                 }
             };
             reference.forward(&[*id], &mut Recorder::new(&mut sink)).unwrap();
-            !certain
+            all_before &= certain;
+            all_before && certain_in_last
         })
-        .unwrap_or(ids.len())
+        .collect()
 }
 
 /// Quantised weights times 8-bit activations, against the same with f32 activations.

@@ -101,7 +101,7 @@ fn every_family_runs_and_agrees_with_the_reference() {
     check(&experts);
 }
 
-/// The numbers that the models' makers publish; the GGUF of Llama 3.2 has 32 more, RoPE's divisors.
+/// The numbers that the models' makers publish; GGUFs of Llama 3.2 and EXAONE 4 have RoPE's divisors more.
 #[test]
 fn shapes_have_the_published_number_of_parameters() {
     let published = [
@@ -115,6 +115,30 @@ fn shapes_have_the_published_number_of_parameters() {
         ("llama3-8b", 8_030_261_248),
         ("llama3.2-1b", 1_235_814_400 + 32),
         ("mistral-7b", 7_248_023_552),
+        ("command-r7b", 8_028_033_024),
+        ("deepseek-v2-lite", 15_706_484_224),
+        ("ernie4.5-0.3b", 360_748_032),
+        ("ernie4.5-21b-a3b", 21_825_437_888),
+        ("exaone4-32b", 32_003_216_384 + 64),
+        ("gemma2-9b", 9_241_705_984),
+        // 27 432 406 640 with the encoder of images and its projection, 416 866 032 and 6 194 304.
+        ("gemma3-27b", 27_009_346_304),
+        ("glm4-9b", 9_400_279_040),
+        // 110 468 824 832 with the block that predicts tokens further on, its own embedding and output.
+        ("glm4.5-air", 106_852_251_264),
+        ("gpt-oss-20b", 20_914_757_184),
+        ("granite3.3-8b", 8_170_864_640),
+        ("granite3.1-3b-a800m", 3_298_793_472),
+        // The 8.4 billion of the language model.
+        ("ministral3-8b", 8_489_553_920),
+        ("olmo3-7b", 7_298_011_136),
+        ("phi4-14b", 14_659_507_200),
+        ("qwen1.5-moe-a2.7b", 14_315_784_192),
+        ("qwen3.5-9b", 8_953_803_264),
+        ("qwen3.5-35b-a3b", 34_660_610_688),
+        ("qwen3-next-80b-a3b", 79_674_391_296),
+        ("seed-oss-36b", 36_151_104_512),
+        ("smollm3-3b", 3_075_098_624),
     ];
     let names: Vec<&str> = SHAPES.iter().map(|shape| shape.name).collect();
     for name in names.iter().filter(|name| !name.starts_with("tiny-")) {

@@ -26,7 +26,7 @@ fn ids_equal_llama_cpps() {
     let mut wrong = Vec::new();
     for path in text_fixtures::files("vocab", ".tokens.json") {
         let fixture = text_fixtures::json(&path);
-        let tokenizer = tokenizer(&path.with_file_name(fixture["vocab"].as_str().unwrap()));
+        let tokenizer = tokenizer(&text_fixtures::beside(&path, fixture["vocab"].as_str().unwrap()));
         let cases = fixture["cases"].as_array().unwrap();
         assert!(!cases.is_empty(), "{path:?} has no cases");
         for case in cases {
@@ -55,7 +55,7 @@ fn every_pre_tokenizer_cuts_as_llama_cpp_does() {
     assert!(cases.len() > 200 && names.len() > 80);
     let mut wrong = Vec::new();
     for (name, expected) in names {
-        let gguf = Gguf::open(&path.with_file_name(expected["vocab"].as_str().unwrap())).unwrap();
+        let gguf = Gguf::open(&text_fixtures::beside(&path, expected["vocab"].as_str().unwrap())).unwrap();
         let mut data = VocabularyData::from_gguf(&gguf).unwrap();
         (data.model, data.pre) = if name == "gemma4" { ("gemma4", None) } else { ("gpt2", Some(name.as_str())) };
         let tokenizer = Tokenizer::new(&data).unwrap();
@@ -86,7 +86,8 @@ fn every_pre_tokenizer_cuts_as_llama_cpp_does() {
 fn ids_equal_llama_cpps_own_test_files() {
     const SEPARATOR: &str = "\n__ggml_vocab_test__\n";
     for input in text_fixtures::files("vocab", ".gguf.inp") {
-        let tokenizer = tokenizer(&input.with_extension(""));
+        let name = input.file_stem().unwrap().to_str().unwrap();
+        let tokenizer = tokenizer(&text_fixtures::beside(&input, name));
         let texts = std::fs::read_to_string(&input).unwrap();
         let expected = std::fs::read_to_string(input.with_extension("out")).unwrap();
         let texts: Vec<&str> = texts.split(SEPARATOR).collect();
@@ -105,7 +106,7 @@ fn ids_equal_llama_cpps_own_test_files() {
 fn fixture_texts_decode_to_themselves() {
     for path in text_fixtures::files("vocab", ".tokens.json") {
         let fixture = text_fixtures::json(&path);
-        let gguf = Gguf::open(&path.with_file_name(fixture["vocab"].as_str().unwrap())).unwrap();
+        let gguf = Gguf::open(&text_fixtures::beside(&path, fixture["vocab"].as_str().unwrap())).unwrap();
         let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
         let sentencepiece = gguf.metadata().str("tokenizer.ggml.model").unwrap() == "llama";
         for case in fixture["cases"].as_array().unwrap() {
@@ -122,7 +123,7 @@ fn fixture_texts_decode_to_themselves() {
 fn streams_equal_whole_texts() {
     for path in text_fixtures::files("vocab", ".tokens.json") {
         let fixture = text_fixtures::json(&path);
-        let tokenizer = tokenizer(&path.with_file_name(fixture["vocab"].as_str().unwrap()));
+        let tokenizer = tokenizer(&text_fixtures::beside(&path, fixture["vocab"].as_str().unwrap()));
         for case in fixture["cases"].as_array().unwrap() {
             for (key, control) in [("ids", ControlText::Hide), ("ids_special", ControlText::Show)] {
                 let ids = ids(&case[key]);

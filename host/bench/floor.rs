@@ -39,11 +39,14 @@ pub fn weight_bytes(gguf: &Gguf, figure: &Figure) -> u64 {
 
 /// Bytes of the keys and values that a token reads which sees `n_positions`, itself included.
 pub fn cache_bytes(figure: &Figure, cache_type: CacheType, n_positions: usize) -> u64 {
-    let of_layer = |cache: &crate::model::figure::Cache| {
+    let of_node = |node: &crate::model::figure::Node| {
+        let Op::Attention { cache, .. } = node.op else { return 0 };
+        let cache = figure.caches[cache.0];
         let seen = cache.window.map_or(n_positions, |window| window.min(n_positions));
-        2 * cache_type.bytes(cache.n_kv_heads * seen, cache.head_dim) as u64
+        let kinds = if cache.value_dim.is_some() { 1 } else { 2 };
+        kinds * cache_type.bytes(cache.n_kv_heads * seen, cache.head_dim) as u64
     };
-    figure.caches.iter().map(of_layer).sum()
+    figure.nodes.iter().map(of_node).sum()
 }
 
 /// Floating-point operations of `n` tokens after `depth` others: two for each weight of a layer's matrix and token, and two for each

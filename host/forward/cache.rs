@@ -52,7 +52,7 @@ impl CacheSize {
 }
 
 /// Keys and values of each layer of attention, `[n_pages][n_kv_heads][PAGE][head_dim]` of the cache's type, laid out as
-/// `kernels/cache.rs` says, and one layer's behind the other's; and the page tables, `[group][n_sequences][stride]`.
+/// `kernels/cache.rs` says, and one layer's behind the other's, keys alone where values are a part of them; and the page tables, `[group][n_sequences][stride]`.
 pub struct KvCache {
     keys: Buffer<u8>,
     values: Buffer<u8>,
@@ -80,8 +80,8 @@ struct Layer {
     shape: Cache,
     group: usize,
     n_pages: usize,
-    start: usize,
-    bytes: usize,
+    /// Of keys and of values: where the layer begins, and its bytes.
+    places: [(usize, usize); 2],
 }
 
 impl Layer {
@@ -109,26 +109,32 @@ struct Plane {
     row: usize,
 }
 
-fn layers(figure: &Figure, groups: &[Group], cache_type: CacheType) -> (Vec<Layer>, usize) {
-    let mut end = 0;
+/// The layers, and the bytes of all keys and of all values.
+fn layers(figure: &Figure, groups: &[Group], cache_type: CacheType) -> (Vec<Layer>, [usize; 2]) {
+    let mut ends = [0; 2];
     let layers = figure.caches.iter().map(|shape| {
         let group = groups.iter().position(|group| group.window == shape.window).expect("a group for each window");
         let n_pages = groups[group].n_pages;
         // A layer begins where 16-byte loads may begin.
-        let bytes = cache_type.bytes(n_pages * shape.n_kv_heads * PAGE, shape.head_dim).next_multiple_of(256);
-        end += bytes;
-        Layer { shape: *shape, group, n_pages, start: end - bytes, bytes }
+        let keys = cache_type.bytes(n_pages * shape.n_kv_heads * PAGE, shape.head_dim).next_multiple_of(256);
+        let values = if shape.value_dim.is_some() { 0 } else { keys };
+        let place = |end: &mut usize, bytes: usize| {
+            *end += bytes;
+            (*end - bytes, bytes)
+        };
+        let [end_of_keys, end_of_values] = &mut ends;
+        Layer { shape: *shape, group, n_pages, places: [place(end_of_keys, keys), place(end_of_values, values)] }
     });
-    (layers.collect(), end)
+    (layers.collect(), ends)
 }
 
 impl KvCache {
     /// Every allocation that [`KvCache::new`] makes, in its order.
     pub fn uses(figure: &Figure, size: CacheSize, cache_type: CacheType, uses: &mut Uses) {
         let groups = size.groups(figure);
-        let (_, bytes) = layers(figure, &groups, cache_type);
-        uses.add("KV cache", bytes);
-        uses.add("KV cache", bytes);
+        let (_, [keys, values]) = layers(figure, &groups, cache_type);
+        uses.add("KV cache", keys);
+        uses.add("KV cache", values);
         uses.add("page tables", groups.len() * size.n_sequences * size.stride() * size_of::<u32>());
         for state in &figure.states {
             uses.add("recurrent state", size.n_sequences * state.n * size_of::<f32>());
@@ -138,9 +144,9 @@ impl KvCache {
     /// Allocates the cache of a model.
     pub fn new(gpu: &Gpu, figure: &Figure, size: CacheSize, cache_type: CacheType) -> Result<KvCache, GpuError> {
         let groups = size.groups(figure);
-        let (layers, bytes) = layers(figure, &groups, cache_type);
+        let (layers, [keys, values]) = layers(figure, &groups, cache_type);
         let CacheSize { n_sequences, n_context, n_batch, .. } = size;
-        let (keys, values) = (gpu.alloc("the key cache", bytes)?, gpu.alloc("the value cache", bytes)?);
+        let (keys, values) = (gpu.alloc("the key cache", keys)?, gpu.alloc("the value cache", values)?);
         let tables = gpu.alloc("page tables", groups.len() * n_sequences * size.stride())?;
         gpu.fill(&tables, 0)?;
         let states = figure.states.iter().map(|state| gpu.alloc("recurrent state", n_sequences * state.n));
@@ -166,9 +172,9 @@ impl KvCache {
         let copies = self.pages.reserve(id, n_new)?;
         for copy in copies {
             for layer in self.layers.iter().filter(|layer| layer.group == copy.group) {
-                for buffer in [&self.keys, &self.values] {
+                for kind in self.kinds(layer) {
                     for plane in layer.planes(self.cache_type) {
-                        let page = |page: u32| self.page(buffer, *layer, plane, page as usize);
+                        let page = |page: u32| self.page(kind, *layer, plane, page as usize);
                         gpu.copy(&page(copy.from), &page(copy.to))?;
                     }
                 }
@@ -207,10 +213,26 @@ impl KvCache {
         self.layers.iter().map(|layer| layer.group + 1).max().unwrap_or(0)
     }
 
-    /// A page's rows of one plane of a layer, `[n_kv_heads][PAGE]`.
-    fn page<'a>(&self, buffer: &'a Buffer<u8>, layer: Layer, plane: Plane, page: usize) -> SubSlice<'a, u8> {
+    /// Keys and values of a layer, each with where the layer begins; keys alone where values are a part of them.
+    fn kinds(&self, layer: &Layer) -> impl Iterator<Item = (&Buffer<u8>, usize)> {
+        let places = layer.places;
+        [&self.keys, &self.values]
+            .into_iter()
+            .zip(places)
+            .filter(|(_, (_, bytes))| *bytes > 0)
+            .map(|(buffer, (start, _))| (buffer, start))
+    }
+
+    /// A page's rows of one plane of a layer's keys or values, `[n_kv_heads][PAGE]`.
+    fn page<'a>(
+        &self,
+        (buffer, start): (&'a Buffer<u8>, usize),
+        layer: Layer,
+        plane: Plane,
+        page: usize,
+    ) -> SubSlice<'a, u8> {
         let bytes = layer.shape.n_kv_heads * PAGE * plane.row;
-        let start = layer.start + plane.start + page * bytes;
+        let start = start + plane.start + page * bytes;
         buffer.slice(start..start + bytes)
     }
 
@@ -238,13 +260,13 @@ impl KvCache {
 
     /// A layer's keys.
     pub fn keys(&self, cache: CacheId) -> SubSlice<'_, u8> {
-        let Layer { start, bytes, .. } = self.layers[cache.0];
+        let [(start, bytes), _] = self.layers[cache.0].places;
         self.keys.slice(start..start + bytes)
     }
 
     /// A layer's values.
     pub fn values(&self, cache: CacheId) -> SubSlice<'_, u8> {
-        let Layer { start, bytes, .. } = self.layers[cache.0];
+        let [_, (start, bytes)] = self.layers[cache.0].places;
         self.values.slice(start..start + bytes)
     }
 
@@ -271,7 +293,8 @@ impl KvCache {
     /// Bytes of the saved keys and values of a token.
     pub fn bytes_per_token(&self) -> usize {
         let rows = |layer: &Layer| layer.planes(self.cache_type).iter().map(|plane| plane.row).sum::<usize>();
-        self.layers.iter().map(|layer| 2 * layer.shape.n_kv_heads * rows(layer)).sum()
+        let of_layer = |layer: &Layer| self.kinds(layer).count() * layer.shape.n_kv_heads * rows(layer);
+        self.layers.iter().map(of_layer).sum()
     }
 
     /// All positions of a sequence as bytes, in the layout that `state` says; zeros for what a window passed.
@@ -281,12 +304,12 @@ impl KvCache {
         let mut rest = saved.as_mut_slice();
         let mut page_bytes = Vec::new();
         for layer in &self.layers {
-            for buffer in [&self.keys, &self.values] {
+            for kind in self.kinds(layer) {
                 for plane in layer.planes(self.cache_type) {
                     let (bytes, tail) = rest.split_at_mut(n * plane.row * layer.shape.n_kv_heads);
                     rest = tail;
                     for (index, page) in self.present(id, layer.group) {
-                        let source = self.page(buffer, *layer, plane, page);
+                        let source = self.page(kind, *layer, plane, page);
                         page_bytes.resize(source.len(), 0);
                         gpu.read_into(&source, &mut page_bytes)?;
                         let positions = index * PAGE..n.min((index + 1) * PAGE);
@@ -326,7 +349,7 @@ impl KvCache {
         let n = ids.len();
         let mut rest = saved;
         for layer in &self.layers {
-            for buffer in [&self.keys, &self.values] {
+            for kind in self.kinds(layer) {
                 for plane in layer.planes(self.cache_type) {
                     let n_kv_heads = layer.shape.n_kv_heads;
                     let (bytes, tail) = rest.split_at(n_saved * plane.row * n_kv_heads);
@@ -339,7 +362,7 @@ impl KvCache {
                             let length = positions.len() * plane.row;
                             rows[..length].copy_from_slice(&bytes[start..start + length]);
                         }
-                        gpu.write(&self.page(buffer, *layer, plane, page), &page_bytes)?;
+                        gpu.write(&self.page(kind, *layer, plane, page), &page_bytes)?;
                     }
                 }
             }

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::{
     EngineError, EngineOptions, MemoryPlan, Size,
-    lower::{Launch, Pass},
+    lower::{Launch, Locals, Pass},
     plan::Passes,
 };
 use crate::{
@@ -68,7 +68,8 @@ impl Explanation {
         let total = |name, pass: Option<&Pass>| Total {
             name,
             launches: pass.map_or(0, |pass| pass.steps.len()),
-            bytes: pass.map_or(0, |pass| pass.steps.iter().map(|step| weight_bytes(model, &step.launch)).sum()),
+            bytes: pass
+                .map_or(0, |pass| pass.steps.iter().map(|step| weight_bytes(model, &pass.locals, &step.launch)).sum()),
         };
         let totals = [total("a token", passes[0]), total("a prompt", passes[1])];
         Ok(Explanation { parts, totals })
@@ -90,7 +91,7 @@ fn row(model: &Model, passes: [Option<&Pass>; 2], index: usize, first: usize) ->
             return format!("{number} ╷");
         }
         let launch = &pass.steps[step].launch;
-        match weight_bytes(model, launch) {
+        match weight_bytes(model, &pass.locals, launch) {
             0 => format!("{number} {}", launch.name()),
             bytes => format!("{number} {} {}", launch.name(), Size(bytes)),
         }
@@ -109,6 +110,11 @@ fn operation(figure: &Figure, node: &Node) -> String {
         Op::Embed { table } => ("row of", weights(table)),
         Op::Scale { factor, .. } => ("scale", format!("{factor}")),
         Op::RmsNorm { .. } => ("RMSNorm", String::new()),
+        Op::LayerNorm { .. } => ("LayerNorm", String::new()),
+        Op::Temper { .. } => ("growth by position", String::new()),
+        Op::Every { n } => ("numbers", format!("0 to {}", n - 1)),
+        Op::Columns { first, .. } => ("columns", format!("from {first}")),
+        Op::Join { .. } => ("join", String::new()),
         Op::Product { weight, .. } => ("product", weights(weight)),
         Op::Bias { .. } => ("bias", String::new()),
         Op::Reshape { .. } | Op::Part { .. } => ("view", String::new()),
@@ -154,7 +160,7 @@ fn tensor_names(figure: &Figure, matrix: &Matrix) -> String {
 }
 
 /// Bytes of weights that a launch reads for one token, in the file's types.
-fn weight_bytes(model: &Model, launch: &Launch) -> u64 {
+fn weight_bytes(model: &Model, locals: &Locals, launch: &Launch) -> u64 {
     let of_stack = |stack: StackId, rows: &std::ops::Range<usize>, used: usize| {
         let stack = model.figure.stack(stack);
         let mut before = 0;
@@ -170,10 +176,9 @@ fn weight_bytes(model: &Model, launch: &Launch) -> u64 {
         Launch::Embed { table, .. } => of_stack(*table, &(0..1), 1),
         Launch::Matmul { weight, .. } => of_stack(weight.stack, &weight.rows, 1),
         Launch::Gemv { weight, experts: None, .. } => of_stack(weight.stack, &weight.rows, 1),
-        Launch::Gemv { weight, experts: Some((_, share)), .. } => {
-            // Each of a token's experts; where each has its own vector, `share` does not say how many.
-            let used = model.config.experts.map_or(*share, |experts| experts.n_used);
-            of_stack(weight.stack, &weight.rows, used)
+        // Each of a token's experts.
+        Launch::Gemv { weight, experts: Some((experts, _)), .. } => {
+            of_stack(weight.stack, &weight.rows, locals.get(*experts).width)
         }
         Launch::GemvStack { stack, .. } | Launch::Product { stack, .. } => {
             of_stack(*stack, &(0..model.figure.stack(*stack).n_out), 1)

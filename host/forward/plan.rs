@@ -148,6 +148,9 @@ impl TokenAttentionSizes {
         for node in &figure.nodes {
             let Op::Attention { q, cache, .. } = &node.op else { continue };
             let (n_heads, shape) = (figure.value(*q).shape[0], figure.caches[cache.0]);
+            if shape.value_dim.is_some() {
+                continue;
+            }
             let widest = KeySplits::new(size.n_context, n_heads, shape.n_kv_heads, MULTIPROCESSORS);
             let (n_kv_heads, head_dim) = (shape.n_kv_heads, shape.head_dim);
             let scratch = AttentionScratch::new(size.n_sequences, n_heads, n_kv_heads, head_dim, widest.n_splits);
@@ -203,7 +206,11 @@ impl MemoryPlan {
     ) -> Result<(MemoryPlan, Passes), EngineError> {
         let (config, figure, cache_type) = (&model.config, &model.figure, options.cache_type);
         for cache in &figure.caches {
-            if let Err(expected) = cache_type.check_head_dim(cache.head_dim) {
+            let fits = match cache.value_dim {
+                Some(value_dim) => cache_type.check_latent(cache.head_dim, value_dim),
+                None => cache_type.check_head_dim(cache.head_dim),
+            };
+            if let Err(expected) = fits {
                 return Err(EngineError::HeadDim { file: gguf.name().to_owned(), expected });
             }
         }

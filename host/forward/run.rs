@@ -16,8 +16,9 @@ use crate::{
     gpu::{
         Activations, Buffer, Gpu, GpuError, Matmul, Product, Slice, SubSlice,
         kernels::{
-            Attention, AttentionDecode, AttentionShape, DeltaNetShape, Experts, FlashRows, Gemv, GemvParts, Glu, Input,
-            KeyHeads, KeySplits, NormAndRope, Output, Qkv, RopeShape, RouterScore, Routing, SigmoidGate, Staging,
+            Attention, AttentionDecode, AttentionShape, DeltaNetShape, ExpertGroups, Experts, FlashRows, Gemv,
+            GemvParts, Glu, Input, KeyHeads, KeySplits, LatentAttention, NormAndRope, Output, Qkv, RopeShape,
+            RouterScore, Routing, SigmoidGate, Staging,
         },
     },
     model::{
@@ -240,6 +241,25 @@ impl Part<'_, '_> {
                     None => gpu.rmsnorm_without_weight(&self.f32(*x), &self.f32(*out), rows, *row, *epsilon),
                 }
             }
+            Launch::LayerNorm { x, out, weight, epsilon } => {
+                let weight = w.vector(*weight);
+                gpu.layer_norm(
+                    &self.f32(*x),
+                    weight,
+                    None,
+                    &self.f32(*out),
+                    n * self.width(*x) / weight.len(),
+                    *epsilon,
+                )
+            }
+            Launch::Columns { x, out, row, width, first } => {
+                let (x, rows) = (self.f32(*x), n * self.width(*x) / row);
+                gpu.take_columns(&x.slice(*first..x.len()), *row, &self.f32(*out), rows, *width)
+            }
+            Launch::Join { a, b, out, widths } => {
+                let rows = n * self.width(*a) / widths[0];
+                gpu.join(&self.f32(*a), &self.f32(*b), &self.f32(*out), rows, *widths)
+            }
             Launch::Matmul { x, weight, out } => {
                 let (rows, x, out) = (w.rows(weight), self.f32(*x), self.f32(*out));
                 // Tokens that are decoded; many of them are a matrix like a prompt's.
@@ -260,13 +280,22 @@ impl Part<'_, '_> {
                 let shape = RopeShape { n_tokens: n, n_heads: *n_heads, head_dim: *head_dim, n_rot, pairing };
                 gpu.rope(shape, &self.f32(*x), self.positions, &on_device.frequencies, on_device.magnitude)
             }
+            Launch::Temper { x, out, temperature } => {
+                let model::Temperature { scale, length } = *temperature;
+                gpu.temper(&self.f32(*x), self.positions, &self.f32(*out), n, self.width(*x), scale, length)
+            }
+            Launch::Attention { q, k: Some(k), v: None, out, heads, probabilities, .. } => {
+                self.latent_attention(*q, *k, *out, heads, probabilities, trace)
+            }
             Launch::Attention { q, k, v, out, heads, sinks, soft_cap, probabilities } => {
                 let (keys, values) = (self.cache.keys(heads.cache), self.cache.values(heads.cache));
                 let (shape, cache_type, magnitude) = (self.shape(heads), self.cache.cache_type, self.magnitude(heads));
                 let pages = self.pages(heads);
                 let (positions, pages) = (self.positions, pages.get());
-                gpu.cache_store(shape, &self.f32(*k), positions, pages, &keys, cache_type, magnitude.recip())?;
-                gpu.cache_store(shape, &self.f32(*v), positions, pages, &values, cache_type, 1.0)?;
+                if let (Some(k), Some(v)) = (k, v) {
+                    gpu.cache_store(shape, &self.f32(*k), positions, pages, &keys, cache_type, magnitude.recip())?;
+                    gpu.cache_store(shape, &self.f32(*v), positions, pages, &values, cache_type, 1.0)?;
+                }
                 let softmax = self.probabilities(heads.n_heads, trace)?;
                 gpu.attention(&Attention {
                     shape,
@@ -300,8 +329,9 @@ impl Part<'_, '_> {
                 gpu.glu(unit(*glu), &self.f32(*gate), &self.f32(*up), &self.f32(*out), n * width)
             }
             Launch::SoftCap { x, out, cap } => gpu.soft_cap(&self.f32(*x), &self.f32(*out), *cap, n * self.width(*x)),
-            Launch::Route { logits, bias, routing, experts, weights } => {
-                let model::Experts { n_experts, n_used, normalise, scale } = routing.experts;
+            Launch::Every { experts } => gpu.experts_every(&self.u32(*experts), n, self.width(*experts)),
+            Launch::Route { logits, bias, scales, routing, experts, weights } => {
+                let model::Experts { n_experts, n_used, normalise, scale, groups } = routing.experts;
                 // Softmax over those chosen is softmax over all, divided by the sum of those chosen.
                 let of_chosen = routing.scores == Scores::SoftmaxOfChosen;
                 let routing = Routing {
@@ -311,7 +341,8 @@ impl Part<'_, '_> {
                     selection_bias: bias.map(|bias| &**w.vector(bias)),
                     normalise: normalise || of_chosen,
                     scale,
-                    expert_scales: None,
+                    expert_scales: scales.map(|scales| &**w.vector(scales)),
+                    groups: groups.map(|model::Groups { n_groups, n_used }| ExpertGroups { n_groups, n_used }),
                 };
                 gpu.experts_route(&routing, &self.f32(*logits), &self.u32(*experts), &self.f32(*weights), n)
             }
@@ -454,6 +485,42 @@ impl Part<'_, '_> {
                 gpu.glu_f16(unit(*glu), &gate_up, &out, n, width, in_scale, out_scale)
             }
         }
+    }
+
+    /// Vectors into the cache, then attention over them.
+    fn latent_attention(
+        &self,
+        q: Local,
+        k: Local,
+        out: Local,
+        heads: &AttentionHeads,
+        name: &str,
+        trace: &mut Recorder,
+    ) -> Result<(), GpuError> {
+        let (gpu, shape, cache, cache_type) =
+            (self.gpu, self.shape(heads), self.cache.keys(heads.cache), self.cache.cache_type);
+        let pages = self.pages(heads);
+        gpu.cache_store(shape, &self.f32(k), self.positions, pages.get(), &cache, cache_type, 1.0)?;
+        let softmax = self.probabilities(heads.n_heads, trace)?;
+        gpu.latent_attention(&LatentAttention {
+            n_tokens: self.n(),
+            n_heads: heads.n_heads,
+            dim: shape.head_dim,
+            value_dim: self.width(out) / heads.n_heads,
+            n_pages: shape.n_pages,
+            pages: pages.get(),
+            q: &self.f32(q),
+            cache: &cache,
+            cache_type,
+            positions: self.positions,
+            out: &self.f32(out),
+            probabilities: softmax.as_ref().map(|(buffer, stride)| (&**buffer, *stride)),
+            scale: heads.scale,
+        })?;
+        if let Some((buffer, stride)) = softmax {
+            trace.record(name, &[heads.n_heads, self.n(), stride], &gpu.read(&buffer)?);
+        }
+        Ok(())
     }
 
     fn delta_net(&self, n_k_heads: usize, n_v_heads: usize, head_dim: usize, grouped: bool) -> DeltaNetShape {

@@ -153,12 +153,13 @@ fn transfers_of<'v>(model: &Model<'v>, stack: &Stack, weights: &Weights) -> Vec<
         if piece.n_rows() == view.rows {
             transfers.push(Transfer::of_rows(rows, view.data));
         } else {
-            for group in 0..piece.n_groups {
-                let first = piece.first + group * piece.stride;
-                let bytes = view.row_bytes();
-                let start = before + group * piece.group;
-                let target = weights.rows(start..start + piece.group);
-                transfers.push(Transfer::of_rows(target, &view.data[first * bytes..][..piece.group * bytes]));
+            let bytes = view.row_bytes();
+            for (matrix, group) in (0..stack.n_matrices).flat_map(|m| (0..piece.n_groups).map(move |group| (m, group)))
+            {
+                let first = matrix * view.rows + piece.first + group * piece.stride;
+                let source = &view.data[first * bytes..][..piece.group * bytes];
+                let start = group * piece.group;
+                transfers.push(Transfer::of_matrix(rows, matrix, start..start + piece.group, source));
             }
         }
         before += piece.n_rows();

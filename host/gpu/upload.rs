@@ -10,6 +10,8 @@
 //!
 //! Beside the page cache this takes the ring's memory, whatever the model's size.
 
+use std::ops::Range;
+
 use cust::event::{Event, EventFlags};
 use rayon::prelude::*;
 
@@ -54,14 +56,30 @@ impl<'a> Transfer<'a> {
     /// # Panics
     /// Where there are more or fewer of these.
     pub fn of_rows(rows: Rows, source: &'a [u8]) -> Transfer<'a> {
+        let first = rows.first();
+        Transfer::of_neighbours(rows, first..first + rows.n_matrices() * rows.n_out, source)
+    }
+
+    /// Rows `range` of one matrix of a stack, from the file's bytes of them.
+    ///
+    /// # Panics
+    /// Where there are more or fewer of these.
+    pub fn of_matrix(rows: Rows, matrix: usize, range: Range<usize>, source: &'a [u8]) -> Transfer<'a> {
+        assert!(matrix < rows.n_matrices() && range.end <= rows.n_out, "rows {range:?} of matrix {matrix}");
+        let first = rows.first() + matrix * rows.n_out;
+        Transfer::of_neighbours(rows, first + range.start..first + range.end, source)
+    }
+
+    /// Rows of a part, counted from its first.
+    fn of_neighbours(rows: Rows, range: Range<usize>, source: &'a [u8]) -> Transfer<'a> {
         let tensor_type = rows.tensor_type();
-        let n_blocks = rows.n_matrices() * rows.n_out * rows.blocks_of_row();
-        assert_eq!(n_blocks * tensor_type.block_bytes() as usize, source.len(), "bytes of a matrix in {tensor_type}");
+        let bytes = range.len() * rows.blocks_of_row() * tensor_type.block_bytes() as usize;
+        assert_eq!(bytes, source.len(), "bytes of a matrix in {tensor_type}");
         let target = if tensor_type.is_quantised() {
-            let first = rows.first() * rows.blocks_of_row();
+            let first = range.start * rows.blocks_of_row();
             Target::Blocks { part: rows.part().copy(), tensor_type, first }
         } else {
-            Target::Bytes { address: rows.part().address() + (rows.first() * rows.bytes_of_row()) as u64 }
+            Target::Bytes { address: rows.part().address() + (range.start * rows.bytes_of_row()) as u64 }
         };
         Transfer { target, source }
     }

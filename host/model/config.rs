@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use super::family::{Family, RopePairing, Rotated};
-use super::layer::{Attention, DeltaNet, Experts, FeedForward, Layer, Mixer, RopeKind};
+use super::layer::{
+    Attention, DeltaNet, Experts, FeedForward, LatentAttention, Layer, Mixer, RopeKind, Scores, SharedExpert,
+};
 
 /// The hyperparameters of a model. Everything in it is checked: the program can size buffers by it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,15 +24,24 @@ pub struct Config {
     pub n_heads: usize,
     /// Key/value heads. Query head `h` reads key/value head `h / (n_heads / n_kv_heads)`.
     pub n_kv_heads: usize,
+    /// The same of each layer, where they differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_heads_by_layer: Option<Vec<usize>>,
     /// Values per head.
     pub head_dim: usize,
+    /// The same in layers with a window, where it is another number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_head_dim: Option<usize>,
     /// Values between the feed-forward matrices; of one expert where there are several.
     pub n_ff: usize,
+    /// The same of each layer, where they differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_ff_by_layer: Option<Vec<usize>>,
     /// Rows of the embedding. A file may pad it past the tokenizer's last token.
     pub vocab_size: usize,
     /// Positions the model was made for.
     pub context_length: usize,
-    /// Added to the mean square in RMSNorm.
+    /// Added to the mean square in RMSNorm, or to the variance in LayerNorm.
     pub rms_epsilon: f32,
     /// Position embedding.
     pub rope: Rope,
@@ -40,6 +51,18 @@ pub struct Config {
     pub qk_norm: bool,
     /// The mixture of experts, where there is one.
     pub experts: Option<Experts>,
+    /// What makes scores of its router's logits.
+    #[serde(skip)]
+    pub expert_scores: Scores,
+    /// The layers without it, and what they have instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense: Option<DenseLayers>,
+    /// The expert that every token goes through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared_expert: Option<SharedExpert>,
+    /// Values between the matrices of the network beside the experts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside_experts: Option<usize>,
     /// How many positions a token sees, itself included; all before it where there is no window.
     pub sliding_window: Option<usize>,
     /// Which layers have it, where it is not all.
@@ -53,6 +76,21 @@ pub struct Config {
     /// Attention scores are held within this, by `cap · tanh(score / cap)`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_soft_cap: Option<f32>,
+    /// Queries grow with their position.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<Temperature>,
+    /// Attention by way of a short vector, in every layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latent: Option<LatentAttention>,
+    /// Layers, the last ones, that read the keys and values of one before them.
+    #[serde(skip_serializing_if = "is_none")]
+    pub n_shared_kv_layers: usize,
+    /// Values of the embedding that each layer has of its own.
+    #[serde(skip_serializing_if = "is_none")]
+    pub n_embd_per_layer: usize,
+    /// What the residual stream is multiplied by at the end of each layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_scales: Option<Vec<f32>>,
     /// What the embedding is multiplied by.
     #[serde(skip_serializing_if = "is_one")]
     pub embedding_scale: f32,
@@ -90,6 +128,24 @@ pub struct Rope {
     /// The same for contexts longer than the original one, where they are others ([`RopeScaling::Long`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub long_factors: Option<Vec<f32>>,
+}
+
+/// Layers that have one network for all tokens where others have experts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DenseLayers {
+    /// Of each layer, whether it is one.
+    pub layers: Vec<bool>,
+    /// Values between the matrices of its network.
+    pub n_ff: usize,
+}
+
+/// Queries are multiplied by `1 + scale · ln(⌊position / length⌋ + 1)`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Temperature {
+    /// How much they grow.
+    pub scale: f32,
+    /// Positions over which they do not.
+    pub length: usize,
 }
 
 /// Which layers are recurrent, and how.
@@ -140,32 +196,51 @@ impl Config {
 
     fn layer(&self, il: usize) -> Layer {
         let family = self.family;
-        let window = self.sliding_window.filter(|_| self.windowed.as_ref().is_none_or(|windowed| windowed[il]));
+        let window = self.window_of(il);
         let rotates = match family.rotated {
             Rotated::All => true,
             Rotated::AllButEvery(n) => !(il + 1).is_multiple_of(n),
+            Rotated::Windowed => window.is_some() || self.sliding_window.is_none(),
         };
         let kind = if window.is_some() && self.window_rope.is_some() { RopeKind::Window } else { RopeKind::Full };
-        let attention = Attention {
+        let attention = || Attention {
             n_heads: self.n_heads,
-            n_kv_heads: self.n_kv_heads,
-            head_dim: self.head_dim,
+            n_kv_heads: self.kv_heads_by_layer.as_ref().map_or(self.n_kv_heads, |heads| heads[il]),
+            head_dim: self.window_head_dim.filter(|_| window.is_some()).unwrap_or(self.head_dim),
             scale: self.attention_scale,
             window,
             rope: rotates.then_some(kind),
             gated: family.gated,
             sinks: family.sinks,
+            cache_of: self.cache_of(il),
         };
+        let n_ff = self.n_ff_by_layer.as_ref().map_or(self.n_ff, |n_ff| n_ff[il]);
         Layer {
-            mixer: match &self.recurrent {
-                Some(Recurrent { layers, delta_net }) if layers[il] => Mixer::DeltaNet(*delta_net),
-                _ => Mixer::Attention(attention),
+            mixer: match (&self.recurrent, self.latent) {
+                (Some(Recurrent { layers, delta_net }), _) if layers[il] => Mixer::DeltaNet(*delta_net),
+                (_, Some(latent)) => Mixer::Latent(latent),
+                _ => Mixer::Attention(attention()),
             },
-            feed_forward: match self.experts {
-                Some(experts) => FeedForward::Mixture { experts, n_ff: self.n_ff },
-                None => FeedForward::Dense { n_ff: self.n_ff },
+            feed_forward: match (self.experts, &self.dense) {
+                (Some(_), Some(dense)) if dense.layers[il] => FeedForward::Dense { n_ff: dense.n_ff },
+                (Some(experts), _) => {
+                    FeedForward::Mixture { experts, n_ff, shared: self.shared_expert, beside: self.beside_experts }
+                }
+                (None, _) => FeedForward::Dense { n_ff },
             },
         }
+    }
+
+    fn window_of(&self, il: usize) -> Option<usize> {
+        self.sliding_window.filter(|_| self.windowed.as_ref().is_none_or(|windowed| windowed[il]))
+    }
+
+    /// The layer whose cache layer `il` reads: of those with one of their own, the last but one where it has a window, the last where it
+    /// has none, as llama.cpp has it.
+    fn cache_of(&self, il: usize) -> Option<usize> {
+        let n_own = self.n_layers - self.n_shared_kv_layers;
+        let back = if self.window_of(il).is_some() { 2 } else { 1 };
+        (il >= n_own).then(|| n_own - back)
     }
 
     /// The value of `general.architecture`.

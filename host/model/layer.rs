@@ -19,6 +19,8 @@ pub enum Mixer {
     Attention(Attention),
     /// A recurrence with a state of fixed size.
     DeltaNet(DeltaNet),
+    /// Attention whose cache has one short vector for all heads.
+    Latent(LatentAttention),
 }
 
 /// Grouped-query attention.
@@ -40,6 +42,30 @@ pub struct Attention {
     pub gated: bool,
     /// Whether a number for each head joins its softmax.
     pub sinks: bool,
+    /// The layer whose keys and values it reads, where it has none of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_of: Option<usize>,
+}
+
+/// Multi-head latent attention (arXiv 2405.04434): what is kept of a token is a short vector, of which every head makes its keys and values,
+/// and a rotated key that all heads share.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LatentAttention {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Values that queries are made of, where they are not made of the layer's input itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query_rank: Option<usize>,
+    /// Values kept of a token.
+    pub rank: usize,
+    /// Values of a query that meet what is kept, by way of a matrix for each head.
+    pub head_dim: usize,
+    /// Values of a query that are rotated, and of the shared key.
+    pub n_rot: usize,
+    /// Values of what a head makes.
+    pub value_dim: usize,
+    /// What scores are multiplied by before the softmax.
+    pub scale: f32,
 }
 
 /// A model has one rotation, or one more for layers with a window.
@@ -80,7 +106,22 @@ pub enum FeedForward {
         experts: Experts,
         /// Values between the matrices of one.
         n_ff: usize,
+        /// One more, that every token goes through.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        shared: Option<SharedExpert>,
+        /// A network of that many values between its matrices beside all of them, with norms of its own.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        beside: Option<usize>,
     },
+}
+
+/// An expert that every token goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SharedExpert {
+    /// Values between its matrices.
+    pub n_ff: usize,
+    /// Whether a number for each token decides how much of it counts.
+    pub gated: bool,
 }
 
 /// A mixture of experts.
@@ -94,6 +135,18 @@ pub struct Experts {
     pub normalise: bool,
     /// What the weights are then multiplied by.
     pub scale: f32,
+    /// Where experts are chosen among those of a few groups alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Groups>,
+}
+
+/// Groups of neighbouring experts: those with the largest sums of their two best scores are chosen first, then the experts among theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Groups {
+    /// How many.
+    pub n_groups: usize,
+    /// How many of them a token uses.
+    pub n_used: usize,
 }
 
 /// What joins gate and up projection: `act(gate) · up` (arXiv 2002.05202).

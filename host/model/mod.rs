@@ -13,11 +13,14 @@ mod layer;
 mod rope;
 mod weights;
 
-pub use config::{Config, Recurrent, Rope, RopeScaling};
+pub use config::{Config, DenseLayers, Recurrent, Rope, RopeScaling, Temperature};
 pub use error::{ModelError, ModelRule};
 pub use family::{Family, Presence, RopePairing};
 pub use figure::Figure;
 pub use inspect::{ForeignLine, Inspection, MetadataLine, TensorLine, TypeTotal};
-pub use layer::{Attention, DeltaNet, Experts, FeedForward, Glu, Layer, Mixer, RopeKind, Routing, Scores};
+pub use layer::{
+    Attention, DeltaNet, Experts, FeedForward, Glu, Groups, LatentAttention, Layer, Mixer, RopeKind, Routing, Scores,
+    SharedExpert,
+};
 pub use rope::RopeTable;
 pub use weights::{Model, WeightView};

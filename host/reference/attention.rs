@@ -22,16 +22,22 @@ impl Cache {
         Cache { shape, keys: empty.clone(), values: empty }
     }
 
-    /// Adds the keys and values of new tokens, both `[T, n_kv_heads, D]`.
-    pub(super) fn append(&mut self, k: &[f32], v: &[f32]) {
+    /// Adds the keys and values of new tokens, both `[T, n_kv_heads, D]`; without values these are the first of the keys'.
+    pub(super) fn append(&mut self, k: &[f32], v: Option<&[f32]>) {
         let Shape { n_kv_heads, head_dim, .. } = self.shape;
-        for (i, (k, v)) in k.chunks_exact(head_dim).zip(v.chunks_exact(head_dim)).enumerate() {
+        let value_dim = self.value_dim();
+        for (i, k) in k.chunks_exact(head_dim).enumerate() {
+            let v = v.map_or(&k[..value_dim], |v| &v[i * head_dim..][..head_dim]);
             self.keys[i % n_kv_heads].extend_from_slice(k);
             self.values[i % n_kv_heads].extend_from_slice(v);
         }
     }
 
-    /// Causal grouped-query attention (arXiv 1706.03762, 2305.13245): from queries `[T, n_heads, D]` to the same.
+    fn value_dim(&self) -> usize {
+        self.shape.value_dim.unwrap_or(self.shape.head_dim)
+    }
+
+    /// Causal grouped-query attention (arXiv 1706.03762, 2305.13245): from queries `[T, n_heads, D]` to averages of values.
     ///
     /// Query head `h` reads key/value head `h / (n_heads / n_kv_heads)`. A token sees itself and what came before, within the window if
     /// there is one.
@@ -46,19 +52,20 @@ impl Cache {
         name: &str,
         record: &mut Recorder,
     ) -> Vec<f32> {
-        let Shape { n_kv_heads, head_dim, window: size } = self.shape;
+        let Shape { n_kv_heads, head_dim, window: size, .. } = self.shape;
         let n_heads = q.len() / (positions.len() * head_dim);
-        let mut out = vec![0.0; q.len()]; // [T, n_heads, D]
-        let heads = out.par_chunks_exact_mut(head_dim).zip(q.par_chunks_exact(head_dim));
+        let value_dim = self.value_dim();
+        let mut out = vec![0.0; positions.len() * n_heads * value_dim]; // [T, n_heads, D of values]
+        let heads = out.par_chunks_exact_mut(value_dim).zip(q.par_chunks_exact(head_dim));
         let probabilities: Vec<Vec<f64>> = heads
             .enumerate()
             .map(|(i, (out, q))| {
                 let (t, h) = (i / n_heads, i % n_heads);
                 let kv_head = h / (n_heads / n_kv_heads);
                 let seen = window(positions[t], size);
-                let rows = seen.start * head_dim..seen.end * head_dim;
-                let keys = self.keys[kv_head][rows.clone()].chunks_exact(head_dim); // [seen, D]
-                let values = self.values[kv_head][rows].chunks_exact(head_dim); // [seen, D]
+                let rows = |row: usize| seen.start * row..seen.end * row;
+                let keys = self.keys[kv_head][rows(head_dim)].chunks_exact(head_dim); // [seen, D]
+                let values = self.values[kv_head][rows(value_dim)].chunks_exact(value_dim); // [seen, D of values]
 
                 let capped =
                     |score: f64| soft_cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
@@ -67,7 +74,7 @@ impl Cache {
                 scores.extend(sinks.map(|sinks| f64::from(sinks[h])));
                 let mut probabilities = softmax(&scores); // [seen], and the sink's
                 probabilities.truncate(seen.len());
-                let mut sums = vec![0.0; head_dim];
+                let mut sums = vec![0.0; value_dim];
                 for (probability, v) in probabilities.iter().zip(values) {
                     for (sum, v) in sums.iter_mut().zip(v) {
                         *sum += probability * f64::from(*v);

@@ -18,7 +18,7 @@ use crate::model::{
 use crate::quant::dequantise;
 use crate::trace::Recorder;
 use attention::Cache;
-use operations::{add, embed, expert_products, matmul, rms_norm, rotate, route, unit_rows};
+use operations::{add, embed, expert_products, layer_norm, matmul, rms_norm, rotate, route, unit_rows};
 
 /// A model and what it keeps of the tokens it has seen.
 pub struct Reference<'a> {
@@ -125,6 +125,7 @@ impl<'a> Reference<'a> {
                 Some(weight) => rms_norm(get(*x), &self.vector(*weight), *epsilon),
                 None => rms_norm(get(*x), &vec![1.0; row(*x)], *epsilon),
             },
+            Op::LayerNorm { x, weight, epsilon } => layer_norm(get(*x), &self.vector(*weight), *epsilon),
             Op::Product { x, weight } => matmul(model, weight, 0, get(*x)),
             Op::Bias { x, bias } => {
                 let bias = self.span(bias);
@@ -136,10 +137,22 @@ impl<'a> Reference<'a> {
                 let shape = &figure.value(*x).shape;
                 rotate(get(*x), shape[0], shape[1], positions, &self.ropes[rope.0], figure.ropes[rope.0].pairing)
             }
+            Op::Temper { x, temperature } => {
+                let width = figure.value(*x).width();
+                let rows = get(*x).chunks_exact(width).zip(positions);
+                rows.flat_map(|(row, position)| {
+                    let growth = (*position / temperature.length + 1) as f64;
+                    let factor = 1.0 + f64::from(temperature.scale) * growth.ln();
+                    row.iter().map(move |x| (f64::from(*x) * factor) as f32)
+                })
+                .collect()
+            }
             Op::Attention { q, k, v, cache, scale, sinks, soft_cap, probabilities, .. } => {
                 let sinks = sinks.map(|sinks| self.vector(sinks));
                 let cache = &mut self.caches[cache.0];
-                cache.append(get(*k), get(*v));
+                if let Some(k) = k {
+                    cache.append(get(*k), v.map(get));
+                }
                 cache.attend(get(*q), positions, *scale, sinks.as_deref(), *soft_cap, probabilities, record)
             }
             Op::Gate { x, gate } => {
@@ -156,12 +169,16 @@ impl<'a> Reference<'a> {
                 let cap = f64::from(*cap);
                 get(*x).iter().map(|x| (cap * (f64::from(*x) / cap).tanh()) as f32).collect()
             }
-            Op::Route { logits, bias, routing, weights } => {
-                let bias = bias.map(|bias| self.vector(bias));
-                let (experts, shares) = route(*routing, get(*logits), bias.as_deref());
+            Op::Route { logits, bias, scales, routing, weights } => {
+                let [bias, scales] = [bias, scales].map(|vector| vector.map(|vector| self.vector(vector)));
+                let (experts, mut shares) = route(*routing, get(*logits), bias.as_deref());
+                for (share, expert) in shares.iter_mut().zip(&experts) {
+                    *share *= scales.as_ref().map_or(1.0, |scales| scales[*expert as usize]);
+                }
                 values[weights.0] = shares;
                 experts
             }
+            Op::Every { n } => (0..tokens.len()).flat_map(|_| (0..*n).map(|i| i as f32)).collect(),
             Op::ExpertProduct { x, weight, experts } => {
                 expert_products(model, weight, get(*x), get(*experts), figure.value(*experts).width())
             }
@@ -195,6 +212,14 @@ impl<'a> Reference<'a> {
             Op::Part { x, first } => {
                 let rows = get(*x).chunks_exact(figure.value(*x).width());
                 rows.flat_map(|row| &row[*first..first + figure.value(out).width()]).copied().collect()
+            }
+            Op::Columns { x, first } => {
+                let columns = *first..first + row(out);
+                get(*x).chunks_exact(row(*x)).flat_map(|row| &row[columns.clone()]).copied().collect()
+            }
+            Op::Join { a, b } => {
+                let rows = get(*a).chunks_exact(row(*a)).zip(get(*b).chunks_exact(row(*b)));
+                rows.flat_map(|(a, b)| a.iter().chain(b)).copied().collect()
             }
             Op::DeltaGates { beta, alpha, bias, a, strength } => {
                 let (bias, a) = (self.vector(*bias), self.vector(*a));

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::model::{Model, RopePairing, RopeTable, Routing, Scores, WeightView, figure::Matrix};
+use crate::model::{Groups, Model, RopePairing, RopeTable, Routing, Scores, WeightView, figure::Matrix};
 use crate::quant::dequantise;
 
 /// Rows of the embedding: `[T, n_embd]`.
@@ -114,6 +114,19 @@ pub(super) fn rms_norm(x: &[f32], w: &[f32], epsilon: f32) -> Vec<f32> {
     out
 }
 
+/// `y = (x − mean(x)) / √(variance(x) + ε) · w` over each row of `w.len()` values (arXiv 1607.06450).
+pub(super) fn layer_norm(x: &[f32], w: &[f32], epsilon: f32) -> Vec<f32> {
+    let mut out = Vec::with_capacity(x.len());
+    for row in x.chunks_exact(w.len()) {
+        let n = row.len() as f64;
+        let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
+        let variance = row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n;
+        let scale = 1.0 / (variance + f64::from(epsilon)).sqrt();
+        out.extend(row.iter().zip(w).map(|(x, w)| ((f64::from(*x) - mean) * scale * f64::from(*w)) as f32));
+    }
+    out
+}
+
 /// Each row of `n` values divided by its length `√(Σx² + ε)`, times `factor`.
 pub(super) fn unit_rows(x: &[f32], n: usize, epsilon: f32, factor: f64) -> Vec<f32> {
     let mut out = Vec::with_capacity(x.len());
@@ -174,6 +187,10 @@ pub(super) fn route(routing: Routing, logits: &[f32], bias: Option<&[f32]>) -> (
         };
         let rank = |expert: usize| scores[expert] + bias.map_or(0.0, |bias| f64::from(bias[expert]));
         let mut ranked: Vec<usize> = (0..experts.n_experts).collect();
+        if let Some(groups) = experts.groups {
+            let kept = best_groups(groups, experts.n_experts, rank);
+            ranked.retain(|expert| kept.contains(&(expert / (experts.n_experts / groups.n_groups))));
+        }
         ranked.sort_by(|a, b| rank(*b).total_cmp(&rank(*a)));
         ranked.truncate(experts.n_used);
         let chosen: Vec<f64> = ranked.iter().map(|expert| scores[*expert]).collect();
@@ -189,4 +206,18 @@ pub(super) fn route(routing: Routing, logits: &[f32], bias: Option<&[f32]>) -> (
         shares.extend(weights.iter().map(|weight| (weight * f64::from(experts.scale)) as f32));
     }
     (ids, shares)
+}
+
+/// The groups of experts that a token uses: those whose two best together rank highest.
+fn best_groups(groups: Groups, n_experts: usize, rank: impl Fn(usize) -> f64) -> Vec<usize> {
+    let size = n_experts / groups.n_groups;
+    let score = |group: &usize| {
+        let mut ranks: Vec<f64> = (group * size..(group + 1) * size).map(&rank).collect();
+        ranks.sort_by(|a, b| b.total_cmp(a));
+        ranks.iter().take(2).sum::<f64>()
+    };
+    let mut best: Vec<usize> = (0..groups.n_groups).collect();
+    best.sort_by(|a, b| score(b).total_cmp(&score(a)));
+    best.truncate(groups.n_used);
+    best
 }

@@ -31,7 +31,7 @@ pub use device::{fill_on_device, random_matrices};
 pub use file::{SynthError, create};
 pub use mix::{FileType, ModelFacts};
 use random::{Random, fill_matrix, fill_vector};
-pub use shape::{SHAPES, Shape, ShapeExperts};
+pub use shape::{Key, SHAPES, Shape, ShapeExperts};
 
 /// Blocks of a piece at most: a piece is never part of a block.
 const PIECE_BLOCKS: u64 = 4096;
@@ -55,16 +55,23 @@ struct Tensor {
     bytes: u64,
     /// Bytes after it, up to the next tensor.
     padding: u64,
+    /// Whether it is a norm, a bias or the like: small, and of F32.
+    is_vector: bool,
 }
 
 const ROPE_FACTORS: &str = "rope_freqs.weight";
-const NORM: &str = "norm.weight";
-const BIAS: &str = ".bias";
+/// The decay of recurrent states, which is negative.
+const DECAY: &str = "ssm_a";
 
 impl Tensor {
-    /// Whether it is a vector: small, and of F32.
-    fn is_vector(&self) -> bool {
-        self.name == ROPE_FACTORS || self.name.ends_with(NORM) || self.name.ends_with(BIAS)
+    /// Centre and spread of a vector's values: factors are about 1, what is added about 0.
+    fn spread(&self) -> (f32, f32) {
+        match self.name.rsplit('.').next() {
+            Some(DECAY) => (-0.5, 0.4),
+            Some("bias") => (0.0, 0.2),
+            _ if self.name.contains("sinks") || self.name.contains("conv1d") => (0.0, 0.5),
+            _ => (1.0, 0.2),
+        }
     }
 }
 
@@ -73,8 +80,9 @@ pub fn matrix_deviation(columns: u64) -> f64 {
     1.0 / (columns as f64).sqrt()
 }
 
-/// Names and dimensions of all tensors, `dims[0]` being contiguous: those of the figure that this metadata gives.
-fn tensors(shape: &Shape, metadata: &[(String, Value)]) -> Vec<(String, Vec<u64>)> {
+/// Names and dimensions of all tensors, `dims[0]` being contiguous, and whether they are vectors: those of the figure that this metadata
+/// gives.
+fn tensors(shape: &Shape, metadata: &[(String, Value)]) -> Vec<(String, Vec<u64>, bool)> {
     // A model of nothing but its vocabulary's matrices, which were never touched.
     let mut writer = Writer::default();
     writer.metadata("general.architecture", &Value::String(shape.architecture.to_owned()));
@@ -97,7 +105,11 @@ fn tensors(shape: &Shape, metadata: &[(String, Value)]) -> Vec<(String, Vec<u64>
         let n = dims.iter().rposition(|dim| *dim != 1).map_or(1, |last| last + 1);
         dims[..n].iter().map(|dim| *dim as u64).collect()
     };
-    Figure::new(&config, &|name| shape.has(name)).tensors.into_iter().map(|t| (t.name, dims(t.dims))).collect()
+    Figure::new(&config, &|name| shape.has(name))
+        .tensors
+        .into_iter()
+        .map(|t| (t.name, dims(t.dims), t.is_vector))
+        .collect()
 }
 
 /// Memory of that many bytes, of which none is taken before it is touched.
@@ -145,12 +157,19 @@ impl Synth {
         for (key, value) in &metadata {
             writer.metadata(key, value);
         }
-        let tensors = tensors(shape, &metadata).into_iter().map(|(name, dims)| {
-            let tensor_type = file_type.tensor_type(facts, &name, &dims);
+        let tensors = tensors(shape, &metadata).into_iter().map(|(name, dims, is_vector)| {
+            let tensor_type = if is_vector { TensorType::F32 } else { file_type.tensor_type(facts, &name, &dims) };
             let start = writer.tensor(&name, &dims, tensor_type);
             let row = tensor_type.row_bytes(dims[0]).expect("the mix fits the rows");
             let bytes = row * dims[1..].iter().product::<u64>();
-            Tensor { name, columns: dims[0], tensor_type, bytes, padding: writer.data_bytes() - start - bytes }
+            Tensor {
+                name,
+                columns: dims[0],
+                tensor_type,
+                bytes,
+                padding: writer.data_bytes() - start - bytes,
+                is_vector,
+            }
         });
         let tensors = tensors.collect();
         Synth { shape, file_type, seed, header: writer.header(), tensors }
@@ -211,7 +230,7 @@ impl Synth {
         header.copy_from_slice(&self.header);
         for piece in self.pieces() {
             let (bytes, rest) = data.split_at_mut(piece.bytes);
-            if matches!(piece.content, Content::Part { tensor, .. } if tensor.is_vector()) {
+            if matches!(piece.content, Content::Part { tensor, .. } if tensor.is_vector) {
                 self.fill_piece(&piece, bytes);
             }
             data = rest;
@@ -259,8 +278,10 @@ impl Synth {
                 let factors: &[u8] = bytemuck::cast_slice(&factors);
                 bytes.copy_from_slice(&factors[start as usize..][..bytes.len()]);
             }
-            name if name.ends_with(NORM) => fill_vector(1.0, 0.2, &mut random, bytes),
-            name if name.ends_with(BIAS) => fill_vector(0.0, 0.2, &mut random, bytes),
+            _ if tensor.is_vector => {
+                let (centre, spread) = tensor.spread();
+                fill_vector(centre, spread, &mut random, bytes);
+            }
             _ => fill_matrix(tensor.tensor_type, matrix_deviation(tensor.columns), &mut random, bytes),
         }
     }

@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use serde_json::Value;
 
+#[allow(dead_code, reason = "only files that are kept packed are of interest here")]
+#[path = "../text_fixtures/mod.rs"]
+mod text_fixtures;
+
 /// A prompt that the embedded model knows how to answer.
 pub const HAIKU: &str = "Write a haiku about rain that includes the word \"tin\"";
 
@@ -75,7 +79,9 @@ pub fn list(ids: &[u32]) -> String {
 
 /// A file of the project's fixtures.
 pub fn fixture(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let packed = folder.join(format!("{path}.zst"));
+    let path = if packed.exists() { text_fixtures::unpacked(&packed) } else { folder.join(path) };
     assert!(path.exists(), "{}", path.display());
     path.to_str().unwrap().to_owned()
 }

@@ -1,4 +1,4 @@
-//! Scaling, adding, soft caps, sigmoid gates and taking columns out.
+//! Scaling, adding, soft caps, sigmoid gates, growth by position, taking columns out and joining.
 
 use ferrowarp::gpu::kernels::SigmoidGate;
 
@@ -95,5 +95,40 @@ fn columns_are_taken_out_of_rows() {
         gpu.take_columns(&device.slice(first..rows * stride), stride, &out, rows, width).unwrap();
         let want: Vec<f32> = x.chunks(stride).flat_map(|row| row[first..first + width].to_vec()).collect();
         assert_eq!(out.read(&gpu), want);
+    }
+}
+
+#[test]
+fn rows_are_joined() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for (rows, a_width, b_width) in [(1, 1, 1), (5, 64, 32), (3, 300, 257)] {
+        let (a, b) = (random.values(rows * a_width, 3.0), random.values(rows * b_width, 3.0));
+        let out = Output::new(&gpu, rows * (a_width + b_width));
+        let (device_a, device_b) = (gpu.upload("a", &a).unwrap(), gpu.upload("b", &b).unwrap());
+        gpu.join(&device_a, &device_b, &out, rows, [a_width, b_width]).unwrap();
+        let pairs = a.chunks(a_width).zip(b.chunks(b_width));
+        assert_eq!(out.read(&gpu), pairs.flat_map(|(a, b)| [a, b].concat()).collect::<Vec<f32>>());
+    }
+}
+
+#[test]
+fn values_grow_with_their_position() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for (width, scale, length) in [(1, 0.3f32, 64), (300, 0.1, 7), (64, 1.0, 8192)] {
+        let positions = [0, length - 1, length, 5 * length + 1, 131_071];
+        let x = random.values(positions.len() * width, 3.0);
+        let grown = x.iter().enumerate().map(|(index, x)| {
+            let turns = f64::from(positions[index / width] / length + 1);
+            f64::from(*x) * (1.0 + f64::from(scale) * turns.ln())
+        });
+        let want: Vec<f64> = grown.collect();
+        let (device, out) = (gpu.upload("x", &x).unwrap(), Output::new(&gpu, x.len()));
+        let device_positions = gpu.upload("positions", &positions).unwrap();
+        gpu.temper(&device, &device_positions, &out, positions.len(), width, scale, length as usize).unwrap();
+        // The logarithm is within 2^-22.
+        assert_close(&format!("{scale} over {length}"), &out.read(&gpu), &want, 0.0, 1e-6);
+        assert_eq!(out.read(&gpu)[..2 * width], x[..2 * width], "nothing grows over the first positions");
     }
 }

@@ -4,7 +4,7 @@ use ferrowarp::{
     gguf::TensorType,
     gpu::{
         Activations, Gpu, Weights,
-        kernels::{Experts as Chosen, Gemv, RouterScore, Routing},
+        kernels::{ExpertGroups, Experts as Chosen, Gemv, RouterScore, Routing},
     },
 };
 
@@ -20,12 +20,13 @@ struct Rules {
     normalise: bool,
     scale: f32,
     expert_scales: Option<Vec<f32>>,
+    groups: Option<(usize, usize)>,
 }
 
 impl Rules {
     fn softmax(n_experts: usize, n_used: usize, normalise: bool) -> Rules {
         let score = RouterScore::Softmax;
-        Rules { n_experts, n_used, score, bias: None, normalise, scale: 1.0, expert_scales: None }
+        Rules { n_experts, n_used, score, bias: None, normalise, scale: 1.0, expert_scales: None, groups: None }
     }
 
     /// What is added to the scores for choosing.
@@ -47,6 +48,13 @@ impl Rules {
         let scores = self.scores(logits);
         let rank = |expert: usize| scores[expert] + self.bias_of(expert);
         let mut ranked: Vec<usize> = (0..logits.len()).collect();
+        if let Some((n_groups, n_used)) = self.groups {
+            let size = self.n_experts / n_groups;
+            let mut best: Vec<usize> = (0..n_groups).collect();
+            let sums = self.group_sums(logits);
+            best.sort_by(|a, b| sums[*b].total_cmp(&sums[*a]));
+            ranked.retain(|expert| best[..n_used].contains(&(expert / size)));
+        }
         ranked.sort_by(|a, b| rank(*b).total_cmp(&rank(*a)));
         ranked.truncate(self.n_used);
         let used: f64 = ranked.iter().map(|expert| scores[*expert]).sum();
@@ -56,12 +64,28 @@ impl Rules {
         (ranked.iter().map(|expert| *expert as u32).collect(), ranked.iter().map(weight).collect())
     }
 
+    /// The two best ranks of each group, added.
+    fn group_sums(&self, logits: &[f32]) -> Vec<f64> {
+        let size = self.n_experts / self.groups.map_or(1, |(n_groups, _)| n_groups);
+        let ranks: Vec<f64> =
+            self.scores(logits).iter().enumerate().map(|(expert, score)| score + self.bias_of(expert)).collect();
+        let two_best = |group: &[f64]| {
+            let mut group = group.to_vec();
+            group.sort_by(|a, b| b.total_cmp(a));
+            group.iter().take(2).sum()
+        };
+        ranks.chunks(size).map(two_best).collect()
+    }
+
     /// Whether rounding cannot change who is chosen, or in which order.
     fn is_clear(&self, logits: &[f32]) -> bool {
         let mut ranks: Vec<f64> =
             self.scores(logits).iter().enumerate().map(|(expert, score)| score + self.bias_of(expert)).collect();
         ranks.sort_by(f64::total_cmp);
-        self.bias.is_none() || ranks.windows(2).all(|pair| pair[1] - pair[0] > 1e-6)
+        let mut sums = self.group_sums(logits);
+        sums.sort_by(f64::total_cmp);
+        let are_apart = |values: &[f64]| values.windows(2).all(|pair| pair[1] - pair[0] > 1e-6);
+        (self.bias.is_none() && self.groups.is_none()) || (are_apart(&ranks) && are_apart(&sums))
     }
 
     fn route(&self, gpu: &Gpu, logits: &[f32]) -> (Vec<u32>, Vec<f32>) {
@@ -78,6 +102,7 @@ impl Rules {
             normalise: self.normalise,
             scale: self.scale,
             expert_scales: expert_scales.as_deref(),
+            groups: self.groups.map(|(n_groups, n_used)| ExpertGroups { n_groups, n_used }),
         };
         gpu.experts_route(&routing, &gpu.upload("logits", logits).unwrap(), &experts, &weights, n_tokens).unwrap();
         (experts.read(gpu), weights.read(gpu))
@@ -112,6 +137,36 @@ fn tokens_are_routed_to_their_best_experts() {
             // e^x is good to a few ulp, sums of up to 128 of them in trees.
             assert_close(&format!("{rules:?}"), &weights, &shares, 0.0, 4e-6);
         }
+    }
+}
+
+#[test]
+fn experts_are_taken_of_the_best_groups() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for (n_experts, n_used, groups) in [(8, 2, (4, 2)), (64, 8, (8, 4)), (64, 6, (32, 5)), (6, 2, (6, 2))] {
+        let plain = Rules { groups: Some(groups), ..Rules::softmax(n_experts, n_used, true) };
+        let biased = Rules { bias: Some(random.values(n_experts, 0.5)), ..plain.clone() };
+        let sigmoids = Rules { score: RouterScore::Sigmoid, scale: 2.5, ..biased.clone() };
+        for rules in [plain, biased, sigmoids] {
+            let rows = std::iter::repeat_with(|| random.values(n_experts, 2.0)).filter(|row| rules.is_clear(row));
+            let logits: Vec<f32> = rows.take(3).flatten().collect();
+            let (experts, weights) = rules.route(&gpu, &logits);
+            let want: Vec<_> = logits.chunks(n_experts).map(|row| rules.reference(row)).collect();
+            assert_eq!(experts, want.iter().flat_map(|(ids, _)| ids.clone()).collect::<Vec<u32>>(), "{rules:?}");
+            let shares: Vec<f64> = want.into_iter().flat_map(|(_, weights)| weights).collect();
+            assert_close(&format!("{rules:?}"), &weights, &shares, 0.0, 4e-6);
+        }
+    }
+}
+
+#[test]
+fn every_matrix_of_a_stack_is_named_for_each_token() {
+    let gpu = gpu();
+    for (n_tokens, n) in [(1, 1), (3, 16), (2, 300)] {
+        let out = Output::<u32>::new(&gpu, n_tokens * n);
+        gpu.experts_every(&out, n_tokens, n).unwrap();
+        assert_eq!(out.read(&gpu), (0..n_tokens).flat_map(|_| 0..n as u32).collect::<Vec<u32>>());
     }
 }
 

@@ -79,6 +79,8 @@ unary! {
     exp2_approx => "ex2.approx.f32";
     /// 2 to the power of `value`, within 2 ulp; below 2^-126 it is zero, for which the other takes three instructions more.
     exp2_approx_flushed => "ex2.approx.ftz.f32";
+    /// The logarithm to base 2, within 2^-22 near 1 and relatively elsewhere.
+    log2_approx => "lg2.approx.f32";
     /// sin(value), within 2^-20.5 for |value| ≤ π.
     sin_approx => "sin.approx.f32";
     /// cos(value), within 2^-20.5 for |value| ≤ π.

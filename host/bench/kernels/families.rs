@@ -3,7 +3,7 @@
 use super::{Row, Widths, room, values};
 use crate::gpu::{
     Gpu,
-    kernels::{DeltaNetShape, Glu, KeyHeads, SigmoidGate},
+    kernels::{CacheType, DeltaNetShape, Glu, KeyHeads, LatentAttention, OneSequence, PAGE, SigmoidGate},
 };
 
 /// Tokens of a chunk that is measured.
@@ -25,6 +25,9 @@ pub fn rows() -> Vec<Row> {
     };
     rows.extend([1, FEW].into_iter().flat_map(|n| delta_net(shape(n, 2, 4))).map(Row::small));
     rows.extend([1, CHUNK].into_iter().flat_map(|n| delta_net(shape(n, 16, 32))));
+    rows.extend(CacheType::ALL.into_iter().map(|cache_type| latent_attention(cache_type, 64, 2).small()));
+    // DeepSeek V2 Lite's, and V3's.
+    rows.extend([16, 128].map(|n_heads| latent_attention(CacheType::F16, 4096, n_heads)));
     rows
 }
 
@@ -57,7 +60,48 @@ fn elementwise(widths: &Widths, n: usize) -> Vec<Row> {
         let (x, out) = (values(gpu, 2 * len)?, room(gpu, len)?);
         Ok(move |gpu: &Gpu| gpu.take_columns(&x, 2 * width, &out, n, width))
     });
-    vec![scale, add_scaled, soft_cap, multiply_sigmoid, take_columns]
+    let join = Row::new("elementwise_join", &*name, 16 * len, move |gpu| {
+        let (a, b, out) = (values(gpu, len)?, values(gpu, len)?, room(gpu, 2 * len)?);
+        Ok(move |gpu: &Gpu| gpu.join(&a, &b, &out, n, [width; 2]))
+    });
+    let temper = Row::new("elementwise_temper", &*name, 8 * len, move |gpu| {
+        let (x, out) = (values(gpu, len)?, room(gpu, len)?);
+        let positions = gpu.upload("positions", &(0..n as u32).collect::<Vec<_>>())?;
+        Ok(move |gpu: &Gpu| gpu.temper(&x, &positions, &out, n, width, 0.1, 8192))
+    });
+    vec![scale, add_scaled, soft_cap, multiply_sigmoid, take_columns, join, temper]
+}
+
+/// One token over `n_keys` vectors of DeepSeek's: 512 values and a shared key of 64.
+fn latent_attention(cache_type: CacheType, n_keys: usize, n_heads: usize) -> Row {
+    const DIM: usize = 576;
+    const VALUE_DIM: usize = 512;
+    let bytes = cache_type.bytes(n_keys, DIM) + 4 * n_heads * (DIM + VALUE_DIM);
+    let name = format!("{n_heads} heads over {n_keys} of {DIM}");
+    Row::new(format!("latent_attention_{cache_type}"), name, bytes, move |gpu| {
+        let cache = gpu.alloc::<u8>("cache", cache_type.bytes(n_keys.next_multiple_of(PAGE), DIM))?;
+        let pages = OneSequence::new(gpu, n_keys, 1)?;
+        gpu.fill(&cache, 0)?;
+        let (q, out) = (values(gpu, n_heads * DIM)?, room(gpu, n_heads * VALUE_DIM)?);
+        let positions = gpu.upload("positions", &[n_keys as u32 - 1])?;
+        Ok(move |gpu: &Gpu| {
+            gpu.latent_attention(&LatentAttention {
+                n_tokens: 1,
+                n_heads,
+                dim: DIM,
+                value_dim: VALUE_DIM,
+                n_pages: n_keys.div_ceil(PAGE),
+                pages: pages.get(),
+                q: &q,
+                cache: &cache,
+                cache_type,
+                positions: &positions,
+                out: &out,
+                probabilities: None,
+                scale: 0.1,
+            })
+        })
+    })
 }
 
 fn layer_norm(widths: &Widths, n: usize) -> Row {

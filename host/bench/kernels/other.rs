@@ -7,7 +7,7 @@ use crate::{
     gguf::TensorType,
     gpu::{
         Gpu,
-        kernels::{Experts as Chosen, Gemv, NoiseFloat, RouterScore, Routing, Strided},
+        kernels::{ExpertGroups, Experts as Chosen, Gemv, NoiseFloat, RouterScore, Routing, Strided},
     },
 };
 
@@ -47,6 +47,21 @@ fn experts() -> Vec<Row> {
             gpu.experts_route(&routing, &logits, &experts, &weights, 1)
         })
     });
+    // DeepSeek V3's: of 4 of 8 groups.
+    let grouped = Row::new("experts_route", "8 of 256 in 4 of 8 groups", 8 * 256 + 8 * n_used, move |gpu| {
+        let (logits, experts, weights) = (values(gpu, 256)?, room(gpu, n_used)?, room(gpu, n_used)?);
+        let bias = values(gpu, 256)?;
+        Ok(move |gpu: &Gpu| {
+            let groups = Some(ExpertGroups { n_groups: 8, n_used: 4 });
+            let routing = Routing { score: RouterScore::Sigmoid, groups, ..Routing::softmax(256, n_used) };
+            let routing = Routing { selection_bias: Some(&bias), normalise: true, ..routing };
+            gpu.experts_route(&routing, &logits, &experts, &weights, 1)
+        })
+    });
+    let every = Row::new("experts_every", "128 of one token", 4 * 128, move |gpu| {
+        let experts = room(gpu, 128)?;
+        Ok(move |gpu: &Gpu| gpu.experts_every(&experts, 1, 128))
+    });
     let name = format!("{n_used} of {n_experts} experts, {N_EMBD} values");
     let add_bias = Row::new("experts_bias", name, 12 * N_EMBD * n_used, move |gpu| {
         let (bias, out) = (values(gpu, n_experts * N_EMBD)?, values(gpu, n_used * N_EMBD)?);
@@ -71,7 +86,7 @@ fn experts() -> Vec<Row> {
             gpu.gemv(&Gemv { experts, ..Gemv::new(weights.all(), &x, &out) })
         })
     });
-    vec![route.small(), biased.small(), add_bias.small(), combine.small(), up]
+    vec![route.small(), biased.small(), grouped.small(), every.small(), add_bias.small(), combine.small(), up]
 }
 
 /// Blocks of Q4_K from a file's order into planes.

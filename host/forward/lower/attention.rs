@@ -82,6 +82,8 @@ impl Lowering<'_, '_> {
         else {
             return None;
         };
+        // Neither another layer's keys and values, nor such as are one.
+        let (k, v) = (k?, v?);
         let shape = figure.caches[cache.0];
         if !self.options.cache_type.head_dims().any(|dim| dim == shape.head_dim) {
             return None;

@@ -35,6 +35,19 @@ impl Lowering<'_, '_> {
                 let row = weight.map_or(figure.value(x).row(), |weight| figure.vector(weight).len());
                 Launch::RmsNorm { x: at(x), weight, row, epsilon, out: self.place(out, Form::F32) }
             }
+            Op::LayerNorm { x, weight, epsilon } => {
+                Launch::LayerNorm { x: at(x), weight, epsilon, out: self.place(out, Form::F32) }
+            }
+            Op::Temper { x, temperature } => Launch::Temper { x: at(x), temperature, out: self.place(out, Form::F32) },
+            Op::Columns { x, first } => {
+                let (row, width) = (figure.value(x).row(), figure.value(out).row());
+                Launch::Columns { x: at(x), row, width, first, out: self.place(out, Form::F32) }
+            }
+            Op::Join { a, b } => {
+                let widths = [a, b].map(|value| figure.value(value).row());
+                Launch::Join { a: at(a), b: at(b), widths, out: self.place(out, Form::F32) }
+            }
+            Op::Every { .. } => Launch::Every { experts: self.place(out, Form::U32) },
             Op::Product { x, weight } => Launch::Matmul { x: at(x), weight, out: self.place(out, Form::F32) },
             Op::Bias { x, bias } => {
                 Launch::Sum { x: at(x), bias: Some(bias), residual: None, out: self.place(out, Form::F32) }
@@ -44,7 +57,7 @@ impl Lowering<'_, '_> {
             }
             Op::Attention { q, k, v, cache, rope, scale, sinks, soft_cap, probabilities } => {
                 let heads = AttentionHeads { n_heads: figure.value(q).shape[0], cache, rope, scale };
-                let [q, k, v] = [at(q), at(k), at(v)];
+                let (q, k, v) = (at(q), k.map(at), v.map(at));
                 let out = self.place(out, Form::F32);
                 Launch::Attention { q, k, v, heads, sinks, soft_cap, probabilities, out }
             }
@@ -53,10 +66,10 @@ impl Lowering<'_, '_> {
                 Launch::Glu { gate: at(gate), up: at(up), glu, out: self.place(out, Form::F32) }
             }
             Op::SoftCap { x, cap } => Launch::SoftCap { x: at(x), cap, out: self.place(out, Form::F32) },
-            Op::Route { logits, bias, routing, weights } => {
+            Op::Route { logits, bias, scales, routing, weights } => {
                 let logits = at(logits);
                 let (experts, shares) = (self.place(out, Form::U32), self.place(weights, Form::F32));
-                let launch = Launch::Route { logits, bias, routing, experts, weights: shares };
+                let launch = Launch::Route { logits, bias, scales, routing, experts, weights: shares };
                 return self.launch(launch, &[out, weights]);
             }
             Op::ExpertProduct { x, weight, experts } => {

@@ -2,7 +2,7 @@
 
 use super::Local;
 use crate::model::{
-    Glu, Routing,
+    Glu, Routing, Temperature,
     figure::{CacheId, Matrix, RopeId, Span, StackId, StateId, VectorId},
 };
 
@@ -69,6 +69,12 @@ pub enum Launch {
         row: usize,
         epsilon: f32,
     },
+    LayerNorm {
+        x: Local,
+        out: Local,
+        weight: VectorId,
+        epsilon: f32,
+    },
     /// A product with as many tokens as there are, with what follows it.
     Matmul {
         x: Local,
@@ -89,11 +95,16 @@ pub enum Launch {
         n_heads: usize,
         head_dim: usize,
     },
-    /// Keys and values into the cache, then attention.
+    Temper {
+        x: Local,
+        out: Local,
+        temperature: Temperature,
+    },
+    /// Keys and values into the cache, where there are some, then attention.
     Attention {
         q: Local,
-        k: Local,
-        v: Local,
+        k: Option<Local>,
+        v: Option<Local>,
         out: Local,
         heads: AttentionHeads,
         sinks: Option<VectorId>,
@@ -119,9 +130,29 @@ pub enum Launch {
     Route {
         logits: Local,
         bias: Option<VectorId>,
+        scales: Option<VectorId>,
         routing: Routing,
         experts: Local,
         weights: Local,
+    },
+    Every {
+        experts: Local,
+    },
+    /// Columns `first` to `first + width` of rows.
+    Columns {
+        x: Local,
+        out: Local,
+        /// Values of a row before and after.
+        row: usize,
+        width: usize,
+        first: usize,
+    },
+    Join {
+        a: Local,
+        b: Local,
+        out: Local,
+        /// Values of a row of each.
+        widths: [usize; 2],
     },
     /// In place.
     ExpertBias {
@@ -278,6 +309,9 @@ impl Launch {
             Launch::Embed { out, .. } => vec![out],
             Launch::Scale { x, out, .. }
             | Launch::RmsNorm { x, out, .. }
+            | Launch::LayerNorm { x, out, .. }
+            | Launch::Temper { x, out, .. }
+            | Launch::Columns { x, out, .. }
             | Launch::SoftCap { x, out, .. }
             | Launch::Convolve { x, out, .. }
             | Launch::RmsNormF16 { x, out, .. }
@@ -287,7 +321,9 @@ impl Launch {
             Launch::Sum { x, residual, out, .. } => some(&[x, out], &[residual]),
             Launch::Rope { x, .. } | Launch::UnitHeads { x, .. } => vec![x],
             Launch::DeltaGates { beta, alpha, .. } => vec![beta, alpha],
-            Launch::Attention { q, k, v, out, .. } => vec![q, k, v, out],
+            Launch::Attention { q, k, v, out, .. } => some(&[q, out], &[k, v]),
+            Launch::Every { experts } => vec![experts],
+            Launch::Join { a, b, out, .. } => vec![a, b, out],
             Launch::Gate { x, gate, out } | Launch::GatedNorm { x, gate, out, .. } => vec![x, gate, out],
             Launch::Glu { gate, up, out, .. } => vec![gate, up, out],
             Launch::Route { logits, experts, weights, .. } => vec![logits, experts, weights],
@@ -312,10 +348,17 @@ impl Launch {
             Launch::Embed { .. } => "embedding",
             Launch::Scale { .. } => "scale",
             Launch::RmsNorm { .. } | Launch::RmsNormF16 { .. } => "rmsnorm",
+            Launch::LayerNorm { .. } => "layer_norm",
+            Launch::Temper { .. } => "elementwise_temper",
+            Launch::Every { .. } => "experts_every",
+            Launch::Columns { .. } => "elementwise_take_columns",
+            Launch::Join { .. } => "elementwise_join",
             Launch::Matmul { .. } => "matmul",
             Launch::Sum { .. } => "matmul_epilogue",
             Launch::Rope { .. } => "rope",
-            Launch::Attention { .. } => "cache_store ×2, attention",
+            Launch::Attention { k: Some(_), v: Some(_), .. } => "cache_store ×2, attention",
+            Launch::Attention { k: Some(_), v: None, .. } => "cache_store, latent_attention",
+            Launch::Attention { .. } => "attention",
             Launch::Gate { .. } => "multiply_sigmoid",
             Launch::Glu { .. } | Launch::GluF16 { .. } => "glu",
             Launch::SoftCap { .. } => "soft_cap",

@@ -52,7 +52,10 @@ pub(super) fn lower(model: &Model, options: Options, of_sequences: bool) -> Opti
             figure.stack(pattern.stack).n_out == rows && pattern.head_dim.is_multiple_of(8)
         })
         .collect();
-    let mut plan = Many { patterns, of_sequences, halves: Halves::new(), norms: HashMap::new(), room: 0, layer: None };
+    let mut plan =
+        Many { patterns: Vec::new(), of_sequences, halves: Halves::new(), norms: HashMap::new(), room: 0, layer: None };
+    // What goes into a product in f16 is a norm's, which bounds it.
+    plan.patterns = patterns.into_iter().filter(|pattern| plan.is_norm(&lowering, pattern.x)).collect();
     if !plan.suits(&lowering) {
         return None;
     }

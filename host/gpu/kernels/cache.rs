@@ -126,7 +126,12 @@ impl Gpu {
         factor: f32,
     ) -> Result<(), GpuError> {
         let AttentionShape { n_tokens, n_kv_heads, head_dim, n_pages, .. } = shape;
-        cache_type.check_head_dim(head_dim).unwrap_or_else(|error| panic!("{error}"));
+        // A vector of latent attention may be longer than a head.
+        let fits = cache_type.check_head_dim(head_dim).or_else(|error| match n_kv_heads {
+            1 => cache_type.check_latent(head_dim, head_dim),
+            _ => Err(error),
+        });
+        fits.unwrap_or_else(|error| panic!("{error}"));
         pages.expect(n_tokens);
         expect_len("x", x, n_tokens * n_kv_heads * head_dim);
         expect_len("positions", positions, n_tokens);

@@ -1,8 +1,8 @@
 //! Launches the kernels in `kernels/elementwise.rs`.
 
 use kernels::elementwise::{
-    BLOCK, elementwise_add_scaled, elementwise_multiply_sigmoid, elementwise_scale, elementwise_soft_cap,
-    elementwise_take_columns,
+    BLOCK, elementwise_add_scaled, elementwise_join, elementwise_multiply_sigmoid, elementwise_scale,
+    elementwise_soft_cap, elementwise_take_columns, elementwise_temper,
 };
 
 use super::{count, expect_len};
@@ -101,5 +101,43 @@ impl Gpu {
         let arguments = (x, out, count(width), count(stride));
         // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
         unsafe { self.launch_early(elementwise_take_columns, grid(width, rows), BLOCK, arguments) }
+    }
+
+    /// out[row] = a[row], then b[row], of `rows` rows of so many values of each. `out` overlaps neither.
+    pub fn join(
+        &self,
+        a: &Slice<f32>,
+        b: &Slice<f32>,
+        out: &Slice<f32>,
+        rows: usize,
+        [a_width, b_width]: [usize; 2],
+    ) -> Result<(), GpuError> {
+        expect_len("a", a, rows * a_width);
+        expect_len("b", b, rows * b_width);
+        expect_len("out", out, rows * (a_width + b_width));
+        let arguments = (a, b, out, count(a_width), count(b_width));
+        // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
+        unsafe { self.launch_early(elementwise_join, grid(a_width + b_width, rows), BLOCK, arguments) }
+    }
+
+    /// out[token] = x[token] · (1 + scale · ln(⌊positions[token] ÷ length⌋ + 1)), rows of `width`; `out` may be `x`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn temper(
+        &self,
+        x: &Slice<f32>,
+        positions: &Slice<u32>,
+        out: &Slice<f32>,
+        n_tokens: usize,
+        width: usize,
+        scale: f32,
+        length: usize,
+    ) -> Result<(), GpuError> {
+        assert!(length > 0, "positions in groups of none");
+        expect_len("x", x, n_tokens * width);
+        expect_len("out", out, n_tokens * width);
+        expect_len("positions", positions, n_tokens);
+        let arguments = (x, positions, out, count(width), scale, count(length));
+        // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
+        unsafe { self.launch_early(elementwise_temper, grid(width, n_tokens), BLOCK, arguments) }
     }
 }

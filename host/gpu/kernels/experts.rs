@@ -1,6 +1,8 @@
 //! Launches the kernels in `kernels/experts.rs`.
 
-use kernels::experts::{COMBINE_BLOCK, ROUTE_BLOCK, experts_bias, experts_combine, experts_route};
+use kernels::experts::{
+    COMBINE_BLOCK, MAX_GROUPS, ROUTE_BLOCK, experts_bias, experts_combine, experts_every, experts_route,
+};
 
 use super::{count, expect_len};
 use crate::gpu::{Gpu, GpuError, Slice};
@@ -32,13 +34,33 @@ pub struct Routing<'a> {
     pub scale: f32,
     /// `[n_experts]`: what the weight of each expert is multiplied by besides.
     pub expert_scales: Option<&'a Slice<f32>>,
+    /// Where experts are chosen of a few groups of neighbours alone.
+    pub groups: Option<ExpertGroups>,
+}
+
+/// Groups of neighbouring experts, of which a token uses those whose two best scores are together the largest.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertGroups {
+    /// How many there are: a divisor of the experts' number, at most 32.
+    pub n_groups: usize,
+    /// How many of them a token uses.
+    pub n_used: usize,
 }
 
 impl Routing<'_> {
     /// The `n_used` experts with the largest logits, by their softmax over all as it is.
     pub fn softmax(n_experts: usize, n_used: usize) -> Self {
         let score = RouterScore::Softmax;
-        Routing { n_experts, n_used, score, selection_bias: None, normalise: false, scale: 1.0, expert_scales: None }
+        Routing {
+            n_experts,
+            n_used,
+            score,
+            selection_bias: None,
+            normalise: false,
+            scale: 1.0,
+            expert_scales: None,
+            groups: None,
+        }
     }
 }
 
@@ -52,8 +74,13 @@ impl Gpu {
         weights: &Slice<f32>,
         n_tokens: usize,
     ) -> Result<(), GpuError> {
-        let Routing { n_experts, n_used, score, selection_bias, normalise, scale, expert_scales } = *routing;
+        let Routing { n_experts, n_used, score, selection_bias, normalise, scale, expert_scales, groups } = *routing;
         assert!(0 < n_used && n_used <= n_experts, "{n_used} of {n_experts} experts");
+        let ExpertGroups { n_groups, n_used: n_groups_used } =
+            groups.unwrap_or(ExpertGroups { n_groups: 1, n_used: 1 });
+        let fits = n_groups > 0 && n_groups <= MAX_GROUPS as usize && n_experts.is_multiple_of(n_groups);
+        let has_enough = fits && n_groups_used <= n_groups && n_groups_used * (n_experts / n_groups) >= n_used;
+        assert!(has_enough, "{n_used} of {n_experts} experts in {n_groups_used} of {n_groups} groups");
         expect_len("logits", logits, n_tokens * n_experts);
         expect_len("experts", experts, n_tokens * n_used);
         expect_len("weights", weights, n_tokens * n_used);
@@ -70,9 +97,19 @@ impl Gpu {
             u32::from(score == RouterScore::Sigmoid),
             u32::from(normalise),
             scale,
+            count(n_groups),
+            count(n_groups_used),
         );
         // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
         unsafe { self.launch_early(experts_route, [count(n_tokens), 1, 1], ROUTE_BLOCK, arguments) }
+    }
+
+    /// experts[token][i] = i, for `n` of each token: every matrix of a stack.
+    pub fn experts_every(&self, experts: &Slice<u32>, n_tokens: usize, n: usize) -> Result<(), GpuError> {
+        expect_len("experts", experts, n_tokens * n);
+        let grid = [count(n.div_ceil(COMBINE_BLOCK as usize)), count(n_tokens), 1];
+        // SAFETY: the slice holds what the contract asks for.
+        unsafe { self.launch_early(experts_every, grid, COMBINE_BLOCK, (experts, count(n))) }
     }
 
     /// out[pair] += bias[experts[pair]], rows of `n`, for `n_pairs` pairs of a token and an expert of its: `bias` is

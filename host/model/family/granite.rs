@@ -1,5 +1,6 @@
 //! Granite 3 and 4, dense (IBM): Llama with four scales, of the embedding, both branches, scores and logits.
 
-use super::{Family, LIKE_LLAMA};
+use super::{Family, LIKE_LLAMA, LogitScale};
 
-pub(super) const FAMILY: Family = Family { architecture: "granite", scales: true, ..LIKE_LLAMA };
+pub(super) const FAMILY: Family =
+    Family { architecture: "granite", scales: true, logit_scale: LogitScale::Divides, ..LIKE_LLAMA };

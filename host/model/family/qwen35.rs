@@ -10,6 +10,14 @@ pub(super) const FAMILY: Family = Family {
     gated: true,
     recurrent: true,
     norms: Norms { ffn: Some("post_attention_norm.weight"), ..LIKE_LLAMA.norms },
-    names: Names { attn_out: "attn_output", ffn_inp: "attn_residual", ffn_norm: "attn_post_norm" },
+    names: Names {
+        projected: ["", "Kcur", "Vcur"],
+        heads: ["", "", "Vcur"],
+        attended: "attn_pregate",
+        attn_out: "attn_output",
+        ffn_inp: "attn_residual",
+        ffn_norm: "attn_post_norm",
+        ..LIKE_LLAMA.names
+    },
     ..LIKE_LLAMA
 };

@@ -6,7 +6,10 @@ use super::{
     Cache, CacheId, Figure, Matrix, Node, Op, Piece, RopeId, Span, Stack, StackId, State, StateId, Tensor, TensorId,
     Value, ValueId, Vector, VectorId,
 };
-use crate::model::layer::{Glu, Routing};
+use crate::model::{
+    config::Temperature,
+    layer::{Glu, Routing, Scores},
+};
 
 /// A figure that is being drawn.
 pub struct Builder<'a> {
@@ -114,15 +117,21 @@ impl<'a> Builder<'a> {
         self.stack_of(pieces, n_in, n_matrices)
     }
 
-    /// One tensor of the file that holds what others have as several, one above the other: each one's rows.
-    pub fn parts_of<const N: usize>(&mut self, part: &str, rows: [usize; N], n_in: usize) -> [Matrix; N] {
-        let tensor = self.tensor(part, [n_in, rows.iter().sum(), 1], false, true);
+    /// One tensor of the file that holds what others have as several, one above the other: each one's rows, of each of `n_matrices`.
+    pub fn parts_of<const N: usize>(
+        &mut self,
+        part: &str,
+        rows: [usize; N],
+        n_in: usize,
+        n_matrices: usize,
+    ) -> [Matrix; N] {
+        let tensor = self.tensor(part, [n_in, rows.iter().sum(), n_matrices], false, true);
         let mut first = 0;
         let pieces = rows.map(|group| {
             first += group;
             Piece { tensor, first: first - group, group, stride: group, n_groups: 1 }
         });
-        self.stack_of(pieces, n_in, 1)
+        self.stack_of(pieces, n_in, n_matrices)
     }
 
     /// A stack of pieces that say where their rows are.
@@ -172,10 +181,12 @@ impl<'a> Builder<'a> {
         StateId(self.figure.states.len() - 1)
     }
 
+    /// llama.cpp's name: with the layer's number, but where the stem begins with a dot, and with a count where it had one before.
     fn trace_name(&mut self, stem: &str) -> String {
-        let base = match self.layer {
-            Some(layer) => format!("{stem}-{layer}"),
-            None => stem.to_string(),
+        let base = match (self.layer, stem.strip_prefix('.')) {
+            (_, Some(stem)) => stem.to_string(),
+            (Some(layer), None) => format!("{stem}-{layer}"),
+            (None, None) => stem.to_string(),
         };
         let count = self.named.entry(base.clone()).or_insert(0);
         *count += 1;
@@ -219,6 +230,10 @@ impl<'a> Builder<'a> {
         self.alike(stem, x, Op::RmsNorm { x, weight, epsilon })
     }
 
+    pub(super) fn layer_norm(&mut self, stem: &str, x: ValueId, weight: VectorId, epsilon: f32) -> ValueId {
+        self.alike(stem, x, Op::LayerNorm { x, weight, epsilon })
+    }
+
     pub(super) fn product(&mut self, stem: &str, x: ValueId, weight: &Matrix) -> ValueId {
         self.push(stem, &[weight.rows.len()], Op::Product { x, weight: weight.clone() })
     }
@@ -235,18 +250,25 @@ impl<'a> Builder<'a> {
         self.alike(stem, x, Op::Rope { x, rope })
     }
 
+    pub(super) fn temper(&mut self, stem: &str, x: ValueId, temperature: Temperature) -> ValueId {
+        self.alike(stem, x, Op::Temper { x, temperature })
+    }
+
     #[allow(clippy::too_many_arguments)]
     pub(super) fn attend(
         &mut self,
         stem: &str,
-        [q, k, v]: [ValueId; 3],
+        q: ValueId,
+        [k, v]: [Option<ValueId>; 2],
         cache: CacheId,
         rope: Option<RopeId>,
         scale: f32,
         sinks: Option<VectorId>,
         soft_cap: Option<f32>,
     ) -> ValueId {
-        let width = self.figure.values[q.0].width();
+        let shape = &self.figure.values[q.0].shape;
+        let value_dim = self.figure.caches[cache.0].value_dim.unwrap_or(shape[1]);
+        let width = shape[0] * value_dim;
         let probabilities = self.trace_name("kq_soft_max");
         self.push(stem, &[width], Op::Attention { q, k, v, cache, rope, scale, sinks, soft_cap, probabilities })
     }
@@ -268,13 +290,30 @@ impl<'a> Builder<'a> {
     }
 
     /// The experts' numbers and their weights.
-    pub(super) fn route(&mut self, logits: ValueId, bias: Option<VectorId>, routing: Routing) -> (ValueId, ValueId) {
+    pub(super) fn route(
+        &mut self,
+        logits: ValueId,
+        bias: Option<VectorId>,
+        scales: Option<VectorId>,
+        routing: Routing,
+    ) -> (ValueId, ValueId) {
         let n_used = routing.experts.n_used;
         let experts = self.value("ffn_moe_topk", &[n_used]);
-        let weights = self.value("ffn_moe_weights", &[n_used]);
-        let op = Op::Route { logits, bias, routing, weights };
+        // llama.cpp names what each step makes of them; of these there is the last alone.
+        let weights = match routing {
+            _ if scales.is_some() => self.value("", &[n_used]),
+            Routing { experts, .. } if experts.scale != 1.0 => self.value("ffn_moe_weights_scaled", &[n_used, 1]),
+            Routing { scores: Scores::SoftmaxOfChosen, .. } => self.value("ffn_moe_weights_softmax", &[n_used, 1]),
+            Routing { experts, .. } if experts.normalise => self.value("ffn_moe_weights_norm", &[n_used]),
+            _ => self.value("ffn_moe_weights", &[n_used, 1]),
+        };
+        let op = Op::Route { logits, bias, scales, routing, weights };
         self.figure.nodes.push(Node { op, out: experts, layer: self.layer });
         (experts, weights)
+    }
+
+    pub(super) fn every(&mut self, n: usize) -> ValueId {
+        self.push("", &[n], Op::Every { n })
     }
 
     pub(super) fn expert_product(&mut self, stem: &str, x: ValueId, weight: &Matrix, experts: ValueId) -> ValueId {
@@ -308,6 +347,18 @@ impl<'a> Builder<'a> {
 
     pub(super) fn part(&mut self, stem: &str, x: ValueId, first: usize, shape: &[usize]) -> ValueId {
         self.push(stem, shape, Op::Part { x, first })
+    }
+
+    pub(super) fn columns(&mut self, stem: &str, x: ValueId, columns: std::ops::Range<usize>) -> ValueId {
+        let mut shape = self.shape(x);
+        *shape.last_mut().expect("a value has a dimension") = columns.len();
+        self.push(stem, &shape, Op::Columns { x, first: columns.start })
+    }
+
+    pub(super) fn join(&mut self, stem: &str, a: ValueId, b: ValueId) -> ValueId {
+        let (mut shape, row) = (self.shape(a), self.figure.values[b.0].row());
+        *shape.last_mut().expect("a value has a dimension") += row;
+        self.push(stem, &shape, Op::Join { a, b })
     }
 
     /// How much is kept, and how strongly is written.

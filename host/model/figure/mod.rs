@@ -16,11 +16,13 @@
 mod builder;
 mod decoder;
 mod delta_net;
+mod feed_forward;
+mod latent;
 
 use std::{collections::HashMap, ops::Range};
 
 use super::{
-    config::{Config, Rope},
+    config::{Config, Rope, Temperature},
     layer::{Glu, Layer, Routing},
 };
 
@@ -64,7 +66,7 @@ pub struct Figure {
     pub vectors: Vec<Vector>,
     /// Kinds of rotation.
     pub ropes: Vec<Rope>,
-    /// Keys and values kept, one for each layer of attention.
+    /// Keys and values kept, one for each layer of attention that has its own.
     pub caches: Vec<Cache>,
     /// What recurrent layers carry from token to token.
     pub states: Vec<State>,
@@ -176,7 +178,7 @@ pub struct Span {
     pub range: Range<usize>,
 }
 
-/// A layer's keys and values.
+/// A layer's keys and values; some layers read another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cache {
     /// Key/value heads.
@@ -185,6 +187,8 @@ pub struct Cache {
     pub head_dim: usize,
     /// How many positions a token sees, where there is a window.
     pub window: Option<usize>,
+    /// Where values are the first so many of the keys' values, and kept with them alone.
+    pub value_dim: Option<usize>,
 }
 
 /// What a recurrent layer carries on: `n` values of `f32`, zero before the first token.
@@ -236,6 +240,8 @@ pub enum Op {
     Scale { x: ValueId, factor: f32 },
     /// `x / √(mean(x²) + ε) · weight` over the last dimension, or over `x` as rows of the weight's length.
     RmsNorm { x: ValueId, weight: Option<VectorId>, epsilon: f32 },
+    /// `(x − mean(x)) / √(variance(x) + ε) · weight` over the last dimension.
+    LayerNorm { x: ValueId, weight: VectorId, epsilon: f32 },
     /// `W · x`: `[rows of W]`.
     Product { x: ValueId, weight: Matrix },
     /// `x + bias`.
@@ -244,12 +250,14 @@ pub enum Op {
     Reshape { x: ValueId },
     /// Pairs of each head turn by their position's angle.
     Rope { x: ValueId, rope: RopeId },
-    /// `k` and `v` go into the cache at the tokens' positions; each head of `q` attends to what the cache has up to there: `[heads · head_dim]`.
-    /// `sinks` is one number for each head that joins its softmax. `probabilities` is the name of the softmax in traces.
+    /// `x · (1 + scale · ln(⌊position / length⌋ + 1))`.
+    Temper { x: ValueId, temperature: Temperature },
+    /// Keys and values `kv` go into the cache at the tokens' positions, where they are the layer's own; each head of `q` attends to what the
+    /// cache has up to there: `[heads · head_dim]`. Where values are a part of the keys (`Cache::value_dim`) there are `k` alone. `sinks` is one number for each head that joins its softmax. `probabilities` is the name of the softmax in traces.
     Attention {
         q: ValueId,
-        k: ValueId,
-        v: ValueId,
+        k: Option<ValueId>,
+        v: Option<ValueId>,
         cache: CacheId,
         rope: Option<RopeId>,
         scale: f32,
@@ -265,8 +273,11 @@ pub enum Op {
     Add { a: ValueId, b: ValueId },
     /// `cap · tanh(x / cap)`.
     SoftCap { x: ValueId, cap: f32 },
-    /// The experts that each token uses, `[n_used]` numbers, by logits `[n_experts]`; and their `weights`, `[n_used]`.
-    Route { logits: ValueId, bias: Option<VectorId>, routing: Routing, weights: ValueId },
+    /// The experts that each token uses, `[n_used]` numbers, by logits `[n_experts]`; and their `weights`, `[n_used]`, times each expert's of
+    /// `scales`. `bias` is added to scores for choosing alone.
+    Route { logits: ValueId, bias: Option<VectorId>, scales: Option<VectorId>, routing: Routing, weights: ValueId },
+    /// The numbers of all matrices of a stack, `[n]`, 0 to n − 1: for a product of each head with its own.
+    Every { n: usize },
     /// Each token's vector, or vectors `[n_used][n]`, times the matrices of its experts: `[n_used][rows]`.
     ExpertProduct { x: ValueId, weight: Matrix, experts: ValueId },
     /// `x[used] + bias[experts[used]]`, biases being `[n_experts][n]`.
@@ -278,8 +289,12 @@ pub enum Op {
     Convolve { x: ValueId, weight: VectorId, kernel: usize, state: StateId },
     /// Queries and keys, the first heads of rows `[q][k][v]`, each divided by its length `√(Σx² + ε)`, queries by `√head_dim` besides.
     UnitHeads { x: ValueId, n_key_heads: usize, head_dim: usize, epsilon: f32 },
-    /// Some of a row's values, from `first` on; nothing is moved.
+    /// Some of a row's values, from `first` on; nothing is moved, and nothing reads it.
     Part { x: ValueId, first: usize },
+    /// Some of each row's values over the last dimension, from `first` on.
+    Columns { x: ValueId, first: usize },
+    /// Two values beside each other, over the last dimension.
+    Join { a: ValueId, b: ValueId },
     /// How much of its state a value head keeps, `exp(a · softplus(alpha + bias))`; and how strongly it writes, `strength = σ(beta)`.
     DeltaGates { beta: ValueId, alpha: ValueId, bias: VectorId, a: VectorId, strength: ValueId },
     /// The gated delta rule (arXiv 2412.06464) on each value head's state `S` `[head_dim][head_dim]`, a token after the other:
@@ -294,10 +309,13 @@ impl Op {
     /// The values that it reads.
     pub fn inputs(&self) -> Vec<ValueId> {
         match *self {
-            Op::Embed { .. } => vec![],
+            Op::Embed { .. } | Op::Every { .. } => vec![],
             Op::Scale { x, .. }
             | Op::RmsNorm { x, .. }
+            | Op::LayerNorm { x, .. }
             | Op::Product { x, .. }
+            | Op::Temper { x, .. }
+            | Op::Columns { x, .. }
             | Op::Bias { x, .. }
             | Op::Reshape { x }
             | Op::Rope { x, .. }
@@ -306,10 +324,10 @@ impl Op {
             | Op::UnitHeads { x, .. }
             | Op::Part { x, .. } => vec![x],
             Op::DeltaGates { beta, alpha, .. } => vec![beta, alpha],
-            Op::Attention { q, k, v, .. } => vec![q, k, v],
+            Op::Attention { q, k, v, .. } => [Some(q), k, v].into_iter().flatten().collect(),
             Op::Gate { x, gate } | Op::GatedNorm { x, gate, .. } => vec![x, gate],
             Op::Glu { gate, up, .. } => vec![gate, up],
-            Op::Add { a, b } => vec![a, b],
+            Op::Add { a, b } | Op::Join { a, b } => vec![a, b],
             Op::Route { logits, .. } => vec![logits],
             Op::ExpertProduct { x, experts, .. } | Op::ExpertBias { x, experts, .. } => vec![x, experts],
             Op::Combine { x, weights } => vec![x, weights],

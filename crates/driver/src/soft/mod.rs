@@ -33,9 +33,9 @@ pub(crate) mod cublas;
 pub(crate) mod graph;
 pub(crate) mod host;
 mod image;
-mod leaks;
 #[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
 pub(crate) mod launch;
+mod leaks;
 pub(crate) mod library;
 pub(crate) mod link;
 pub(crate) mod memory;

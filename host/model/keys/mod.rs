@@ -1,9 +1,12 @@
 //! Hyperparameters: how they are read from a file's metadata, and what they may be.
 
-use super::config::{Config, Recurrent, Rope, RopeScaling};
+mod experts;
+mod rope;
+
+use super::config::{Config, Recurrent, Rope, RopeScaling, Temperature};
 use super::error::{ModelError, ModelRule};
-use super::family::{Family, Presence, RopeFactors, Windows};
-use super::layer::{DeltaNet, Experts};
+use super::family::{Family, LogitScale, Presence, ScoreScale, Windows};
+use super::layer::{DeltaNet, LatentAttention};
 use crate::gguf::{Array, Gguf, Metadata, MetadataError, TensorType, Value};
 
 const MAX_LAYERS: u32 = 512;
@@ -13,6 +16,10 @@ const MAX_HEAD_DIM: u32 = 1024;
 const MAX_FF: u32 = 1 << 24;
 const MAX_CONTEXT: u32 = 1 << 28;
 const MAX_EXPERTS: u32 = 4096;
+/// The vector that latent attention keeps of a token, the shared key included.
+const MAX_LATENT: u32 = 768;
+/// DeepSeek V2 Lite's numbers of blocks: its files name a rank of queries that they do not have.
+const LITE_BLOCKS: [u32; 2] = [26, 27];
 /// Heads of the delta rule that there are kernels for.
 const DELTA_HEAD_DIMS: [u32; 4] = [32, 64, 128, 256];
 /// Llama's and llama.cpp's default.
@@ -43,7 +50,14 @@ const KNOWN: &[&str] = &[
     "attention.head_count_kv",
     "attention.key_length",
     "attention.value_length",
+    "attention.value_length_mla",
+    "attention.value_length_swa",
+    "attention.key_length_mla",
+    "attention.key_length_swa",
+    "attention.kv_lora_rank",
+    "attention.layer_norm_epsilon",
     "attention.layer_norm_rms_epsilon",
+    "attention.q_lora_rank",
     "attention.scale",
     "attention.sliding_window",
     "attention.sliding_window_pattern",
@@ -58,6 +72,7 @@ const KNOWN: &[&str] = &[
     "ssm.time_step_rank",
     "ssm.group_count",
     "rope.dimension_count",
+    "rope.dimension_count_swa",
     "rope.freq_base",
     "rope.scale_linear",
     "rope.scaling.type",
@@ -76,7 +91,10 @@ const KNOWN: &[&str] = &[
     "expert_weights_scale",
     "expert_gating_func",
     "expert_shared_count",
+    "expert_shared_feed_forward_length",
     "expert_group_count",
+    "expert_group_used_count",
+    "interleave_moe_layer_step",
     "leading_dense_block_count",
     "vocab_size",
 ];
@@ -116,194 +134,238 @@ impl Keys<'_> {
         let n_layers = n_blocks - self.ranged(R::LayerCount, "nextn_predict_layers", Some(0), 0..=n_blocks - 1)?;
         let n_embd = self.ranged(R::EmbeddingLength, "embedding_length", None, 1..=MAX_EMBD)?;
         let n_heads = self.ranged(R::HeadCount, "attention.head_count", None, 1..=MAX_HEADS)?;
-        let n_kv_heads = self.ranged(R::KvHeadCount, "attention.head_count_kv", Some(n_heads), 1..=MAX_HEADS)?;
+        let n_kv_heads = self.widest(R::KvHeadCount, "attention.head_count_kv", Some(n_heads), 1..=MAX_HEADS)?;
         if !n_heads.is_multiple_of(n_kv_heads) {
             let expected = format!("a divisor of the {n_heads} query heads");
             return Err(self.reject(R::KvHeadCount, "attention.head_count_kv", n_kv_heads, expected));
         }
-        let head_dim = self.ranged(R::HeadDim, "attention.key_length", Some(n_embd / n_heads), 2..=MAX_HEAD_DIM)?;
-        let value_dim = self.ranged(R::HeadDim, "attention.value_length", Some(n_embd / n_heads), 2..=MAX_HEAD_DIM)?;
-        if !head_dim.is_multiple_of(2) {
-            return Err(self.reject(R::HeadDim, "attention.key_length", head_dim, "an even number"));
-        }
-        if value_dim != head_dim {
-            let expected = format!("the key length, {head_dim}");
-            return Err(self.reject(R::HeadDim, "attention.value_length", value_dim, expected));
-        }
+        let family = self.family;
+        let latent = if family.latent { Some(self.latent(n_heads, n_blocks)?) } else { None };
+        let head_dim = match latent {
+            Some(latent) => (latent.head_dim + latent.n_rot) as u32,
+            None => self.head_dim("", n_embd / n_heads)?,
+        };
         let context_length = self.ranged(R::ContextLength, "context_length", None, 1..=MAX_CONTEXT)?;
         let experts = self.experts()?;
         let n_ff = match (&experts, self.metadata().get(&self.key("expert_feed_forward_length"))) {
             (Some(_), Some(_)) => self.ranged(R::FeedForwardLength, "expert_feed_forward_length", None, 1..=MAX_FF)?,
-            _ => self.ranged(R::FeedForwardLength, "feed_forward_length", None, 1..=MAX_FF)?,
+            _ => self.widest(R::FeedForwardLength, "feed_forward_length", None, 1..=MAX_FF)?,
         };
-        let rms_epsilon = self.positive(R::RmsEpsilon, "attention.layer_norm_rms_epsilon", None)?;
-        let default_scale = (1.0 / f64::from(head_dim).sqrt()) as f32;
-        let attention_scale = match self.f32("attention.scale", 0.0)? {
-            0.0 => default_scale,
-            _ => self.positive(R::AttentionScale, "attention.scale", None)?,
-        };
-        let sliding_window = self.sliding_window()?;
-        let family = self.family;
+        let epsilon =
+            if family.layer_norm { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" };
+        let sliding_window = self.sliding_window(n_blocks)?;
         let scale = |name: &str, wanted: bool| match self.f32(name, 0.0)? {
             value if value == 0.0 || !wanted => Ok::<f32, ModelError>(1.0),
             _ => self.positive(R::Arithmetic, name, None),
         };
         let embedding_scale = if family.root_embedding { (n_embd as f32).sqrt() } else { 1.0 };
+        // A cap of 0 is none.
+        let soft_cap = |name: &str, default: Option<f32>| match (default, self.f32(name, default.unwrap_or(0.0))?) {
+            (None, _) | (_, 0.0) => Ok::<Option<f32>, ModelError>(None),
+            _ => Ok(Some(self.positive(R::Arithmetic, name, default)?)),
+        };
+        let logit_scale = scale("logit_scale", family.logit_scale != LogitScale::None)?;
+        let rope = self.rope_with_factors(latent.map_or(head_dim, |latent| latent.n_rot as u32), context_length)?;
+        let n = n_layers as usize;
         let config = Config {
             family: self.family,
-            n_layers: n_layers as usize,
+            n_layers: n,
             n_unused_layers: (n_blocks - n_layers) as usize,
             n_embd: n_embd as usize,
             n_heads: n_heads as usize,
             n_kv_heads: n_kv_heads as usize,
+            kv_heads_by_layer: self.kv_heads_by_layer(n, n_heads)?,
             head_dim: head_dim as usize,
+            window_head_dim: match sliding_window {
+                Some(_) if family.layers_differ => Some(self.head_dim("_swa", head_dim)? as usize),
+                _ => None,
+            },
             n_ff: n_ff as usize,
+            n_ff_by_layer: match experts {
+                None if family.layers_differ => {
+                    self.by_layer(R::FeedForwardLength, "feed_forward_length", n, 1..=MAX_FF)?
+                }
+                _ => None,
+            },
             vocab_size: self.vocab_size()?,
             context_length: context_length as usize,
-            rms_epsilon,
-            rope: self.rope_with_factors(head_dim, context_length)?,
+            rms_epsilon: self.positive(R::RmsEpsilon, epsilon, None)?,
+            temperature: self.temperature(&rope, context_length)?,
+            attention_scale: match latent {
+                Some(latent) => latent.scale * self.yarn_scores(&rope)?,
+                None => self.attention_scale(head_dim, n_embd / n_heads, n_blocks)?,
+            },
+            latent: match latent {
+                Some(latent) => Some(LatentAttention { scale: latent.scale * self.yarn_scores(&rope)?, ..latent }),
+                None => None,
+            },
+            rope,
             tied_output: self.gguf.tensor("output.weight").is_none(),
             qk_norm: self.family.qk_norm == Presence::Required,
+            dense: match experts {
+                Some(_) if family.some_dense => self.dense_layers(n)?,
+                _ => None,
+            },
+            shared_expert: match experts {
+                Some(_) => self.shared_expert(n_ff)?,
+                None => None,
+            },
+            beside_experts: match experts {
+                Some(_) if family.experts_beside => {
+                    Some(self.ranged(R::FeedForwardLength, "feed_forward_length", None, 1..=MAX_FF)? as usize)
+                }
+                _ => None,
+            },
+            expert_scores: self.expert_scores()?,
             experts,
             sliding_window,
             windowed: match sliding_window {
-                Some(_) => self.windowed(n_layers as usize)?,
+                Some(_) => self.windowed(n)?,
                 None => None,
             },
-            window_rope: match (sliding_window, family.window_theta) {
-                (Some(_), Some(theta)) => Some(self.window_rope(head_dim, theta)?),
-                _ => None,
+            window_rope: match sliding_window {
+                Some(_) => self.window_rope(head_dim, context_length)?,
+                None => None,
             },
-            attention_scale,
-            attention_soft_cap: None,
+            attention_soft_cap: soft_cap("attn_logit_softcapping", family.score_soft_cap)?,
+            n_shared_kv_layers: self.shared_kv_layers(n_layers)? as usize,
+            n_embd_per_layer: if family.layer_embedding {
+                self.ranged(R::EmbeddingLength, "embedding_length_per_layer_input", Some(0), 0..=MAX_EMBD)? as usize
+            } else {
+                0
+            },
+            layer_scales: if family.layer_embedding { self.layer_scales(n)? } else { None },
             embedding_scale: embedding_scale * scale("embedding_scale", family.scales)?,
             residual_scale: scale("residual_scale", family.scales)?,
-            logit_scale: scale("logit_scale", family.scales)?.recip(),
-            logit_soft_cap: match self.f32("final_logit_softcapping", 0.0)? {
-                0.0 => None,
-                _ => Some(self.positive(R::Arithmetic, "final_logit_softcapping", None)?),
-            },
-            recurrent: if family.recurrent { Some(self.recurrent(n_layers as usize)?) } else { None },
+            logit_scale: if family.logit_scale == LogitScale::Divides { logit_scale.recip() } else { logit_scale },
+            logit_soft_cap: soft_cap("final_logit_softcapping", family.logit_soft_cap)?,
+            recurrent: if family.recurrent { Some(self.recurrent(n)?) } else { None },
             unused_keys: self.unused_keys()?,
         };
+        self.check_shared_caches(&config)?;
         Ok(config)
     }
 
-    fn rope(&self, head_dim: u32, context_length: u32) -> Result<Rope, ModelError> {
-        use ModelRule as R;
-        let theta = self.positive(R::RopeTheta, "rope.freq_base", Some(DEFAULT_THETA))?;
-        let n_rot = self.ranged(R::RopeDimension, "rope.dimension_count", Some(head_dim), 2..=head_dim)?;
-        if !n_rot.is_multiple_of(2) {
-            return Err(self.reject(R::RopeDimension, "rope.dimension_count", n_rot, "an even number"));
+    /// Values of a head, the same for keys and values; `end` is what the names of the keys end with.
+    fn head_dim(&self, end: &str, default: u32) -> Result<u32, ModelError> {
+        let rule = ModelRule::HeadDim;
+        let [keys, values] = ["key", "value"].map(|of| format!("attention.{of}_length{end}"));
+        let head_dim = self.ranged(rule, &keys, Some(default), 2..=MAX_HEAD_DIM)?;
+        let value_dim = self.ranged(rule, &values, Some(default), 2..=MAX_HEAD_DIM)?;
+        if !head_dim.is_multiple_of(2) {
+            return Err(self.reject(rule, &keys, head_dim, "an even number"));
         }
-        // 0 stands for "not scaled"; the second key is the older name.
-        let mut factor = 0.0;
-        for name in ["rope.scaling.factor", "rope.scale_linear"] {
-            if factor == 0.0 {
-                factor = self.f32(name, 0.0)?;
-            }
-            if !(factor.is_finite() && factor >= 0.0) {
-                return Err(self.reject(R::RopeScaling, name, factor, "a positive finite number"));
-            }
+        if value_dim != head_dim {
+            return Err(self.reject(rule, &values, value_dim, format!("the key length, {head_dim}")));
         }
-        let positive = |name, default| self.positive(R::RopeScaling, name, Some(default));
-        let original_context = || -> Result<usize, ModelError> {
-            let name = "rope.scaling.original_context_length";
-            Ok(self.ranged(R::RopeScaling, name, Some(context_length), 1..=MAX_CONTEXT)? as usize)
-        };
-        let scaling = match self.metadata().opt_str(&self.key("rope.scaling.type"))?.unwrap_or("linear") {
-            "none" => RopeScaling::None,
-            "linear" | "yarn" if factor == 0.0 => RopeScaling::None,
-            "linear" => RopeScaling::Linear { factor },
-            "longrope" if self.family.rope_factors == RopeFactors::LongAndShort => {
-                RopeScaling::Long { original_context: original_context()? }
-            }
-            "yarn" => RopeScaling::Yarn {
-                factor,
-                original_context: original_context()?,
-                ext_factor: positive("rope.scaling.yarn_ext_factor", 1.0)?,
-                beta_fast: positive("rope.scaling.yarn_beta_fast", 32.0)?,
-                beta_slow: positive("rope.scaling.yarn_beta_slow", 1.0)?,
-            },
-            other => {
-                return Err(self.reject(
-                    R::RopeScaling,
-                    "rope.scaling.type",
-                    format!("{other:?}"),
-                    "none, linear or yarn",
-                ));
-            }
-        };
-        // Only YaRN divides by ln(theta).
-        if matches!(scaling, RopeScaling::Yarn { .. }) && theta <= 1.0 {
-            return Err(self.reject(R::RopeTheta, "rope.freq_base", theta, "more than 1, for YaRN"));
+        Ok(head_dim)
+    }
+
+    fn attention_scale(&self, head_dim: u32, head_share: u32, n_blocks: u32) -> Result<f32, ModelError> {
+        if self.f32("attention.scale", 0.0)? != 0.0 {
+            return self.positive(ModelRule::AttentionScale, "attention.scale", None);
         }
-        let attention_factor = match scaling {
-            RopeScaling::Yarn { .. } => positive("rope.scaling.yarn_attn_factor", 1.0)?,
-            _ => 1.0,
-        } * positive("rope.scaling.attn_factor", 1.0)?;
-        if !(attention_factor.is_finite() && attention_factor > 0.0) {
-            let name = "rope.scaling.attn_factor";
-            let expected = "a positive finite product with yarn_attn_factor";
-            return Err(self.reject(R::RopeScaling, name, attention_factor, expected));
-        }
-        Ok(Rope {
-            pairing: self.family.rope_pairing,
-            theta,
-            n_rot: n_rot as usize,
-            scaling,
-            attention_factor,
-            factors: None,
-            long_factors: None,
+        let of = |n: u32| (1.0 / f64::from(n).sqrt()) as f32;
+        Ok(match self.family.score_scale {
+            ScoreScale::One => 1.0,
+            ScoreScale::OfWidthAt(blocks) if blocks == n_blocks => of(head_share),
+            ScoreScale::OfHead | ScoreScale::OfWidthAt(_) => of(head_dim),
         })
     }
 
-    /// RoPE with the divisors that the family may have.
-    fn rope_with_factors(&self, head_dim: u32, context_length: u32) -> Result<Rope, ModelError> {
-        let mut rope = self.rope(head_dim, context_length)?;
-        match self.family.rope_factors {
-            RopeFactors::None => {}
-            RopeFactors::One => rope.factors = self.rope_factors("rope_freqs.weight", rope.n_rot / 2)?,
-            RopeFactors::LongAndShort => {
-                rope.factors = self.rope_factors("rope_factors_short.weight", rope.n_rot / 2)?;
-                rope.long_factors = self.rope_factors("rope_factors_long.weight", rope.n_rot / 2)?;
-            }
-        }
-        Ok(rope)
-    }
-
-    /// The content of a tensor of divisors, where the file has it. Its shape is checked with all others'.
-    fn rope_factors(&self, name: &str, n_pairs: usize) -> Result<Option<Vec<f32>>, ModelError> {
-        let Some(tensor) = self.gguf.tensor(name) else { return Ok(None) };
-        if tensor.elements() != n_pairs as u64 || tensor.tensor_type != TensorType::F32 {
+    fn temperature(&self, rope: &Rope, context_length: u32) -> Result<Option<Temperature>, ModelError> {
+        let name = "attention.temperature_scale";
+        if !self.family.temperature || self.f32(name, 0.0)? == 0.0 {
             return Ok(None);
         }
-        let data = self.gguf.data(tensor);
-        let factors: Vec<f32> = data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        match factors.iter().find(|f| !(f.is_finite() && **f > 0.0)) {
-            None => Ok(Some(factors)),
-            Some(bad) => Err(ModelError::rejected(
-                self.gguf.name(),
-                ModelRule::RopeFactors,
-                format!("tensor {name}"),
-                bad,
-                "positive finite numbers",
-            )),
+        let length = match rope.scaling {
+            RopeScaling::Yarn { original_context, .. } => original_context,
+            _ => self.original_context(context_length)?,
+        };
+        Ok(Some(Temperature { scale: self.positive(ModelRule::Arithmetic, name, None)?, length }))
+    }
+
+    /// Layers that read the cache of one before them: at least one of each kind has one of its own.
+    fn shared_kv_layers(&self, n_layers: u32) -> Result<u32, ModelError> {
+        if !self.family.layer_embedding {
+            return Ok(0);
+        }
+        self.ranged(ModelRule::KvHeadCount, "attention.shared_kv_layers", Some(0), 0..=n_layers - 1)
+    }
+
+    /// Fails where a layer would read a cache that is not made for it.
+    fn check_shared_caches(&self, config: &Config) -> Result<(), ModelError> {
+        let n_own = config.n_layers - config.n_shared_kv_layers;
+        let is_windowed = |il: usize| config.windowed.as_ref().is_none_or(|windowed| windowed[il]);
+        let has_last_two = n_own >= 2 && is_windowed(n_own - 2) && !is_windowed(n_own - 1);
+        if config.n_shared_kv_layers == 0 || has_last_two {
+            return Ok(());
+        }
+        let expected = "a layer with a window and one without before those that share";
+        let name = "attention.shared_kv_layers";
+        Err(self.reject(ModelRule::KvHeadCount, name, config.n_shared_kv_layers, expected))
+    }
+
+    /// What each layer's result is multiplied by: tensors of one number. A layer without one is not scaled.
+    fn layer_scales(&self, n_layers: usize) -> Result<Option<Vec<f32>>, ModelError> {
+        let scales = (0..n_layers).map(|il| {
+            let scale = self.rope_factors(&format!("blk.{il}.layer_output_scale.weight"), 1)?;
+            Ok(scale.map_or(1.0, |scale| scale[0]))
+        });
+        let scales: Vec<f32> = scales.collect::<Result<_, ModelError>>()?;
+        Ok(scales.iter().any(|scale| *scale != 1.0).then_some(scales))
+    }
+
+    fn kv_heads_by_layer(&self, n_layers: usize, n_heads: u32) -> Result<Option<Vec<usize>>, ModelError> {
+        let (rule, name) = (ModelRule::KvHeadCount, "attention.head_count_kv");
+        let heads = if self.family.layers_differ { self.by_layer(rule, name, n_layers, 1..=MAX_HEADS)? } else { None };
+        match heads.iter().flatten().find(|heads| !(n_heads as usize).is_multiple_of(**heads)) {
+            Some(bad) => Err(self.reject(rule, name, bad, format!("divisors of the {n_heads} query heads"))),
+            None => Ok(heads),
         }
     }
 
-    /// The rotation of layers with a window: another base, and no scaling.
-    fn window_rope(&self, head_dim: u32, theta: f32) -> Result<Rope, ModelError> {
-        Ok(Rope {
-            pairing: self.family.rope_pairing,
-            theta: self.positive(ModelRule::RopeTheta, "rope.freq_base_swa", Some(theta))?,
-            n_rot: self.ranged(ModelRule::RopeDimension, "rope.dimension_count", Some(head_dim), 2..=head_dim)?
-                as usize,
-            scaling: RopeScaling::None,
-            attention_factor: 1.0,
-            factors: None,
-            long_factors: None,
-        })
+    /// A number for each layer, where they are not all one.
+    fn by_layer(
+        &self,
+        rule: ModelRule,
+        name: &str,
+        n_layers: usize,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> Result<Option<Vec<usize>>, ModelError> {
+        let numbers = match self.metadata().get(&self.key(name)) {
+            Some(Value::Array(Array::U32(numbers))) => numbers.iter().map(|n| i64::from(*n)).collect::<Vec<_>>(),
+            Some(Value::Array(Array::I32(numbers))) => numbers.iter().map(|n| i64::from(*n)).collect(),
+            _ => return Ok(None),
+        };
+        if numbers.windows(2).all(|pair| pair[0] == pair[1]) {
+            return Ok(None);
+        }
+        let in_range = |n: &i64| u32::try_from(*n).is_ok_and(|n| range.contains(&n));
+        if numbers.len() < n_layers || !numbers.iter().all(in_range) {
+            let found = format!("{} numbers, {numbers:?}", numbers.len());
+            let expected = format!("{} to {} for each of {n_layers} layers", range.start(), range.end());
+            return Err(self.reject(rule, name, found, expected));
+        }
+        Ok(Some(numbers[..n_layers].iter().map(|n| *n as usize).collect()))
+    }
+
+    /// An integer, or of a list for all layers the largest, in families whose layers may differ.
+    fn widest(
+        &self,
+        rule: ModelRule,
+        name: &str,
+        default: Option<u32>,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> Result<u32, ModelError> {
+        if self.family.layers_differ
+            && let Some(numbers) = self.by_layer(rule, name, 1, range.clone())?
+            && let Value::Array(array) = &self.metadata().get(&self.key(name)).cloned().unwrap_or(Value::Bool(false))
+        {
+            let all = self.by_layer(rule, name, array.len(), range)?;
+            return Ok(all.unwrap_or(numbers).into_iter().max().unwrap_or(0) as u32);
+        }
+        self.ranged(rule, name, default, range)
     }
 
     /// The layers that are recurrent, and what such a layer is.
@@ -350,40 +412,17 @@ impl Keys<'_> {
         }
     }
 
-    fn experts(&self) -> Result<Option<Experts>, ModelError> {
-        use ModelRule as R;
-        let n_experts = self.metadata().opt_u32(&self.key("expert_count"))?.unwrap_or(0);
-        match (self.family.experts, n_experts) {
-            (Presence::Absent | Presence::Optional, 0) => return Ok(None),
-            (Presence::Absent, _) => {
-                return Err(self.reject(R::ExpertCount, "expert_count", n_experts, "none"));
-            }
-            _ => {}
-        }
-        self.ranged(R::ExpertCount, "expert_count", None, 1..=MAX_EXPERTS)?;
-        let n_used = self.ranged(R::ExpertCount, "expert_used_count", None, 1..=n_experts)?;
-        // 0 is "not said", 1 is softmax over all experts.
-        self.ranged(R::ExpertRouting, "expert_gating_func", Some(1), 0..=1)?;
-        self.ranged(R::ExpertRouting, "expert_shared_count", Some(0), 0..=0)?;
-        self.ranged(R::ExpertRouting, "expert_group_count", Some(0), 0..=1)?;
-        self.ranged(R::ExpertRouting, "leading_dense_block_count", Some(0), 0..=0)?;
-        let scale = match self.f32("expert_weights_scale", 1.0)? {
-            0.0 => 1.0,
-            _ => self.positive(R::ExpertRouting, "expert_weights_scale", Some(1.0))?,
+    fn sliding_window(&self, n_blocks: u32) -> Result<Option<usize>, ModelError> {
+        let is_ignored = match self.family.windows {
+            Windows::Ignored => true,
+            Windows::AllButEveryOf64(_) => n_blocks != 64,
+            _ => false,
         };
-        Ok(Some(Experts {
-            n_experts: n_experts as usize,
-            n_used: n_used as usize,
-            normalise: self.metadata().opt_bool(&self.key("expert_weights_norm"))?.unwrap_or(true),
-            scale,
-        }))
-    }
-
-    fn sliding_window(&self) -> Result<Option<usize>, ModelError> {
-        if self.family.windows == Windows::Ignored {
+        if is_ignored {
             return Ok(None);
         }
-        let window = self.ranged(ModelRule::SlidingWindow, "attention.sliding_window", Some(0), 0..=MAX_CONTEXT)?;
+        let default = Some(self.family.default_window);
+        let window = self.ranged(ModelRule::SlidingWindow, "attention.sliding_window", default, 0..=MAX_CONTEXT)?;
         Ok((window > 0).then_some(window as usize))
     }
 
@@ -394,7 +433,12 @@ impl Keys<'_> {
             return Ok(Some(layers));
         }
         let group = match self.family.windows {
-            Windows::AllButEvery(n) => n as u32,
+            Windows::AllButEvery(n) | Windows::AllButEveryOf64(n) => n as u32,
+            Windows::Listed => {
+                let found = self.metadata().get(&self.key(name)).map_or("nothing".into(), ToString::to_string);
+                let expected = format!("a truth value for each of {n_layers} layers");
+                return Err(self.reject(ModelRule::SlidingWindow, name, found, expected));
+            }
             _ => 0,
         };
         let group = self.ranged(ModelRule::SlidingWindow, name, Some(group), 0..=MAX_LAYERS)? as usize;
@@ -433,8 +477,13 @@ impl Keys<'_> {
     /// Keys under the architecture's name that nothing above reads. Those known to change the arithmetic are refused.
     fn unused_keys(&self) -> Result<Vec<String>, ModelError> {
         let has_code = |name: &str| match name {
-            "embedding_scale" | "residual_scale" | "logit_scale" => self.family.scales,
-            "final_logit_softcapping" => self.family.logit_soft_cap,
+            "embedding_scale" | "residual_scale" => self.family.scales,
+            "logit_scale" => self.family.logit_scale != LogitScale::None,
+            "attn_logit_softcapping" => self.family.score_soft_cap.is_some(),
+            "final_logit_softcapping" => self.family.logit_soft_cap.is_some(),
+            "attention.temperature_scale" => self.family.temperature,
+            "rope.scaling.yarn_log_multiplier" => self.family.yarn_log_unit.is_some(),
+            "attention.shared_kv_layers" | "embedding_length_per_layer_input" => self.family.layer_embedding,
             _ => false,
         };
         for (name, neutral) in NEUTRAL.iter().filter(|(name, _)| !has_code(name)) {
