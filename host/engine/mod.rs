@@ -13,7 +13,7 @@
 pub mod answer;
 pub mod device;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 pub mod runner;
 pub mod scheduler;
 

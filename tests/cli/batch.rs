@@ -27,6 +27,8 @@ fn answers(path: &str) -> Vec<Value> {
     for line in &mut all {
         if let Some(body) = line["response"]["body"].as_object_mut() {
             assert!(body.remove("created").is_some_and(|time| time.as_u64().unwrap() > 1_700_000_000));
+            // How much of a prompt was in the cache is the company's.
+            body["usage"].as_object_mut().unwrap().remove("prompt_tokens_details").expect("what was cached");
         }
     }
     all
