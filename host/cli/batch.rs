@@ -49,6 +49,9 @@ pub struct Arguments {
     /// Answers written at the same time, at most.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
     parallel: u32,
+    /// Decode many answers together as each would be alone, to the last bit, where tensor cores would take less time.
+    #[arg(long)]
+    batch_invariant: bool,
     /// Tokens of an answer at most, where a prompt does not say; -1 for no limit but the end of the turn and the context.
     #[arg(
         short,
@@ -101,7 +104,9 @@ impl Arguments {
         let sampler = self.sampler.options(&gguf)?;
         let (template, variables) = self.template.parts(&gguf, &tokenizer)?;
         let n_sequences = self.parallel as usize;
-        let (engine, _) = self.engine.load_with(device, &gguf, |options| EngineOptions { n_sequences, ..options })?;
+        let batch_invariant = self.batch_invariant;
+        let set = |options| EngineOptions { n_sequences, batch_invariant, ..options };
+        let (engine, _) = self.engine.load_with(device, &gguf, set)?;
         let n_tokens = tokenizer.vocab_size().min(engine.config().vocab_size);
         let batch = Batch {
             model: gguf.name(),

@@ -77,9 +77,10 @@ impl Arguments {
         let mut sampler = self.generation.sampler(&gguf, &tokenizer)?;
         let mut constraint = self.generation.constraint(&tokenizer)?;
 
+        // Each answer is what its seed gives alone.
         let n_sequences = self.n_samples as usize;
-        let (engine, load_time) =
-            self.engine.load_with(device, &gguf, |options| EngineOptions { n_sequences, ..options })?;
+        let set = |options| EngineOptions { n_sequences, batch_invariant: true, ..options };
+        let (engine, load_time) = self.engine.load_with(device, &gguf, set)?;
         let device = engine.gpu().name()?;
         if self.n_samples > 1 {
             let context = Context { gguf: &gguf, tokenizer: &tokenizer, prompt: &prompt, limits };

@@ -132,7 +132,7 @@ fn answers_in_company_and_in_parts_are_those_alone() {
     let folder = Folder::new();
     let input = requests(&folder);
     let path = |name: &str| folder.path(name);
-    batch(&input, &path("company"), &["--parallel", "7"]);
+    batch(&input, &path("company"), &["--parallel", "7", "--batch-invariant"]);
     batch(&input, &path("alone"), &["--parallel", "1"]);
     let company = answers(&path("company"));
     assert_eq!(company.len(), 7);
