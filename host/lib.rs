@@ -1,11 +1,14 @@
 //! Text generation from GGUF language models on an NVIDIA GPU, with every kernel written in Rust.
 
+pub mod api;
 pub mod atomic_file;
+pub mod batch;
 pub mod bench;
 pub mod bounded;
 pub mod cache;
 pub mod chat;
 pub mod cli;
+pub mod engine;
 pub mod forward;
 pub mod generate;
 pub mod gguf;

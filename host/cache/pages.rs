@@ -240,6 +240,18 @@ impl Pages {
     /// # Errors
     /// [`Shortage`] of a group, with all the pages that the group has.
     pub fn fits_alone(&self, n_tokens: usize) -> Result<(), Shortage> {
+        self.fits(n_tokens, |group| self.pools[group].pages.len())
+    }
+
+    /// Whether a sequence of `n_tokens` fits into the pages that nobody has.
+    ///
+    /// # Errors
+    /// [`Shortage`] of a group, with the pages that nobody has.
+    pub fn fits_free(&self, n_tokens: usize) -> Result<(), Shortage> {
+        self.fits(n_tokens, |group| self.free(group))
+    }
+
+    fn fits(&self, n_tokens: usize, available: impl Fn(usize) -> usize) -> Result<(), Shortage> {
         for (group, pool) in self.pools.iter().enumerate() {
             let mut needed = n_tokens.div_ceil(POSITIONS);
             if let Some(window) = pool.group.window {
@@ -247,8 +259,9 @@ impl Pages {
                 let n_positions = window.saturating_sub(1) + self.n_batch;
                 needed = needed.min(n_positions.saturating_sub(1).div_ceil(POSITIONS) + 1);
             }
-            if needed > pool.pages.len() {
-                return Err(Shortage { group, needed, available: pool.pages.len() });
+            let available = available(group);
+            if needed > available {
+                return Err(Shortage { group, needed, available });
             }
         }
         Ok(())

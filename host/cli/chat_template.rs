@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::text::read_source;
 use crate::{
-    chat::{CHATML, ChatTemplate, Message, RenderOptions},
+    chat::{CHATML, ChatError, ChatTemplate, Message, RenderOptions},
     gguf::Gguf,
     tokenizer::{Piece, Tokenizer},
 };
@@ -37,24 +37,38 @@ impl TemplateArguments {
     /// # Errors
     /// There is none, or it is not one.
     pub fn load(&self, gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Conversation> {
+        let (template, variables) = self.parts(gguf, tokenizer)?;
+        Ok(Conversation { template: template?, variables, system: self.system.clone() })
+    }
+
+    /// The template and its variables; that the file has none that can be used may not matter.
+    ///
+    /// # Errors
+    /// What was given as a template is none.
+    #[allow(clippy::type_complexity)]
+    pub fn parts(
+        &self,
+        gguf: &Gguf,
+        tokenizer: &Tokenizer,
+    ) -> Result<(Result<ChatTemplate, ChatError>, Map<String, Value>)> {
         let template = match (&self.chat_template, &self.chat_template_file) {
-            (Some(name), _) if name == "chatml" => ChatTemplate::new("chatml", CHATML, tokenizer)?,
+            (Some(name), _) if name == "chatml" => Ok(ChatTemplate::new("chatml", CHATML, tokenizer)?),
             (Some(text), _) if !text.contains("{{") && !text.contains("{%") => bail!(
                 "--chat-template: found {text:?}, expected Jinja text with {{{{ }}}} or {{% %}}, or the name chatml; \
                  a file is given with --chat-template-file"
             ),
-            (Some(text), _) => ChatTemplate::new("--chat-template", text, tokenizer)?,
+            (Some(text), _) => Ok(ChatTemplate::new("--chat-template", text, tokenizer)?),
             (None, Some(path)) => {
                 let text = read_source(path, "the chat template")?;
-                ChatTemplate::new(&path.display().to_string(), &text, tokenizer)?
+                Ok(ChatTemplate::new(&path.display().to_string(), &text, tokenizer)?)
             }
-            (None, None) => ChatTemplate::from_gguf(gguf, tokenizer)?,
+            (None, None) => ChatTemplate::from_gguf(gguf, tokenizer),
         };
         let variables = match &self.chat_template_kwargs {
             Some(Variables(variables)) => variables.clone(),
             None => Map::new(),
         };
-        Ok(Conversation { template, variables, system: self.system.clone() })
+        Ok((template, variables))
     }
 }
 

@@ -1,9 +1,10 @@
 //! `ferrowarp generate`: continue a prompt.
 
-use std::{io::Write, path::PathBuf};
+use std::{collections::BTreeMap, io::Write, path::PathBuf, sync::atomic::Ordering, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
+use serde_json::Value;
 
 use super::{
     Outcome,
@@ -16,9 +17,14 @@ use super::{
     tokenizer::TokenizerArguments,
 };
 use crate::{
-    generate::{Request, Stop, generate},
+    engine::{Answer, AnswerEnd, AnswerRequest, Device, Scheduler},
+    forward::{Engine, EngineOptions},
+    generate::{Limits, Request, Stop, generate, sampler},
+    gguf::Gguf,
     prompt_cache,
+    sample::SamplerOptions,
     session::Session,
+    tokenizer::Tokenizer,
 };
 
 /// The arguments of `generate`.
@@ -32,7 +38,7 @@ use crate::{
 pub struct Arguments {
     #[command(flatten)]
     engine: EngineArguments,
-    /// text as it comes, or one JSON object: prompt_ids, ids, text, stop, device, seed, timings.
+    /// text as it comes, or one JSON object: prompt_ids, ids, text, stop, device, seed, timings; an array of them with --n-samples.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
     /// Report the log probability of each token and of the K likeliest: in json, or on standard error.
@@ -41,6 +47,16 @@ pub struct Arguments {
     /// Take the beginning that this file and the prompt share from the file, and save the whole text there afterwards.
     #[arg(long, value_name = "FILE")]
     prompt_cache: Option<PathBuf>,
+    /// Draw this many answers, the second with the seed after the first's, and so on; the prompt is computed once where there is room for
+    /// all of them.
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1024),
+        conflicts_with_all = ["prompt_cache", "context_shift"]
+    )]
+    n_samples: u32,
     #[command(flatten)]
     prompt: PromptArguments,
     #[command(flatten)]
@@ -61,8 +77,15 @@ impl Arguments {
         let mut sampler = self.generation.sampler(&gguf, &tokenizer)?;
         let mut constraint = self.generation.constraint(&tokenizer)?;
 
-        let (engine, load_time) = self.engine.load(device, &gguf)?;
+        // Each answer is what its seed gives alone.
+        let n_sequences = self.n_samples as usize;
+        let set = |options| EngineOptions { n_sequences, batch_invariant: true, ..options };
+        let (engine, load_time) = self.engine.load_with(device, &gguf, set)?;
         let device = engine.gpu().name()?;
+        if self.n_samples > 1 {
+            let context = Context { gguf: &gguf, tokenizer: &tokenizer, prompt: &prompt, limits };
+            return self.samples(&context, engine, sampler.seed(), (device, vocab_time, load_time));
+        }
         let mut session = Session::new(engine);
         if let Some(path) = &self.prompt_cache {
             prompt_cache::load(path, &gguf, &mut session, &prompt)?;
@@ -132,4 +155,78 @@ impl Arguments {
             _ => Outcome::Done,
         })
     }
+
+    /// Several answers to the prompt.
+    fn samples(
+        &self,
+        context: &Context,
+        engine: Engine,
+        first_seed: u32,
+        (device, vocab_time, load_time): (String, Duration, Duration),
+    ) -> Result<Outcome> {
+        let Context { gguf, tokenizer, prompt, limits } = *context;
+        let n_tokens = tokenizer.vocab_size().min(engine.config().vocab_size);
+        let mut answers = Vec::new();
+        for number in 0..self.n_samples {
+            let seed = Some(first_seed.wrapping_add(number));
+            let options = SamplerOptions { seed, ..self.generation.sampler_options(gguf)? };
+            let request = AnswerRequest {
+                model: gguf.name(),
+                prompt,
+                sampler: sampler(options, tokenizer, n_tokens)?,
+                constraint: self.generation.constraint(tokenizer)?,
+                stop: &self.generation.reverse_prompt,
+                limits,
+                logprobs: self.logprobs,
+            };
+            answers.push(Answer::new(request, tokenizer, n_tokens, None));
+        }
+        let mut runner = Device::new(engine);
+        let mut scheduler = Scheduler::new(&runner, n_tokens);
+        let keys = scheduler.submit(&runner, prompt, answers)?;
+        let listener = interrupt::Listener::new();
+        let mut ends = BTreeMap::new();
+        while !scheduler.is_idle() && !listener.flag().load(Ordering::Relaxed) {
+            ends.extend(scheduler.step(&mut runner)?.into_iter().map(|finished| (finished.key, Answer::end(finished))));
+        }
+        let is_interrupted = ends.len() < keys.len();
+        for key in keys {
+            if let Some(answer) = scheduler.cancel(&mut runner, key) {
+                ends.insert(key, answer.interrupted());
+            }
+        }
+        drop(listener);
+        let mut stdout = out();
+        let mut objects = Vec::new();
+        for (index, AnswerEnd { generation, seed, is_complete }) in ends.into_values().enumerate() {
+            let generation = generation?;
+            let device = device.clone();
+            let report = Report { generation: &generation, tokenizer, prompt, device, seed, vocab_time, load_time };
+            if self.format == Format::Text {
+                writeln!(stdout, "{}{}", if index > 0 { "\n" } else { "" }, generation.text)?;
+                stdout.flush()?;
+                report.write_logprobs(&mut Notes)?;
+            } else {
+                objects.push(report.json()?);
+            }
+            if !is_complete {
+                note(&format!("answer {}: stopped before the text was complete by the schema or grammar", index + 1));
+            }
+            if self.generation.verbose {
+                report.write_timings(&mut Notes)?;
+            }
+        }
+        if self.format == Format::Json {
+            writeln!(stdout, "{}", Value::Array(objects))?;
+        }
+        Ok(if is_interrupted { Outcome::Interrupted } else { Outcome::Done })
+    }
+}
+
+/// What all answers have in common.
+struct Context<'a> {
+    gguf: &'a Gguf,
+    tokenizer: &'a Tokenizer,
+    prompt: &'a [u32],
+    limits: Limits,
 }

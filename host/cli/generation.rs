@@ -5,16 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::{
-    output::print_warning,
-    sampling::{SamplerArguments, sampler},
-    text::read_source,
-};
+use super::{output::print_warning, sampling::SamplerArguments, text::read_source};
 use crate::{
-    generate::Limits,
+    generate::{Limits, constraint_vocabulary, sampler},
     gguf::Gguf,
     model::Config,
-    sample::{Constraint, ConstraintVocabulary, Sampler},
+    sample::{Constraint, Sampler, SamplerOptions},
     tokenizer::Tokenizer,
 };
 
@@ -85,13 +81,21 @@ impl GenerationArguments {
         })
     }
 
+    /// What the sampler is told.
+    ///
+    /// # Errors
+    /// An option outside its limits.
+    pub fn sampler_options(&self, gguf: &Gguf) -> Result<SamplerOptions> {
+        Ok(self.sampler.options(gguf)?)
+    }
+
     /// The sampler.
     ///
     /// # Errors
     /// An option outside its limits.
     pub fn sampler(&self, gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Sampler> {
         let n_vocab = tokenizer.vocab_size().min(Config::from_gguf(gguf)?.vocab_size);
-        Ok(sampler(self.sampler.options(gguf)?, tokenizer, n_vocab)?)
+        Ok(sampler(self.sampler_options(gguf)?, tokenizer, n_vocab)?)
     }
 
     /// The constraint, where one is asked for.
@@ -117,17 +121,11 @@ impl GenerationArguments {
     }
 }
 
-/// The tokens as a constraint sees them: a control token adds nothing to the text, so it is never allowed.
-fn constraint_vocabulary(tokenizer: &Tokenizer) -> Result<ConstraintVocabulary> {
-    let bytes = |id| {
-        if tokenizer.is_control(id) { Ok(Vec::new()) } else { tokenizer.token_bytes(id).map(<[u8]>::to_vec) }
-    };
-    let words: Result<Vec<Vec<u8>>, _> = (0..tokenizer.vocab_size() as u32).map(bytes).collect();
-    let ends: Vec<u32> = tokenizer.end_of_generation().iter().copied().collect();
-    Ok(ConstraintVocabulary::new(&words?, &ends)?)
-}
-
-fn count(flag: &str, n: i64, special: &str) -> Result<usize> {
+/// A number of tokens; `special` says what else can be given.
+///
+/// # Errors
+/// It is negative.
+pub fn count(flag: &str, n: i64, special: &str) -> Result<usize> {
     match usize::try_from(n) {
         Ok(n) => Ok(n),
         Err(_) => bail!("{flag}: found {n}, expected a number of tokens, or {special}"),

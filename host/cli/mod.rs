@@ -3,6 +3,7 @@
 //! Each command is a file with its arguments and what it does; what several share are groups of arguments in files of their
 //! own (`model`, `text`, `prompt`, `chat_template`, `sampling`, `generation`). Exit codes: 0, 1 for every error, 130 when interrupted.
 
+mod batch;
 mod bench;
 mod chat;
 mod chat_template;
@@ -58,6 +59,8 @@ struct Cli {
 enum Command {
     /// Continue a prompt.
     Generate(Box<generate::Arguments>),
+    /// Answer a file of prompts.
+    Batch(Box<batch::Arguments>),
     /// Talk with a model.
     Chat(Box<chat::Arguments>),
     /// Show the tokens of a text.
@@ -123,6 +126,7 @@ fn execute(command: Command) -> Result<Outcome> {
     warnings::show();
     match command {
         Command::Generate(arguments) => arguments.run(),
+        Command::Batch(arguments) => arguments.run(),
         Command::Chat(arguments) => arguments.run(),
         Command::Tokenize(arguments) => arguments.run(),
         Command::Template(arguments) => arguments.run(),

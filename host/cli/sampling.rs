@@ -4,8 +4,7 @@ use clap::Args;
 
 use crate::{
     gguf::{Gguf, Value},
-    sample::{DryBreakers, MetadataValue, OptionError, Sampler, SamplerOptions, Stage},
-    tokenizer::{Ends, Special, Tokenizer},
+    sample::{MetadataValue, OptionError, SamplerOptions, Stage},
 };
 
 /// The sampler's options; what is not given is the model file's `general.sampling.*`, or llama.cpp's default.
@@ -165,25 +164,6 @@ fn seed(text: &str) -> Result<Seed, String> {
     let seed =
         text.parse().map_err(|_| format!("expected a number from 0 to {}, or -1 for one from the system", u32::MAX))?;
     Ok(Seed(Some(seed)))
-}
-
-/// The sampler for rows of `n_vocab` logits.
-///
-/// # Errors
-/// [`OptionError`].
-pub fn sampler(options: SamplerOptions, tokenizer: &Tokenizer, n_vocab: usize) -> Result<Sampler, OptionError> {
-    let breakers = if Sampler::needs_dry_breakers(&options) {
-        let bytes = (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.token_bytes(id).unwrap_or_default());
-        // The rest of a breaker that begins within a character is no text, and no token either.
-        let tokenize = |bytes: &[u8]| {
-            let text = String::from_utf8_lossy(bytes);
-            tokenizer.encode(&text, Special::Text, Ends::Bare).unwrap_or_default()
-        };
-        DryBreakers::from_texts(&options.dry_sequence_breakers, bytes, tokenize)
-    } else {
-        DryBreakers::default()
-    };
-    Sampler::new(options, n_vocab, breakers)
 }
 
 /// The samplers, as one value of an argument.

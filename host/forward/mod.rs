@@ -290,7 +290,13 @@ impl Engine {
 
     /// The last token's logits into memory of the caller's: its first `logits.len()` entries.
     pub fn logits_into(&mut self, logits: &mut [f32]) -> Result<(), EngineError> {
-        self.gpu.read_into(&self.logits.slice(0..logits.len()), logits)?;
+        self.row_into(0, logits)
+    }
+
+    /// The same of any row that the last step left.
+    pub fn row_into(&mut self, row: usize, logits: &mut [f32]) -> Result<(), EngineError> {
+        let start = row * self.config.vocab_size;
+        self.gpu.read_into(&self.logits.slice(start..start + logits.len()), logits)?;
         self.landed();
         Ok(())
     }

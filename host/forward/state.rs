@@ -117,4 +117,12 @@ impl Engine {
     pub fn fits_alone(&self, n_tokens: usize) -> Result<(), Shortage> {
         self.cache.pages.fits_alone(n_tokens)
     }
+
+    /// Whether a sequence of that many tokens fits beside those that are there.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn fits_free(&self, n_tokens: usize) -> Result<(), Shortage> {
+        self.cache.pages.fits_free(n_tokens)
+    }
 }

@@ -10,7 +10,10 @@
 //! sampler draws from the largest alone, as the usual one does, the device finds these, and 40 logits or a few more are copied
 //! instead of the whole vocabulary's; only where two of them are equal all of them are, to end llama.cpp's way.
 
+mod choose;
 mod stop;
+mod vocabulary;
+mod written;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -19,12 +22,15 @@ use std::{
 
 use crate::{
     forward::{Engine, EngineError},
-    sample::{Constraint, ConstraintError, Logprob, SampleError, Sampler, logprob, top_logprobs},
+    sample::{Constraint, ConstraintError, SampleError, Sampler},
     session::Session,
-    tokenizer::{ControlText, StreamDecoder, Tokenizer, TokenizerError},
+    tokenizer::{Tokenizer, TokenizerError},
 };
 
+pub use choose::{ChoiceError, Chosen, LogitRow, Rooms, TokenLogprobs, choose};
 pub use stop::StopStrings;
+pub use vocabulary::{constraint_vocabulary, sampler};
+pub use written::{Pushed, Written};
 
 /// What to generate.
 pub struct Request<'a> {
@@ -70,15 +76,6 @@ pub enum Stop {
     ContextFull,
     /// The person, or the caller's `on_text`, said so.
     Interrupted,
-}
-
-/// What the model thought of a token, before the sampler.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TokenLogprobs {
-    /// The token that was chosen.
-    pub chosen: Logprob,
-    /// The likeliest tokens.
-    pub top: Vec<Logprob>,
 }
 
 /// What was generated.
@@ -142,35 +139,25 @@ pub fn generate(
         return Err(GenerateError::EmptyPrompt);
     }
     let is_interrupted = || interrupt.is_some_and(|interrupt| interrupt.load(Ordering::Relaxed));
-    // A file may pad its vocabulary past the tokenizer's last token: those are never chosen.
     let n_tokens = tokenizer.vocab_size().min(session.engine().config().vocab_size);
-    let shortlist = match (&constraint, logprobs) {
-        (None, None) => sampler.shortlist_len(n_tokens.min(Engine::MAX_LARGEST)),
-        _ => None,
-    };
-    let shortlist = shortlist.map(|len| vec![(0, 0.0); len]);
-    let mut chooser = Chooser { constraint, logprobs, row: vec![0.0; n_tokens], shortlist, sampler };
-    let mut text = TextStream {
-        decoder: StreamDecoder::new(tokenizer, ControlText::Hide),
-        stops: StopStrings::new(stop),
-        text: String::new(),
-        on_text,
-    };
-    let (mut ids, mut reported, mut n_shifts) = (Vec::new(), Vec::new(), 0);
+    let mut rooms = Rooms::new(n_tokens);
+    let mut written = Written::new(tokenizer, stop, limits);
+    let mut constraint = constraint;
+    let mut n_shifts = 0;
 
     let start = Instant::now();
-    chooser.sampler.forget_text();
-    prompt.iter().for_each(|id| chooser.sampler.accept(*id));
+    sampler.forget_text();
+    prompt.iter().for_each(|id| sampler.accept(*id));
     let prefill = session.prompt(prompt, interrupt)?;
     let mut first_token = None;
-    let mut stop = loop {
-        if limits.n_predict.is_some_and(|limit| ids.len() >= limit) {
+    let stop = loop {
+        if written.is_long_enough() {
             break Stop::Length;
         }
         if prefill.interrupted || is_interrupted() {
             break Stop::Interrupted;
         }
-        if let Some(last) = ids.last() {
+        if let Some(last) = written.ids().last() {
             if session.is_full() {
                 let Some(n_keep) = limits.shift_keeping else {
                     break Stop::ContextFull;
@@ -181,28 +168,26 @@ pub fn generate(
             session.decode(*last)?;
         }
         let n_past = session.ids().len();
-        let id = chooser.next(session, &mut reported).map_err(|error| match error {
+        let chosen = choose(session.engine(), sampler, constraint.as_deref_mut(), logprobs, &mut rooms);
+        let chosen = chosen.map_err(|error| match error {
+            ChoiceError::Row(error) => error.into(),
+            ChoiceError::Constraint(error) => error.into(),
             ChoiceError::Sample(source) => {
-                GenerateError::Sample { model: model.to_owned(), step: ids.len() + 1, n_past, source }
+                GenerateError::Sample { model: model.to_owned(), step: written.ids().len() + 1, n_past, source }
             }
-            ChoiceError::Other(error) => error,
         })?;
         first_token.get_or_insert_with(Instant::now);
-        ids.push(id);
-        if !limits.ignore_eos && tokenizer.is_end_of_generation(id) {
-            break Stop::Eos;
-        }
-        if !text.push(id)? {
-            break match text.stops.found() {
-                Some(stop) => Stop::StopString(stop.to_owned()),
-                None => Stop::Interrupted,
-            };
+        let Pushed { text, stop } = written.push(chosen)?;
+        let goes_on = text.is_empty() || on_text(&text);
+        match stop {
+            Some(stop) => break stop,
+            None if !goes_on => break Stop::Interrupted,
+            None => {}
         }
     };
-    text.finish();
-    // The rest of a cut character may have been all that was missing to a stop string.
-    if let (Some(found), Stop::Eos | Stop::Length | Stop::ContextFull) = (text.stops.found(), &stop) {
-        stop = Stop::StopString(found.to_owned());
+    let (rest, stop) = written.finish(stop);
+    if !rest.is_empty() {
+        on_text(&rest);
     }
     let first_token = match first_token {
         Some(at) => at,
@@ -213,11 +198,12 @@ pub fn generate(
             Instant::now()
         }
     };
+    let (ids, text, logprobs) = written.into_parts();
     Ok(Generation {
         ids,
-        text: text.text,
+        text,
         stop,
-        logprobs: reported,
+        logprobs,
         n_reused: prefill.n_reused,
         n_shifts,
         prompt_time: first_token - start,
@@ -225,105 +211,24 @@ pub fn generate(
     })
 }
 
-/// Why no token was chosen.
-enum ChoiceError {
-    /// The logits, which the step that made them is blamed for.
-    Sample(SampleError),
-    Other(GenerateError),
-}
+/// The logits that the engine left.
+impl LogitRow for Engine {
+    type Error = EngineError;
+    const MAX_LARGEST: usize = Engine::MAX_LARGEST;
 
-impl From<SampleError> for ChoiceError {
-    fn from(error: SampleError) -> ChoiceError {
-        ChoiceError::Sample(error)
-    }
-}
-
-impl From<EngineError> for ChoiceError {
-    fn from(error: EngineError) -> ChoiceError {
-        ChoiceError::Other(error.into())
-    }
-}
-
-impl From<ConstraintError> for ChoiceError {
-    fn from(error: ConstraintError) -> ChoiceError {
-        ChoiceError::Other(error.into())
-    }
-}
-
-/// Chooses the next token from the logits that the session left.
-struct Chooser<'a> {
-    sampler: &'a mut Sampler,
-    constraint: Option<&'a mut Constraint>,
-    logprobs: Option<usize>,
-    /// The logits, where they are needed on the host.
-    row: Vec<f32>,
-    /// The largest, where the sampler can do with these.
-    shortlist: Option<Vec<(u32, f32)>>,
-}
-
-impl Chooser<'_> {
-    fn next(&mut self, session: &mut Session, reported: &mut Vec<TokenLogprobs>) -> Result<u32, ChoiceError> {
-        let engine = session.engine();
-        if self.constraint.is_none() && self.logprobs.is_none() && self.sampler.is_argmax() {
-            match engine.greedy(self.row.len()) {
-                // The sampler says of the whole row what is wrong with it.
-                Err(EngineError::NoChoice) => {}
-                choice => return Ok(choice?),
-            }
+    fn greedy(&mut self, n_tokens: usize) -> Result<Option<u32>, EngineError> {
+        match Engine::greedy(self, n_tokens) {
+            Ok(token) => Ok(Some(token)),
+            Err(EngineError::NoChoice) => Ok(None),
+            Err(error) => Err(error),
         }
-        if let Some(shortlist) = &mut self.shortlist {
-            engine.largest_into(self.row.len(), shortlist)?;
-            if let Some(sampled) = self.sampler.sample_shortlist(shortlist)? {
-                self.sampler.accept(sampled.id);
-                return Ok(sampled.id);
-            }
-        }
-        engine.logits_into(&mut self.row)?;
-        let id = match &mut self.constraint {
-            None => self.sampler.sample(&self.row)?.id,
-            Some(constraint) => {
-                let mask = constraint.mask()?;
-                let id = self.sampler.sample_allowed(&self.row, &mask)?.id;
-                constraint.accept(id)?;
-                id
-            }
-        };
-        self.sampler.accept(id);
-        if let Some(k) = self.logprobs {
-            reported.push(TokenLogprobs {
-                chosen: logprob(&self.row, id).expect("a token drawn from this row"),
-                top: top_logprobs(&self.row, k),
-            });
-        }
-        Ok(id)
-    }
-}
-
-/// From tokens to the text that is shown: whole characters, up to a stop string.
-struct TextStream<'a> {
-    decoder: StreamDecoder<'a>,
-    stops: StopStrings,
-    text: String,
-    on_text: &'a mut dyn FnMut(&str) -> bool,
-}
-
-impl TextStream<'_> {
-    /// Whether to go on.
-    fn push(&mut self, id: u32) -> Result<bool, TokenizerError> {
-        let decoded = self.decoder.push(id)?;
-        let certain = self.stops.push(&decoded);
-        Ok(self.show(&certain) && self.stops.found().is_none())
     }
 
-    fn finish(&mut self) {
-        let rest = self.decoder.finish();
-        let mut rest = self.stops.push(&rest);
-        rest += &self.stops.finish();
-        self.show(&rest);
+    fn largest(&mut self, n_tokens: usize, largest: &mut [(u32, f32)]) -> Result<(), EngineError> {
+        self.largest_into(n_tokens, largest)
     }
 
-    fn show(&mut self, text: &str) -> bool {
-        self.text.push_str(text);
-        text.is_empty() || (self.on_text)(text)
+    fn logits(&mut self, logits: &mut [f32]) -> Result<(), EngineError> {
+        self.logits_into(logits)
     }
 }

@@ -1,6 +1,7 @@
 //! The command line, as a person or a script sees it: what each command prints, and what it says to bad input.
 
 mod bad_input;
+mod batch;
 mod bench;
 mod chat;
 mod explain;

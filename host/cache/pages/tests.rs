@@ -7,7 +7,6 @@ use super::*;
 /// Accounts, with what a device would have in the pages: at each position a sum over the tokens up to it and how they came.
 struct Device {
     pages: Pages,
-    n_batch: usize,
     memory: Vec<Vec<[u64; POSITIONS]>>,
     open: Vec<(SequenceId, Vec<(u32, Origin)>)>,
 }
@@ -24,7 +23,7 @@ fn sums(tokens: &[(u32, Origin)]) -> Vec<u64> {
 impl Device {
     fn new(groups: &[Group], n_slots: usize, n_batch: usize) -> Device {
         let memory = groups.iter().map(|group| vec![[0; POSITIONS]; group.n_pages]).collect();
-        Device { pages: Pages::new(groups, n_slots, n_batch), n_batch, memory, open: Vec::new() }
+        Device { pages: Pages::new(groups, n_slots, n_batch), memory, open: Vec::new() }
     }
 
     /// As [`Pages::reserve`], the device's step and [`Pages::advance`].

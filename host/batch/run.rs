@@ -1,0 +1,335 @@
+//! Answering: requests are taken in while sequences wait for too few, and written out in order.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Map, Value, json};
+
+use super::{AnswersError, AnswersFile, LineError, RequestLine, Requests};
+use crate::{
+    api::{Asked, Defaults, Form, Format, Prompt, Usage, chat_completion, text_completion},
+    chat::{ChatError, ChatTemplate, Message, RenderOptions},
+    engine::{Answer, AnswerRequest, Key, Runner, Scheduler},
+    generate::{GenerateError, Generation, Limits, constraint_vocabulary, sampler},
+    sample::{Constraint, ConstraintVocabulary},
+    tokenizer::{Ends, Special, Tokenizer},
+};
+
+/// Answers that are kept while one before them is still being written.
+const MAX_PENDING: usize = 16_384;
+
+/// Why a run ended early. What was written is a good beginning.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each variant's text is its documentation
+pub enum BatchError<E: std::error::Error + 'static> {
+    #[error("cannot read prompts: {0}")]
+    Requests(std::io::Error),
+    #[error(transparent)]
+    Answers(#[from] AnswersError),
+    #[error(transparent)]
+    Runner(E),
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Answers written, errors among them.
+    pub n_written: usize,
+    /// Errors among them.
+    pub n_errors: usize,
+    /// Tokens of prompts, as far as they are written.
+    pub n_prompt: usize,
+    /// Tokens generated, as far as they are written.
+    pub n_completion: usize,
+    /// Whether somebody stopped it.
+    pub interrupted: bool,
+}
+
+/// What all requests have in common.
+pub struct Batch<'a> {
+    /// The model's name in answers and messages: its file.
+    pub model: &'a str,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Its chat template, or why there is none.
+    pub template: Result<ChatTemplate, ChatError>,
+    /// Variables for the template, which a request's own come before.
+    pub variables: Map<String, Value>,
+    /// What a conversation begins with that has no system message.
+    pub system: Option<String>,
+    /// What holds where a request says nothing.
+    pub defaults: Defaults,
+    /// Tokens to choose among.
+    pub n_tokens: usize,
+}
+
+/// A request in its place among the answers.
+struct Pending {
+    id: String,
+    custom_id: String,
+    state: State,
+}
+
+enum State {
+    /// Sequences are at work on it.
+    Open {
+        form: Form,
+        n_prompt: usize,
+        n_cached: usize,
+        answers: Vec<Option<Generation>>,
+    },
+    /// A body, with what it took.
+    Answered(Value, Usage),
+    Failed(LineError),
+}
+
+impl Pending {
+    /// The line of the file.
+    fn line(&self) -> String {
+        let (response, error) = match &self.state {
+            State::Answered(body, _) => {
+                (json!({ "status_code": 200, "request_id": self.id, "body": body }), Value::Null)
+            }
+            State::Failed(LineError { code, message, param }) => {
+                (Value::Null, json!({ "code": code, "message": message, "param": param }))
+            }
+            State::Open { .. } => unreachable!("written before it was answered"),
+        };
+        json!({ "id": self.id, "custom_id": self.custom_id, "response": response, "error": error }).to_string()
+    }
+}
+
+impl Batch<'_> {
+    /// Answers all requests that are left, and calls `on_progress` whenever answers were written. `interrupt`, once true, ends it.
+    ///
+    /// # Errors
+    /// [`BatchError`].
+    pub fn run<R: Runner<Error: std::error::Error + 'static>>(
+        &self,
+        requests: &mut Requests,
+        answers: &mut AnswersFile,
+        runner: &mut R,
+        interrupt: &AtomicBool,
+        on_progress: &mut dyn FnMut(&Progress),
+    ) -> Result<Progress, BatchError<R::Error>> {
+        let mut scheduler: Scheduler<Answer> = Scheduler::new(runner, self.n_tokens);
+        let n_ahead = runner.limits().n_slots;
+        let mut progress = Progress::default();
+        let mut pending: VecDeque<Pending> = VecDeque::new();
+        // The number of the first of them among all.
+        let mut n_gone = 0;
+        // Which request a sequence is at work on, and which of its answers it writes.
+        let mut places: HashMap<Key, (usize, usize)> = HashMap::new();
+        let mut vocabulary = None;
+        loop {
+            if interrupt.load(Ordering::Relaxed) {
+                places.keys().for_each(|key| drop(scheduler.cancel(runner, *key)));
+                progress.interrupted = true;
+                return Ok(progress);
+            }
+            while scheduler.n_waiting() < n_ahead && pending.len() < MAX_PENDING {
+                let Some(line) = requests.next().map_err(BatchError::Requests)? else { break };
+                let (request, keys) = self.begin(&line, &mut scheduler, runner, &mut vocabulary);
+                let number = n_gone + pending.len();
+                places.extend(keys.into_iter().enumerate().map(|(slot, key)| (key, (number, slot))));
+                pending.push_back(request);
+            }
+            let n_before = progress.n_written;
+            while pending.front().is_some_and(|first| !matches!(first.state, State::Open { .. })) {
+                let first = pending.pop_front().expect("the first");
+                answers.push(first.line())?;
+                n_gone += 1;
+                progress.n_written += 1;
+                match first.state {
+                    State::Answered(_, usage) => {
+                        progress.n_prompt += usage.n_prompt;
+                        progress.n_completion += usage.n_completion;
+                    }
+                    _ => progress.n_errors += 1,
+                }
+            }
+            if progress.n_written > n_before {
+                on_progress(&progress);
+            }
+            if scheduler.is_idle() {
+                if pending.is_empty() && requests.n_left() == 0 {
+                    return Ok(progress);
+                }
+                continue;
+            }
+            for finished in scheduler.step(runner).map_err(BatchError::Runner)? {
+                let (number, slot) = places.remove(&finished.key).expect("a sequence of this run");
+                let request = &mut pending[number - n_gone];
+                let n_reused = finished.n_reused;
+                let Some(failure) = self.take(request, slot, n_reused, Answer::end(finished).generation) else {
+                    continue;
+                };
+                // The other answers of the request are of no use.
+                request.state = State::Failed(LineError::new("generation_failed", failure));
+                let others: Vec<Key> =
+                    places.iter().filter(|(_, place)| place.0 == number).map(|(key, _)| *key).collect();
+                for key in others {
+                    places.remove(&key);
+                    scheduler.cancel(runner, key);
+                }
+            }
+        }
+    }
+
+    /// Reads a line and submits what it asks for: its place, and the sequences of its answers.
+    fn begin<'b, R: Runner>(
+        &'b self,
+        line: &RequestLine,
+        scheduler: &mut Scheduler<Answer<'b>>,
+        runner: &mut R,
+        vocabulary: &mut Option<ConstraintVocabulary>,
+    ) -> (Pending, Vec<Key>) {
+        let (custom_id, asked) = line.read(&self.defaults);
+        let mut keys = Vec::new();
+        let state = asked.and_then(|asked| {
+            let form = asked.form;
+            let n_prompt = self.submit(asked, scheduler, runner, vocabulary, &mut keys).map_err(|mut error| {
+                error.message = format!("line {}: {}", line.number, error.message);
+                error
+            })?;
+            Ok(State::Open { form, n_prompt, n_cached: 0, answers: keys.iter().map(|_| None).collect() })
+        });
+        let state = state.unwrap_or_else(|error| {
+            keys.drain(..).for_each(|key| drop(scheduler.cancel(runner, key)));
+            State::Failed(error)
+        });
+        (Pending { id: line.id(), custom_id, state }, keys)
+    }
+
+    /// Submits the answers to all prompts, and returns the prompts' tokens.
+    fn submit<'b, R: Runner>(
+        &'b self,
+        asked: Asked,
+        scheduler: &mut Scheduler<Answer<'b>>,
+        runner: &mut R,
+        vocabulary: &mut Option<ConstraintVocabulary>,
+        keys: &mut Vec<Key>,
+    ) -> Result<usize, LineError> {
+        let mut n_prompt = 0;
+        for prompt in &asked.prompts {
+            let ids = self.ids(prompt)?;
+            let mut tasks = Vec::with_capacity(asked.n);
+            for number in 0..asked.n {
+                let mut options = asked.sampler.clone();
+                options.seed = options.seed.map(|seed| seed.wrapping_add(number as u32));
+                let request = AnswerRequest {
+                    model: self.model,
+                    prompt: &ids,
+                    sampler: sampler(options, self.tokenizer, self.n_tokens)
+                        .map_err(|error| LineError::new("invalid_request", error))?,
+                    constraint: self.constraint(&asked.format, vocabulary)?,
+                    stop: &asked.stop,
+                    limits: Limits { n_predict: asked.n_predict, ignore_eos: asked.ignore_eos, shift_keeping: None },
+                    logprobs: asked.logprobs,
+                };
+                tasks.push(Answer::new(request, self.tokenizer, self.n_tokens, None));
+            }
+            let submitted = scheduler.submit(runner, &ids, tasks);
+            keys.extend(submitted.map_err(|error| LineError::new("prompt_too_long", error))?);
+            n_prompt += ids.len();
+        }
+        Ok(n_prompt)
+    }
+
+    fn ids(&self, prompt: &Prompt) -> Result<Vec<u32>, LineError> {
+        let wrong = |error: &dyn std::error::Error| LineError::new("invalid_request", error);
+        match prompt {
+            Prompt::Ids(ids) => match ids.iter().find(|id| **id as usize >= self.n_tokens) {
+                None => Ok(ids.clone()),
+                Some(id) => {
+                    let message = format!("prompt: found the token id {id}, expected one below {}", self.n_tokens);
+                    Err(LineError { param: Some("prompt".to_owned()), ..LineError::new("invalid_request", message) })
+                }
+            },
+            Prompt::Text(text) => {
+                self.tokenizer.encode(text, Special::Parse, Ends::AsFileSays).map_err(|error| wrong(&error))
+            }
+            Prompt::Messages(messages, own) => {
+                let template = self.template.as_ref().map_err(|error| wrong(error))?;
+                let mut variables = self.variables.clone();
+                variables.extend(own.clone());
+                let options = RenderOptions { variables, ..RenderOptions::default() };
+                let has_system = messages.iter().any(|message| ["system", "developer"].contains(&message.role()));
+                let system = self.system.iter().filter(|_| !has_system).map(|text| Message::new("system", text));
+                let messages: Vec<Message> = system.chain(messages.iter().cloned()).collect();
+                let pieces = template.render(&messages, &options).map_err(|error| wrong(&error))?;
+                self.tokenizer.encode_pieces(&pieces, Ends::AsFileSays).map_err(|error| wrong(&error))
+            }
+        }
+    }
+
+    fn constraint(
+        &self,
+        format: &Format,
+        vocabulary: &mut Option<ConstraintVocabulary>,
+    ) -> Result<Option<Constraint>, LineError> {
+        if *format == Format::Free {
+            return Ok(None);
+        }
+        let wrong = |error: &dyn std::error::Error| LineError::new("invalid_request", error);
+        let vocabulary = match vocabulary {
+            Some(vocabulary) => vocabulary,
+            none => none.insert(constraint_vocabulary(self.tokenizer).map_err(|error| wrong(&error))?),
+        };
+        let constraint = match format {
+            Format::Free => return Ok(None),
+            Format::Schema(schema) => Constraint::from_json_schema("response_format", &schema.to_string(), vocabulary),
+            Format::Grammar(grammar) => Constraint::from_grammar("grammar", grammar, vocabulary),
+        };
+        constraint.map(Some).map_err(|error| wrong(&error))
+    }
+
+    /// Takes one answer of a request; the last one makes its body. Returns what failed.
+    fn take(
+        &self,
+        request: &mut Pending,
+        slot: usize,
+        n_reused: usize,
+        generation: Result<Generation, GenerateError>,
+    ) -> Option<String> {
+        let State::Open { form, n_prompt, n_cached, answers } = &mut request.state else {
+            unreachable!("a sequence of an answered request")
+        };
+        match generation {
+            Ok(generation) => answers[slot] = Some(generation),
+            Err(error) => return Some(error.to_string()),
+        }
+        *n_cached = (*n_cached + n_reused).min(*n_prompt);
+        if answers.iter().any(Option::is_none) {
+            return None;
+        }
+        let answers: Vec<Generation> = answers.drain(..).flatten().collect();
+        let n_completion = answers.iter().map(|answer| answer.ids.len()).sum();
+        let usage = Usage { n_prompt: *n_prompt, n_cached: *n_cached, n_completion };
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let body = match form {
+            Form::Chat => chat_completion(
+                (&format!("chatcmpl-{}", request.id), created, self.model),
+                &answers,
+                usage,
+                self.tokenizer,
+            ),
+            Form::Text => {
+                text_completion((&format!("cmpl-{}", request.id), created, self.model), &answers, usage, self.tokenizer)
+            }
+        };
+        match body {
+            Ok(body) => {
+                request.state = State::Answered(body, usage);
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! A sequence that writes text: what [`generate`](crate::generate::generate) is for one, as a scheduler's task.
+
+use std::time::{Duration, Instant};
+
+use super::{End, Finished, Row, Runner, Task};
+use crate::{
+    generate::{ChoiceError, GenerateError, Generation, Limits, Pushed, Rooms, Stop, Written, choose},
+    sample::{Constraint, Sampler},
+    tokenizer::Tokenizer,
+};
+
+/// What to write.
+pub struct AnswerRequest<'a> {
+    /// What messages call the model: its file.
+    pub model: &'a str,
+    /// The prompt that the answer is to.
+    pub prompt: &'a [u32],
+    /// Chooses the tokens.
+    pub sampler: Sampler,
+    /// What the text must follow.
+    pub constraint: Option<Constraint>,
+    /// Texts that end it, and do not show.
+    pub stop: &'a [String],
+    /// How far to go; [`Limits::shift_keeping`] is not followed: a full context ends an answer.
+    pub limits: Limits,
+    /// How many of the likeliest tokens to report at each step, with the chosen one's log probability.
+    pub logprobs: Option<usize>,
+}
+
+/// Gets an answer's text as it comes, in whole characters, and says whether to go on.
+pub type OnText<'t> = Box<dyn FnMut(&str) -> bool + Send + 't>;
+
+/// An answer on its way.
+pub struct Answer<'t> {
+    model: String,
+    n_prompt: usize,
+    sampler: Sampler,
+    constraint: Option<Constraint>,
+    logprobs: Option<usize>,
+    rooms: Rooms,
+    written: Written<'t>,
+    on_text: Option<OnText<'t>>,
+    outcome: Option<Result<Stop, GenerateError>>,
+    asked: Instant,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+}
+
+/// An answer that ended.
+pub struct AnswerEnd {
+    /// What came of it.
+    pub generation: Result<Generation, GenerateError>,
+    /// The seed that it was drawn with.
+    pub seed: u32,
+    /// Whether a constraint was followed to an end that it allows; true where there is none.
+    pub is_complete: bool,
+}
+
+impl<'t> Answer<'t> {
+    /// An answer among the first `n_tokens` of the vocabulary. Without `on_text` it is only given at the end.
+    pub fn new(
+        request: AnswerRequest,
+        tokenizer: &'t Tokenizer,
+        n_tokens: usize,
+        on_text: Option<OnText<'t>>,
+    ) -> Answer<'t> {
+        let AnswerRequest { model, prompt, mut sampler, constraint, stop, limits, logprobs } = request;
+        sampler.forget_text();
+        prompt.iter().for_each(|id| sampler.accept(*id));
+        Answer {
+            model: model.to_owned(),
+            n_prompt: prompt.len(),
+            sampler,
+            constraint,
+            logprobs,
+            rooms: Rooms::new(n_tokens),
+            written: Written::new(tokenizer, stop, limits),
+            on_text,
+            outcome: None,
+            asked: Instant::now(),
+            first_token: None,
+            last_token: None,
+        }
+    }
+
+    fn show(&mut self, text: &str) -> bool {
+        match &mut self.on_text {
+            Some(on_text) if !text.is_empty() => on_text(text),
+            _ => true,
+        }
+    }
+
+    /// The next token, or how it ended.
+    fn advance<R: Runner>(&mut self, mut row: Row<R>) -> Result<Result<u32, Result<Stop, GenerateError>>, R::Error> {
+        if self.written.is_long_enough() {
+            return Ok(Err(Ok(Stop::Length)));
+        }
+        let step = self.written.ids().len() + 1;
+        let chosen = choose(&mut row, &mut self.sampler, self.constraint.as_mut(), self.logprobs, &mut self.rooms);
+        let chosen = match chosen {
+            Ok(chosen) => chosen,
+            Err(ChoiceError::Row(error)) => return Err(error),
+            Err(ChoiceError::Constraint(error)) => return Ok(Err(Err(error.into()))),
+            Err(ChoiceError::Sample(source)) => {
+                let n_past = self.n_prompt + step - 1;
+                return Ok(Err(Err(GenerateError::Sample { model: self.model.clone(), step, n_past, source })));
+            }
+        };
+        let now = Instant::now();
+        self.first_token.get_or_insert(now);
+        self.last_token = Some(now);
+        let id = chosen.id;
+        let Pushed { text, stop } = match self.written.push(chosen) {
+            Ok(pushed) => pushed,
+            Err(error) => return Ok(Err(Err(error.into()))),
+        };
+        let goes_on = self.show(&text);
+        Ok(match stop {
+            Some(stop) => Err(Ok(stop)),
+            None if !goes_on => Err(Ok(Stop::Interrupted)),
+            None if self.written.is_long_enough() => Err(Ok(Stop::Length)),
+            None => Ok(id),
+        })
+    }
+
+    /// What came of it.
+    pub fn end(finished: Finished<Answer<'t>>) -> AnswerEnd {
+        let Finished { mut task, end, n_reused, .. } = finished;
+        let outcome = match end {
+            End::Done => task.outcome.take().unwrap_or(Ok(Stop::Interrupted)),
+            End::ContextFull => Ok(Stop::ContextFull),
+        };
+        task.close(outcome, n_reused)
+    }
+
+    /// An answer that was cancelled: what there is of it.
+    pub fn interrupted(self) -> AnswerEnd {
+        self.close(Ok(Stop::Interrupted), 0)
+    }
+
+    fn close(mut self, outcome: Result<Stop, GenerateError>, n_reused: usize) -> AnswerEnd {
+        let seed = self.sampler.seed();
+        let stop = match outcome {
+            Ok(stop) => stop,
+            Err(error) => return AnswerEnd { generation: Err(error), seed, is_complete: false },
+        };
+        let (rest, stop) = self.written.finish(stop);
+        self.show(&rest);
+        let is_complete = match &mut self.constraint {
+            Some(constraint) => stop == Stop::Eos || constraint.can_end().unwrap_or(false),
+            None => true,
+        };
+        let first_token = self.first_token.unwrap_or_else(Instant::now);
+        let (ids, text, logprobs) = self.written.into_parts();
+        let generation = Generation {
+            ids,
+            text,
+            stop,
+            logprobs,
+            n_reused,
+            n_shifts: 0,
+            prompt_time: first_token - self.asked,
+            eval_time: self.last_token.map_or(Duration::ZERO, |last| last - first_token),
+        };
+        AnswerEnd { generation: Ok(generation), seed, is_complete }
+    }
+}
+
+impl Task for Answer<'_> {
+    fn is_greedy(&self) -> bool {
+        self.constraint.is_none() && self.logprobs.is_none() && self.sampler.is_argmax()
+    }
+
+    fn next<R: Runner>(&mut self, row: Row<R>) -> Result<Option<u32>, R::Error> {
+        Ok(match self.advance(row)? {
+            Ok(id) => Some(id),
+            Err(outcome) => {
+                self.outcome = Some(outcome);
+                None
+            }
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! A runner without a model, for tests: what it says of a token depends on the tokens before it, which it finds by way of the pages' tables.
+
+use std::convert::Infallible;
+
+use super::runner::{Limits, NO_CHOICE, Runner};
+use crate::cache::{Group, Origin, POSITIONS, Pages, SequenceId, Shortage};
+
+/// Tokens of its vocabulary.
+pub const N_VOCAB: usize = 40;
+
+/// What lies at a position, by what lies at those before it that a token there sees, in one group.
+pub fn content(group: &Group, position: usize, token: u32, origin: Origin, look: impl Fn(usize) -> u64) -> u64 {
+    let first = group.window.map_or(0, |window| (position + 1).saturating_sub(window));
+    let mut sum = mix(u64::from(token) << 1 | u64::from(origin == Origin::Token), position as u64);
+    if first < position {
+        for seen in [first, first.midpoint(position), position - 1] {
+            sum = mix(sum, look(seen));
+        }
+    }
+    sum
+}
+
+/// A logit, by what lies at the last position in every group.
+pub fn logit(contents: u64, token: usize) -> f32 {
+    (mix(contents, token as u64) >> 40) as f32 / (1 << 21) as f32
+}
+
+/// Joins two words.
+pub fn mix(a: u64, b: u64) -> u64 {
+    let mut sum = (a ^ b.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    sum ^= sum >> 29;
+    sum.wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(31)
+}
+
+/// The runner.
+pub struct Fake {
+    pub pages: Pages,
+    pub groups: Vec<Group>,
+    pub limits: Limits,
+    memory: Vec<Vec<[u64; POSITIONS]>>,
+    /// By row.
+    rows: Vec<u64>,
+    /// Tokens of prompts since the last decoding step.
+    pub n_between: usize,
+    /// Of these at most.
+    pub longest_gap: usize,
+    /// Slots that had a row in the last decoding step.
+    pub decoded: Vec<SequenceId>,
+}
+
+impl Fake {
+    pub fn new(groups: &[Group], limits: Limits) -> Fake {
+        Fake {
+            pages: Pages::new(groups, limits.n_slots, limits.n_batch),
+            groups: groups.to_vec(),
+            memory: groups.iter().map(|group| vec![[0; POSITIONS]; group.n_pages]).collect(),
+            rows: Vec::new(),
+            limits,
+            n_between: 0,
+            longest_gap: 0,
+            decoded: Vec::new(),
+        }
+    }
+
+    /// Writes a token's contents and returns them, joined.
+    fn compute(&mut self, id: SequenceId, token: u32, origin: Origin) -> u64 {
+        let position = self.pages.n_tokens(id);
+        let mut contents = 0;
+        for (number, group) in self.groups.iter().enumerate() {
+            let table = self.pages.table(id, number);
+            let memory = &mut self.memory[number];
+            let look = |at: usize| memory[table[at / POSITIONS] as usize][at % POSITIONS];
+            let content = content(group, position, token, origin, look);
+            memory[table[position / POSITIONS] as usize][position % POSITIONS] = content;
+            contents = mix(contents, content);
+        }
+        contents
+    }
+}
+
+impl Runner for Fake {
+    type Error = Infallible;
+    const MAX_LARGEST: usize = 16;
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn open(&mut self) -> Option<SequenceId> {
+        self.pages.open()
+    }
+
+    fn close(&mut self, id: SequenceId) {
+        self.pages.close(id);
+    }
+
+    fn fork(&mut self, id: SequenceId) -> Result<Option<SequenceId>, Infallible> {
+        Ok(self.pages.fork(id))
+    }
+
+    fn adopt(&mut self, id: SequenceId, tokens: &[u32], n_prompt: usize) -> usize {
+        self.pages.adopt(id, tokens, n_prompt)
+    }
+
+    fn reserve(&mut self, id: SequenceId, n_new: usize) -> Result<Result<(), Shortage>, Infallible> {
+        let copies = match self.pages.reserve(id, n_new) {
+            Ok(copies) => copies,
+            Err(shortage) => return Ok(Err(shortage)),
+        };
+        for copy in copies {
+            let memory = &mut self.memory[copy.group];
+            memory[copy.to as usize] = memory[copy.from as usize];
+        }
+        Ok(Ok(()))
+    }
+
+    fn fits_alone(&self, n_tokens: usize) -> Result<(), Shortage> {
+        self.pages.fits_alone(n_tokens)
+    }
+
+    fn fits_free(&self, n_tokens: usize) -> Result<(), Shortage> {
+        self.pages.fits_free(n_tokens)
+    }
+
+    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool) -> Result<(), Infallible> {
+        let (start, n_batch) = (self.pages.n_tokens(id), self.limits.n_batch);
+        assert!(!tokens.is_empty() && start / n_batch == (start + tokens.len() - 1) / n_batch, "a chunk over an edge");
+        self.n_between += tokens.len();
+        self.longest_gap = self.longest_gap.max(self.n_between);
+        // As on a device, a token alone takes the other pass.
+        let origin = if tokens.len() == 1 { Origin::Token } else { Origin::Prompt };
+        let mut last = 0;
+        for (index, token) in tokens.iter().enumerate() {
+            assert_eq!(self.pages.n_tokens(id), start + index);
+            last = self.compute(id, *token, origin);
+            self.pages.advance(id, &[*token], origin);
+        }
+        self.rows.clear();
+        if logits {
+            self.rows.push(last);
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), Infallible> {
+        assert!(!rows.is_empty() && rows.len() <= self.limits.max_rows);
+        self.decoded = rows.iter().map(|(id, _)| *id).collect();
+        let mut different = self.decoded.clone();
+        different.sort_unstable();
+        different.dedup();
+        assert_eq!(different.len(), rows.len(), "a sequence twice");
+        self.n_between = 0;
+        self.rows.clear();
+        for (id, token) in rows {
+            let contents = self.compute(*id, *token, Origin::Token);
+            self.rows.push(contents);
+            self.pages.advance(*id, &[*token], Origin::Token);
+        }
+        Ok(())
+    }
+
+    fn greedy(&mut self, n_tokens: usize, choices: &mut [u32]) -> Result<(), Infallible> {
+        for (choice, contents) in choices.iter_mut().zip(&self.rows) {
+            let best =
+                (0..n_tokens).max_by(|a, b| logit(*contents, *a).total_cmp(&logit(*contents, *b)).then(b.cmp(a)));
+            *choice = best.map_or(NO_CHOICE, |token| token as u32);
+        }
+        Ok(())
+    }
+
+    fn largest(&mut self, row: usize, n_tokens: usize, largest: &mut [(u32, f32)]) -> Result<(), Infallible> {
+        let mut all: Vec<(u32, f32)> =
+            (0..n_tokens).map(|token| (token as u32, logit(self.rows[row], token))).collect();
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        largest.copy_from_slice(&all[..largest.len()]);
+        Ok(())
+    }
+
+    fn logits(&mut self, row: usize, logits: &mut [f32]) -> Result<(), Infallible> {
+        logits.iter_mut().enumerate().for_each(|(token, place)| *place = logit(self.rows[row], token));
+        Ok(())
+    }
+}

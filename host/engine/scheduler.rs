@@ -1,0 +1,416 @@
+//! What goes into the next step.
+//!
+//! A step is a token of every sequence that is generating, and beside these at most `n_batch` tokens of prompts: however long a prompt is, a
+//! running sequence waits for no more than that between two of its tokens. Prompts are cut at multiples of `n_batch` from their beginning, in
+//! company as alone, so that what a model says does not depend on who else is there.
+//!
+//! Age decides. Sequences begin in the order in which they came, so those that run are always older than those that wait. Where pages run
+//! out, the youngest is set back: its pages go, its tokens stay, and it waits again. The oldest is never set back, so it comes to its end, and
+//! then another is the oldest: nothing starves. A sequence that was set back gets its prompt from prompt chunks and each token that it
+//! had generated from a decoding step, as the first time, because the two passes round differently: it goes on with the words that it would
+//! have said. What of its pages nobody took meanwhile is adopted instead.
+//!
+//! Several answers to one prompt are a family: the prompt is computed once and forked.
+
+use std::collections::BTreeMap;
+
+use super::runner::{Limits, NO_CHOICE, Row, Runner};
+use crate::cache::{POSITIONS, SequenceId, Shortage};
+
+/// Names a sequence to the one who submitted it. Older ones are smaller.
+pub type Key = u64;
+
+/// What a sequence does with its logits.
+pub trait Task {
+    /// Whether [`Task::next`] wants the greedy choice.
+    fn is_greedy(&self) -> bool;
+
+    /// Takes a row of logits: the next token, or none where this was the last.
+    ///
+    /// # Errors
+    /// The runner's. What is wrong with the sequence alone ends it, and is the task's to keep.
+    fn next<R: Runner>(&mut self, row: Row<R>) -> Result<Option<u32>, R::Error>;
+}
+
+/// How a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its task had enough.
+    Done,
+    /// No position is left for the token that it would go on with.
+    ContextFull,
+}
+
+/// A sequence that ended.
+#[derive(Debug)]
+pub struct Finished<T> {
+    /// Which.
+    pub key: Key,
+    /// Its task.
+    pub task: T,
+    /// How.
+    pub end: End,
+    /// Tokens of the prompt that were there already when it began.
+    pub n_reused: usize,
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // each variant's text is its documentation
+pub enum Refused {
+    #[error("the prompt is empty: expected at least one token")]
+    Empty,
+    #[error("the prompt has {n_prompt} tokens, and the context has room for {n_context}; shorten it, or raise -c")]
+    Context { n_prompt: usize, n_context: usize },
+    #[error(
+        "the prompt has {n_prompt} tokens, and the cache has room for {n_most} of one sequence: {shortage}; shorten it, or take more memory"
+    )]
+    Memory { n_prompt: usize, n_most: usize, shortage: Shortage },
+}
+
+/// What was done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Steps with something to do.
+    pub n_steps: u64,
+    /// Tokens of prompts computed.
+    pub n_prefilled: u64,
+    /// Rows of decoding steps.
+    pub n_decoded: u64,
+    /// How often a sequence was set back.
+    pub n_set_back: u64,
+    /// Tokens of prompts that were there already.
+    pub n_reused: u64,
+}
+
+/// A sequence that has not ended.
+struct Live<T> {
+    key: Key,
+    family: Key,
+    task: T,
+    /// The prompt and what was generated; the last generated one is in no cache yet.
+    tokens: Vec<u32>,
+    n_prompt: usize,
+    /// Tokens in the cache.
+    n_done: usize,
+    n_reused: Option<usize>,
+}
+
+impl<T> Live<T> {
+    fn is_in_prompt(&self) -> bool {
+        self.n_done < self.n_prompt
+    }
+
+    /// Whether it has nothing but its prompt.
+    fn is_new(&self) -> bool {
+        self.tokens.len() == self.n_prompt
+    }
+}
+
+type Active<T> = (SequenceId, Live<T>);
+
+/// Decides which sequences' tokens go through the model next.
+pub struct Scheduler<T> {
+    limits: Limits,
+    /// Tokens that a sequence can have where it is alone.
+    n_most: usize,
+    /// Tokens to choose among.
+    n_vocab: usize,
+    next_key: Key,
+    waiting: BTreeMap<Key, Live<T>>,
+    /// The oldest first.
+    active: Vec<Active<T>>,
+    statistics: Statistics,
+}
+
+impl<T: Task> Scheduler<T> {
+    /// For this runner, which has no sequences; tokens are chosen among the first `n_vocab`.
+    pub fn new(runner: &impl Runner, n_vocab: usize) -> Scheduler<T> {
+        let limits = runner.limits();
+        // The largest number that fits, by halving.
+        let (mut n_most, mut too_many) = (0, limits.n_context + 1);
+        while n_most + 1 < too_many {
+            let middle = n_most.midpoint(too_many);
+            *if runner.fits_alone(middle).is_ok() { &mut n_most } else { &mut too_many } = middle;
+        }
+        Scheduler {
+            limits,
+            n_most,
+            n_vocab,
+            next_key: 0,
+            waiting: BTreeMap::new(),
+            active: Vec::new(),
+            statistics: Statistics::default(),
+        }
+    }
+
+    /// Takes a prompt and a task for each answer to it; the keys are in the tasks' order.
+    ///
+    /// # Errors
+    /// [`Refused`] where the prompt can never be computed.
+    pub fn submit(
+        &mut self,
+        runner: &impl Runner,
+        prompt: &[u32],
+        tasks: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<Key>, Refused> {
+        let (n_prompt, n_context) = (prompt.len(), self.limits.n_context);
+        if n_prompt == 0 {
+            return Err(Refused::Empty);
+        }
+        if n_prompt > n_context {
+            return Err(Refused::Context { n_prompt, n_context });
+        }
+        if let Err(shortage) = runner.fits_alone(n_prompt) {
+            return Err(Refused::Memory { n_prompt, n_most: self.n_most, shortage });
+        }
+        let family = self.next_key;
+        for task in tasks {
+            let tokens = prompt.to_vec();
+            let live = Live { key: self.next_key, family, task, tokens, n_prompt, n_done: 0, n_reused: None };
+            self.waiting.insert(live.key, live);
+            self.next_key += 1;
+        }
+        Ok((family..self.next_key).collect())
+    }
+
+    /// Ends a sequence now. None where it has ended.
+    pub fn cancel(&mut self, runner: &mut impl Runner, key: Key) -> Option<T> {
+        if let Some(live) = self.waiting.remove(&key) {
+            return Some(live.task);
+        }
+        let index = self.active.iter().position(|(_, live)| live.key == key)?;
+        let (id, live) = self.active.remove(index);
+        runner.close(id);
+        Some(live.task)
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.active.is_empty()
+    }
+
+    /// Sequences that have a slot.
+    pub fn n_active(&self) -> usize {
+        self.active.len()
+    }
+
+    /// Sequences that wait for one.
+    pub fn n_waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// What was done so far.
+    pub fn statistics(&self) -> Statistics {
+        self.statistics
+    }
+
+    /// The most sequences that are active.
+    fn max_active(&self) -> usize {
+        self.limits.n_slots.min(self.limits.max_rows)
+    }
+
+    /// One step: decodes a token of every sequence that generates, computes chunks of prompts, and gives the logits to the tasks. Returns
+    /// the sequences that ended.
+    ///
+    /// # Errors
+    /// The runner's: all is over.
+    pub fn step<R: Runner>(&mut self, runner: &mut R) -> Result<Vec<Finished<T>>, R::Error> {
+        let mut finished = Vec::new();
+        if !self.is_idle() {
+            self.statistics.n_steps += 1;
+            self.admit(runner);
+            self.decode(runner, &mut finished)?;
+            self.prefill(runner, &mut finished)?;
+        }
+        Ok(finished)
+    }
+
+    /// Gives slots to those that wait, the oldest first, while there seems to be room for them.
+    fn admit<R: Runner>(&mut self, runner: &mut R) {
+        // Those that run will grow: what they still have to compute, and a page each.
+        let mut promised: usize = self.active.iter().map(|(_, live)| live.tokens.len() - live.n_done + POSITIONS).sum();
+        while self.active.len() < self.max_active() {
+            let Some((_, next)) = self.waiting.first_key_value() else { break };
+            let is_family = |live: &Live<T>| live.family == next.family && live.is_new() && live.is_in_prompt();
+            if next.is_new() && self.active.iter().any(|(_, live)| is_family(live)) {
+                // It will fork off.
+                break;
+            }
+            // While what one generated before it was set back is computed again, the others grow as much.
+            let n_again = next.tokens.len() - next.n_prompt;
+            let n_wanted = next.tokens.len() + 1 + n_again;
+            let n_theirs = promised + self.active.len() * n_again;
+            if !self.active.is_empty() && runner.fits_free(n_wanted + n_theirs).is_err() {
+                break;
+            }
+            let Some(id) = runner.open() else { break };
+            let (_, next) = self.waiting.pop_first().expect("the one that was looked at");
+            promised += next.tokens.len() + POSITIONS;
+            self.active.push((id, next));
+        }
+    }
+
+    /// Makes room for `n_new` tokens of an active sequence; younger ones are set back for it, the youngest first, and itself where there
+    /// is none. Returns whether there is room.
+    fn make_room<R: Runner>(&mut self, runner: &mut R, index: usize, n_new: usize) -> Result<bool, R::Error> {
+        while let Err(shortage) = runner.reserve(self.active[index].0, n_new)? {
+            let last = self.active.len() - 1;
+            assert!(last > 0, "a sequence that fits alone finds {shortage}");
+            let (id, mut live) = self.active.remove(last);
+            runner.close(id);
+            live.n_done = 0;
+            self.waiting.insert(live.key, live);
+            self.statistics.n_set_back += 1;
+            if last == index {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next token of every sequence whose prompt is computed.
+    fn decode<R: Runner>(&mut self, runner: &mut R, finished: &mut Vec<Finished<T>>) -> Result<(), R::Error> {
+        let mut index = 0;
+        while index < self.active.len() {
+            if self.active[index].1.is_in_prompt() || self.make_room(runner, index, 1)? {
+                index += 1;
+            }
+        }
+        let decoding = self.active.iter().filter(|(_, live)| !live.is_in_prompt());
+        let rows: Vec<(SequenceId, u32)> = decoding.map(|(id, live)| (*id, live.tokens[live.n_done])).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        runner.decode(&rows)?;
+        self.statistics.n_decoded += rows.len() as u64;
+        let mut choices = vec![NO_CHOICE; rows.len()];
+        // Of a token that is computed again, the next is known.
+        let chooses = |live: &Live<T>| !live.is_in_prompt() && live.n_done + 1 == live.tokens.len();
+        let is_greedy = self.active.iter().any(|(_, live)| chooses(live) && live.task.is_greedy());
+        if is_greedy {
+            runner.greedy(self.n_vocab, &mut choices)?;
+        }
+        let mut row = 0;
+        for (id, mut live) in std::mem::take(&mut self.active) {
+            if live.is_in_prompt() {
+                self.active.push((id, live));
+                continue;
+            }
+            let is_last = chooses(&live);
+            live.n_done += 1;
+            if is_last {
+                let greedy = is_greedy.then_some(choices[row]);
+                self.choose((id, live), Row { runner, row, greedy }, finished)?;
+            } else {
+                self.active.push((id, live));
+            }
+            row += 1;
+        }
+        Ok(())
+    }
+
+    /// Chunks of prompts, the oldest sequence's first, up to `n_batch` tokens.
+    fn prefill<R: Runner>(&mut self, runner: &mut R, finished: &mut Vec<Finished<T>>) -> Result<(), R::Error> {
+        let n_batch = self.limits.n_batch;
+        let mut budget = n_batch;
+        let mut index = 0;
+        while index < self.active.len() {
+            let (id, live) = &mut self.active[index];
+            if live.n_done == 0 {
+                // A prompt's last token alone would take another pass than among others: it is not left over.
+                let n_known = if live.n_prompt % POSITIONS == 1 { live.n_prompt - 1 } else { live.tokens.len() };
+                live.n_done = runner.adopt(*id, &live.tokens[..n_known], live.n_prompt);
+                let n_reused = live.n_done.min(live.n_prompt);
+                if live.n_reused.is_none() {
+                    self.statistics.n_reused += n_reused as u64;
+                }
+                live.n_reused.get_or_insert(n_reused);
+            }
+            if !live.is_in_prompt() {
+                index += 1;
+                continue;
+            }
+            let (id, start) = (*id, live.n_done);
+            let end = live.n_prompt.min((start / n_batch + 1) * n_batch);
+            if end - start > budget || !self.make_room(runner, index, end - start)? {
+                break;
+            }
+            let live = &mut self.active[index].1;
+            let is_wanted = end == live.n_prompt && live.is_new();
+            runner.prefill(id, &live.tokens[start..end], is_wanted)?;
+            live.n_done = end;
+            budget -= end - start;
+            self.statistics.n_prefilled += (end - start) as u64;
+            if is_wanted {
+                self.begin(runner, index, finished)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The prompt is computed: its family, as far as there are slots, forks off, and each chooses its first token from row 0.
+    fn begin<R: Runner>(
+        &mut self,
+        runner: &mut R,
+        index: usize,
+        finished: &mut Vec<Finished<T>>,
+    ) -> Result<(), R::Error> {
+        let younger = self.active.split_off(index);
+        let mut younger = younger.into_iter();
+        let (id, first) = younger.next().expect("the sequence whose prompt it is");
+        let younger: Vec<Active<T>> = younger.collect();
+        let (family, n_prompt) = (first.family, first.n_prompt);
+        let siblings: Vec<Key> =
+            self.waiting.range(first.key..).map_while(|(key, live)| (live.family == family).then_some(*key)).collect();
+        let mut begun = vec![(id, first)];
+        for key in siblings {
+            if !self.waiting[&key].is_new() || self.active.len() + begun.len() + younger.len() >= self.max_active() {
+                break;
+            }
+            let Some(fork) = runner.fork(id)? else { break };
+            let mut live = self.waiting.remove(&key).expect("a sibling that waits");
+            live.n_done = n_prompt;
+            live.n_reused.get_or_insert(n_prompt);
+            begun.push((fork, live));
+        }
+        let mut greedy = None;
+        if begun.iter().any(|(_, live)| live.task.is_greedy()) {
+            let mut choices = [NO_CHOICE];
+            runner.greedy(self.n_vocab, &mut choices)?;
+            greedy = Some(choices[0]);
+        }
+        for active in begun {
+            self.choose(active, Row { runner, row: 0, greedy }, finished)?;
+        }
+        self.active.extend(younger);
+        Ok(())
+    }
+
+    /// A row for a sequence's task: it goes on, behind the others, or ends.
+    fn choose<R: Runner>(
+        &mut self,
+        (id, mut live): Active<T>,
+        row: Row<R>,
+        finished: &mut Vec<Finished<T>>,
+    ) -> Result<(), R::Error> {
+        let Row { runner, row, greedy } = row;
+        let token = live.task.next(Row { runner, row, greedy })?;
+        let end = match token {
+            Some(token) if live.n_done < self.n_most => {
+                live.tokens.push(token);
+                self.active.push((id, live));
+                return Ok(());
+            }
+            Some(_) => End::ContextFull,
+            None => End::Done,
+        };
+        runner.close(id);
+        let Live { key, task, n_reused, .. } = live;
+        finished.push(Finished { key, task, end, n_reused: n_reused.unwrap_or(0) });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

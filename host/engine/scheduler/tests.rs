@@ -1,0 +1,300 @@
+//! Companies at random: every sequence says what it says alone.
+
+use std::{collections::BTreeMap, convert::Infallible};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    cache::{Group, Origin},
+    engine::fake::{Fake, N_VOCAB, content, logit, mix},
+    generate::LogitRow,
+};
+
+/// How a task chooses.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    /// The largest.
+    Greedy,
+    /// Of the three largest, by how many there were before.
+    Largest,
+    /// The smallest, for which all are needed.
+    Smallest,
+}
+
+/// A task that remembers what it chose.
+#[derive(Clone, Debug)]
+struct Talk {
+    prompt: Vec<u32>,
+    rule: Rule,
+    n_wanted: usize,
+    said: Vec<u32>,
+}
+
+impl Talk {
+    fn new(prompt: &[u32], rule: Rule, n_wanted: usize) -> Talk {
+        Talk { prompt: prompt.to_vec(), rule, n_wanted, said: Vec::new() }
+    }
+
+    /// Whether there is more to say.
+    fn say(&mut self, token: u32) -> bool {
+        self.said.push(token);
+        self.said.len() < self.n_wanted
+    }
+}
+
+impl Task for Talk {
+    fn is_greedy(&self) -> bool {
+        matches!(self.rule, Rule::Greedy)
+    }
+
+    fn next<R: Runner>(&mut self, mut row: Row<R>) -> Result<Option<u32>, R::Error> {
+        let token = match self.rule {
+            Rule::Greedy => row.greedy(N_VOCAB)?.expect("numbers"),
+            Rule::Largest => {
+                let mut largest = [(0, 0.0); 3];
+                row.largest(N_VOCAB, &mut largest)?;
+                largest[self.said.len() % 3].0
+            }
+            Rule::Smallest => {
+                let mut logits = [0.0; N_VOCAB];
+                row.logits(&mut logits)?;
+                (0..N_VOCAB).min_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("logits") as u32
+            }
+        };
+        Ok(self.say(token).then_some(token))
+    }
+}
+
+/// What the task says where there are no pages and nobody else, and how that ends.
+fn alone(groups: &[Group], n_batch: usize, mut task: Talk, n_most: usize) -> (Vec<u32>, End) {
+    let mut contents: Vec<Vec<u64>> = vec![Vec::new(); groups.len()];
+    let mut add = |token: u32, origin: Origin| {
+        let mut joined = 0;
+        for (group, contents) in groups.iter().zip(&mut contents) {
+            let next = content(group, contents.len(), token, origin, |at| contents[at]);
+            contents.push(next);
+            joined = mix(joined, next);
+        }
+        joined
+    };
+    let mut last = 0;
+    for chunk in task.prompt.chunks(n_batch) {
+        let origin = if chunk.len() == 1 { Origin::Token } else { Origin::Prompt };
+        chunk.iter().for_each(|token| last = add(*token, origin));
+    }
+    let mut n = task.prompt.len();
+    loop {
+        let mut order: Vec<usize> = (0..N_VOCAB).collect();
+        order.sort_by(|a, b| logit(last, *b).total_cmp(&logit(last, *a)).then(a.cmp(b)));
+        let token = match task.rule {
+            Rule::Greedy => order[0],
+            Rule::Largest => order[task.said.len() % 3],
+            Rule::Smallest => (0..N_VOCAB).min_by(|a, b| logit(last, *a).total_cmp(&logit(last, *b))).expect("logits"),
+        } as u32;
+        if !task.say(token) {
+            return (task.said, End::Done);
+        }
+        if n == n_most {
+            return (task.said, End::ContextFull);
+        }
+        last = add(token, Origin::Token);
+        n += 1;
+    }
+}
+
+fn unwrap<T>(result: Result<T, Infallible>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(never) => match never {},
+    }
+}
+
+/// Random numbers, the same for a seed.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        (mix(self.0, 7) >> 33) as usize % n
+    }
+
+    fn below_one_of(&mut self, limits: [usize; 3]) -> usize {
+        let n = limits[self.below(3)];
+        self.below(n)
+    }
+}
+
+/// A company that comes and goes, for so many steps and then until all have ended; returns what was done.
+fn company(seed: u64, n_steps: u64, windows: &[Option<usize>]) -> Statistics {
+    let mut draw = Draw(seed);
+    let n_batch = [32, 48, 64, 100][draw.below(4)];
+    let limits = Limits { n_slots: 2 + draw.below(8), n_context: 300, n_batch, max_rows: 2 + draw.below(8) };
+    // From barely enough for one to enough for most.
+    let n_tokens = 150 + draw.below(900);
+    let group = |window: &Option<usize>| {
+        let n_alone = window.map_or(n_tokens, |window| (window + n_batch + 64).min(n_tokens));
+        Group { window: *window, n_pages: n_alone.div_ceil(POSITIONS) + draw.below(12) }
+    };
+    let groups: Vec<Group> = windows.iter().map(group).collect();
+    let mut runner = Fake::new(&groups, limits);
+    let mut scheduler = Scheduler::new(&runner, N_VOCAB);
+    let n_most = scheduler.n_most;
+    let mut open: BTreeMap<Key, Talk> = BTreeMap::new();
+    let mut was_decoding: Vec<Key> = Vec::new();
+    let mut n_idle = 0;
+    loop {
+        let is_over = scheduler.statistics.n_steps >= n_steps;
+        if is_over && scheduler.is_idle() {
+            break;
+        }
+        if !is_over && scheduler.n_waiting() < 6 && draw.below(4) == 0 {
+            // Beginnings are shared: what differs comes late.
+            let (text, n) = (draw.below(4), 1 + draw.below_one_of([20, 100, 320]));
+            let prompt: Vec<u32> =
+                (0..n).map(|at| ((at * 5 + if at >= 70 { text } else { 0 }) % N_VOCAB) as u32).collect();
+            let talk = |draw: &mut Draw| {
+                let rule = [Rule::Greedy, Rule::Largest, Rule::Smallest][draw.below(3)];
+                Talk::new(&prompt, rule, 1 + draw.below_one_of([3, 20, 150]))
+            };
+            let n_answers = if draw.below(3) == 0 { 1 + draw.below(4) } else { 1 };
+            let tasks: Vec<Talk> = (0..n_answers).map(|_| talk(&mut draw)).collect();
+            match scheduler.submit(&runner, &prompt, tasks.clone()) {
+                Ok(keys) => open.extend(keys.into_iter().zip(tasks)),
+                Err(Refused::Empty) => panic!("no prompt is empty"),
+                Err(Refused::Context { n_prompt, n_context }) => assert!(n_prompt > n_context && n_context == 300),
+                Err(Refused::Memory { n_prompt, n_most: most, .. }) => assert!(n_prompt > most && most == n_most),
+            }
+        }
+        if draw.below(40) == 0 && !open.is_empty() {
+            let key = *open.keys().nth(draw.below(open.len())).unwrap();
+            let n_free = runner.pages.free(0);
+            assert!(scheduler.cancel(&mut runner, key).is_some());
+            assert!(scheduler.cancel(&mut runner, key).is_none() && runner.pages.free(0) >= n_free);
+            open.remove(&key);
+            was_decoding.retain(|of| *of != key);
+        }
+        let before = scheduler.statistics;
+        let finished = unwrap(scheduler.step(&mut runner));
+        let done = scheduler.statistics;
+        assert!(done.n_prefilled - before.n_prefilled <= n_batch as u64, "a long step");
+        n_idle =
+            if (done.n_prefilled, done.n_decoded) == (before.n_prefilled, before.n_decoded) { n_idle + 1 } else { 0 };
+        assert!(n_idle < 2 || scheduler.is_idle(), "seed {seed}: steps in which nothing is done");
+        // Who runs is older than who waits, and goes on at every step.
+        let keys: Vec<Key> = scheduler.active.iter().map(|(_, live)| live.key).collect();
+        assert!(
+            keys.is_sorted() && scheduler.waiting.keys().next().is_none_or(|waits| keys.iter().all(|key| key < waits))
+        );
+        let went_on = |key: &Key| {
+            finished.iter().any(|finished| finished.key == *key)
+                || scheduler.waiting.contains_key(key)
+                || scheduler.active.iter().any(|(id, live)| live.key == *key && runner.decoded.contains(id))
+        };
+        assert!(was_decoding.iter().all(went_on), "seed {seed}: a sequence stood still");
+        was_decoding =
+            scheduler.active.iter().filter(|(_, live)| !live.is_in_prompt()).map(|(_, live)| live.key).collect();
+        for Finished { key, task, end, .. } in finished {
+            let asked = open.remove(&key).expect("a sequence that was open");
+            assert_eq!((task.said, end), alone(&groups, n_batch, asked, n_most), "seed {seed}, sequence {key}");
+        }
+    }
+    assert!(open.is_empty(), "seed {seed}: {} without an end", open.len());
+    for (number, group) in groups.iter().enumerate() {
+        assert_eq!(runner.pages.free(number), group.n_pages, "seed {seed}: pages lost");
+    }
+    scheduler.statistics
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn every_sequence_says_what_it_says_alone(seed in any::<u64>(), window in 1usize..120) {
+        company(seed, 300, &[None]);
+        company(seed, 300, &[None, Some(window)]);
+        company(seed, 300, &[Some(window)]);
+    }
+}
+
+#[test]
+fn a_million_steps() {
+    let mut all = Statistics::default();
+    for seed in 0..50 {
+        let done = company(seed, 20_000, if seed % 2 == 0 { &[None] } else { &[Some(70)] });
+        all.n_steps += done.n_steps;
+        all.n_set_back += done.n_set_back;
+        all.n_reused += done.n_reused;
+        all.n_decoded += done.n_decoded;
+    }
+    // All that can happen did, and often.
+    assert!(
+        all.n_steps >= 1_000_000 && all.n_set_back > 1000 && all.n_reused > 10_000 && all.n_decoded > 1_000_000,
+        "{all:?}"
+    );
+}
+
+fn one_group(n_pages: usize, limits: Limits) -> (Fake, Scheduler<Talk>) {
+    let runner = Fake::new(&[Group { window: None, n_pages }], limits);
+    let scheduler = Scheduler::new(&runner, N_VOCAB);
+    (runner, scheduler)
+}
+
+#[test]
+fn what_can_never_fit_is_refused_at_once_with_the_numbers() {
+    let limits = Limits { n_slots: 4, n_context: 200, n_batch: 64, max_rows: 4 };
+    let (runner, mut scheduler) = one_group(5, limits);
+    let mut submit = |n: usize| scheduler.submit(&runner, &vec![1; n], [Talk::new(&[], Rule::Greedy, 1)]);
+    assert_eq!(submit(0), Err(Refused::Empty));
+    let error = submit(201).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the prompt has 201 tokens, and the context has room for 200; shorten it, or raise -c"
+    );
+    let error = submit(161).unwrap_err().to_string();
+    assert!(
+        error.starts_with("the prompt has 161 tokens, and the cache has room for 160 of one sequence: 6 cache pages"),
+        "{error}"
+    );
+    assert_eq!(submit(160), Ok(vec![0]));
+}
+
+#[test]
+fn answers_to_one_prompt_share_it_and_a_page_is_copied_when_they_part() {
+    let limits = Limits { n_slots: 4, n_context: 200, n_batch: 256, max_rows: 4 };
+    let (mut runner, mut scheduler) = one_group(20, limits);
+    let prompt: Vec<u32> = (0..100).map(|at| at % 7).collect();
+    let tasks = [Rule::Greedy, Rule::Largest, Rule::Smallest, Rule::Greedy].map(|rule| Talk::new(&prompt, rule, 20));
+    scheduler.submit(&runner, &prompt, tasks.clone()).unwrap();
+    unwrap(scheduler.step(&mut runner));
+    let Statistics { n_prefilled, n_reused, .. } = scheduler.statistics();
+    assert_eq!((n_prefilled, n_reused, scheduler.n_active(), runner.pages.free(0)), (100, 0, 4, 16));
+    unwrap(scheduler.step(&mut runner));
+    assert_eq!(runner.pages.free(0), 13);
+    let mut said = BTreeMap::new();
+    while !scheduler.is_idle() {
+        said.extend(unwrap(scheduler.step(&mut runner)).into_iter().map(|finished| (finished.key, finished.task.said)));
+    }
+    for (key, task) in tasks.into_iter().enumerate() {
+        assert_eq!(said[&(key as Key)], alone(&runner.groups, 256, task, 200).0, "answer {key}");
+    }
+}
+
+#[test]
+fn a_long_prompt_does_not_stop_the_others() {
+    let limits = Limits { n_slots: 8, n_context: 16_500, n_batch: 64, max_rows: 8 };
+    let (mut runner, mut scheduler) = one_group(1000, limits);
+    let short = |n| Talk::new(&[1, 2, 3], Rule::Greedy, n);
+    scheduler.submit(&runner, &[1, 2, 3], [short(1000), short(1000)]).unwrap();
+    unwrap(scheduler.step(&mut runner));
+    let long: Vec<u32> = (0..16_384).map(|at| at % 31).collect();
+    scheduler.submit(&runner, &long, [Talk::new(&long, Rule::Greedy, 5)]).unwrap();
+    (runner.longest_gap, runner.n_between) = (0, 0);
+    for _ in 0..256 {
+        let before = scheduler.statistics();
+        unwrap(scheduler.step(&mut runner));
+        assert_eq!(scheduler.statistics().n_decoded - before.n_decoded, 2);
+    }
+    // The last chunk was the prompt's last.
+    assert_eq!((runner.longest_gap, scheduler.statistics().n_prefilled), (64, 3 + 16_384));
+}
