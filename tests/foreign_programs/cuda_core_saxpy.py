@@ -1,6 +1,7 @@
 """cuda.core: NVIDIA's Python interface above the bindings. It compiles with NVRTC, allocates in stream order and launches."""
 
 import numpy as np
+from cuda.bindings import driver
 from cuda.core import Device, LaunchConfig, Program, ProgramOptions, launch
 
 SOURCE = r"""
@@ -24,8 +25,6 @@ for kind, name in ((np.float32, "saxpy<float>"), (np.float64, "saxpy<double>")):
     a = kind(1.5)
     x, y = (random.standard_normal(n).astype(kind) for _ in range(2))
     buffers = [device.allocate(x.nbytes, stream=stream) for _ in range(3)]
-    from cuda.bindings import driver
-
     for values, buffer in zip((x, y), buffers):
         assert driver.cuMemcpyHtoD(int(buffer.handle), values.ctypes.data, values.nbytes)[0] == 0
     arguments = (a, buffers[0], buffers[1], buffers[2], np.uint64(n))

@@ -1,6 +1,7 @@
 //! How often each entry point was called by this thread.
 //!
-//! A count is kept for every `cu*` and `cublas*` entry point, on every backend, whether the call succeeded or not. The
+//! A count is kept for every `cu*` and `cublas*` entry point that this project calls, on every backend, whether the call
+//! succeeded or not. The
 //! counts are per thread, so that a test may say "this token step allocates nothing" while other tests run beside it:
 //!
 //! ```
