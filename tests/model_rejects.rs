@@ -61,7 +61,7 @@ fn rejects_unknown_architectures() {
     let parts = [
         "general.architecture",
         "\"mamba\"",
-        "one of ernie4_5, gemma3, gpt-oss, granite, llama, phi3, qwen2, qwen3, qwen35",
+        "one of cohere2, deepseek2, ernie4_5, ernie4_5-moe, exaone4, gemma2, gemma3",
     ];
     rejects_model(ModelRule::Architecture, &parts, &model);
 }
