@@ -9,6 +9,7 @@
 //! Each allocation carries one bit per byte saying whether anybody wrote it. The bits are kept always, sanitizer or not,
 //! so that switching the sanitizer on late gives the truth.
 
+use crate::heap::{HEAP_BYTES, Heap};
 use crate::{AllocationReads, Fault, FaultKind};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ pub(crate) const SHARED_WINDOW: u64 = 0x0100_0000_0000;
 pub(crate) const LOCAL_WINDOW: u64 = 0x0200_0000_0000;
 /// Generic addresses of kernel parameters start here.
 pub(crate) const PARAM_WINDOW: u64 = 0x0300_0000_0000;
+/// Addresses of functions start here.
+pub(crate) const FUNCTION_WINDOW: u64 = 0x0400_0000_0000;
 /// The size of each of the three windows.
 pub(crate) const WINDOW_BYTES: u64 = 1 << 32;
 
@@ -123,7 +126,7 @@ impl Allocation {
         }
     }
 
-    fn unmark(&self, address: u64, bytes: usize) {
+    pub(crate) fn unmark(&self, address: u64, bytes: usize) {
         if self.complete.swap(false, Relaxed) {
             for (index, mask) in words(0, self.len) {
                 self.word(index).fetch_or(mask, Relaxed);
@@ -165,6 +168,8 @@ fn words(offset: u64, bytes: usize) -> impl Iterator<Item = (usize, u64)> {
 pub(crate) struct Snapshot {
     pub(crate) allocations: Vec<Arc<Allocation>>,
     freed: Arc<BTreeMap<u64, usize>>,
+    /// Where kernels allocate from, once one that does was loaded.
+    pub(crate) heap: Option<Arc<Heap>>,
     /// Sectors read of each allocation, where they are counted.
     sectors: Option<Arc<[AtomicU64]>>,
 }
@@ -278,6 +283,15 @@ impl Memory {
         self.used += bytes;
         self.live.allocations.push(Arc::new(allocation));
         Ok(address)
+    }
+
+    /// Makes room for kernels that allocate.
+    pub(crate) fn make_heap(&mut self) -> Result<(), Fault> {
+        if self.live.heap.is_none() {
+            let base = self.alloc(HEAP_BYTES)?;
+            self.live.heap = Some(Arc::new(Heap::new(base)));
+        }
+        Ok(())
     }
 
     pub(crate) fn free(&mut self, address: u64) -> Result<(), Fault> {

@@ -5,7 +5,7 @@ use super::{Builder, Decoded, Opcode, half};
 use crate::counters::Class;
 use crate::exec::access::{load as loads, store as stores};
 use crate::exec::atomic::atomic as rmw;
-use crate::exec::control::{Special, async_commit, async_copy as copy, async_wait, special};
+use crate::exec::control::{Special, async_commit, async_copy as copy, async_wait, nothing, special};
 use crate::exec::lanes::{SPLIT_NOBODY, copied, join, map1, plain, predicate_map, split, test};
 use crate::exec::memory::{ACQUIRE, BLOCK_SCOPE, NARROW_ADDRESS, RELEASE, STRONG};
 use crate::exec::prefetch::{prefetch, prefetch_bulk};
@@ -18,6 +18,14 @@ pub(super) fn mov(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let t = b.type_of(op)?;
     b.count(op, 2..=2)?;
     let operands = &op.text.operands;
+    if t == Type::Pred
+        && let Some(Operand::Name(name)) = operands.get(1)
+        && let Some((which, _)) = Special::parse(name)
+    {
+        let d = b.predicate_dest(operands.first())?;
+        b.emit(plain(special), Class::Integer, [d; 8], which as u64, 0);
+        return Ok(());
+    }
     if t == Type::Pred {
         let (p, negated) = b.predicate(operands.get(1))?;
         let d = b.predicate_dest(operands.first())?;
@@ -30,6 +38,7 @@ pub(super) fn mov(b: &mut Builder, op: &mut Opcode) -> Decoded {
         (_, Operand::Vector(parts)) => return pack(b, op, t, parts),
         (_, Operand::Name(name)) => {
             if let Some((which, _)) = Special::parse(name) {
+                b.environment |= which.is_environment();
                 let d = b.dest(op, t)?;
                 b.emit(plain(special), Class::Integer, [d; 8], which as u64, t.bytes() as u8);
                 return Ok(());
@@ -127,18 +136,18 @@ pub(super) fn address(b: &mut Builder, op: &mut Opcode) -> Decoded {
             "global" => test(|a: u64| a >= GLOBAL_BASE),
             "local" => test(|a: u64| a.wrapping_sub(LOCAL_WINDOW) < WINDOW_BYTES),
             "param" => test(|a: u64| a.wrapping_sub(PARAM_WINDOW) < WINDOW_BYTES),
-            "const" => return b.unsupported(op, "`.const`"),
-            _ => test(|a: u64| a.wrapping_sub(SHARED_WINDOW) < WINDOW_BYTES),
+            // Constants lie in global memory here.
+            "const" => test(|_: u64| false),
+            "shared::cluster" => test(|a: u64| a.wrapping_sub(SHARED_WINDOW) < WINDOW_BYTES),
+            _ => test(|a: u64| a.wrapping_sub(SHARED_WINDOW) < 1 << crate::exec::cluster::RANK_SHIFT),
         };
         let ops = [b.predicate_dest(op.text.operands.first())?, b.source(op, 1, Type::U64)?];
         b.emit_ops(handlers, Class::Integer, &ops);
         return Ok(());
     }
-    if op.name == "mapa" {
-        return b.unsupported(op, "clusters");
-    }
     let to = op.take("to");
-    let Some(space) = op.take_any(&["global", "shared", "shared::cta", "local", "const", "param"]) else {
+    let Some(space) = op.take_any(&["global", "shared", "shared::cta", "shared::cluster", "local", "const", "param"])
+    else {
         return Err(b.error("`cvta` needs a state space"));
     };
     let t = b.type_of(op)?;
@@ -482,14 +491,31 @@ pub(super) fn policy(b: &mut Builder, op: &mut Opcode) -> Decoded {
 
 /// `cp.async` and its groups, and `cp.async.bulk.prefetch`.
 pub(super) fn async_copy(b: &mut Builder, op: &mut Opcode) -> Decoded {
-    if !op.take("async") {
+    let reduces = op.take("reduce");
+    if !op.take("async") || (reduces && !op.has("bulk")) {
         return b.unsupported(op, "no `.async`");
     }
+    if op.take("mbarrier") {
+        return super::asynchronous::arrive_after_copies(b, op);
+    }
     if op.take("bulk") {
-        if !(op.take("prefetch") && op.take("L2") && op.take("global")) {
-            return b.unsupported(op, "anything but `cp.async.bulk.prefetch.L2.global`");
+        if !op.take("prefetch") {
+            return super::asynchronous::bulk_copy(b, op, reduces);
         }
-        b.count(op, 2..=2)?;
+        op.take("L2");
+        if op.take("tensor") {
+            op.take_any(&["1d", "2d", "3d", "4d", "5d"]);
+            op.take("tile");
+            op.take("L2::cache_hint");
+            b.count(op, 1..=2)?;
+            b.emit_ops(plain(nothing), Class::Other, &[]);
+            return Ok(());
+        }
+        if !op.take("global") {
+            return b.unsupported(op, "these modifiers");
+        }
+        op.take("L2::cache_hint");
+        b.count(op, 2..=3)?;
         let (base, offset, flags) = locate(b, op.text.operands.first(), Space::Global)?;
         let size = b.source(op, 1, Type::U32)?;
         b.emit(plain(prefetch_bulk), Class::Other, [base, size, 0, 0, 0, 0, 0, 0], offset as u64, flags);
