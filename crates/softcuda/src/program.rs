@@ -10,8 +10,10 @@
 
 use crate::counters::Class;
 use crate::exec::Context;
+use crate::exec::atomic::Vector;
 use crate::exec::bulk::Bulk;
 use crate::exec::matrix::Matrix;
+use crate::exec::video::Video;
 use crate::ptx::ast::Source;
 use std::sync::Arc;
 
@@ -221,6 +223,8 @@ pub(crate) struct Program {
     pub(crate) calls: Vec<Call>,
     pub(crate) bulks: Vec<Bulk>,
     pub(crate) matrices: Vec<Matrix>,
+    pub(crate) videos: Vec<Video>,
+    pub(crate) vectors: Vec<Vector>,
     pub(crate) unknown: Vec<Unknown>,
     pub(crate) uses_heap: bool,
     /// It reads `%envreg`, by which a grid-wide barrier finds its memory.
@@ -249,6 +253,8 @@ impl Program {
             calls: self.calls.clone(),
             bulks: self.bulks.clone(),
             matrices: self.matrices.clone(),
+            videos: self.videos.clone(),
+            vectors: self.vectors.clone(),
             unknown: self.unknown.clone(),
             ..*self
         }

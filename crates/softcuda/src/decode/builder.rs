@@ -7,9 +7,11 @@ use super::functions::Functions;
 use super::{Decoded, Opcode};
 use crate::PtxError;
 use crate::counters::Class;
+use crate::exec::atomic::Vector;
 use crate::exec::bulk::Bulk;
 use crate::exec::lanes::plain;
 use crate::exec::matrix::Matrix;
+use crate::exec::video::Video;
 use crate::program::{Call, Constant, Handlers, Instruction, Param, Program, Reg, RegisterCounts, UNGUARDED, Unknown};
 use crate::ptx::ast::*;
 use std::cell::Cell;
@@ -119,6 +121,8 @@ pub(crate) struct Builder<'m> {
     allocated: Vec<(Reg, u8)>,
     pub(super) bulks: Vec<Bulk>,
     pub(super) matrices: Vec<Matrix>,
+    pub(super) videos: Vec<Video>,
+    pub(super) vectors: Vec<Vector>,
     /// What instructions that cannot be executed say.
     pub(super) unknown: Vec<Unknown>,
     /// The decoder did not know the instruction, which is not the same as its being wrong.
@@ -206,6 +210,8 @@ pub(crate) fn build(
         allocated: Vec::new(),
         bulks: Vec::new(),
         matrices: Vec::new(),
+        videos: Vec::new(),
+        vectors: Vec::new(),
         unknown: Vec::new(),
         unsupported: Cell::new(false),
         environment: false,
@@ -268,6 +274,8 @@ pub(crate) fn build(
         calls: b.call_sites,
         bulks: b.bulks,
         matrices: b.matrices,
+        videos: b.videos,
+        vectors: b.vectors,
         unknown: b.unknown,
         uses_heap,
         uses_environment: b.environment,

@@ -113,6 +113,17 @@ fn call(b: &mut Builder, op: &mut Opcode) -> Decoded {
     Ok(())
 }
 
+/// `setmaxnreg`: how many registers a warp has, which is no limit here.
+pub(super) fn registers(b: &mut Builder, op: &mut Opcode) -> Decoded {
+    let known = op.take_any(&["inc", "dec"]).is_some() && op.take("sync") && op.take("aligned");
+    if !known || op.take_type() != Some(Type::U32) {
+        return b.unsupported(op, "these modifiers");
+    }
+    b.count(op, 1..=1)?;
+    b.emit_ops(plain(run::nothing), Class::Other, &[]);
+    Ok(())
+}
+
 /// `bar` and `barrier`, of the block or of the warp.
 pub(super) fn barrier(b: &mut Builder, op: &mut Opcode) -> Decoded {
     if op.take("warp") {

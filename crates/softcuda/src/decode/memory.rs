@@ -4,9 +4,9 @@ use super::builder::{Binding, Place};
 use super::{Builder, Decoded, Opcode, half};
 use crate::counters::Class;
 use crate::exec::access::{load as loads, store as stores};
-use crate::exec::atomic::atomic as rmw;
+use crate::exec::atomic::{Combination, Element, Vector, atomic as rmw, vector as vector_handler, wide};
 use crate::exec::control::{Special, async_commit, async_copy as copy, async_wait, nothing, special};
-use crate::exec::lanes::{SPLIT_NOBODY, copied, join, map1, plain, predicate_map, split, test};
+use crate::exec::lanes::{SPLIT_NOBODY, copied, join, map1, map2, plain, predicate_map, split, test};
 use crate::exec::memory::{ACQUIRE, BLOCK_SCOPE, NARROW_ADDRESS, RELEASE, STRONG};
 use crate::exec::prefetch::{prefetch, prefetch_bulk};
 use crate::memory::{GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
@@ -63,6 +63,14 @@ fn identity(t: Type) -> Handlers {
 /// `mov.b32 {a, b}, c`.
 fn unpack(b: &mut Builder, op: &Opcode, t: Type, parts: &[Operand], source: &Operand) -> Decoded {
     let (from, bits) = b.any_source(source, t)?;
+    if t.bits() == 16 && parts.len() == 2 {
+        let shifted = [map1(|a: u16| a & 0xff), map1(|a: u16| a >> 8)];
+        for (part, handlers) in parts.iter().zip(shifted) {
+            let d = b.dest_operand(part, Type::B8)?;
+            b.emit_ops(handlers, Class::Move, &[d, from]);
+        }
+        return Ok(());
+    }
     if bits != t.bits() || parts.is_empty() || !t.bits().is_multiple_of(parts.len() as u32) {
         return Err(b.error(format!("`{}` cannot split `.{}` into {} parts", op.name, t.name(), parts.len())));
     }
@@ -102,6 +110,11 @@ fn part_type(b: &Builder, bits: u32) -> Decoded<Type> {
 /// `mov.b32 c, {a, b}`.
 fn pack(b: &mut Builder, op: &Opcode, t: Type, parts: &[Operand]) -> Decoded {
     let n = parts.len() as u32;
+    if t.bits() == 16 && n == 2 {
+        let ops = [b.dest(op, t)?, b.source_operand(&parts[0], Type::B8)?, b.source_operand(&parts[1], Type::B8)?];
+        b.emit_ops(map2(|low: u16, high: u16| low & 0xff | high << 8), Class::Move, &ops);
+        return Ok(());
+    }
     if !matches!((t.bits(), n), (32, 2 | 4) | (64, 2 | 4) | (128, 2 | 4)) {
         return Err(b.error(format!("cannot make `.{}` of {n} parts", t.name())));
     }
@@ -390,12 +403,18 @@ pub(super) fn atomic(b: &mut Builder, op: &mut Opcode) -> Decoded {
         return Err(b.error(format!("`{}` needs an operation such as `.add`", op.name)));
     };
     let noftz = op.take("noftz");
-    let ftz = op.take("ftz");
-    if vector(op) != 1 || ftz {
-        return b.unsupported(op, "a vector or `.ftz`");
+    if op.take("ftz") {
+        return b.unsupported(op, "`.ftz`");
     }
+    let count = if op.take("v8") { 8 } else { vector(op) };
     let t = b.type_of(op)?;
     let reduces = op.name == "red";
+    if count > 1 {
+        return vector_atomic(b, op, (space, flags, policy), which, t, count);
+    }
+    if t == Type::B128 && (reduces || !matches!(which, "cas" | "exch")) {
+        return b.unsupported(op, "this operation of `.b128`");
+    }
     let cas = which == "cas";
     let sources = if cas { 2 } else { 1 };
     let wanted = sources + 1 + !reduces as usize + policy as usize;
@@ -408,6 +427,10 @@ pub(super) fn atomic(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let d = if reduces { b.scratch(t.bits().max(16)) } else { b.dest(op, t)? };
     let x = b.source(op, at + 1, t)?;
     let y = if cas { b.source(op, at + 2, t)? } else { x };
+    if t == Type::B128 {
+        b.emit(plain(wide), Class::Atomic, [base, d, x, y, cas as u32, 0, 0, 0], offset as u64, flags | place);
+        return Ok(());
+    }
     use crate::numeric::*;
     let _ = noftz;
     macro_rules! float32 {
@@ -453,6 +476,50 @@ pub(super) fn atomic(b: &mut Builder, op: &mut Opcode) -> Decoded {
         _ => return b.unsupported(op, &format!("`.{which}` of `.{}`", t.name())),
     };
     b.emit(handlers, Class::Atomic, [base, d, x, y, 0, 0, 0, 0], offset as u64, flags | place);
+    Ok(())
+}
+
+/// `atom` and `red` of a vector of floating-point values.
+fn vector_atomic(
+    b: &mut Builder,
+    op: &Opcode,
+    (space, flags, policy): (Space, u8, bool),
+    which: &str,
+    t: Type,
+    count: usize,
+) -> Decoded {
+    let how = match which {
+        "add" => Combination::Add,
+        "min" => Combination::Minimum,
+        "max" => Combination::Maximum,
+        _ => return b.unsupported(op, "this operation of a vector"),
+    };
+    let element = match (t, how, count) {
+        (Type::F32, Combination::Add, 2 | 4) => Element::Single,
+        (Type::F16, ..) => Element::Half,
+        (Type::Bf16, ..) => Element::Bfloat,
+        (Type::F16x2, _, 2 | 4) => Element::HalfPair,
+        (Type::Bf16x2, _, 2 | 4) => Element::BfloatPair,
+        _ => return b.unsupported(op, "a vector of this type"),
+    };
+    let reduces = op.name == "red";
+    let at = !reduces as usize;
+    b.count(op, 2 + at + policy as usize..=2 + at + policy as usize)?;
+    let operands = &op.text.operands;
+    let (base, offset, place) = locate(b, operands.get(at), space)?;
+    let mut old = Vec::new();
+    if !reduces {
+        for part in parts(b, operands.first(), count)? {
+            old.push(b.dest_operand(part, t)?);
+        }
+    }
+    let mut values = Vec::new();
+    for part in parts(b, operands.get(at + 1), count)? {
+        values.push(b.source_operand(part, t)?);
+    }
+    b.vectors.push(Vector { how, element, old, values });
+    let index = b.vectors.len() as u32 - 1;
+    b.emit(plain(vector_handler), Class::Atomic, [base, 0, 0, 0, 0, 0, 0, index], offset as u64, flags | place);
     Ok(())
 }
 

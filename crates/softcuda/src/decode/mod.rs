@@ -28,6 +28,7 @@ mod memory;
 mod narrow;
 mod operands;
 mod tensor;
+mod video;
 
 pub(crate) use builder::{Builder, ModuleVariable, build, layout_variables};
 pub(crate) use functions::Functions;
@@ -106,7 +107,8 @@ const KNOWN: &str = "add sub mul fma mad div min max abs neg rem addc subc madc 
     shf bfe bfi brev popc clz bfind prmt szext bmsk dp4a dp2a setp set selp slct testp rcp sqrt rsqrt sin cos ex2 lg2 tanh copysign \
     cvt mov cvta isspacep mapa getctarank mbarrier ld ldu st atom red prefetch prefetchu discard applypriority createpolicy cp bra brx \
     exit ret trap brkpt call nanosleep pmevent griddepcontrol bar barrier membar fence shfl vote match redux activemask elect mma \
-    ldmatrix movmatrix stmatrix wmma wgmma setmaxnreg";
+    ldmatrix movmatrix stmatrix wmma wgmma setmaxnreg fns vadd vsub vabsdiff vmin vmax vshl vshr vset vadd2 vsub2 vavrg2 vabsdiff2 \
+    vmin2 vmax2 vset2 vadd4 vsub4 vavrg4 vabsdiff4 vmin4 vmax4 vset4";
 
 pub(crate) fn is_known(name: &str) -> bool {
     KNOWN.split_whitespace().any(|known| known == name)
@@ -122,6 +124,10 @@ pub(crate) fn instruction(b: &mut Builder, op: &mut Opcode) -> Decoded {
         | "sad" | "mul24" | "mad24" => integer::arithmetic(b, op),
         "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "lop3" => integer::logic(b, op),
         "shf" | "bfe" | "bfi" | "brev" | "popc" | "clz" | "bfind" | "prmt" | "szext" | "bmsk" => bits::bits(b, op),
+        "fns" => video::fns(b, op),
+        "vadd" | "vsub" | "vabsdiff" | "vmin" | "vmax" | "vshl" | "vshr" | "vset" | "vadd2" | "vsub2" | "vavrg2"
+        | "vabsdiff2" | "vmin2" | "vmax2" | "vset2" | "vadd4" | "vsub4" | "vavrg4" | "vabsdiff4" | "vmin4"
+        | "vmax4" | "vset4" => video::video(b, op),
         "dp4a" | "dp2a" => bits::dot_product(b, op),
         "setp" | "set" | "selp" | "slct" | "testp" => integer::comparison(b, op),
         "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "ex2" | "lg2" | "tanh" | "copysign" => float::function(b, op),
@@ -136,6 +142,7 @@ pub(crate) fn instruction(b: &mut Builder, op: &mut Opcode) -> Decoded {
         "prefetch" | "prefetchu" | "discard" | "applypriority" => memory::hint(b, op),
         "createpolicy" => memory::policy(b, op),
         "cp" => memory::async_copy(b, op),
+        "setmaxnreg" => control::registers(b, op),
         "bra" | "brx" | "exit" | "ret" | "trap" | "brkpt" | "call" | "nanosleep" | "pmevent" | "griddepcontrol" => {
             control::flow(b, op)
         }

@@ -131,6 +131,11 @@ fn allocate(ctx: &mut Context, call: &Call, lane: usize) -> Result<(), Fault> {
     let address = ctx.memory.heap.as_ref().and_then(|heap| heap.allocate(bytes)).unwrap_or(0);
     if let Some(allocation) = ctx.memory.find(address).filter(|_| bytes > 0) {
         allocation.unmark(address, bytes as usize);
+        let base = allocation.base;
+        if let Some(sanitizer) = &mut ctx.sanitizer {
+            let index = ctx.memory.allocations.partition_point(|a| a.base <= address) - 1;
+            sanitizer.forget(index, address - base, bytes.next_multiple_of(16));
+        }
     }
     ctx.pass_number(call, lane, address, 8);
     Ok(())

@@ -33,6 +33,7 @@ pub(crate) mod memory;
 pub(crate) mod prefetch;
 pub(crate) mod scheduler;
 pub(crate) mod tensor;
+pub(crate) mod video;
 pub(crate) mod wgmma;
 
 use crate::counters::{Class, Counters};

@@ -339,6 +339,15 @@ impl Sanitizer {
         }
     }
 
+    /// Bytes of the heap were given out: what was done to them before is over.
+    pub(crate) fn forget(&mut self, allocation: usize, offset: u64, bytes: u64) {
+        if let Some(pages) = self.global.get_mut(allocation) {
+            for at in (offset..offset + bytes).step_by(16) {
+                pages.cells(at, 16).0.fill(Cell::default());
+            }
+        }
+    }
+
     /// What lanes of the current warp know becomes known to who acquires at a place in shared memory.
     pub(crate) fn release_at(&mut self, site: Site, lanes: u32, address: u64) {
         self.shadow(site);

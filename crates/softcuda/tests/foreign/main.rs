@@ -7,9 +7,12 @@ mod common;
 mod asynchronous;
 mod basic;
 mod calls;
+mod instructions;
 mod matrices;
+mod more_calls;
 
 use common::bytemuck_like::Plain;
+#[allow(unused_imports, reason = "by some tests")]
 use softcuda::{Counters, Device, DeviceConfig, Fault, Kernel, Launch, Module};
 use std::sync::{Arc, Mutex};
 
