@@ -36,7 +36,10 @@ fn expansions(pieces: &[Piece]) -> Vec<(Vec<usize>, String)> {
             Piece::Choice(words) => out
                 .into_iter()
                 .flat_map(|(picks, form)| {
-                    words.iter().enumerate().map(move |(i, word)| ([picks.as_slice(), &[i]].concat(), form.clone() + word))
+                    words
+                        .iter()
+                        .enumerate()
+                        .map(move |(i, word)| ([picks.as_slice(), &[i]].concat(), form.clone() + word))
                 })
                 .collect(),
         };
@@ -66,7 +69,8 @@ fn letter(opcode: &str) -> char {
 /// The fragments of a product, by its shape and types.
 fn fragments(opcode: &str) -> String {
     let words: Vec<&str> = opcode.split('.').collect();
-    let shape = words.iter().find(|word| word.starts_with('m') && word.contains('n') && word.contains('k')).expect("a shape");
+    let shape =
+        words.iter().find(|word| word.starts_with('m') && word.contains('n') && word.contains('k')).expect("a shape");
     let numbers: Vec<usize> = shape.split(['m', 'n', 'k']).filter_map(|word| word.parse().ok()).collect();
     let (m, n, k) = (numbers[0], numbers[1], numbers[2]);
     let bits = |kind: &str| match kind {
@@ -109,7 +113,11 @@ fn written(form: &str) -> String {
     let counted = |prefix: char| opcode.split('.').find_map(|word| word.strip_prefix(prefix)?.parse::<usize>().ok());
     let length = counted('v').or(counted('x')).unwrap_or(1);
     for i in [1, 5] {
-        let vector = if length == 1 && !opcode.contains("matrix") { format!("%{letter}{i}") } else { registers(letter, i, length) };
+        let vector = if length == 1 && !opcode.contains("matrix") {
+            format!("%{letter}{i}")
+        } else {
+            registers(letter, i, length)
+        };
         let vector = if opcode.contains("matrix") { registers('r', i, length) } else { vector };
         operands = operands.replace(&format!("V{i}"), &vector);
     }
@@ -121,7 +129,11 @@ fn written(form: &str) -> String {
         "M" => fragments(opcode),
         "G" if opcode.contains("wait") => "0".to_owned(),
         "G" if opcode.contains("mma_async") => {
-            let d = if opcode.contains("8.f16.") || opcode.contains("16.f16.f16.f16") || opcode.contains("k32.f16") { 2 } else { 4 };
+            let d = if opcode.contains("8.f16.") || opcode.contains("16.f16.f16.f16") || opcode.contains("k32.f16") {
+                2
+            } else {
+                4
+            };
             let signs = if opcode.contains(".s32.") { "" } else { ", 1, 1" };
             let transposes = if opcode.contains("k16") { ", 0, 0" } else { "" };
             format!("{}, %d1, %d2, %p1{signs}{transposes}", registers('r', 1, d))
@@ -164,11 +176,13 @@ fn table() -> String {
             continue;
         }
         let pieces = pieces(line);
-        let all: Vec<(Vec<usize>, String, bool)> =
-            expansions(&pieces).into_iter().map(|(picks, form)| {
+        let all: Vec<(Vec<usize>, String, bool)> = expansions(&pieces)
+            .into_iter()
+            .map(|(picks, form)| {
                 let runs = runs(&written(&form));
                 (picks, form, runs)
-            }).collect();
+            })
+            .collect();
         // The opcode's part of a form, with alternatives of which none runs left out.
         let mut shown = String::new();
         let mut choice = 0;
@@ -225,5 +239,9 @@ fn the_readme_says_what_the_decoder_does() {
     for (old, new) in known.lines().zip(table.lines()) {
         assert_eq!(old, new, "README.md differs from the decoder; UPDATE_README=1 writes the table anew");
     }
-    assert_eq!(known.lines().count(), table.lines().count(), "README.md differs; UPDATE_README=1 writes the table anew");
+    assert_eq!(
+        known.lines().count(),
+        table.lines().count(),
+        "README.md differs; UPDATE_README=1 writes the table anew"
+    );
 }
