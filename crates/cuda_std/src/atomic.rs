@@ -1,4 +1,4 @@
-//! Atomic operations on global memory, which order what blocks do.
+//! Atomic operations: [`increment_wrapping`], which orders what blocks do, and relaxed ones that order nothing.
 //!
 //! A block publishes what it wrote to global memory as follows: all its threads meet at a barrier
 //! ([`sync_threads`](crate::thread::sync_threads)), then one of them does an operation here, which releases what the barrier
@@ -30,4 +30,132 @@ pub unsafe fn increment_wrapping(counter: *mut u32, last: u32) -> u32 {
         let _ = (counter, last);
         crate::device_only()
     }
+}
+
+/// `atom` operations with one value, on global or shared memory.
+macro_rules! atomics {
+    ($($(#[$doc:meta])* $name:ident($value:ty, $class:ident) => $instruction:literal;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// Returns what was there. Relaxed, for the whole device.
+        ///
+        /// # Safety
+        /// - `at` leads to an aligned value of global or shared memory that is accessed atomically only while others may.
+        #[inline(always)]
+        pub unsafe fn $name(at: *mut $value, value: $value) -> $value {
+            #[cfg(target_arch = "nvptx64")]
+            {
+                let before: $value;
+                // SAFETY: passed on to the caller.
+                unsafe {
+                    core::arch::asm!($instruction, out($class) before, in(reg64) at, in($class) value, options(nostack));
+                }
+                before
+            }
+            #[cfg(not(target_arch = "nvptx64"))]
+            {
+                let _ = (at, value);
+                crate::device_only()
+            }
+        }
+    )*};
+}
+
+atomics! {
+    /// Adds.
+    add_u32(u32, reg32) => "atom.relaxed.gpu.add.u32 {}, [{}], {};";
+    /// Adds.
+    add_i32(i32, reg32) => "atom.relaxed.gpu.add.s32 {}, [{}], {};";
+    /// Adds.
+    add_u64(u64, reg64) => "atom.relaxed.gpu.add.u64 {}, [{}], {};";
+    /// Adds, rounding to nearest; the order in which threads add is not fixed, so neither are the last bits of a sum.
+    add_f32(f32, reg32) => "atom.relaxed.gpu.add.f32 {}, [{}], {};";
+    /// Adds, as [`add_f32`] does.
+    add_f64(f64, reg64) => "atom.relaxed.gpu.add.f64 {}, [{}], {};";
+    /// Leaves the smaller.
+    min_u32(u32, reg32) => "atom.relaxed.gpu.min.u32 {}, [{}], {};";
+    /// Leaves the larger.
+    max_u32(u32, reg32) => "atom.relaxed.gpu.max.u32 {}, [{}], {};";
+    /// Leaves the smaller.
+    min_i32(i32, reg32) => "atom.relaxed.gpu.min.s32 {}, [{}], {};";
+    /// Leaves the larger.
+    max_i32(i32, reg32) => "atom.relaxed.gpu.max.s32 {}, [{}], {};";
+    /// Leaves the bits that both have.
+    and_u32(u32, reg32) => "atom.relaxed.gpu.and.b32 {}, [{}], {};";
+    /// Leaves the bits that either has.
+    or_u32(u32, reg32) => "atom.relaxed.gpu.or.b32 {}, [{}], {};";
+    /// Leaves the bits that one of them has.
+    xor_u32(u32, reg32) => "atom.relaxed.gpu.xor.b32 {}, [{}], {};";
+    /// Leaves the value.
+    exchange_u32(u32, reg32) => "atom.relaxed.gpu.exch.b32 {}, [{}], {};";
+    /// Leaves the value.
+    exchange_u64(u64, reg64) => "atom.relaxed.gpu.exch.b64 {}, [{}], {};";
+}
+
+/// Leaves `value` where `expected` was, and returns what was there. Relaxed, for the whole device.
+///
+/// # Safety
+/// - As for [`add_u32`].
+#[inline(always)]
+pub unsafe fn compare_exchange_u32(at: *mut u32, expected: u32, value: u32) -> u32 {
+    #[cfg(target_arch = "nvptx64")]
+    {
+        let before: u32;
+        // SAFETY: passed on to the caller.
+        unsafe {
+            core::arch::asm!(
+                "atom.relaxed.gpu.cas.b32 {}, [{}], {}, {};",
+                out(reg32) before, in(reg64) at, in(reg32) expected, in(reg32) value,
+                options(nostack)
+            );
+        }
+        before
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    {
+        let _ = (at, expected, value);
+        crate::device_only()
+    }
+}
+
+/// Replaces the value by `change` of it, as often as others come between, until it holds; returns what it was.
+///
+/// # Safety
+/// - As for [`add_u32`].
+#[inline(always)]
+unsafe fn change_f32(at: *mut f32, change: impl Fn(f32) -> f32) -> f32 {
+    // SAFETY: passed on to the caller: adding nothing reads.
+    let mut before = unsafe { or_u32(at.cast(), 0) };
+    loop {
+        let value = change(f32::from_bits(before)).to_bits();
+        if value == before {
+            return f32::from_bits(before);
+        }
+        // SAFETY: as above.
+        let found = unsafe { compare_exchange_u32(at.cast(), before, value) };
+        if found == before {
+            return f32::from_bits(before);
+        }
+        before = found;
+    }
+}
+
+/// Leaves the smaller, by compare and exchange; a NaN gives way to a number. Returns what was there.
+///
+/// # Safety
+/// - As for [`add_u32`].
+#[inline(always)]
+pub unsafe fn min_f32(at: *mut f32, value: f32) -> f32 {
+    // SAFETY: passed on to the caller.
+    unsafe { change_f32(at, |there| if there <= value || value.is_nan() { there } else { value }) }
+}
+
+/// Leaves the larger, as [`min_f32`] the smaller.
+///
+/// # Safety
+/// - As for [`add_u32`].
+#[inline(always)]
+pub unsafe fn max_f32(at: *mut f32, value: f32) -> f32 {
+    // SAFETY: passed on to the caller.
+    unsafe { change_f32(at, |there| if there >= value || value.is_nan() { there } else { value }) }
 }

@@ -118,6 +118,10 @@ impl Packed {
 }
 
 /// A type that a kernel may have as a parameter.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be passed to a kernel",
+    label = "a kernel's parameters are numbers of 8 to 64 bits and raw pointers"
+)]
 pub trait Parameter {
     /// Its size in the PTX parameter space, in bytes.
     const SIZE: usize;
@@ -144,9 +148,15 @@ macro_rules! scalar_parameter {
 }
 
 scalar_parameter! {
+    u8 => u64::from,
+    i8 => |value| u64::from(value.cast_unsigned()),
+    u16 => u64::from,
+    i16 => |value| u64::from(value.cast_unsigned()),
     u32 => u64::from,
     i32 => |value| u64::from(value.cast_unsigned()),
     u64 => |value| value,
+    i64 => |value| value.cast_unsigned(),
+    f64 => f64::to_bits,
     f32 => |value| u64::from(value.to_bits()),
 }
 

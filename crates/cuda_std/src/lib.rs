@@ -38,6 +38,7 @@ pub mod grid;
 pub mod integer;
 pub mod memory;
 pub mod mma;
+pub mod print;
 pub mod shared;
 pub mod thread;
 pub mod types;
@@ -60,10 +61,24 @@ fn device_only() -> ! {
     unreachable!("this function exists on the device only; on the host a kernel is launched, not called")
 }
 
-/// A kernel that panics (an index out of bounds, say) stops the launch with a trap, which the host sees as an error.
+/// A kernel that panics (an assertion, an index out of bounds) ends the launch with CUDA's own device assertion: the host gets
+/// `CUDA_ERROR_ASSERT`, and file, line, block and thread are printed, with the message where it has no arguments.
 #[cfg(target_arch = "nvptx64")]
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    // SAFETY: trap ends the launch and has no operands.
-    unsafe { core::arch::asm!("trap;", options(noreturn, nostack)) }
+fn panic(info: &core::panic::PanicInfo) -> ! {
+    unsafe extern "C" {
+        fn __assertfail(message: *const u8, file: *const i8, line: u32, function: *const i8, width: usize);
+    }
+    // What fits, and a zero behind it.
+    let mut message = [0u8; 128];
+    let text = info.message().as_str().unwrap_or("panicked");
+    for (to, from) in message[..127].iter_mut().zip(text.bytes()) {
+        *to = from;
+    }
+    let (file, line) = info.location().map_or((c"?", 0), |at| (at.file_as_c_str(), at.line()));
+    // SAFETY: texts that end with a zero; trap has no operands and ends the launch.
+    unsafe {
+        __assertfail(message.as_ptr(), file.as_ptr(), line, c"a kernel".as_ptr(), 1);
+        core::arch::asm!("trap;", options(noreturn, nostack))
+    }
 }

@@ -21,10 +21,14 @@ position! {
     thread_idx_x => _thread_idx_x;
     /// The thread's index within its block, along y.
     thread_idx_y => _thread_idx_y;
+    /// The thread's index within its block, along z.
+    thread_idx_z => _thread_idx_z;
     /// Threads per block along x.
     block_dim_x => _block_dim_x;
     /// Threads per block along y.
     block_dim_y => _block_dim_y;
+    /// Threads per block along z.
+    block_dim_z => _block_dim_z;
     /// The block's index within the grid, along x.
     block_idx_x => _block_idx_x;
     /// The block's index within the grid, along y.

@@ -112,6 +112,60 @@ pub fn two_f16(word: u32) -> (f32, f32) {
     }
 }
 
+/// Conversions of two values at a time between `f32` and a format of 8 bits.
+macro_rules! eight_bits {
+    ($($(#[$doc:meta])* $pack:ident, $two:ident => $to:literal, $from:literal;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// Rounded to nearest, what is too large to the largest; the first in the lower byte. From `sm_89` on.
+        #[inline(always)]
+        pub fn $pack(low: f32, high: f32) -> u16 {
+            #[cfg(target_arch = "nvptx64")]
+            {
+                let bits: u16;
+                // SAFETY: a conversion between registers.
+                unsafe {
+                    core::arch::asm!($to, out(reg16) bits, in(reg32) high, in(reg32) low, options(pure, nomem, nostack));
+                }
+                bits
+            }
+            #[cfg(not(target_arch = "nvptx64"))]
+            {
+                let _ = (low, high);
+                crate::device_only()
+            }
+        }
+
+        $(#[$doc])*
+        ///
+        /// As `f32`, exactly; the one in the lower byte first. From `sm_89` on.
+        #[inline(always)]
+        pub fn $two(bits: u16) -> (f32, f32) {
+            #[cfg(target_arch = "nvptx64")]
+            {
+                let pair: u32;
+                // SAFETY: a conversion between registers.
+                unsafe {
+                    core::arch::asm!($from, out(reg32) pair, in(reg16) bits, options(pure, nomem, nostack));
+                }
+                two_f16(pair)
+            }
+            #[cfg(not(target_arch = "nvptx64"))]
+            {
+                let _ = bits;
+                crate::device_only()
+            }
+        }
+    )*};
+}
+
+eight_bits! {
+    /// Two numbers with 4 bits of exponent and 3 of fraction, up to 448.
+    pack_e4m3, two_e4m3 => "cvt.rn.satfinite.e4m3x2.f32 {}, {}, {};", "cvt.rn.f16x2.e4m3x2 {}, {};";
+    /// Two numbers with 5 bits of exponent and 2 of fraction, up to 57344.
+    pack_e5m2, two_e5m2 => "cvt.rn.satfinite.e5m2x2.f32 {}, {}, {};", "cvt.rn.f16x2.e5m2x2 {}, {};";
+}
+
 /// A type that values are stored in and computed on as `f32`.
 pub trait Element: Copy {
     /// How many of them a 16-byte load brings.

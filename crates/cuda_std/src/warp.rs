@@ -64,6 +64,49 @@ pub fn shuffle_bits(bits: u32, from: u32) -> u32 {
     }
 }
 
+/// The shuffles by a distance, from the lane below and from the one above.
+macro_rules! shuffle_by {
+    ($($(#[$doc:meta])* $name:ident, $name_bits:ident => $instruction:literal;)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name(value: f32, by: u32) -> f32 {
+            f32::from_bits($name_bits(value.to_bits(), by))
+        }
+
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name_bits(bits: u32, by: u32) -> u32 {
+            #[cfg(target_arch = "nvptx64")]
+            {
+                let result: u32;
+                // SAFETY: shfl.sync with a full member mask, as above.
+                unsafe {
+                    core::arch::asm!($instruction, out(reg32) result, in(reg32) bits, in(reg32) by, options(nomem, nostack));
+                }
+                result
+            }
+            #[cfg(not(target_arch = "nvptx64"))]
+            {
+                let _ = (bits, by);
+                crate::device_only()
+            }
+        }
+    )*};
+}
+
+shuffle_by! {
+    /// The value of the lane `by` below; a lane that has none keeps its own.
+    shuffle_up, shuffle_up_bits => "shfl.sync.up.b32 {}, {}, {}, 0, -1;";
+    /// The value of the lane `by` above; a lane that has none keeps its own.
+    shuffle_down, shuffle_down_bits => "shfl.sync.down.b32 {}, {}, {}, 31, -1;";
+}
+
+/// A shuffle of 64 bits: `shuffle` is done for the lower and for the upper half.
+#[inline(always)]
+pub fn wide(value: u64, shuffle: impl Fn(u32) -> u32) -> u64 {
+    u64::from(shuffle(value as u32)) | u64::from(shuffle((value >> 32) as u32)) << 32
+}
+
 /// A value that is the same in every lane: lane 0's. The compiler then knows that what depends on it is the same too, a branch
 /// for one.
 #[inline(always)]
@@ -92,6 +135,72 @@ pub fn any(condition: bool) -> bool {
         let _ = condition;
         crate::device_only()
     }
+}
+
+/// Whether `condition` is true in every lane.
+#[inline(always)]
+pub fn all(condition: bool) -> bool {
+    ballot(condition) == FULL
+}
+
+/// Instructions that take a word of each lane and give one.
+macro_rules! collective {
+    ($($(#[$doc:meta])* $name:ident($input:ty) -> $output:ty => $instruction:literal;)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name(value: $input) -> $output {
+            #[cfg(target_arch = "nvptx64")]
+            {
+                let result: $output;
+                // SAFETY: a collective with a full member mask; the caller is collective. Not `pure`, as for the shuffle.
+                unsafe {
+                    core::arch::asm!($instruction, out(reg32) result, in(reg32) value, options(nomem, nostack));
+                }
+                result
+            }
+            #[cfg(not(target_arch = "nvptx64"))]
+            {
+                let _ = value;
+                crate::device_only()
+            }
+        }
+    )*};
+}
+
+collective! {
+    /// The lanes whose value is not 0, lane `l` as bit `l`.
+    ballot_bits(u32) -> u32 =>
+        "{{ .reg .pred mine; setp.ne.u32 mine, {1}, 0; vote.sync.ballot.b32 {0}, mine, -1; }}";
+    /// The lanes whose value is this lane's, lane `l` as bit `l`.
+    match_any(u32) -> u32 => "match.any.sync.b32 {}, {}, -1;";
+    /// The sum over the warp.
+    sum_u32(u32) -> u32 => "redux.sync.add.u32 {}, {}, -1;";
+    /// The smallest value of the warp.
+    min_u32(u32) -> u32 => "redux.sync.min.u32 {}, {}, -1;";
+    /// The largest value of the warp.
+    max_u32(u32) -> u32 => "redux.sync.max.u32 {}, {}, -1;";
+    /// The smallest value of the warp.
+    min_i32(i32) -> i32 => "redux.sync.min.s32 {}, {}, -1;";
+    /// The largest value of the warp.
+    max_i32(i32) -> i32 => "redux.sync.max.s32 {}, {}, -1;";
+    /// The bits that are set in every lane.
+    and_bits(u32) -> u32 => "redux.sync.and.b32 {}, {}, -1;";
+    /// The bits that are set in some lane.
+    or_bits(u32) -> u32 => "redux.sync.or.b32 {}, {}, -1;";
+    /// The bits that are set in an odd number of lanes.
+    xor_bits(u32) -> u32 => "redux.sync.xor.b32 {}, {}, -1;";
+}
+
+/// The lanes for which `condition` is true, lane `l` as bit `l`.
+#[inline(always)]
+pub fn ballot(condition: bool) -> u32 {
+    ballot_bits(u32::from(condition))
+}
+
+/// Whether every lane has the same value.
+#[inline(always)]
+pub fn same(value: u32) -> bool {
+    match_any(value) == FULL
 }
 
 /// Waits for all lanes of the warp; memory written before it is seen after it by the warp's other lanes.

@@ -9,13 +9,14 @@ mod gpu_test;
 
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
+use syn::spanned::Spanned;
 use syn::{FnArg, Ident, ItemFn, LitInt, Pat, ReturnType, Token, parse_macro_input};
 
 /// Marks `pub unsafe fn name(parameters) { … }` as a GPU kernel.
 ///
-/// Parameters are `u32`, `i32`, `u64`, `f32`, `*const T` and `*mut T`. A kernel returns nothing, has no generics (stamp
+/// Parameters are integers of 8 to 64 bits, `f32`, `f64`, `*const T` and `*mut T`; another type is an error at that parameter. A kernel returns nothing, has no generics (stamp
 /// variants out with `macro_rules!`) and is `unsafe`, because it trusts its launch contract; its `# Safety` section
 /// states that contract.
 ///
@@ -95,6 +96,10 @@ fn expand(function: &ItemFn, bounds: Option<Bounds>) -> syn::Result<Tokens> {
         names.push(pattern.ident.to_string());
         types.push(&typed.ty);
     }
+    // An error at the parameter itself, not where the kernel is first used.
+    let passable = types.iter().map(|kind| {
+        quote_spanned! { kind.span() => passable::<#kind>(); }
+    });
     let (attributes, visibility, block) = (&function.attrs, &function.vis, &function.block);
     let (name, inputs) = (&signature.ident, &signature.inputs);
     let text = name.to_string();
@@ -131,6 +136,8 @@ fn expand(function: &ItemFn, bounds: Option<Bounds>) -> syn::Result<Tokens> {
         #(#attributes)*
         #[allow(non_upper_case_globals)]
         #visibility const #name: ::cuda_std::Kernel<(#(#types,)*)> = {
+            const fn passable<P: ::cuda_std::Parameter>() {}
+            #(#passable)*
             #[allow(dead_code)]
             unsafe fn body(#inputs) #block
             ::cuda_std::Kernel::new(#text, &[#(#names),*])#image

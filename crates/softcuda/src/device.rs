@@ -3,8 +3,10 @@
 use crate::counters::{Counters, LaunchRecord};
 use crate::exec::lanes::wide_is_supported;
 use crate::fault::{Fault, FaultKind};
+use crate::launch::World;
 use crate::memory::{MOST_DEVICES, Memory, ordinal_of};
 use crate::module::{Kernel, LoadedModule, Module, place};
+use crate::output::{Output, Sink, to_stdout};
 use crate::ptx::ast::StateSpace;
 use crate::sanitizer::Chain;
 use std::collections::BTreeMap;
@@ -72,6 +74,9 @@ pub struct LiveAllocation {
     pub number: usize,
 }
 
+/// Bytes of a grid-wide barrier's memory.
+const WORKSPACE_BYTES: usize = 64;
+
 /// A software CUDA device. All methods may be called from any thread; a launch returns when the kernel has ended.
 pub struct Device {
     config: DeviceConfig,
@@ -83,6 +88,7 @@ pub struct Device {
     records: Mutex<Vec<LaunchRecord>>,
     /// Under the sanitizer, the launches that a GPU might still be running when the next one starts early.
     chain: Mutex<Chain>,
+    sink: Mutex<Sink>,
 }
 
 impl Device {
@@ -103,6 +109,7 @@ impl Device {
             recording: AtomicBool::new(false),
             records: Mutex::new(Vec::new()),
             chain: Mutex::new(Chain::default()),
+            sink: Mutex::new(Box::new(to_stdout)),
         }
     }
 
@@ -339,6 +346,9 @@ impl Device {
             bytes.resize(known.variable.size, 0);
             self.write(addresses[i], &bytes)?;
         }
+        if module.programs.iter().any(|program| program.uses_heap) {
+            self.memory_mut().make_heap()?;
+        }
         let wide = self.config.wide && wide_is_supported();
         let mut kernels = BTreeMap::new();
         for program in &module.programs {
@@ -361,6 +371,59 @@ impl Device {
     /// # Errors
     /// The first [`Fault`] of the kernel, or [`FaultKind::InvalidLaunch`] for sizes that do not fit.
     pub fn launch(&self, kernel: &Kernel, launch: &Launch, params: &[u8]) -> Result<Counters, Fault> {
+        self.launch_with(kernel, launch, None, params)
+    }
+
+    /// As [`Device::launch`], in clusters of so many blocks in x, y, z: they run at once and reach one another's shared memory.
+    /// A kernel with `.reqnctapercluster` is launched so by [`Device::launch`] too.
+    ///
+    /// # Errors
+    /// As [`Device::launch`]; [`FaultKind::InvalidLaunch`] for a grid that is not made of whole clusters.
+    pub fn launch_clusters(
+        &self,
+        kernel: &Kernel,
+        launch: &Launch,
+        cluster: [u32; 3],
+        params: &[u8],
+    ) -> Result<Counters, Fault> {
+        self.launch_with(kernel, launch, Some(cluster), params)
+    }
+
+    fn launch_with(
+        &self,
+        kernel: &Kernel,
+        launch: &Launch,
+        cluster: Option<[u32; 3]>,
+        params: &[u8],
+    ) -> Result<Counters, Fault> {
+        // A cooperative kernel finds the memory of its grid-wide barrier by `%envreg1` and `%envreg2`.
+        let workspace = match launch.cooperative && kernel.inner.program.uses_environment {
+            true => {
+                let address = self.memory_mut().alloc_variable(WORKSPACE_BYTES)?;
+                self.memory().fill(address, &[0], WORKSPACE_BYTES)?;
+                address
+            }
+            false => 0,
+        };
+        let world = World { output: Output::default(), workspace, cluster, reductions: Mutex::new(()) };
+        let result = self.launch_in(kernel, launch, params, &world);
+        if workspace != 0 {
+            self.free(workspace)?;
+        }
+        let text = world.output.take();
+        if !text.is_empty() {
+            (self.sink.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))(&text);
+        }
+        result
+    }
+
+    /// Sends what kernels print somewhere else than to the process's standard output: a text for each launch that prints,
+    /// when it has ended.
+    pub fn set_output(&self, sink: impl Fn(&str) + Send + Sync + 'static) {
+        *self.sink.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Box::new(sink);
+    }
+
+    fn launch_in(&self, kernel: &Kernel, launch: &Launch, params: &[u8], world: &World) -> Result<Counters, Fault> {
         let recording = self.recording.load(Relaxed);
         if crate::profile::is_on() {
             crate::profile::launched(kernel, launch);
@@ -379,12 +442,12 @@ impl Device {
             }
             let before = launch.early.then(|| chain.clone());
             let (counters, written) =
-                crate::launch::run_sanitized(&self.config, &snapshot, before, kernel, launch, params)?;
+                crate::launch::run_sanitized(&self.config, &snapshot, before, kernel, launch, params, world)?;
             chain.push(kernel.name(), written);
             counters
         } else {
             self.end_chain();
-            crate::launch::run(&self.config, &snapshot, kernel, launch, params)?
+            crate::launch::run(&self.config, &snapshot, kernel, launch, params, world)?
         };
         if recording {
             self.records_mut().push(LaunchRecord {

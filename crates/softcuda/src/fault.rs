@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-/// PTX text that cannot be read: unknown opcode or modifier, bad operand, undeclared name, malformed text.
+/// PTX text that cannot be read: bad operand, undeclared name, malformed text; or an instruction that softcuda does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("PTX line {line}: `{text}`: {message}")]
 pub struct PtxError {
@@ -54,6 +54,12 @@ pub enum FaultKind {
     InvalidValue,
     /// An operand whose run-time value the instruction does not accept.
     InvalidOperand,
+    /// The kernel executed an instruction that softcuda does not know.
+    UnknownInstruction,
+    /// The kernel called `__assertfail`.
+    Assertion,
+    /// Calls nest deeper than a thread's stack.
+    StackOverflow,
 }
 
 /// A line of the source that a kernel was compiled from.

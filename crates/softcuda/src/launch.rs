@@ -2,12 +2,14 @@
 
 use crate::counters::Counters;
 
+use crate::exec::cluster::Cluster;
 use crate::exec::memory::Cached;
 use crate::exec::scheduler::Round;
 use crate::exec::{Block, Context, LaunchFacts, Stop, Warp};
 use crate::fault::{Fault, FaultKind, Location};
 use crate::memory::Snapshot;
 use crate::module::Kernel;
+use crate::output::Output;
 use crate::profile::{self, Profile};
 use crate::program::Line;
 use crate::sanitizer::{Chain, Ranges, Sanitizer};
@@ -20,8 +22,22 @@ const MOST_SHARED: u32 = 227 * 1024;
 /// The most blocks that a cooperative launch may keep resident.
 const MOST_RESIDENT: u64 = 1 << 14;
 
+/// The most blocks of a cluster, as compute capability 9.0 has where a kernel allows more than 8.
+const MOST_CLUSTER: u64 = 16;
+
 /// Warp instructions worth giving to another host thread: about 100 microseconds.
 const WORTH_A_THREAD: u64 = 8192;
+
+/// What a launch finds around it.
+pub(crate) struct World {
+    pub(crate) output: Output,
+    /// The memory of its grid-wide barrier; 0 for none.
+    pub(crate) workspace: u64,
+    /// Blocks of a cluster in x, y, z, where the launch says so.
+    pub(crate) cluster: Option<[u32; 3]>,
+    /// Held while a bulk copy reduces into global memory.
+    pub(crate) reductions: Mutex<()>,
+}
 
 /// The kernel, and no place in it.
 fn whole(kernel: &Kernel) -> Location {
@@ -40,8 +56,9 @@ pub(crate) fn run(
     kernel: &Kernel,
     launch: &Launch,
     params: &[u8],
+    world: &World,
 ) -> Result<Counters, Fault> {
-    let facts = check(config, kernel, launch, params)?;
+    let facts = check(config, kernel, launch, params, world)?;
     let blocks = launch.grid.iter().map(|&n| n as u64).product::<u64>();
     if launch.cooperative {
         return cooperative(memory, &mut None, kernel, &facts, blocks);
@@ -108,8 +125,9 @@ pub(crate) fn run_sanitized(
     kernel: &Kernel,
     launch: &Launch,
     params: &[u8],
+    world: &World,
 ) -> Result<(Counters, Ranges), Fault> {
-    let facts = check(config, kernel, launch, params)?;
+    let facts = check(config, kernel, launch, params, world)?;
     let blocks = launch.grid.iter().map(|&n| n as u64).product::<u64>();
     let mut sanitizer = Some(Sanitizer::new(chain));
     let ran = if launch.cooperative {
@@ -129,7 +147,13 @@ pub(crate) fn run_sanitized(
     }
 }
 
-fn check(config: &DeviceConfig, kernel: &Kernel, launch: &Launch, params: &[u8]) -> Result<LaunchFacts, Fault> {
+fn check<'w>(
+    config: &DeviceConfig,
+    kernel: &Kernel,
+    launch: &Launch,
+    params: &[u8],
+    world: &'w World,
+) -> Result<LaunchFacts<'w>, Fault> {
     let program = &kernel.inner.program;
     let [gx, gy, gz] = launch.grid;
     let [bx, by, bz] = launch.block;
@@ -164,6 +188,20 @@ fn check(config: &DeviceConfig, kernel: &Kernel, launch: &Launch, params: &[u8])
     for (line, chunk) in lines.iter_mut().zip(params.chunks(64)) {
         line.0[..chunk.len()].copy_from_slice(chunk);
     }
+    let asked = program.cluster.or(world.cluster);
+    if let (Some(required), Some(given)) = (program.cluster, world.cluster)
+        && required != given
+    {
+        return fail(format!("a cluster of {given:?} blocks; the kernel's `.reqnctapercluster` is {required:?}"));
+    }
+    let cluster = asked.unwrap_or([1; 3]);
+    let count = cluster.iter().map(|&n| n as u64).product::<u64>();
+    if count == 0 || count > MOST_CLUSTER {
+        return fail(format!("a cluster of {cluster:?} blocks; expected 1 to {MOST_CLUSTER}"));
+    }
+    if (0..3).any(|axis| launch.grid[axis] % cluster[axis] != 0) {
+        return fail(format!("grid ({gx},{gy},{gz}) is not made of whole clusters of {cluster:?} blocks"));
+    }
     Ok(LaunchFacts {
         grid: launch.grid,
         block: launch.block,
@@ -172,6 +210,11 @@ fn check(config: &DeviceConfig, kernel: &Kernel, launch: &Launch, params: &[u8])
         dynamic_shared: launch.dynamic_shared,
         sm_count: config.sm_count.max(1),
         instruction_limit: config.instruction_limit,
+        environment: world.workspace,
+        cluster,
+        explicit_cluster: asked.is_some(),
+        reductions: &world.reductions,
+        output: &world.output,
         params: lines,
     })
 }
@@ -180,7 +223,7 @@ fn context<'a>(
     memory: &'a Snapshot,
     sanitizer: Option<Box<Sanitizer>>,
     kernel: &'a Kernel,
-    facts: &'a LaunchFacts,
+    facts: &'a LaunchFacts<'a>,
 ) -> Context<'a> {
     let program = &kernel.inner.program;
     Context {
@@ -191,6 +234,7 @@ fn context<'a>(
         counters: Counters::default(),
         warp: Box::new(Warp::placeholder()),
         block: kernel.inner.pool.take(&kernel.inner.program, facts),
+        clusters: vec![Cluster::default()],
         visits: vec![0; kernel.inner.code.len() + 1],
         issued: 0,
         segment: 0,
@@ -204,7 +248,29 @@ fn context<'a>(
     }
 }
 
-/// Blocks one after another, taken in order from `next`: a block that waits for an earlier one gets what it waits for.
+/// The number of a cluster's block with a rank.
+fn block_of(facts: &LaunchFacts, cluster: u64, rank: u64) -> u64 {
+    let [cx, cy, _] = facts.cluster.map(u64::from);
+    let [gx, gy, _] = facts.grid.map(u64::from);
+    let (nx, ny) = (gx / cx, gy / cy);
+    let x = cluster % nx * cx + rank % cx;
+    let y = cluster / nx % ny * cy + rank / cx % cy;
+    let z = cluster / (nx * ny) * facts.cluster[2] as u64 + rank / (cx * cy);
+    (z * gy + y) * gx + x
+}
+
+/// Makes blocks those of a cluster, which is at a place among those that run now.
+fn begin_cluster(facts: &LaunchFacts, cluster: u64, at: usize, blocks: &mut [Block]) -> Cluster {
+    let numbers: Vec<u64> = (0..blocks.len() as u64).map(|rank| block_of(facts, cluster, rank)).collect();
+    for (rank, (block, &linear)) in blocks.iter_mut().zip(&numbers).enumerate() {
+        block.begin(linear, facts.grid);
+        (block.cluster, block.rank) = (at, rank as u32);
+    }
+    let shared = blocks.iter_mut().map(|block| block.shared.as_mut_ptr() as *mut u8).collect();
+    Cluster::new(shared, numbers, facts.threads)
+}
+
+/// Clusters one after another, taken in order from `next`: a block that waits for an earlier one gets what it waits for.
 fn ordinary(
     memory: &Snapshot,
     sanitizer: &mut Option<Box<Sanitizer>>,
@@ -214,30 +280,41 @@ fn ordinary(
     blocks: u64,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Counters, Fault> {
-    let mut linear = next.fetch_add(1, Relaxed);
-    if linear >= blocks {
+    let each = facts.cluster.iter().product::<u32>() as usize;
+    let clusters = blocks / each as u64;
+    let mut at = next.fetch_add(1, Relaxed);
+    if at >= clusters {
         return Ok(Counters::default());
     }
     let mut ctx = context(memory, sanitizer.take(), kernel, facts);
-    while linear < blocks && !stopped() {
-        ctx.block.begin(linear, facts.grid);
-        if let Err(fault) = ctx.run_block() {
-            *sanitizer = ctx.sanitizer.take();
-            kernel.inner.pool.give(ctx.block);
-            return Err(*fault);
+    // A cluster of one is the context's own block; the blocks of a larger one take turns in it.
+    let mut resident: Vec<Block> = match each {
+        1 => Vec::new(),
+        _ => (0..each).map(|_| kernel.inner.pool.take(&kernel.inner.program, facts)).collect(),
+    };
+    let mut result = Ok(());
+    while at < clusters && !stopped() && result.is_ok() {
+        if each == 1 {
+            ctx.clusters[0] = begin_cluster(facts, at, 0, std::slice::from_mut(&mut ctx.block));
+            result = ctx.run_block();
+        } else {
+            ctx.clusters[0] = begin_cluster(facts, at, 0, &mut resident);
+            result = take_turns(&mut ctx, &mut resident);
         }
-        if let Some(sanitizer) = &mut ctx.sanitizer {
-            sanitizer.end_block(linear);
+        if let (Ok(()), Some(sanitizer)) = (&result, &mut ctx.sanitizer) {
+            ctx.clusters[0].blocks.iter().for_each(|&linear| sanitizer.end_block(linear));
         }
-        linear = next.fetch_add(1, Relaxed);
+        at = next.fetch_add(1, Relaxed);
     }
     let counters = ctx.take_counters();
     if let Some(profile) = &ctx.profile {
         profile::ran(kernel, profile);
     }
     *sanitizer = ctx.sanitizer.take();
-    kernel.inner.pool.give(ctx.block);
-    Ok(counters)
+    for block in resident.into_iter().chain([ctx.block]) {
+        kernel.inner.pool.give(block);
+    }
+    result.map(|()| counters).map_err(|fault| *fault)
 }
 
 /// All blocks at once, taking turns on one host thread, so that a wait for another block ends and the counts repeat.
@@ -256,9 +333,13 @@ fn cooperative(
     }
     let mut ctx = context(memory, sanitizer.take(), kernel, facts);
     let mut resident: Vec<Block> = (0..blocks).map(|_| kernel.inner.pool.take(&kernel.inner.program, facts)).collect();
-    for (linear, block) in resident.iter_mut().enumerate() {
-        block.begin(linear as u64, facts.grid);
+    let each = facts.cluster.iter().product::<u32>() as usize;
+    ctx.clusters.clear();
+    for (at, cluster) in resident.chunks_mut(each).enumerate() {
+        ctx.clusters.push(begin_cluster(facts, at as u64, at, cluster));
     }
+    // Blocks run in the order of their numbers.
+    resident.sort_by_key(|block| block.linear);
     let result = take_turns(&mut ctx, &mut resident);
     let counters = ctx.take_counters();
     if let Some(profile) = &ctx.profile {
@@ -275,12 +356,21 @@ fn cooperative(
 fn take_turns(ctx: &mut Context, resident: &mut [Block]) -> Result<(), Box<Fault>> {
     let mut left = resident.len();
     while left > 0 {
-        for block in resident.iter_mut().filter(|b| !b.finished) {
+        let (mut any, mut stuck) = (false, None);
+        for (at, block) in resident.iter_mut().enumerate().filter(|(_, b)| !b.finished) {
             std::mem::swap(&mut ctx.block, block);
             let round = ctx.round();
             std::mem::swap(&mut ctx.block, block);
-            let Round { finished } = round?;
+            let Round { finished, ran } = round?;
             left -= finished as usize;
+            any |= ran || finished;
+            stuck.get_or_insert(at);
+        }
+        if let (false, Some(at)) = (any, stuck) {
+            std::mem::swap(&mut ctx.block, &mut resident[at]);
+            let fault = ctx.stuck_cluster();
+            std::mem::swap(&mut ctx.block, &mut resident[at]);
+            return Err(fault);
         }
     }
     Ok(())

@@ -45,8 +45,8 @@
 //!
 //! Bounds, alignment and lifetime of every access; barriers that part of a block cannot reach; collectives that name or
 //! read lanes that are not there; traps; the limits of a launch. Each is a [`Fault`] that names the kernel, the source
-//! line where the PTX has line tables, the PTX line, the block and the thread. An instruction that cannot be executed is a [`PtxError`] when the module is read: nothing is
-//! skipped.
+//! line where the PTX has line tables, the PTX line, the block and the thread. Wrong text is a [`PtxError`] when the module is
+//! read; an instruction that softcuda does not know is a fault of whoever executes it: nothing is skipped.
 //!
 //! With [`Device::set_sanitizer`], also reads of memory that nobody wrote, the host's included, accesses that leave the
 //! variable whose address they were computed from, and pairs of accesses that nothing orders, those of kernels launched to
@@ -59,23 +59,29 @@
 //! - The lanes of a warp that diverge run lowest address first. A lane that spins for another lane of its own warp which
 //!   is further on waits for ever, and the launch ends with [`FaultKind::Timeout`].
 //! - A load is never stale and a store is visible at once, so a missing fence shows only under the sanitizer.
-//! - Calls are expanded in place: no recursion, no function pointers.
+//! - Calls are expanded in place, except those of functions that reach themselves or are called through a register.
+//! - What kernels print comes when the launch has ended, block by block.
 
 mod counters;
 mod decode;
 mod device;
 mod exec;
 mod fault;
+mod format;
+mod heap;
 mod launch;
 mod memory;
+mod minifloat;
 mod module;
 mod numeric;
+mod output;
 mod pool;
 mod profile;
 mod program;
 mod ptx;
 mod sanitizer;
 mod space;
+mod tensor_map;
 
 pub use counters::{AllocationReads, Class, Counters, LaunchRecord};
 pub use device::{Device, DeviceConfig, Launch, LiveAllocation};
@@ -83,3 +89,4 @@ pub use fault::{Fault, FaultKind, Location, PtxError, SourceLine};
 pub use module::{Kernel, LoadedModule, Module};
 pub use profile::{set_profile, write_profile};
 pub use program::{Param, RegisterCounts};
+pub use tensor_map::{Element, TensorMap};

@@ -11,6 +11,7 @@
 //! Each allocation carries one bit per byte saying whether anybody wrote it. The bits are kept always, sanitizer or not,
 //! so that switching the sanitizer on late gives the truth. Mapped host memory has none: the host writes unseen.
 
+use crate::heap::{HEAP_BYTES, Heap};
 use crate::{AllocationReads, Fault, FaultKind, LiveAllocation};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ pub(crate) const SHARED_WINDOW: u64 = 0x0100_0000_0000;
 pub(crate) const LOCAL_WINDOW: u64 = 0x0200_0000_0000;
 /// Generic addresses of kernel parameters start here.
 pub(crate) const PARAM_WINDOW: u64 = 0x0300_0000_0000;
+/// Addresses of functions start here.
+pub(crate) const FUNCTION_WINDOW: u64 = 0x0400_0000_0000;
 /// The size of each of the three windows.
 pub(crate) const WINDOW_BYTES: u64 = 1 << 32;
 
@@ -150,7 +153,7 @@ impl Allocation {
         }
     }
 
-    fn unmark(&self, address: u64, bytes: usize) {
+    pub(crate) fn unmark(&self, address: u64, bytes: usize) {
         if self.is_mapped() {
             return;
         }
@@ -200,13 +203,16 @@ pub(crate) struct Snapshot {
     pub(crate) allocations: Vec<Arc<Allocation>>,
     /// What was freed: the device's own first, then each peer's.
     freed: Vec<Arc<BTreeMap<u64, usize>>>,
+    /// Where kernels allocate from, once one that does was loaded.
+    pub(crate) heap: Option<Arc<Heap>>,
     /// Sectors read of each allocation, where they are counted.
     sectors: Option<Arc<[AtomicU64]>>,
 }
 
 impl Snapshot {
     fn new(ordinal: u32) -> Snapshot {
-        Snapshot { ordinal, peers: Vec::new(), allocations: Vec::new(), freed: vec![Arc::default()], sectors: None }
+        let freed = vec![Arc::default()];
+        Snapshot { ordinal, peers: Vec::new(), allocations: Vec::new(), freed, heap: None, sectors: None }
     }
 
     /// Adds the memory of a peer. Host memory that is mapped is the same for both.
@@ -394,6 +400,15 @@ impl Memory {
         let index = found
             .ok_or_else(|| Fault::new(FaultKind::InvalidValue, format!("no host memory is mapped at {address:#x}")))?;
         self.live.allocations.remove(index);
+        Ok(())
+    }
+
+    /// Makes room for kernels that allocate.
+    pub(crate) fn make_heap(&mut self) -> Result<(), Fault> {
+        if self.live.heap.is_none() {
+            let base = self.alloc_variable(HEAP_BYTES)?;
+            self.live.heap = Some(Arc::new(Heap::new(base)));
+        }
         Ok(())
     }
 

@@ -1,9 +1,9 @@
 //! Modules: PTX that was read, and PTX that was placed on a device.
 
-use crate::decode::{ModuleVariable, build, layout_variables};
+use crate::decode::{Functions, ModuleVariable, build, layout_variables};
 use crate::pool::BlockPool;
 use crate::program::{Handler, Instruction, Param, Program, RegisterCounts, Symbol};
-use crate::ptx::ast::{Function, Initialiser, Literal, ModuleText, Source, StateSpace, Type};
+use crate::ptx::ast::{Initialiser, Literal, Source, StateSpace, Type};
 use crate::{Fault, PtxError};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,28 +13,36 @@ pub struct Module {
     pub(crate) programs: Vec<Arc<Program>>,
     pub(crate) variables: Vec<ModuleVariable>,
     pub(crate) index: HashMap<String, usize>,
+    /// Addresses of functions, by name.
+    functions: HashMap<String, u64>,
+    unknown: Vec<PtxError>,
 }
 
 impl Module {
-    /// Reads PTX text. Every function is decoded, called or not, so an instruction that cannot be executed is an error here.
+    /// Reads PTX text. Every function is decoded, called or not, so a mistake is an error here. An instruction that softcuda does
+    /// not know is none: it is a fault when it is executed, see [`Module::unknown_instructions`].
     ///
     /// # Errors
     /// [`PtxError`] with the first line that is wrong.
     pub fn from_ptx(text: &str) -> Result<Module, PtxError> {
         let (tree, source) = crate::ptx::parser::parse(text)?;
         let (variables, index) = layout_variables(&tree, &source)?;
-        let functions = functions(&tree, &source)?;
-        let mut programs = Vec::new();
+        let functions = Functions::new(&tree, &source)?;
+        let (mut programs, mut unknown) = (Vec::new(), BTreeMap::new());
         for function in &tree.functions {
             if function.body.is_none() {
                 continue;
             }
             let program = build(&tree, &functions, &index, &source, function)?;
+            for found in &program.unknown {
+                unknown.entry(found.line).or_insert_with(|| source.error(found.line, &found.message));
+            }
             if function.is_entry {
                 programs.push(Arc::new(program));
             }
         }
-        let module = Module { programs, variables, index };
+        let unknown = unknown.into_values().collect();
+        let module = Module { programs, variables, index, functions: functions.addresses(), unknown };
         module.check_initialisers(&source)?;
         Ok(module)
     }
@@ -42,6 +50,12 @@ impl Module {
     /// The names of the kernels, in the order of the text.
     pub fn kernels(&self) -> impl Iterator<Item = &str> {
         self.programs.iter().map(|p| p.name.as_str())
+    }
+
+    /// The instructions that softcuda does not know, by line. Whoever executes one ends with
+    /// [`FaultKind::UnknownInstruction`](crate::FaultKind::UnknownInstruction).
+    pub fn unknown_instructions(&self) -> &[PtxError] {
+        &self.unknown
     }
 
     fn check_initialisers(&self, source: &Source) -> Result<(), PtxError> {
@@ -74,11 +88,14 @@ impl Module {
                 return items.iter().try_for_each(|i| self.flatten(i, element, addresses, out));
             }
             Initialiser::Symbol(name, offset) => {
-                let &index = self.index.get(name).ok_or_else(|| format!("`{name}` is no variable of this module"))?;
+                let variable = self.index.get(name).map(|&index| addresses[index]);
+                let Some(address) = variable.or_else(|| self.functions.get(name).copied()) else {
+                    return Err(format!("`{name}` is no variable and no function of this module"));
+                };
                 if element.bytes() != 8 {
                     return Err(format!("the address of `{name}` needs 8 bytes"));
                 }
-                addresses[index].wrapping_add_signed(*offset)
+                address.wrapping_add_signed(*offset)
             }
             Initialiser::Literal(Literal::Integer(v)) => *v,
             Initialiser::Literal(Literal::Single(v)) if element.bytes() == 8 => (f32::from_bits(*v) as f64).to_bits(),
@@ -92,22 +109,6 @@ impl Module {
         out.extend_from_slice(&bytes[..element.bytes()]);
         Ok(())
     }
-}
-
-fn functions<'t>(tree: &'t ModuleText, source: &Source) -> Result<HashMap<&'t str, &'t Function>, PtxError> {
-    let mut out: HashMap<&str, &Function> = HashMap::new();
-    for function in &tree.functions {
-        match out.get(function.name.as_str()) {
-            Some(known) if known.body.is_some() && function.body.is_some() => {
-                return Err(source.error(function.line, format!("`{}` is defined twice", function.name)));
-            }
-            Some(known) if known.body.is_some() => {}
-            _ => {
-                out.insert(&function.name, function);
-            }
-        }
-    }
-    Ok(out)
 }
 
 /// A module whose variables have places on a device.

@@ -8,7 +8,7 @@
 
 use crate::counters::{Class, Counters};
 use crate::module::Kernel;
-use crate::program::Instruction;
+use crate::program::{Handler, Instruction};
 use crate::{Launch, SourceLine};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -108,9 +108,11 @@ impl Profile {
     }
 }
 
-/// Whether an instruction accesses memory at the addresses in its first operand.
+/// Whether an instruction accesses memory at the addresses in its first operand. A `wmma` has one address for the warp.
 pub(crate) fn has_addresses(ins: &Instruction) -> bool {
-    matches!(ins.class, Class::GlobalLoad | Class::GlobalStore | Class::SharedLoad | Class::SharedStore | Class::Atomic)
+    use Class::*;
+    let accesses = matches!(ins.class, GlobalLoad | GlobalStore | SharedLoad | SharedStore | Atomic);
+    accesses && !std::ptr::fn_addr_eq(ins.handler, crate::exec::matrix::run as Handler)
 }
 
 /// The step from lane to lane, where every step between lanes of the mask is the same.

@@ -10,6 +10,10 @@
 
 use crate::counters::Class;
 use crate::exec::Context;
+use crate::exec::atomic::Vector;
+use crate::exec::bulk::Bulk;
+use crate::exec::matrix::Matrix;
+use crate::exec::video::Video;
 use crate::ptx::ast::Source;
 use std::sync::Arc;
 
@@ -116,6 +120,93 @@ pub(crate) struct Symbol {
     pub(crate) end: u64,
 }
 
+/// Something that a call passes: a register with its address in local memory, or a register or predicate with the value.
+#[derive(Clone, Debug)]
+pub(crate) enum Passed {
+    Memory(Reg),
+    Register { reg: Reg, bytes: u8 },
+    Predicate(u32),
+}
+
+/// What a call goes to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    /// By index in [`Program::callees`].
+    Segment(u32),
+    /// The register that holds the address.
+    Register(Reg),
+    Builtin(Builtin),
+}
+
+/// A function that the device's runtime has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Builtin {
+    Printf,
+    AssertFail,
+    Malloc,
+    Free,
+}
+
+impl Builtin {
+    pub(crate) fn parse(name: &str) -> Option<Builtin> {
+        Some(match name {
+            "vprintf" => Builtin::Printf,
+            "__assertfail" => Builtin::AssertFail,
+            "malloc" => Builtin::Malloc,
+            "free" => Builtin::Free,
+            _ => return None,
+        })
+    }
+}
+
+/// A call with a frame.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) target: Target,
+    pub(crate) arguments: Vec<Passed>,
+    pub(crate) results: Vec<Passed>,
+}
+
+impl Call {
+    pub(crate) fn uses_heap(&self) -> bool {
+        matches!(self.target, Target::Builtin(Builtin::Malloc | Builtin::Free))
+    }
+}
+
+/// A place in a frame, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) offset: u32,
+    pub(crate) size: u32,
+}
+
+/// A function that is called with a frame.
+#[derive(Clone, Debug)]
+pub(crate) struct Callee {
+    pub(crate) name: String,
+    /// Its index among the module's functions.
+    pub(crate) function: usize,
+    /// Index of its first instruction.
+    pub(crate) entry: u32,
+    /// Its registers, with their bytes per lane, and its predicates.
+    pub(crate) registers: Vec<(Reg, u8)>,
+    pub(crate) predicates: std::ops::Range<u32>,
+    pub(crate) frame_bytes: u32,
+    /// Of what is passed in memory.
+    pub(crate) parameters: Vec<Option<Slot>>,
+    pub(crate) results: Vec<Option<Slot>>,
+    /// Of what is passed in registers.
+    pub(crate) parameter_registers: Vec<Option<Passed>>,
+    pub(crate) result_registers: Vec<Option<Passed>>,
+}
+
+/// An instruction that is a fault when it is executed.
+#[derive(Clone, Debug)]
+pub(crate) struct Unknown {
+    pub(crate) line: u32,
+    pub(crate) message: String,
+}
+
 /// One kernel, decoded.
 pub(crate) struct Program {
     pub(crate) name: String,
@@ -132,7 +223,24 @@ pub(crate) struct Program {
     pub(crate) param_bytes: usize,
     pub(crate) static_shared: u32,
     pub(crate) dynamic_shared_offset: u32,
+    /// Bytes of local memory per thread, the stack included.
     pub(crate) local_bytes: u32,
+    /// Where the stack begins.
+    pub(crate) static_local: u32,
+    /// Index of the kernel's first instruction.
+    pub(crate) entry: u32,
+    pub(crate) callees: Vec<Callee>,
+    pub(crate) calls: Vec<Call>,
+    pub(crate) bulks: Vec<Bulk>,
+    pub(crate) matrices: Vec<Matrix>,
+    pub(crate) videos: Vec<Video>,
+    pub(crate) vectors: Vec<Vector>,
+    pub(crate) unknown: Vec<Unknown>,
+    pub(crate) uses_heap: bool,
+    /// It reads `%envreg`, by which a grid-wide barrier finds its memory.
+    pub(crate) uses_environment: bool,
+    /// `.reqnctapercluster`.
+    pub(crate) cluster: Option<[u32; 3]>,
     pub(crate) max_threads: Option<u32>,
     pub(crate) required_block: Option<[u32; 3]>,
     /// Operand lists too long for an instruction, and the targets of `brx.idx`.
@@ -154,6 +262,13 @@ impl Program {
             params: self.params.clone(),
             lists: self.lists.clone(),
             symbols: self.symbols.clone(),
+            callees: self.callees.clone(),
+            calls: self.calls.clone(),
+            bulks: self.bulks.clone(),
+            matrices: self.matrices.clone(),
+            videos: self.videos.clone(),
+            vectors: self.vectors.clone(),
+            unknown: self.unknown.clone(),
             ..*self
         }
     }

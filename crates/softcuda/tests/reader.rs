@@ -18,9 +18,6 @@ fn error(body: &str) -> softcuda::PtxError {
 #[test]
 fn mistakes_are_reported_with_their_line() {
     let cases = [
-        ("frobnicate.b32 %r1, %r2;", "unknown opcode `frobnicate`"),
-        ("add.wobble.s32 %r1, %r2, %r3;", "unknown modifier `.wobble`"),
-        ("ld.global.L7::magic.b32 %r1, [%d1];", "unknown modifier `.L7::magic`"),
         ("add.s32 %r1, %r2;", "2 operands; expected 3"),
         ("add.s32 %r1, %r2, %d1;", "expected a 32-bit register"),
         ("add.s32 %r1, %r2, %q1;", "`%q1` is not declared"),
@@ -29,12 +26,9 @@ fn mistakes_are_reported_with_their_line() {
         ("add.s32 %r1, %r2, 0f3F800000x;", "no number"),
         ("@%r1 bra K;", "no predicate"),
         ("call nothing;", "`nothing` is no function"),
-        ("setp.under.s32 %p1, %r1, %r2;", "no comparison"),
         ("cvt.f32.s32 %r1, %r2;", "needs a rounding"),
         ("ld.shared.b32 %r1, [p];", "not in the state space"),
         ("fma.f32 %r1, %r2, %r3, %r4;", "needs a rounding"),
-        ("tex.2d.v4.f32.s32 {%r1, %r2, %r3, %r4}, [p, {%r1, %r2}];", "expected"),
-        ("shfl.bfly.b32 %r1, %r2, 1, 31;", "no `.sync`"),
         (".reg .b32 %r<3;", "expected `>`"),
     ];
     for (body, said) in cases {
@@ -46,11 +40,47 @@ fn mistakes_are_reported_with_their_line() {
 
 #[test]
 fn functions_that_nobody_calls_are_checked_too() {
-    let text = format!("{HEADER}.func unused() {{\n frobnicate;\n ret;\n}}\n.visible .entry k() {{ ret; }}");
+    let text = format!("{HEADER}.func unused() {{\n add.s32 %r1, %r1, 1;\n ret;\n}}\n.visible .entry k() {{ ret; }}");
     let e = Module::from_ptx(&text).err().expect("an error");
     assert_eq!(e.line, 5);
-    let text = format!("{HEADER}.func f() {{\n call f;\n ret;\n}}\n.visible .entry k() {{ ret; }}");
-    assert!(Module::from_ptx(&text).err().expect("an error").message.contains("recursion"));
+}
+
+/// An instruction of a later PTX, or one that nobody has, is a fault of whoever executes it.
+#[test]
+fn what_is_unknown_is_a_fault_when_it_is_executed() {
+    let cases = [
+        ("frobnicate.b32 %r1, %r2;", "unknown opcode `frobnicate`"),
+        ("frobnicate %r1|%p1, [%d1, {%r1, %r2}], [%d2], {%r1, {%r2}}, 0.5, -1;", "unknown opcode `frobnicate`"),
+        ("frobnicate %r1 <=> [[]];", "unknown opcode `frobnicate`"),
+        ("add.wobble.s32 %r1, %r2, %r3;", "unknown modifier `.wobble`"),
+        ("ld.global.L7::magic.b32 %r1, [%d1];", "unknown modifier `.L7::magic`"),
+        ("mma.sync.aligned.m99n8k16.row.col.f32.f16.f16.f32 {%r1}, {%r2}, {%r3}, {%r1};", "this shape"),
+        ("tex.2d.v4.f32.s32 {%r1, %r2, %r3, %r4}, [%d1, {%r1, %r2}];", "unknown opcode `tex`"),
+        ("shfl.bfly.b32 %r1, %r2, 1, 31;", "no `.sync`"),
+        ("setp.under.s32 %p1, %r1, %r2;", "no comparison"),
+    ];
+    for (instruction, said) in cases {
+        let text = format!(
+            "{HEADER}.future 7, \"x\" {{ .of {{ 1 }} }}\n.visible .entry k(.param .u64 p, .param .u32 n) .hopeful 3 {{
+.reg .pred %p<4>; .reg .b32 %r<9>; .reg .b64 %d<9>;\n.intent \"y\";\nld.param.u32 %r8, [n]; setp.ne.u32 %p3, %r8, 0;
+@%p3 {instruction}
+ret;\n}}"
+        );
+        let module = Module::from_ptx(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let unknown = module.unknown_instructions();
+        assert_eq!(unknown.len(), 1, "{text}");
+        assert!(unknown[0].message.contains(said), "{}", unknown[0]);
+        let device = common::device(1, true);
+        let kernel = device.load(&module).unwrap().kernel("k").unwrap();
+        let run =
+            |n: u64| device.launch(&kernel, &common::launch(1, 32), &[0u64, n].map(u64::to_le_bytes).concat()[..12]);
+        run(0).unwrap_or_else(|fault| panic!("not executed, yet {fault}"));
+        let fault = run(1).expect_err("executed");
+        assert_eq!(fault.kind(), softcuda::FaultKind::UnknownInstruction);
+        assert!(fault.message().contains(said), "{fault}");
+        let at = fault.location().expect("a place");
+        assert_eq!((at.line, at.text.as_str()), (9, format!("@%p3 {instruction}").as_str()));
+    }
 }
 
 #[test]

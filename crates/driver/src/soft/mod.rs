@@ -138,6 +138,8 @@ impl From<Fault> for Failure {
             FaultKind::OutOfBounds | FaultKind::UseAfterFree | FaultKind::NoPeerAccess => CUDA_ERROR_ILLEGAL_ADDRESS,
             FaultKind::Misaligned => CUDA_ERROR_MISALIGNED_ADDRESS,
             FaultKind::Timeout => CUDA_ERROR_LAUNCH_TIMEOUT,
+            FaultKind::Assertion => CUDA_ERROR_ASSERT,
+            FaultKind::UnknownInstruction => CUDA_ERROR_ILLEGAL_INSTRUCTION,
             _ => CUDA_ERROR_LAUNCH_FAILED,
         };
         let text = fault.to_string();

@@ -1,13 +1,22 @@
 //! Names, registers, constants and labels of one kernel.
 
 mod calls;
+mod segments;
 
+use super::functions::Functions;
 use super::{Decoded, Opcode};
 use crate::PtxError;
 use crate::counters::Class;
+use crate::exec::atomic::Vector;
+use crate::exec::bulk::Bulk;
 use crate::exec::lanes::plain;
-use crate::program::{Constant, Handlers, Instruction, Param, Program, Reg, RegisterCounts, Symbol, UNGUARDED};
+use crate::exec::matrix::Matrix;
+use crate::exec::video::Video;
+use crate::program::{
+    Call, Constant, Handlers, Instruction, Param, Program, Reg, RegisterCounts, Symbol, UNGUARDED, Unknown,
+};
 use crate::ptx::ast::*;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,8 +24,12 @@ use std::sync::Arc;
 const MOST_REGISTERS: u32 = 1 << 20;
 /// The most instructions a kernel may have once calls are expanded.
 const MOST_INSTRUCTIONS: usize = 1 << 22;
-/// The deepest chain of calls.
+/// The deepest chain of calls that are expanded in place.
 const CALL_DEPTH: usize = 64;
+/// The most instructions that calls are expanded to in place.
+const MOST_EXPANDED: usize = 1 << 18;
+/// A thread's stack, for calls with frames, in bytes.
+const STACK_BYTES: u32 = 64 << 10;
 
 /// A variable of the module and its place when several variables share one allocation.
 #[derive(Clone, Debug)]
@@ -57,24 +70,26 @@ struct Scope {
     ranges: Vec<(String, u32, Type)>,
     labels: HashMap<String, u32>,
     targets: HashMap<String, Vec<String>>,
+    /// How many parameters and results a prototype has.
+    prototypes: HashMap<String, (usize, usize)>,
 }
 
 struct Fixup {
     /// The instruction whose target it is, or a list's entry.
-    at: Target,
+    at: Labelled,
     scope: usize,
     label: String,
     line: u32,
 }
 
-enum Target {
+enum Labelled {
     Instruction(usize),
     List(usize, usize),
 }
 
 pub(crate) struct Builder<'m> {
     module: &'m ModuleText,
-    functions: &'m HashMap<&'m str, &'m Function>,
+    functions: &'m Functions<'m>,
     variables: &'m HashMap<String, usize>,
     source: Arc<Source>,
     scopes: Vec<Scope>,
@@ -99,6 +114,23 @@ pub(crate) struct Builder<'m> {
     /// The place that the next memory instruction gets, see `exec::memory`.
     sites: u8,
     calls: Vec<String>,
+    /// Calls with frames.
+    call_sites: Vec<Call>,
+    /// Functions that such calls name, by number of their segment.
+    required: Vec<usize>,
+    /// Variables lie in a frame, not at fixed places.
+    in_frame: bool,
+    /// Registers and their bytes per lane, in the order in which they were given out.
+    allocated: Vec<(Reg, u8)>,
+    pub(super) bulks: Vec<Bulk>,
+    pub(super) matrices: Vec<Matrix>,
+    pub(super) videos: Vec<Video>,
+    pub(super) vectors: Vec<Vector>,
+    /// What instructions that cannot be executed say.
+    pub(super) unknown: Vec<Unknown>,
+    /// The decoder did not know the instruction, which is not the same as its being wrong.
+    pub(super) unsupported: Cell<bool>,
+    pub(super) environment: bool,
     /// Scope that holds the label after the call being expanded.
     returns: Vec<(usize, String)>,
     /// Of the instruction being decoded.
@@ -145,7 +177,7 @@ pub(crate) fn layout_variables(
 /// Decodes one function as a kernel.
 pub(crate) fn build(
     module: &ModuleText,
-    functions: &HashMap<&str, &Function>,
+    functions: &Functions,
     variables: &HashMap<String, usize>,
     source: &Arc<Source>,
     function: &Function,
@@ -176,6 +208,17 @@ pub(crate) fn build(
         lists: Vec::new(),
         sites: 0,
         calls: vec![function.name.clone()],
+        call_sites: Vec::new(),
+        required: Vec::new(),
+        in_frame: false,
+        allocated: Vec::new(),
+        bulks: Vec::new(),
+        matrices: Vec::new(),
+        videos: Vec::new(),
+        vectors: Vec::new(),
+        unknown: Vec::new(),
+        unsupported: Cell::new(false),
+        environment: false,
         returns: Vec::new(),
         line: function.line,
         guard: (UNGUARDED, 0),
@@ -204,8 +247,12 @@ pub(crate) fn build(
     b.line = function.line;
     b.guard = (UNGUARDED, 0);
     b.emit(plain(crate::exec::control::exit), Class::Control, [0; 8], 0, crate::exec::control::FLOW_EXIT);
-    b.patch()?;
-    super::layout::order(&mut b.code, &mut b.handlers, &mut b.lists);
+    let kernel = b.end_segment()?;
+    let (segments, mut callees) = b.decode_required()?;
+    let entry = b.join_segments(kernel, segments, &mut callees);
+    let static_local = b.local_bytes.next_multiple_of(16);
+    let uses_heap = b.call_sites.iter().any(Call::uses_heap);
+    let stack = if callees.is_empty() { 0 } else { STACK_BYTES };
     let dynamic = b.shared_bytes.next_multiple_of(b.dynamic_align);
     for &constant in &b.dynamic_constants {
         b.constants[constant].value += dynamic as u128;
@@ -224,7 +271,19 @@ pub(crate) fn build(
         param_bytes: end,
         static_shared: b.shared_bytes,
         dynamic_shared_offset: dynamic,
-        local_bytes: b.local_bytes.next_multiple_of(16),
+        local_bytes: static_local + stack,
+        static_local,
+        entry,
+        callees,
+        calls: b.call_sites,
+        bulks: b.bulks,
+        matrices: b.matrices,
+        videos: b.videos,
+        vectors: b.vectors,
+        unknown: b.unknown,
+        uses_heap,
+        uses_environment: b.environment,
+        cluster: function.limits.cluster,
         max_threads: function.limits.max_threads,
         required_block: function.limits.required,
         lists: b.lists,
@@ -233,6 +292,16 @@ pub(crate) fn build(
 }
 
 impl<'m> Builder<'m> {
+    /// The address of a function of the module.
+    pub(super) fn function_address(&self, name: &str) -> Option<u64> {
+        self.functions.find(name).map(|(index, _)| Functions::address(index))
+    }
+
+    /// Whether the function being decoded has its variables in a frame.
+    pub(super) fn is_in_frame(&self) -> bool {
+        self.in_frame
+    }
+
     pub(crate) fn error(&self, message: impl Into<String>) -> PtxError {
         self.source.error(self.line, message)
     }
@@ -294,6 +363,7 @@ impl<'m> Builder<'m> {
     pub(crate) fn scratch(&mut self, bits: u32) -> Reg {
         let reg = self.lines;
         self.lines += bits / 16;
+        self.allocated.push((reg, bits as u8 / 8));
         reg
     }
 
@@ -433,6 +503,13 @@ impl<'m> Builder<'m> {
                         return Err(self.error(format!("`{name}` is declared twice")));
                     }
                 }
+                Statement::Prototype { line, name, results, parameters } => {
+                    self.line = *line;
+                    let counts = (parameters.len(), results.len());
+                    self.scopes[self.scope].prototypes.insert(name.clone(), counts);
+                }
+                // Any function whose address is taken may be called.
+                Statement::CallTargets { .. } => {}
                 Statement::Instruction(text) => self.decode(text)?,
             }
         }
@@ -454,15 +531,39 @@ impl<'m> Builder<'m> {
             Some(guard) => (self.predicate_named(&guard.predicate)?, if guard.negated { u32::MAX } else { 0 }),
         };
         let mut op = Opcode::new(text);
-        super::instruction(self, &mut op)?;
-        if let Some(rest) = op.rest() {
-            return Err(self.error(format!("unknown modifier `.{rest}` for `{}`", op.name)));
+        let (code, fixups, guard) = (self.code.len(), self.fixups.len(), self.guard);
+        self.unsupported.set(false);
+        let result = match &text.malformed {
+            Some(error) if op.rest().is_none() && super::is_known(op.name) => Err(error.clone()),
+            Some(_) if super::is_known(op.name) => self.unsupported(&op, "these operands"),
+            _ => super::instruction(self, &mut op),
+        };
+        // What is wrong is refused; what a later PTX may mean, and nothing here does, is a fault of whoever executes it.
+        let problem = match (result, op.rest()) {
+            (Ok(()), None) => None,
+            (Ok(()), Some(rest)) => Some(format!("unknown modifier `.{rest}` for `{}`", op.name)),
+            (Err(error), rest) if self.unsupported.get() || rest.is_some() => Some(error.message),
+            (Err(error), _) => return Err(error),
+        };
+        if let Some(problem) = problem {
+            self.code.truncate(code);
+            self.handlers.truncate(code);
+            self.fixups.truncate(fixups);
+            self.guard = guard;
+            self.emit_unknown(problem);
         }
         if self.code.len() > MOST_INSTRUCTIONS {
             return Err(self
                 .error(format!("the kernel has more than {MOST_INSTRUCTIONS} instructions once calls are expanded")));
         }
         Ok(())
+    }
+
+    /// Adds an instruction that is a fault when it is executed.
+    pub(super) fn emit_unknown(&mut self, message: String) {
+        self.unknown.push(Unknown { line: self.line, message });
+        let at = self.unknown.len() as u64 - 1;
+        self.emit(plain(crate::exec::calls::unknown), Class::Other, [0; 8], at, 0);
     }
 
     /// Adds an instruction.

@@ -1,5 +1,6 @@
 //! Branches, calls, barriers and fences.
 
+use super::builder::Binding;
 use super::{Builder, Decoded, Opcode};
 use crate::counters::Class;
 use crate::exec::control as run;
@@ -34,6 +35,9 @@ pub(super) fn flow(b: &mut Builder, op: &mut Opcode) -> Decoded {
             op.take("uni");
             b.count(op, 0..=0)?;
             match b.return_target() {
+                None if b.is_in_frame() => {
+                    b.emit(plain(crate::exec::calls::ret), Class::Control, [0; 8], 0, run::FLOW_EXIT);
+                }
                 None => b.emit(plain(run::exit), Class::Control, [0; 8], 0, run::FLOW_EXIT),
                 Some((scope, label)) => {
                     b.emit(plain(run::branch), Class::Control, [0; 8], 0, run::FLOW_JUMP);
@@ -89,19 +93,34 @@ fn call(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let [Operand::Name(name), tail @ ..] = rest else {
         return Err(b.error("expected the name of a function"));
     };
-    match tail {
-        [] => {}
-        [Operand::List(items)] => arguments = items,
-        _ => {
-            return Err(b.error("expected one list of arguments; indirect calls are not executed here"));
+    let mut list = None;
+    for operand in tail {
+        match operand {
+            Operand::List(items) => arguments = items,
+            Operand::Name(name) => list = Some(name.as_str()),
+            _ => return Err(b.error("expected a list of arguments, or the name of a prototype or a list of targets")),
         }
+    }
+    if let Some(Binding::Register { reg, bits: 64 }) = b.find(name)? {
+        return b.call_indirect(reg, results, arguments, list);
     }
     let skip = b.is_guarded().then(|| b.skip_unless_guard(plain(run::branch)));
     b.emit_ops(plain(run::nothing), Class::Control, &[]);
-    b.expand(name, results, arguments)?;
+    b.call(name, results, arguments)?;
     if let Some(at) = skip {
         b.skip_to_here(at);
     }
+    Ok(())
+}
+
+/// `setmaxnreg`: how many registers a warp has, which is no limit here.
+pub(super) fn registers(b: &mut Builder, op: &mut Opcode) -> Decoded {
+    let known = op.take_any(&["inc", "dec"]).is_some() && op.take("sync") && op.take("aligned");
+    if !known || op.take_type() != Some(Type::U32) {
+        return b.unsupported(op, "these modifiers");
+    }
+    b.count(op, 1..=1)?;
+    b.emit_ops(plain(run::nothing), Class::Other, &[]);
     Ok(())
 }
 
@@ -115,6 +134,9 @@ pub(super) fn barrier(b: &mut Builder, op: &mut Opcode) -> Decoded {
         let members = b.source(op, 0, Type::B32)?;
         b.emit_ops(plain(crate::exec::collective::warp_barrier), Class::Barrier, &[0, 0, 0, 0, members]);
         return Ok(());
+    }
+    if op.take("cluster") {
+        return super::asynchronous::cluster_barrier(b, op);
     }
     op.take("cta");
     // `bar` always means that the warp arrives as one.
@@ -158,13 +180,42 @@ pub(super) fn barrier(b: &mut Builder, op: &mut Opcode) -> Decoded {
     Ok(())
 }
 
+/// Fences between the ways to memory, which are one here: no effect on values. `fence.mbarrier_init` releases.
+fn proxy_fence(b: &mut Builder, op: &mut Opcode) -> Decoded {
+    let releases = op.take("mbarrier_init");
+    if !releases && !op.take("proxy") {
+        return b.unsupported(op, "these modifiers");
+    }
+    if !releases && op.take_any(&["alias", "async", "async.global", "async::generic", "tensormap::generic"]).is_none() {
+        return b.unsupported(op, "this proxy");
+    }
+    op.take_any(&["global", "shared::cta", "shared::cluster"]);
+    op.take_any(&["acquire", "release"]);
+    op.take_any(&[
+        "sync_restrict::shared::cta",
+        "sync_restrict::shared::cluster",
+        "sync_restrict::shared::cluster.cluster",
+    ]);
+    op.take_any(&["cta", "cluster", "gpu", "sys"]);
+    b.count(op, 0..=2)?;
+    let (handler, flags) =
+        if releases { (run::memory_fence as _, run::FENCE_RELEASES) } else { (run::nothing as _, 0) };
+    let handler: for<'a> fn(
+        &mut crate::exec::Context<'a>,
+        &crate::program::Instruction,
+        u32,
+    ) -> crate::program::Control = handler;
+    b.emit(plain(handler), Class::Other, [0; 8], 0, flags);
+    Ok(())
+}
+
 pub(super) fn fence(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let mut flags = run::FENCE_ACQUIRES | run::FENCE_RELEASES;
     let scope = if op.name == "membar" {
         op.take_any(&["cta", "gl", "sys"]).ok_or_else(|| b.error("`membar` needs `.cta`, `.gl` or `.sys`"))?
     } else {
         if op.has("proxy") || op.has("mbarrier_init") {
-            return b.unsupported(op, "a proxy");
+            return proxy_fence(b, op);
         }
         match op.take_any(&["sc", "acq_rel", "acquire", "release"]) {
             Some("acquire") => flags = run::FENCE_ACQUIRES,

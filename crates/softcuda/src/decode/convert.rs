@@ -201,6 +201,9 @@ pub(super) fn cvt(b: &mut Builder, op: &mut Opcode) -> Decoded {
     if op.take("pack") {
         return pack(b, op);
     }
+    if super::narrow::is_narrow(op) {
+        return super::narrow::cvt(b, op);
+    }
     let ftz = op.take("ftz");
     let sat = op.take("sat");
     let relu = op.take("relu");

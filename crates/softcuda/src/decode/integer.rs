@@ -98,7 +98,16 @@ pub(super) fn arithmetic(b: &mut Builder, op: &mut Opcode) -> Decoded {
         return emit2(b, op, Type::U32, Type::U32, map2(add));
     }
     let saturates = op.take("sat");
+    let relus = matches!(name, "min" | "max") && op.take("relu");
     let t = b.type_of(op)?;
+    if relus {
+        let handlers = match (name, t) {
+            ("min", Type::S32) => map2(|x: i32, y: i32| x.min(y).max(0)),
+            (_, Type::S32) => map2(|x: i32, y: i32| x.max(y).max(0)),
+            _ => return b.unsupported(op, "`.relu` of this type"),
+        };
+        return emit2(b, op, t, t, handlers);
+    }
     if saturates {
         let handlers = match (name, t) {
             ("add", Type::S32) => map2(|x: i32, y: i32| x.saturating_add(y)),
@@ -128,8 +137,23 @@ pub(super) fn arithmetic(b: &mut Builder, op: &mut Opcode) -> Decoded {
     emit2(b, op, t, t, handlers)
 }
 
+/// `min` and `max` of two halves, nothing below 0.
+fn relu_extreme(maximum: bool) -> Handlers {
+    fn halves(x: u32, y: u32, pick: fn(i16, i16) -> i16) -> u32 {
+        let low = pick(x as i16, y as i16).max(0) as u16 as u32;
+        low | (pick((x >> 16) as i16, (y >> 16) as i16).max(0) as u16 as u32) << 16
+    }
+    match maximum {
+        true => map2(|x: u32, y: u32| halves(x, y, |x, y| x.max(y))),
+        false => map2(|x: u32, y: u32| halves(x, y, |x, y| x.min(y))),
+    }
+}
+
 fn packed_extreme(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let signed = op.take("s16x2");
+    if signed && op.take("relu") {
+        return emit2(b, op, Type::U32, Type::U32, relu_extreme(op.name == "max"));
+    }
     let handlers = match (op.name, signed || !op.take("u16x2")) {
         ("min", false) => map2(|x: u32, y: u32| (x & 0xffff).min(y & 0xffff) | (x >> 16).min(y >> 16) << 16),
         ("max", false) => map2(|x: u32, y: u32| (x & 0xffff).max(y & 0xffff) | (x >> 16).max(y >> 16) << 16),
@@ -519,6 +543,8 @@ fn setp(b: &mut Builder, op: &mut Opcode) -> Decoded {
             Type::U32 | Type::S32 | Type::B32 => (u32::MAX as u128, 32),
             Type::F32 => (1f32.to_bits() as u128, 32),
             Type::U16 | Type::S16 => (u16::MAX as u128, 16),
+            Type::F16 => (0x3c00, 16),
+            Type::Bf16 => (0x3f80, 16),
             _ => return b.unsupported(op, "this result type"),
         };
         let (yes, no) = (b.constant(yes, bits, None), b.constant(0, bits, None));

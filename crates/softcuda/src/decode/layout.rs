@@ -100,6 +100,16 @@ fn is_exit(ins: &Instruction) -> bool {
     ins.class == Class::Control && ins.flags & run::FLOW == run::FLOW_EXIT
 }
 
+/// Makes the targets of code that begins at `base`, rather than at 0, right.
+pub(super) fn shift(code: &mut [Instruction], lists: &mut [Vec<u32>], base: u32) {
+    for target in lists_of_targets(code, lists) {
+        lists[target].iter_mut().for_each(|target| *target += base);
+    }
+    for ins in code.iter_mut().filter(|ins| is_branch(ins)) {
+        ins.imm += u64::from(base);
+    }
+}
+
 /// Which of the lists are targets of branches.
 fn lists_of_targets(code: &[Instruction], lists: &[Vec<u32>]) -> Vec<usize> {
     let mut used = vec![false; lists.len()];

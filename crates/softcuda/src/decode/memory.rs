@@ -4,9 +4,9 @@ use super::builder::{Binding, Place};
 use super::{Builder, Decoded, Opcode, half};
 use crate::counters::Class;
 use crate::exec::access::{load as loads, store as stores};
-use crate::exec::atomic::atomic as rmw;
-use crate::exec::control::{Special, async_commit, async_copy as copy, async_wait, special};
-use crate::exec::lanes::{SPLIT_NOBODY, copied, join, map1, plain, predicate_map, split, test};
+use crate::exec::atomic::{Combination, Element, Vector, atomic as rmw, vector as vector_handler, wide};
+use crate::exec::control::{Special, async_commit, async_copy as copy, async_wait, nothing, special};
+use crate::exec::lanes::{SPLIT_NOBODY, copied, join, map1, map2, plain, predicate_map, split, test};
 use crate::exec::memory::{ACQUIRE, BLOCK_SCOPE, NARROW_ADDRESS, RELEASE, STRONG};
 use crate::exec::prefetch::{prefetch, prefetch_bulk};
 use crate::memory::{GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
@@ -18,6 +18,14 @@ pub(super) fn mov(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let t = b.type_of(op)?;
     b.count(op, 2..=2)?;
     let operands = &op.text.operands;
+    if t == Type::Pred
+        && let Some(Operand::Name(name)) = operands.get(1)
+        && let Some((which, _)) = Special::parse(name)
+    {
+        let d = b.predicate_dest(operands.first())?;
+        b.emit(plain(special), Class::Integer, [d; 8], which as u64, 0);
+        return Ok(());
+    }
     if t == Type::Pred {
         let (p, negated) = b.predicate(operands.get(1))?;
         let d = b.predicate_dest(operands.first())?;
@@ -30,6 +38,7 @@ pub(super) fn mov(b: &mut Builder, op: &mut Opcode) -> Decoded {
         (_, Operand::Vector(parts)) => return pack(b, op, t, parts),
         (_, Operand::Name(name)) => {
             if let Some((which, _)) = Special::parse(name) {
+                b.environment |= which.is_environment();
                 let d = b.dest(op, t)?;
                 b.emit(plain(special), Class::Integer, [d; 8], which as u64, t.bytes() as u8);
                 return Ok(());
@@ -54,6 +63,14 @@ fn identity(t: Type) -> Handlers {
 /// `mov.b32 {a, b}, c`.
 fn unpack(b: &mut Builder, op: &Opcode, t: Type, parts: &[Operand], source: &Operand) -> Decoded {
     let (from, bits) = b.any_source(source, t)?;
+    if t.bits() == 16 && parts.len() == 2 {
+        let shifted = [map1(|a: u16| a & 0xff), map1(|a: u16| a >> 8)];
+        for (part, handlers) in parts.iter().zip(shifted) {
+            let d = b.dest_operand(part, Type::B8)?;
+            b.emit_ops(handlers, Class::Move, &[d, from]);
+        }
+        return Ok(());
+    }
     if bits != t.bits() || parts.is_empty() || !t.bits().is_multiple_of(parts.len() as u32) {
         return Err(b.error(format!("`{}` cannot split `.{}` into {} parts", op.name, t.name(), parts.len())));
     }
@@ -93,6 +110,11 @@ fn part_type(b: &Builder, bits: u32) -> Decoded<Type> {
 /// `mov.b32 c, {a, b}`.
 fn pack(b: &mut Builder, op: &Opcode, t: Type, parts: &[Operand]) -> Decoded {
     let n = parts.len() as u32;
+    if t.bits() == 16 && n == 2 {
+        let ops = [b.dest(op, t)?, b.source_operand(&parts[0], Type::B8)?, b.source_operand(&parts[1], Type::B8)?];
+        b.emit_ops(map2(|low: u16, high: u16| low & 0xff | high << 8), Class::Move, &ops);
+        return Ok(());
+    }
     if !matches!((t.bits(), n), (32, 2 | 4) | (64, 2 | 4) | (128, 2 | 4)) {
         return Err(b.error(format!("cannot make `.{}` of {n} parts", t.name())));
     }
@@ -127,18 +149,18 @@ pub(super) fn address(b: &mut Builder, op: &mut Opcode) -> Decoded {
             "global" => test(|a: u64| a >= GLOBAL_BASE),
             "local" => test(|a: u64| a.wrapping_sub(LOCAL_WINDOW) < WINDOW_BYTES),
             "param" => test(|a: u64| a.wrapping_sub(PARAM_WINDOW) < WINDOW_BYTES),
-            "const" => return b.unsupported(op, "`.const`"),
-            _ => test(|a: u64| a.wrapping_sub(SHARED_WINDOW) < WINDOW_BYTES),
+            // Constants lie in global memory here.
+            "const" => test(|_: u64| false),
+            "shared::cluster" => test(|a: u64| a.wrapping_sub(SHARED_WINDOW) < WINDOW_BYTES),
+            _ => test(|a: u64| a.wrapping_sub(SHARED_WINDOW) < 1 << crate::exec::cluster::RANK_SHIFT),
         };
         let ops = [b.predicate_dest(op.text.operands.first())?, b.source(op, 1, Type::U64)?];
         b.emit_ops(handlers, Class::Integer, &ops);
         return Ok(());
     }
-    if op.name == "mapa" {
-        return b.unsupported(op, "clusters");
-    }
     let to = op.take("to");
-    let Some(space) = op.take_any(&["global", "shared", "shared::cta", "local", "const", "param"]) else {
+    let Some(space) = op.take_any(&["global", "shared", "shared::cta", "shared::cluster", "local", "const", "param"])
+    else {
         return Err(b.error("`cvta` needs a state space"));
     };
     let t = b.type_of(op)?;
@@ -381,12 +403,18 @@ pub(super) fn atomic(b: &mut Builder, op: &mut Opcode) -> Decoded {
         return Err(b.error(format!("`{}` needs an operation such as `.add`", op.name)));
     };
     let noftz = op.take("noftz");
-    let ftz = op.take("ftz");
-    if vector(op) != 1 || ftz {
-        return b.unsupported(op, "a vector or `.ftz`");
+    if op.take("ftz") {
+        return b.unsupported(op, "`.ftz`");
     }
+    let count = if op.take("v8") { 8 } else { vector(op) };
     let t = b.type_of(op)?;
     let reduces = op.name == "red";
+    if count > 1 {
+        return vector_atomic(b, op, (space, flags, policy), which, t, count);
+    }
+    if t == Type::B128 && (reduces || !matches!(which, "cas" | "exch")) {
+        return b.unsupported(op, "this operation of `.b128`");
+    }
     let cas = which == "cas";
     let sources = if cas { 2 } else { 1 };
     let wanted = sources + 1 + !reduces as usize + policy as usize;
@@ -399,6 +427,10 @@ pub(super) fn atomic(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let d = if reduces { b.scratch(t.bits().max(16)) } else { b.dest(op, t)? };
     let x = b.source(op, at + 1, t)?;
     let y = if cas { b.source(op, at + 2, t)? } else { x };
+    if t == Type::B128 {
+        b.emit(plain(wide), Class::Atomic, [base, d, x, y, cas as u32, 0, 0, 0], offset as u64, flags | place);
+        return Ok(());
+    }
     use crate::numeric::*;
     let _ = noftz;
     macro_rules! float32 {
@@ -447,6 +479,50 @@ pub(super) fn atomic(b: &mut Builder, op: &mut Opcode) -> Decoded {
     Ok(())
 }
 
+/// `atom` and `red` of a vector of floating-point values.
+fn vector_atomic(
+    b: &mut Builder,
+    op: &Opcode,
+    (space, flags, policy): (Space, u8, bool),
+    which: &str,
+    t: Type,
+    count: usize,
+) -> Decoded {
+    let how = match which {
+        "add" => Combination::Add,
+        "min" => Combination::Minimum,
+        "max" => Combination::Maximum,
+        _ => return b.unsupported(op, "this operation of a vector"),
+    };
+    let element = match (t, how, count) {
+        (Type::F32, Combination::Add, 2 | 4) => Element::Single,
+        (Type::F16, ..) => Element::Half,
+        (Type::Bf16, ..) => Element::Bfloat,
+        (Type::F16x2, _, 2 | 4) => Element::HalfPair,
+        (Type::Bf16x2, _, 2 | 4) => Element::BfloatPair,
+        _ => return b.unsupported(op, "a vector of this type"),
+    };
+    let reduces = op.name == "red";
+    let at = !reduces as usize;
+    b.count(op, 2 + at + policy as usize..=2 + at + policy as usize)?;
+    let operands = &op.text.operands;
+    let (base, offset, place) = locate(b, operands.get(at), space)?;
+    let mut old = Vec::new();
+    if !reduces {
+        for part in parts(b, operands.first(), count)? {
+            old.push(b.dest_operand(part, t)?);
+        }
+    }
+    let mut values = Vec::new();
+    for part in parts(b, operands.get(at + 1), count)? {
+        values.push(b.source_operand(part, t)?);
+    }
+    b.vectors.push(Vector { how, element, old, values });
+    let index = b.vectors.len() as u32 - 1;
+    b.emit(plain(vector_handler), Class::Atomic, [base, 0, 0, 0, 0, 0, 0, index], offset as u64, flags | place);
+    Ok(())
+}
+
 /// `prefetch`, `discard`, `applypriority`: no effect on values, but the address must be one that could be loaded from.
 pub(super) fn hint(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let space = space(op);
@@ -482,14 +558,31 @@ pub(super) fn policy(b: &mut Builder, op: &mut Opcode) -> Decoded {
 
 /// `cp.async` and its groups, and `cp.async.bulk.prefetch`.
 pub(super) fn async_copy(b: &mut Builder, op: &mut Opcode) -> Decoded {
-    if !op.take("async") {
+    let reduces = op.take("reduce");
+    if !op.take("async") || (reduces && !op.has("bulk")) {
         return b.unsupported(op, "no `.async`");
     }
+    if op.take("mbarrier") {
+        return super::asynchronous::arrive_after_copies(b, op);
+    }
     if op.take("bulk") {
-        if !(op.take("prefetch") && op.take("L2") && op.take("global")) {
-            return b.unsupported(op, "anything but `cp.async.bulk.prefetch.L2.global`");
+        if !op.take("prefetch") {
+            return super::asynchronous::bulk_copy(b, op, reduces);
         }
-        b.count(op, 2..=2)?;
+        op.take("L2");
+        if op.take("tensor") {
+            op.take_any(&["1d", "2d", "3d", "4d", "5d"]);
+            op.take("tile");
+            op.take("L2::cache_hint");
+            b.count(op, 1..=2)?;
+            b.emit_ops(plain(nothing), Class::Other, &[]);
+            return Ok(());
+        }
+        if !op.take("global") {
+            return b.unsupported(op, "these modifiers");
+        }
+        op.take("L2::cache_hint");
+        b.count(op, 2..=3)?;
         let (base, offset, flags) = locate(b, op.text.operands.first(), Space::Global)?;
         let size = b.source(op, 1, Type::U32)?;
         b.emit(plain(prefetch_bulk), Class::Other, [base, size, 0, 0, 0, 0, 0, 0], offset as u64, flags);

@@ -27,6 +27,7 @@ impl Builder<'_> {
     }
 
     pub(crate) fn unsupported<T>(&self, op: &Opcode, what: &str) -> Decoded<T> {
+        self.unsupported.set(true);
         Err(self.error(format!("`{}` with {what} is not executed here", op.name)))
     }
 
@@ -79,7 +80,11 @@ impl Builder<'_> {
                 Ok((self.constant(value, kind.bits(), None), kind.bits().max(16)))
             }
             Operand::Name(name) => {
+                if name == "WARP_SZ" {
+                    return Ok((self.constant(32, kind.bits(), None), kind.bits().max(16)));
+                }
                 if let Some((special, bits)) = Special::parse(name) {
+                    self.environment |= special.is_environment();
                     let bits = if kind.bits() == 64 { 64 } else { bits.min(kind.bits().max(16)) };
                     let reg = self.scratch(bits);
                     self.emit(
@@ -97,6 +102,10 @@ impl Builder<'_> {
                         Err(self.error(format!("`{name}` is a predicate; expected a `.{}` register", kind.name())))
                     }
                     Some(Binding::Variable(place)) => self.address_of(place, 0, kind),
+                    None if kind.bits() == 64 && self.function_address(name).is_some() => {
+                        let address = self.function_address(name).unwrap_or_default();
+                        Ok((self.constant(address as u128, 64, None), 64))
+                    }
                     None => Err(self.error(format!("`{name}` is not declared"))),
                 }
             }
@@ -119,6 +128,9 @@ impl Builder<'_> {
 
     /// A constant register that holds the address of a place in its own state space.
     pub(crate) fn place_register(&mut self, place: Place, offset: i64, bits: u32) -> Reg {
+        if let (Place::Local(o) | Place::CallParam(o), true) = (place, self.is_in_frame()) {
+            return self.frame_register(o as i64 + offset, bits);
+        }
         let (base, variable) = match place {
             Place::Module(index) => (0, Some(index)),
             Place::DynamicShared => (0, Some(usize::MAX)),

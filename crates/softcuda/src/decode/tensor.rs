@@ -11,14 +11,20 @@ use crate::space::Space;
 pub(super) fn tensor(b: &mut Builder, op: &mut Opcode) -> Decoded {
     match op.name {
         "mma" => mma(b, op),
-        "ldmatrix" => ldmatrix(b, op),
-        _ => b.unsupported(op, "any modifiers"),
+        _ => ldmatrix(b, op),
     }
 }
 
 fn mma(b: &mut Builder, op: &mut Opcode) -> Decoded {
-    let shape = op.take_prefix("m16n8k");
-    if !op.take("sync") || !op.take("aligned") || !op.take("row") || !op.take("col") {
+    let shape = op.take_any(&["m8n8k4", "m8n8k16", "m8n8k32", "m8n8k128"]).or_else(|| op.take_prefix("m16n8k"));
+    if !op.take("sync") || !op.take("aligned") {
+        return b.unsupported(op, "these modifiers; expected `mma.sync.aligned`");
+    }
+    const OTHERS: [&str; 10] = ["e4m3", "e5m2", "e2m3", "e3m2", "e2m1", "f64", "s4", "u4", "b1", "kind::f8f6f4"];
+    if OTHERS.iter().any(|kind| op.has(kind)) || shape.is_some_and(|shape| shape.starts_with("m8")) {
+        return super::matrix::mma(b, op, shape.unwrap_or(""));
+    }
+    if !op.take("row") || !op.take("col") {
         return b.unsupported(op, "these modifiers; expected `mma.sync.aligned.m16n8kK.row.col`");
     }
     let saturates = op.take("satfinite");

@@ -69,7 +69,8 @@ pub(crate) fn exit(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     let warp = &mut ctx.warp;
     warp.exited |= mask;
     warp.active &= !mask;
-    if warp.active != 0 {
+    ctx.leave_cluster(mask);
+    if ctx.warp.active != 0 {
         return Control::Next;
     }
     ctx.next_group(ins)
@@ -262,10 +263,35 @@ pub(crate) enum Special {
     DynamicShared,
     TotalShared,
     Zero,
-    One,
+    EnvironmentLow,
+    EnvironmentHigh,
+    ClusteridX,
+    ClusteridY,
+    ClusteridZ,
+    NclusteridX,
+    NclusteridY,
+    NclusteridZ,
+    ClusterCtaidX,
+    ClusterCtaidY,
+    ClusterCtaidZ,
+    ClusterNctaidX,
+    ClusterNctaidY,
+    ClusterNctaidZ,
+    ClusterRank,
+    ClusterBlocks,
+    ExplicitCluster,
+}
+
+/// `%envreg0` to `%envreg31`.
+fn is_environment(name: &str) -> bool {
+    name.strip_prefix("%envreg").and_then(|number| number.parse::<u32>().ok()).is_some_and(|number| number < 32)
 }
 
 impl Special {
+    pub(crate) fn is_environment(self) -> bool {
+        matches!(self, Special::EnvironmentLow | Special::EnvironmentHigh)
+    }
+
     /// The special register of a name, `%` included, and its width in bits.
     pub(crate) fn parse(name: &str) -> Option<(Special, u32)> {
         use Special::*;
@@ -296,17 +322,30 @@ impl Special {
             "%lanemask_ge" => MaskGe,
             "%dynamic_smem_size" => DynamicShared,
             "%total_smem_size" => TotalShared,
+            "%envreg1" => EnvironmentHigh,
+            "%envreg2" => EnvironmentLow,
+            _ if is_environment(name) => Zero,
             "%clock64" | "%globaltimer" => return Some((Clock, 64)),
             "%gridid" => return Some((GridId, 64)),
-            // Without clusters every block is a cluster of one.
-            "%clusterid.x" => CtaidX,
-            "%clusterid.y" => CtaidY,
-            "%clusterid.z" => CtaidZ,
-            "%nclusterid.x" => NctaidX,
-            "%nclusterid.y" => NctaidY,
-            "%nclusterid.z" => NctaidZ,
-            "%cluster_ctaid.x" | "%cluster_ctaid.y" | "%cluster_ctaid.z" | "%cluster_ctarank" => Zero,
-            "%cluster_nctaid.x" | "%cluster_nctaid.y" | "%cluster_nctaid.z" | "%cluster_nctarank" => One,
+            "%clusterid.x" => ClusteridX,
+            "%clusterid.y" => ClusteridY,
+            "%clusterid.z" => ClusteridZ,
+            "%nclusterid.x" => NclusteridX,
+            "%nclusterid.y" => NclusteridY,
+            "%nclusterid.z" => NclusteridZ,
+            "%cluster_ctaid.x" => ClusterCtaidX,
+            "%cluster_ctaid.y" => ClusterCtaidY,
+            "%cluster_ctaid.z" => ClusterCtaidZ,
+            "%cluster_nctaid.x" => ClusterNctaidX,
+            "%cluster_nctaid.y" => ClusterNctaidY,
+            "%cluster_nctaid.z" => ClusterNctaidZ,
+            "%cluster_ctarank" => ClusterRank,
+            "%cluster_nctarank" => ClusterBlocks,
+            "%is_explicit_cluster" => ExplicitCluster,
+            "%aggr_smem_size" => TotalShared,
+            "%reserved_smem_offset_begin" | "%reserved_smem_offset_end" | "%reserved_smem_offset_cap" => Zero,
+            "%pm0" | "%pm1" | "%pm2" | "%pm3" | "%pm4" | "%pm5" | "%pm6" | "%pm7" => Zero,
+            "%current_graph_exec" => return Some((Zero, 64)),
             _ => return None,
         };
         Some((special, 32))
@@ -316,9 +355,10 @@ impl Special {
 /// `mov` from a special register: `imm` says which, `flags` the register's bytes.
 pub(crate) fn special(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     let (block, grid, at) = (ctx.facts.block, ctx.facts.grid, ctx.block.index);
+    let cluster = ctx.facts.cluster;
     let lane_masks = |f: fn(u32) -> u32| std::array::from_fn::<u32, 32, _>(|l| f(l as u32));
     let now = ctx.issued_now() - ctx.block_start;
-    const LIST: [Special; 29] = {
+    const LIST: [Special; 45] = {
         use Special::*;
         [
             TidX,
@@ -349,7 +389,23 @@ pub(crate) fn special(ctx: &mut Context, ins: &Instruction, mask: u32) -> Contro
             DynamicShared,
             TotalShared,
             Zero,
-            One,
+            EnvironmentLow,
+            EnvironmentHigh,
+            ClusteridX,
+            ClusteridY,
+            ClusteridZ,
+            NclusteridX,
+            NclusteridY,
+            NclusteridZ,
+            ClusterCtaidX,
+            ClusterCtaidY,
+            ClusterCtaidZ,
+            ClusterNctaidX,
+            ClusterNctaidY,
+            ClusterNctaidZ,
+            ClusterRank,
+            ClusterBlocks,
+            ExplicitCluster,
         ]
     };
     let value: [u32; 32] = match LIST[ins.imm as usize] {
@@ -371,7 +427,23 @@ pub(crate) fn special(ctx: &mut Context, ins: &Instruction, mask: u32) -> Contro
         Special::SmId => [(ctx.block.linear % ctx.facts.sm_count as u64) as u32; 32],
         Special::NsmId => [ctx.facts.sm_count; 32],
         Special::GridId | Special::Zero => [0; 32],
-        Special::One => [1; 32],
+        Special::ClusteridX => [at[0] / cluster[0]; 32],
+        Special::ClusteridY => [at[1] / cluster[1]; 32],
+        Special::ClusteridZ => [at[2] / cluster[2]; 32],
+        Special::NclusteridX => [grid[0] / cluster[0]; 32],
+        Special::NclusteridY => [grid[1] / cluster[1]; 32],
+        Special::NclusteridZ => [grid[2] / cluster[2]; 32],
+        Special::ClusterCtaidX => [at[0] % cluster[0]; 32],
+        Special::ClusterCtaidY => [at[1] % cluster[1]; 32],
+        Special::ClusterCtaidZ => [at[2] % cluster[2]; 32],
+        Special::ClusterNctaidX => [cluster[0]; 32],
+        Special::ClusterNctaidY => [cluster[1]; 32],
+        Special::ClusterNctaidZ => [cluster[2]; 32],
+        Special::ClusterRank => [ctx.block.rank; 32],
+        Special::ClusterBlocks => [cluster.iter().product(); 32],
+        Special::ExplicitCluster => [ctx.facts.explicit_cluster as u32; 32],
+        Special::EnvironmentLow => [ctx.facts.environment as u32; 32],
+        Special::EnvironmentHigh => [(ctx.facts.environment >> 32) as u32; 32],
         Special::Clock => {
             if ins.flags == 8 {
                 ctx.put(ins.ops[0], &[now; 32], mask);
@@ -391,6 +463,8 @@ pub(crate) fn special(ctx: &mut Context, ins: &Instruction, mask: u32) -> Contro
     match ins.flags {
         2 => ctx.put(ins.ops[0], &value.map(|v| v as u16), mask),
         8 => ctx.put(ins.ops[0], &value.map(u64::from), mask),
+        // A predicate.
+        0 => ctx.set_predicate(ins.ops[0], if value[0] != 0 { u32::MAX } else { 0 }, mask),
         _ => ctx.put(ins.ops[0], &value, mask),
     }
     Control::Next

@@ -11,6 +11,7 @@
 //! Weak accesses are plain reads and writes through raw pointers: a racy kernel gets what the host's memory gives, as it
 //! would on a GPU. Handlers are called through pointers, so the compiler cannot move an access across an instruction.
 
+use super::cluster::split_rank;
 use super::{Context, FULL};
 use crate::counters::Class;
 use crate::fault::{Fault, FaultKind};
@@ -404,6 +405,20 @@ fn slow(
                 spaces[l] = (Space::Global, 0, index);
                 continue;
             }
+            Space::Shared if split_rank(offset).0.is_some() => match ctx.shared_range(offset, bytes) {
+                Ok((host, rank, inside)) => {
+                    at[l] = host as u64;
+                    let own = rank == ctx.block.rank as usize;
+                    spaces[l] = (Space::Shared, address - inside, if own { 0 } else { rank + 1 });
+                    continue;
+                }
+                Err(fault) => {
+                    let fault = Fault::new(fault.kind(), format!("{verb} of {}", fault.message()));
+                    ctx.report(ins, 1 << l, fault)?;
+                    (astray, at[l]) = (astray | 1 << l, nowhere);
+                    continue;
+                }
+            },
             Space::Shared => {
                 ("shared memory of the block", ctx.facts.shared_bytes as u64, ctx.block.shared.as_mut_ptr() as u64)
             }
@@ -444,6 +459,10 @@ fn slow(
             ctx.sites[ins.site as usize] =
                 Cached { base: allocation.base, len: allocation.len as u64, delta: allocation.delta(), index: key.2 };
         }
+        if key.0 == Space::Shared && key.2 != 0 {
+            account_remote(ctx, together, addresses, bytes, kind, key.1, key.2 - 1);
+            continue;
+        }
         let substitute = addresses[together.trailing_zeros() as usize];
         let mut part = [substitute; 32];
         lanes_of(together).for_each(|l| part[l] = addresses[l]);
@@ -453,6 +472,31 @@ fn slow(
     let first = at[mask.trailing_zeros() as usize];
     (0..32).filter(|l| mask >> l & 1 == 0).for_each(|l| at[l] = first);
     Ok(Hosts { at, contiguous: false })
+}
+
+/// Counters and the sanitizer, for an access to the shared memory of another block of the cluster.
+fn account_remote(
+    ctx: &mut Context,
+    mask: u32,
+    addresses: &[u64; 32],
+    bytes: u64,
+    kind: Kind,
+    window: u64,
+    rank: usize,
+) {
+    let moved = mask.count_ones() as u64 * bytes;
+    match kind {
+        Kind::Load => ctx.counters.shared_load_bytes += moved,
+        Kind::Store => ctx.counters.shared_store_bytes += moved,
+        Kind::Atomic => {}
+    }
+    if let Some(mut sanitizer) = ctx.sanitizer.take() {
+        let block = ctx.cluster().blocks[rank];
+        for l in lanes_of(mask) {
+            sanitizer.remote(ctx.site(), block, kind, addresses[l] - window, bytes);
+        }
+        ctx.sanitizer = Some(sanitizer);
+    }
 }
 
 /// Distinct 32-byte sectors; an aligned access lies in one.

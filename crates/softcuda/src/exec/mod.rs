@@ -20,20 +20,30 @@
 
 pub(crate) mod access;
 pub(crate) mod atomic;
+pub(crate) mod builtins;
+pub(crate) mod bulk;
+pub(crate) mod calls;
+pub(crate) mod cluster;
 pub(crate) mod collective;
 pub(crate) mod control;
 pub(crate) mod lanes;
+pub(crate) mod matrix;
+pub(crate) mod mbarrier;
 pub(crate) mod memory;
 pub(crate) mod prefetch;
 pub(crate) mod scheduler;
 pub(crate) mod tensor;
+pub(crate) mod video;
+pub(crate) mod wgmma;
 
 use crate::counters::{Class, Counters};
 use crate::fault::{Fault, FaultKind, Location};
 use crate::memory::Snapshot;
+use crate::output::Output;
 use crate::profile::{self, Profile};
 use crate::program::{Control, Instruction, Line, Program, Reg, UNGUARDED};
 use crate::sanitizer::{AFTER_A_FAULT, Sanitizer, Site};
+use std::sync::Mutex;
 
 /// All 32 lanes.
 pub(crate) const FULL: u32 = u32::MAX;
@@ -45,6 +55,8 @@ const NOWHERE: u32 = u32::MAX;
 pub(crate) enum Wait {
     /// At a barrier of the block.
     Barrier { id: u8 },
+    /// At the cluster's barrier, until its phase has this number.
+    Cluster { phase: u32 },
     /// At a collective of the warp, for the lanes it names.
     Lanes,
 }
@@ -73,6 +85,12 @@ pub(crate) struct Warp {
     registers: Box<[Line]>,
     pub(crate) predicates: Vec<u32>,
     pub(crate) tid: [[u32; 32]; 3],
+    /// The phase of the cluster's barrier that a lane has arrived for and not waited for, by lane; 0 for none.
+    pub(crate) cluster_arrival: [u32; 32],
+    /// Calls with frames, by lane.
+    pub(crate) stacks: Box<[calls::Stack; 32]>,
+    /// Index of the kernel's first instruction.
+    entry: u32,
     /// Bytes of local memory, lane by lane.
     pub(crate) local: Vec<u8>,
     pub(crate) executed: u64,
@@ -102,6 +120,11 @@ pub(crate) struct Block {
     pub(crate) shape: ([u32; 3], u32),
     pub(crate) index: [u32; 3],
     pub(crate) linear: u64,
+    /// Its place among the clusters that run now, its number in its own, and the phase of that one's barrier that its
+    /// waiting lanes have been let go for.
+    pub(crate) cluster: usize,
+    pub(crate) rank: u32,
+    pub(crate) cluster_phase: u32,
     /// Boxed, so that a warp and the one that ran before it change places cheaply.
     #[expect(clippy::vec_box, reason = "warps are swapped in and out of the context")]
     pub(crate) warps: Vec<Box<Warp>>,
@@ -123,7 +146,7 @@ pub(crate) enum Stop {
 }
 
 /// What never changes during a launch.
-pub(crate) struct LaunchFacts {
+pub(crate) struct LaunchFacts<'w> {
     pub(crate) grid: [u32; 3],
     pub(crate) block: [u32; 3],
     pub(crate) threads: u32,
@@ -131,6 +154,14 @@ pub(crate) struct LaunchFacts {
     pub(crate) dynamic_shared: u32,
     pub(crate) sm_count: u32,
     pub(crate) instruction_limit: u64,
+    /// Where a grid-wide barrier has its memory; 0 for none.
+    pub(crate) environment: u64,
+    /// Blocks of a cluster in x, y, z, and whether the launch or the kernel asked for it.
+    pub(crate) cluster: [u32; 3],
+    pub(crate) explicit_cluster: bool,
+    /// Held while a bulk copy reduces into global memory.
+    pub(crate) reductions: &'w Mutex<()>,
+    pub(crate) output: &'w Output,
     /// Parameter memory, padded to whole lines.
     pub(crate) params: Vec<Line>,
 }
@@ -140,10 +171,12 @@ pub(crate) struct Context<'a> {
     pub(crate) program: &'a Program,
     pub(crate) code: &'a [Instruction],
     pub(crate) memory: &'a Snapshot,
-    pub(crate) facts: &'a LaunchFacts,
+    pub(crate) facts: &'a LaunchFacts<'a>,
     pub(crate) counters: Counters,
     pub(crate) warp: Box<Warp>,
     pub(crate) block: Block,
+    /// The clusters whose blocks run now.
+    pub(crate) clusters: Vec<cluster::Cluster>,
     /// How often each instruction was issued, as differences between neighbours: see [`Context::run_warp`].
     pub(crate) visits: Vec<i64>,
     /// Warp instructions issued, without those since `segment`.

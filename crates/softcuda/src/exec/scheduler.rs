@@ -10,6 +10,8 @@ const SLICE: u64 = 1 << 14;
 /// What one round over a block's warps did.
 pub(crate) struct Round {
     pub(crate) finished: bool,
+    /// Whether any warp could run; where none could, all that are left wait for other blocks of the cluster.
+    pub(crate) ran: bool,
 }
 
 impl Block {
@@ -21,6 +23,9 @@ impl Block {
             shape: (block, shared_bytes),
             index: [0; 3],
             linear: 0,
+            cluster: 0,
+            rank: 0,
+            cluster_phase: 0,
             warps,
             shared: vec![Line([0; 64]); (shared_bytes as usize).div_ceil(64)],
             barriers: [Barrier::default(); 16],
@@ -42,6 +47,7 @@ impl Block {
         self.shared.fill(Line([0xff; 64]));
         self.barriers = [Barrier::default(); 16];
         self.finished = false;
+        (self.cluster, self.rank, self.cluster_phase) = (0, 0, 0);
         self.warps.iter_mut().for_each(|warp| warp.begin());
     }
 }
@@ -81,6 +87,9 @@ impl Warp {
             registers,
             predicates,
             tid,
+            cluster_arrival: [0; 32],
+            stacks: Box::default(),
+            entry: program.entry,
             local: vec![0; program.local_bytes as usize * 32],
             executed: 0,
             last_strong: (u32::MAX, 0),
@@ -104,6 +113,9 @@ impl Warp {
             registers: Box::default(),
             predicates: Vec::new(),
             tid: [[0; 32]; 3],
+            cluster_arrival: [0; 32],
+            stacks: Box::default(),
+            entry: 0,
             local: Vec::new(),
             executed: 0,
             last_strong: (u32::MAX, 0),
@@ -113,7 +125,9 @@ impl Warp {
     }
 
     fn begin(&mut self) {
-        (self.pc, self.active, self.meet, self.exited) = (0, self.present, super::NOWHERE, 0);
+        (self.pc, self.active, self.meet, self.exited) = (self.entry, self.present, super::NOWHERE, 0);
+        self.cluster_arrival = [0; 32];
+        self.stacks.iter_mut().for_each(|stack| stack.clear());
         self.others.clear();
         self.parked.clear();
         self.finished = false;
@@ -132,12 +146,20 @@ impl Context<'_> {
     /// Runs the current block to its end.
     pub(crate) fn run_block(&mut self) -> Result<(), Box<Fault>> {
         self.block_start = self.issued;
-        while !self.round()?.finished {}
-        Ok(())
+        loop {
+            let Round { finished, ran } = self.round()?;
+            if finished {
+                return Ok(());
+            }
+            if !ran {
+                return Err(self.stuck_cluster());
+            }
+        }
     }
 
     /// Gives every warp of the current block that can run one turn.
     pub(crate) fn round(&mut self) -> Result<Round, Box<Fault>> {
+        self.release_cluster();
         let mut ran = false;
         for index in 0..self.block.warps.len() {
             if !self.block.warps[index].can_run() {
@@ -167,11 +189,12 @@ impl Context<'_> {
             self.release_barriers();
         }
         let finished = self.block.warps.iter().all(|w| w.finished);
-        if !ran && !finished {
+        let waits = |w: &Warp| w.parked.iter().any(|p| matches!(p.wait, Wait::Cluster { .. }));
+        if !ran && !finished && !self.block.warps.iter().any(|w| waits(w)) {
             return Err(self.stuck_barrier());
         }
         self.block.finished = finished;
-        Ok(Round { finished })
+        Ok(Round { finished, ran })
     }
 
     /// Lets go of the lanes at every barrier that is complete.
@@ -237,7 +260,7 @@ impl Context<'_> {
         std::mem::swap(&mut self.warp, &mut self.block.warps[waiting]);
         let id = match parked.wait {
             Wait::Barrier { id } => id,
-            Wait::Lanes => 0,
+            Wait::Lanes | Wait::Cluster { .. } => 0,
         };
         let barrier = self.block.barriers[id as usize];
         let at_barrier =

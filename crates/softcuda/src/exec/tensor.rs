@@ -271,3 +271,52 @@ pub(crate) fn load_matrix<const COUNT: usize, const TRANSPOSED: bool>(
     }
     Control::Next
 }
+
+/// `stmatrix.m8n8`: the other way; operands: address, then the sources.
+pub(crate) fn store_matrix<const COUNT: usize, const TRANSPOSED: bool>(
+    ctx: &mut Context,
+    ins: &Instruction,
+    mask: u32,
+) -> Control {
+    if let Err(control) = super::matrix::whole_warp(ctx, ins, mask, "stmatrix") {
+        return control;
+    }
+    let rows = if COUNT == 4 { u32::MAX } else { (1 << (8 * COUNT)) - 1 };
+    let to = addresses(ctx, ins, rows);
+    let hosts = match resolve(ctx, ins, rows, &to, 16, Kind::Store) {
+        Ok(hosts) => hosts,
+        Err(control) => return control,
+    };
+    for m in 0..COUNT {
+        let values = *ctx.lanes::<u32>(ins.ops[1 + m]);
+        let mut matrix = [[0u16; 8]; 8];
+        for (lane, value) in values.into_iter().enumerate() {
+            for (column, half) in [(lane % 4 * 2, value as u16), (lane % 4 * 2 + 1, (value >> 16) as u16)] {
+                match TRANSPOSED {
+                    false => matrix[lane / 4][column] = half,
+                    true => matrix[column][lane / 4] = half,
+                }
+            }
+        }
+        for (r, row) in matrix.into_iter().enumerate() {
+            // SAFETY: `resolve` found 16 writable bytes at each row's address.
+            unsafe { (hosts.at[8 * m + r] as *mut [u16; 8]).write_unaligned(row) };
+        }
+    }
+    Control::Next
+}
+
+/// `movmatrix.m8n8.trans`; operands: d, a.
+pub(crate) fn transpose_matrix(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    if let Err(control) = super::matrix::whole_warp(ctx, ins, mask, "movmatrix") {
+        return control;
+    }
+    let values = *ctx.lanes::<u32>(ins.ops[1]);
+    let element = |row: usize, column: usize| (values[row * 4 + column / 2] >> (16 * (column % 2))) & 0xffff;
+    let out: [u32; 32] = std::array::from_fn(|lane| {
+        let (row, column) = (lane / 4, lane % 4 * 2);
+        element(column, row) | element(column + 1, row) << 16
+    });
+    ctx.put(ins.ops[0], &out, mask);
+    Control::Next
+}

@@ -200,6 +200,8 @@ pub(crate) enum Operand {
         base: Option<String>,
         offset: i64,
     },
+    /// `[a, b, {c, d}]`: an address with coordinates, of `tex` and the copies of tensors.
+    Indexed(Vec<Operand>),
     /// `{a, b}`.
     Vector(Vec<Operand>),
     /// `%p|%q`: two results.
@@ -221,6 +223,8 @@ pub(crate) struct InstructionText {
     /// The opcode with its modifiers, as written: `ld.global.v4.b32`.
     pub(crate) opcode: String,
     pub(crate) operands: Vec<Operand>,
+    /// Why the operands could not be read.
+    pub(crate) malformed: Option<crate::PtxError>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,10 +271,28 @@ pub(crate) struct RegisterDeclaration {
 pub(crate) enum Statement {
     Open,
     Close,
-    Label { line: u32, name: String },
+    Label {
+        line: u32,
+        name: String,
+    },
     Register(RegisterDeclaration),
     Variable(Variable),
-    BranchTargets { line: u32, name: String, labels: Vec<String> },
+    BranchTargets {
+        line: u32,
+        name: String,
+        labels: Vec<String>,
+    },
+    /// What a function called through a register takes and gives.
+    Prototype {
+        line: u32,
+        name: String,
+        results: Vec<Parameter>,
+        parameters: Vec<Parameter>,
+    },
+    /// The functions that a register may hold the address of, by `.calltargets`.
+    CallTargets {
+        functions: Vec<String>,
+    },
     Instruction(InstructionText),
 }
 
@@ -287,6 +309,8 @@ pub(crate) struct Limits {
     pub(crate) max_threads: Option<u32>,
     /// `.reqntid` as written.
     pub(crate) required: Option<[u32; 3]>,
+    /// `.reqnctapercluster` as written.
+    pub(crate) cluster: Option<[u32; 3]>,
 }
 
 #[derive(Clone, Debug)]
@@ -305,4 +329,6 @@ pub(crate) struct Function {
 pub(crate) struct ModuleText {
     pub(crate) variables: Vec<Variable>,
     pub(crate) functions: Vec<Function>,
+    /// `.alias`: a name and the function it stands for.
+    pub(crate) aliases: Vec<(String, String)>,
 }

@@ -85,10 +85,12 @@ pub(crate) fn tokenise(text: &str, source: &Source) -> Result<Vec<Lexeme>, PtxEr
             }
             _ if starts_word(c) || (c == b'.' && bytes.get(at + 1).is_some_and(|&n| starts_word(n))) => {
                 let start = at;
+                // `.reg.b32` are two directives; an opcode keeps its modifiers.
+                let directive = c == b'.';
                 at += 1;
                 while at < bytes.len() {
                     let inside = |i: usize| bytes.get(i).is_some_and(|&n| in_word(n));
-                    if inside(at) || (bytes[at] == b'.' && inside(at + 1)) {
+                    if inside(at) || (!directive && bytes[at] == b'.' && inside(at + 1)) {
                         at += 1;
                     } else if bytes[at] == b':' && bytes.get(at + 1) == Some(&b':') && inside(at + 2) {
                         at += 2;

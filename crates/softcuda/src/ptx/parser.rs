@@ -150,10 +150,19 @@ impl Parser {
                     }
                 }
                 ".pragma" | ".section" => self.skip_debug()?,
+                ".alias" => {
+                    self.at += 1;
+                    let name = self.name("a function's name")?;
+                    self.want(',')?;
+                    let function = self.name("a function's name")?;
+                    self.want(';')?;
+                    module.aliases.push((name, function));
+                }
                 ".visible" | ".extern" | ".weak" | ".common" | ".entry" | ".func" | ".global" | ".const"
                 | ".shared" => self.definition(&mut module)?,
                 // Between debug sections, such as `$L__sec_end0:`.
                 _ if self.is_at(1, ':') => self.at += 2,
+                _ if word.starts_with('.') => self.skip_directive(),
                 _ => return self.expected("a module directive"),
             }
         }
@@ -184,6 +193,30 @@ impl Parser {
             }
         }
         Ok(())
+    }
+
+    /// A directive that a later PTX may have: up to its `;`, its block, or the end of its line.
+    fn skip_directive(&mut self) {
+        let line = self.line();
+        let mut depth = 0;
+        self.at += 1;
+        while let Some(lexeme) = self.tokens.get(self.at) {
+            match lexeme.token {
+                Token::Punct('{') => depth += 1,
+                Token::Punct('}') if depth <= 1 => {
+                    self.at += (depth == 1) as usize;
+                    return;
+                }
+                Token::Punct('}') => depth -= 1,
+                Token::Punct(';') if depth == 0 => {
+                    self.at += 1;
+                    return;
+                }
+                Token::Word(ref word) if depth == 0 && lexeme.line != line && word.starts_with('.') => return,
+                _ => {}
+            }
+            self.at += 1;
+        }
     }
 
     fn definition(&mut self, module: &mut ModuleText) -> Parsed<()> {
@@ -223,33 +256,44 @@ impl Parser {
                 Some(word @ (".maxntid" | ".reqntid")) => {
                     let required = word == ".reqntid";
                     self.at += 1;
-                    let mut dims = [1u32; 3];
-                    let mut rank = 0;
-                    loop {
-                        let value = self.small("the dimension")?;
-                        if rank == 3 {
-                            return self.error("expected at most three dimensions");
-                        }
-                        dims[rank] = value;
-                        rank += 1;
-                        if !self.eat(',') {
-                            break;
-                        }
-                    }
+                    let dims = self.dimensions()?;
                     limits.max_threads = Some(dims.iter().fold(1u32, |a, &b| a.saturating_mul(b)));
                     limits.required = required.then_some(dims).or(limits.required);
                 }
-                Some(".minnctapersm" | ".maxnreg" | ".maxnctapersm") => {
+                Some(".reqnctapercluster") => {
                     self.at += 1;
-                    self.integer()?;
+                    limits.cluster = Some(self.dimensions()?);
                 }
-                Some(".noreturn") => self.at += 1,
                 Some(".pragma") => self.skip_debug()?,
+                // `.maxnreg 64`, `.noreturn`, `.explicitcluster` and whatever else says nothing of the values.
+                Some(word) if word.starts_with('.') => {
+                    self.at += 1;
+                    while matches!(self.peek(), Some(Token::Number(_) | Token::Text)) || self.is(',') {
+                        self.at += 1;
+                    }
+                }
                 _ => break,
             }
         }
         let body = if self.eat(';') { None } else { Some(self.body()?) };
         Ok(Function { line, name, is_entry, results, parameters, limits, body })
+    }
+
+    /// One to three numbers.
+    fn dimensions(&mut self) -> Parsed<[u32; 3]> {
+        let mut dims = [1u32; 3];
+        let mut rank = 0;
+        loop {
+            let value = self.small("the dimension")?;
+            if rank == 3 {
+                return self.error("expected at most three dimensions");
+            }
+            dims[rank] = value;
+            rank += 1;
+            if !self.eat(',') {
+                return Ok(dims);
+            }
+        }
     }
 
     fn parameters(&mut self) -> Parsed<Vec<Parameter>> {
@@ -278,7 +322,10 @@ impl Parser {
     }
 
     fn kind(&mut self) -> Parsed<Type> {
-        match self.peek_word().and_then(|w| w.strip_prefix('.')).and_then(Type::parse) {
+        let word = self.peek_word().and_then(|w| w.strip_prefix('.'));
+        // A reference to a texture, sampler or surface is a handle of 64 bits.
+        let handle = word.filter(|w| matches!(*w, "texref" | "samplerref" | "surfref")).map(|_| Type::B64);
+        match handle.or_else(|| word.and_then(Type::parse)) {
             Some(kind) => {
                 self.at += 1;
                 Ok(kind)
@@ -330,6 +377,10 @@ impl Parser {
                     width = 4;
                     self.at += 1;
                 }
+                Some(".v8") => {
+                    width = 8;
+                    self.at += 1;
+                }
                 Some(".attribute") => {
                     self.at += 1;
                     self.want('(')?;
@@ -350,7 +401,9 @@ impl Parser {
         if self.eat_word(".ptr") {
             loop {
                 match self.peek_word() {
-                    Some(".global" | ".shared" | ".const" | ".local") => self.at += 1,
+                    Some(".global" | ".shared" | ".const" | ".local" | ".shared::cluster" | ".shared::cta") => {
+                        self.at += 1
+                    }
                     Some(".align") => {
                         self.at += 1;
                         self.integer()?;

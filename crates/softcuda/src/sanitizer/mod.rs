@@ -184,6 +184,7 @@ impl Sanitizer {
         if self.current_block == Some(linear) {
             self.current_block = None;
         }
+        self.resident.remove(&linear);
         self.published.forget_block(linear);
     }
 
@@ -319,6 +320,62 @@ impl Sanitizer {
             left = &left[count..];
         }
         Ok(())
+    }
+
+    /// A bulk copy to a block's shared memory is over.
+    pub(crate) fn bulk_landed(&mut self, site: Site, block: u64, own: bool, offset: u64, bytes: u64) {
+        let shadow = if own { self.shadow(site) } else { self.shadow_of(site, block) };
+        for word in offset / 4..(offset + bytes).div_ceil(4) {
+            if let Some(awaited) = shadow.awaited.get_mut(&word) {
+                awaited.0 -= 1;
+                if awaited.0 == 0 {
+                    shadow.awaited.remove(&word);
+                }
+            }
+        }
+        shadow.written[offset as usize..(offset + bytes) as usize].fill(true);
+    }
+
+    /// The state of a block of the cluster that may not be the current one.
+    fn shadow_of(&mut self, site: Site, block: u64) -> &mut BlockShadow {
+        self.shadow(site);
+        if block == site.linear {
+            return &mut self.current;
+        }
+        self.resident.entry(block).or_insert_with(|| BlockShadow::new(block, site.warps, site.shared_bytes as usize))
+    }
+
+    /// An access to another block's shared memory. Only what is written is remembered: whether such accesses are ordered is
+    /// not checked.
+    pub(crate) fn remote(&mut self, site: Site, block: u64, kind: Kind, offset: u64, bytes: u64) {
+        if kind != Kind::Load {
+            self.shadow_of(site, block).written[offset as usize..(offset + bytes) as usize].fill(true);
+        }
+    }
+
+    /// Bytes of the heap were given out: what was done to them before is over.
+    pub(crate) fn forget(&mut self, allocation: usize, offset: u64, bytes: u64) {
+        if let Some(pages) = self.global.get_mut(allocation) {
+            for at in (offset..offset + bytes).step_by(16) {
+                pages.cells(at, 16).0.fill(Cell::default());
+            }
+        }
+    }
+
+    /// What lanes of the current warp know becomes known to who acquires at a place in shared memory.
+    pub(crate) fn release_at(&mut self, site: Site, lanes: u32, address: u64) {
+        self.shadow(site);
+        let place = |_| Place { address, shared: true, scope: Scope::Block };
+        self.current.order.write(&mut self.published, site.warp, lanes, place, true);
+    }
+
+    /// All threads of a cluster have met.
+    pub(crate) fn cluster_barrier(&mut self, site: Site, blocks: &[u64]) {
+        let all: Vec<_> = blocks.iter().map(|&block| self.shadow_of(site, block).order.meet_all()).collect();
+        for &block in blocks {
+            let order = &mut self.shadow_of(site, block).order;
+            all.iter().for_each(|known| order.learn_all(known));
+        }
     }
 
     /// Shared memory must not be touched while a `cp.async` may write it.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// What is known of one warp's accesses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Seen {
+pub(super) struct Seen {
     /// Those of all lanes with an earlier clock.
     all: u32,
     /// Those of `lanes` up to this clock.
@@ -54,9 +54,9 @@ impl Seen {
 }
 
 /// What is known of the warps of a block, by warp.
-type Warps = Vec<Seen>;
+pub(super) type Warps = Vec<Seen>;
 /// What is known of blocks, by block.
-type Blocks = HashMap<u64, Warps>;
+pub(super) type Blocks = HashMap<u64, Warps>;
 
 fn join_warps(into: &mut Warps, from: &[Seen]) {
     if into.len() < from.len() {
@@ -218,6 +218,24 @@ impl Order {
         for &w in &waiting {
             self.warps[w].knows = all.clone();
         }
+    }
+
+    /// All warps of the block meet; what they know then.
+    pub(super) fn meet_all(&mut self) -> Arc<Blocks> {
+        let mut knowledge = Knowledge::default();
+        for warp in 0..self.warps.len() {
+            self.meet(warp);
+            knowledge.join(&self.warps[warp].knows);
+        }
+        self.warps.iter_mut().for_each(|warp| warp.knows = knowledge.clone());
+        let mut known = (*knowledge.others).clone();
+        known.insert(self.block, knowledge.own.clone());
+        Arc::new(known)
+    }
+
+    /// Every warp takes over what is known.
+    pub(super) fn learn_all(&mut self, known: &Arc<Blocks>) {
+        (0..self.warps.len()).for_each(|warp| self.learn(warp, known));
     }
 
     /// A fence of some lanes of a warp.

@@ -54,9 +54,7 @@ impl Parser {
                             out.extend(variables.into_iter().map(Statement::Variable));
                         }
                         ".pragma" | ".section" => self.skip_debug()?,
-                        _ if word.starts_with('.') => {
-                            return self.expected("an instruction or a declaration");
-                        }
+                        _ if word.starts_with('.') => self.skip_directive(),
                         _ if self.is_at(1, ':') => {
                             self.at += 2;
                             if self.eat_word(".branchtargets") {
@@ -66,8 +64,15 @@ impl Parser {
                                 }
                                 self.want(';')?;
                                 out.push(Statement::BranchTargets { line, name: word, labels });
-                            } else if self.peek_word().is_some_and(|w| matches!(w, ".callprototype" | ".calltargets")) {
-                                return self.error("indirect calls are not executed here; expected a direct call");
+                            } else if self.eat_word(".callprototype") {
+                                out.push(self.prototype(line, word)?);
+                            } else if self.eat_word(".calltargets") {
+                                let mut functions = vec![self.name("a function")?];
+                                while self.eat(',') {
+                                    functions.push(self.name("a function")?);
+                                }
+                                self.want(';')?;
+                                out.push(Statement::CallTargets { functions });
                             } else {
                                 out.push(Statement::Label { line, name: word });
                             }
@@ -81,6 +86,22 @@ impl Parser {
                 Some(_) => return self.expected("an instruction"),
             }
         }
+    }
+
+    /// After `name : .callprototype`: `(results) _ (parameters);`, each list optional.
+    fn prototype(&mut self, line: u32, name: String) -> Parsed<Statement> {
+        let results = if self.is('(') { self.parameters()? } else { Vec::new() };
+        self.name("`_`")?;
+        let parameters = if self.is('(') { self.parameters()? } else { Vec::new() };
+        while !self.eat(';') {
+            // `.noreturn`, `.abi_preserve 4`.
+            match self.peek() {
+                Some(Token::Word(word)) if word.starts_with('.') => self.at += 1,
+                Some(Token::Number(_)) => self.at += 1,
+                _ => return self.expected("`;` after the prototype"),
+            }
+        }
+        Ok(Statement::Prototype { line, name, results, parameters })
     }
 
     fn registers(&mut self, out: &mut Vec<Statement>) -> Parsed<()> {
@@ -107,6 +128,25 @@ impl Parser {
     fn instruction(&mut self, guard: Option<Guard>) -> Parsed<InstructionText> {
         let line = self.line();
         let opcode = self.name("an opcode")?;
+        let start = self.at;
+        match self.operands() {
+            Ok(operands) => Ok(InstructionText { line, guard, opcode, operands, malformed: None }),
+            // Perhaps operands of an instruction that nobody here knows; the decoder says.
+            Err(error) => {
+                self.at = start;
+                while !self.is(';') {
+                    if self.peek().is_none() || self.peek_word().is_some_and(|word| word.starts_with('.')) {
+                        return Err(error);
+                    }
+                    self.at += 1;
+                }
+                self.at += 1;
+                Ok(InstructionText { line, guard, opcode, operands: Vec::new(), malformed: Some(error) })
+            }
+        }
+    }
+
+    fn operands(&mut self) -> Parsed<Vec<Operand>> {
         let mut operands = Vec::new();
         if !self.is(';') {
             loop {
@@ -117,7 +157,7 @@ impl Parser {
             }
         }
         self.want(';')?;
-        Ok(InstructionText { line, guard, opcode, operands })
+        Ok(operands)
     }
 
     fn operand(&mut self, depth: usize) -> Parsed<Operand> {
@@ -138,8 +178,17 @@ impl Parser {
                     },
                     _ => self.offset()?,
                 };
+                let address = Operand::Address { base, offset };
+                if !self.is(',') {
+                    self.want(']')?;
+                    return Ok(address);
+                }
+                let mut items = vec![address];
+                while self.eat(',') {
+                    items.push(self.operand(depth + 1)?);
+                }
                 self.want(']')?;
-                Ok(Operand::Address { base, offset })
+                Ok(Operand::Indexed(items))
             }
             Some(Token::Punct(open @ ('{' | '('))) => {
                 let open = *open;

@@ -1,0 +1,7 @@
+#include <cooperative_groups.h>
+namespace cg = cooperative_groups;
+// Clusters of 4 as the launch says: a ring of shared memory, remote atomics and stores.
+extern "C" __global__ void ring(int *y, float *f) { extern __shared__ int s[]; auto c = cg::this_cluster(); int r = c.block_rank(), n = c.num_blocks(); s[threadIdx.x] = r * 100 + threadIdx.x; if (threadIdx.x < 4) s[64 + threadIdx.x] = 0; c.sync();
+  int *next = c.map_shared_rank(s, (r + 1) % n); y[blockIdx.x * blockDim.x + threadIdx.x] = next[(threadIdx.x + 1) % blockDim.x]; int *first = c.map_shared_rank(s, 0); atomicAdd(first + 64, 1); atomicMax(first + 65, (int)(r * 1000 + threadIdx.x)); next[66] = r + 7; atomicAdd((float *)(first + 67), 0.5f); c.sync();
+  if (threadIdx.x == 0) { y[gridDim.x * blockDim.x + blockIdx.x] = s[66] * 10000 + (r == 0 ? s[64] : 0); if (r == 0) { y[gridDim.x * (blockDim.x + 1) + blockIdx.x] = s[65]; f[blockIdx.x] = __int_as_float(s[67]); } } }
+extern "C" __global__ void __cluster_dims__(2, 2, 1) square(int *y) { auto c = cg::this_cluster(); auto d = c.dim_blocks(); auto i = c.block_index(); __shared__ int v; if (!threadIdx.x) v = i.x + 10 * i.y + 100 * d.x + 1000 * d.y; auto token = c.barrier_arrive(); c.barrier_wait(std::move(token)); int sum = 0; for (int k = 0; k < (int)c.num_blocks(); k++) sum += *c.map_shared_rank(&v, k); c.sync(); if (!threadIdx.x) { int at = blockIdx.y * gridDim.x + blockIdx.x; y[2 * at] = v; y[2 * at + 1] = sum + c.query_shared_rank(c.map_shared_rank(&v, 3)) * 100000; } }

@@ -1,0 +1,6 @@
+#include <cuda_fp16.h>
+#include <cuda_bf16.h>
+extern "C" __global__ void halves(const half2 *a, const half2 *b, half2 *y, float *f) { int i = threadIdx.x; half2 x = a[i], z = b[i]; half2 *o = y + i * 16;
+  o[0] = __hadd2(x, z); o[1] = __hmul2(x, z); o[2] = __hfma2(x, z, x); o[3] = __hsub2(x, z); o[4] = __h2div(x, z); o[5] = __hmax2(x, z); o[6] = __hmin2(x, z); o[7] = __habs2(x); o[8] = __hneg2(x); o[9] = h2exp2(x); o[10] = h2sqrt(__habs2(x)); o[11] = h2floor(x); o[12] = __hgt2(x, z); o[13] = __hfma2_relu(x, z, x); o[14] = __hadd2_sat(x, z); o[15] = __lowhigh2highlow(x);
+  f[i * 6] = __half2float(__low2half(x)); f[i * 6 + 1] = __half2int_rz(x.x); f[i * 6 + 2] = hlog(__habs(x.x)); f[i * 6 + 3] = __hlt(x.x, z.x) + 2 * __hisnan(x.y) + 4 * __hbeq2(x, x); f[i * 6 + 4] = __half2float(__ushort2half_rn(i)); f[i * 6 + 5] = __half2float(htanh_approx(x.x)); }
+extern "C" __global__ void bfloats(const __nv_bfloat162 *a, const __nv_bfloat162 *b, __nv_bfloat162 *y, float *f) { int i = threadIdx.x; auto x = a[i], z = b[i]; auto *o = y + i * 10; o[0] = __hadd2(x, z); o[1] = __hmul2(x, z); o[2] = __hfma2(x, z, x); o[3] = __hmax2(x, z); o[4] = __hmin2_nan(x, z); o[5] = __habs2(x); o[6] = h2exp(x); o[7] = __float22bfloat162_rn(make_float2(i * 1.01f, -i)); o[8] = h2rcp(x); o[9] = __hneg2(z); f[i] = __bfloat162float(x.x) + __bfloat162float(__int2bfloat16_rn(i * 33)); }
