@@ -35,7 +35,9 @@ pub(crate) mod host;
 mod image;
 #[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
 pub(crate) mod launch;
+#[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
 pub(crate) mod library;
+#[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
 pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod module;
