@@ -36,7 +36,9 @@ mod image;
 #[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
 pub(crate) mod launch;
 mod leaks;
+#[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
 pub(crate) mod library;
+#[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
 pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod module;

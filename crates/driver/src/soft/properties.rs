@@ -191,7 +191,7 @@ fn attribute_value(attribute: c_uint, config: &DeviceConfig) -> Option<u32> {
         111 => SHARED_RESERVED_PER_BLOCK,  // RESERVED_SHARED_MEMORY_PER_BLOCK
         115 => 1,                          // MEMORY_POOLS_SUPPORTED
         131 | 134 => u32::MAX,             // NUMA_ID, HOST_NUMA_ID: -1, none
-        1..=LAST_ATTRIBUTE => 0,
+        _ if (1..=LAST_ATTRIBUTE).contains(&attribute) => 0,
         _ => return None,
     })
 }
