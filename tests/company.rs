@@ -225,6 +225,8 @@ fn many_rows_on_tensor_cores_are_near() {
                 let logits = many.logit_rows(n).unwrap();
                 for (row, (got, sequence)) in logits.chunks(vocab_size).zip(&sequences).enumerate() {
                     let error = relative_error(got, &sequence.logits[step + 1]);
+                    // Values on the other side of a step of the cache's integers.
+                    let tolerance = if cache_type == CacheType::Q8_0 { tolerance + 1.5e-2 } else { tolerance };
                     assert!(error < tolerance, "{name} {cache_type}: row {row}, step {step}: {error:e}");
                 }
             }

@@ -77,10 +77,10 @@ fn digit_in_file(at: impl Fn(usize) -> u8, value: usize) -> u32 {
     };
     let (mut left, mut skipped) = (u32::from(at(byte)), 0);
     while skipped < digit {
-        left = 3 * left & 0xff;
+        left = (3 * left) & 0xff;
         skipped += 1;
     }
-    3 * left >> 8
+    (3 * left) >> 8
 }
 
 impl Order {

@@ -34,8 +34,8 @@ impl Block for Tq1_0 {
             let four = group % 8 * 2 + index / 4;
             let (word, digit) = if four < 15 { (3 * chunk + four / 5, four % 5) } else { (12, chunk) };
             let byte = u32::from(unsafe { *qs.add(4 * word + index % 4) });
-            let left = byte * power_of_three(digit as u32) & 0xff;
-            d * ((3 * left >> 8) as f32 - 1.0)
+            let left = (byte * power_of_three(digit as u32)) & 0xff;
+            d * (((3 * left) >> 8) as f32 - 1.0)
         })
     }
 }
@@ -63,7 +63,7 @@ impl Digits {
     /// Leaves out the first digits, as many as `power` is a power of three.
     #[inline(always)]
     fn skip(self, power: u32) -> Digits {
-        Digits { even: self.even * power & LOWER, odd: self.odd * power & LOWER }
+        Digits { even: (self.even * power) & LOWER, odd: (self.odd * power) & LOWER }
     }
 
     /// The next digit of each byte.

@@ -73,7 +73,7 @@ fn every_line_is_answered_in_its_place() {
         format!("{chat}\n\n{{\"custom_id\": \n{text}\n{hot}\n{two}\n{long}\n{schema}\n{{\"prompt\": [5, 6], \"max_tokens\": 2}}\n{prompt}"),
     );
     let path = folder.path("answers.jsonl");
-    let report = batch(&input, &path, &["--seed", "3", "-n", "40"]);
+    let report = batch(&input, &path, &["--seed", "3", "-n", "40", "--batch-invariant"]);
     assert!(report.contains("9 answers, 3 of them errors"), "{report}");
     let all = lines(&path);
     let names: Vec<&str> = all.iter().map(|line| line["custom_id"].as_str().unwrap()).collect();

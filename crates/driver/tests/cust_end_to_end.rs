@@ -289,7 +289,7 @@ fn cooperative_launches_run_and_cannot_exceed_the_device() {
 #[test]
 fn bad_ptx_fails_with_the_compilers_words() {
     let turn = common::turn();
-    let broken = PTX.replace("fma.rn.f32 %f4", "frobnicate.rn.f32 %f4");
+    let broken = PTX.replace("fma.rn.f32 %f4", "fma.rn.f32 %frobnicate");
     assert_eq!(Module::from_ptx(&broken, &[]).map(drop), Err(cust::error::CudaError::InvalidPtx));
     let text = driver::last_error().unwrap();
     assert!(text.starts_with("cuModuleLoadDataEx: CUDA_ERROR_INVALID_PTX (218)"), "{text}");

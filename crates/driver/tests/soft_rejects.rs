@@ -203,7 +203,7 @@ fn the_callers_log_buffer_gets_the_compilers_words() {
     const ERROR_LOG_BUFFER: u32 = 5;
     const ERROR_LOG_BUFFER_SIZE_BYTES: u32 = 6;
     let _turn = turn();
-    let image = CString::new(PTX.replace("fma.rn.f32", "frobnicate.f32")).unwrap();
+    let image = CString::new(PTX.replace("fma.rn.f32 %f4", "fma.rn.f32 %frobnicate")).unwrap();
     for room in [1000usize, 24] {
         let mut log = vec![0xaau8; 1000];
         let mut names = [ERROR_LOG_BUFFER, ERROR_LOG_BUFFER_SIZE_BYTES];

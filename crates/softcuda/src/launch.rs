@@ -199,7 +199,7 @@ fn check<'w>(
     if count == 0 || count > MOST_CLUSTER {
         return fail(format!("a cluster of {cluster:?} blocks; expected 1 to {MOST_CLUSTER}"));
     }
-    if (0..3).any(|axis| launch.grid[axis] % cluster[axis] != 0) {
+    if (0..3).any(|axis| !launch.grid[axis].is_multiple_of(cluster[axis])) {
         return fail(format!("grid ({gx},{gy},{gz}) is not made of whole clusters of {cluster:?} blocks"));
     }
     Ok(LaunchFacts {

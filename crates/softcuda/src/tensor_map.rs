@@ -166,7 +166,7 @@ impl TensorMap {
                 steps.len()
             ));
         }
-        if address % 16 != 0 {
+        if !address.is_multiple_of(16) {
             return Err(format!("the tensor's address {address:#x} is not a multiple of 16"));
         }
         if let Some(size) = sizes.iter().find(|&&size| size == 0 || size > 1 << 32) {
@@ -183,7 +183,7 @@ impl TensorMap {
         }
         let inner = tile[0].div_ceil(steps[0]) as usize * element.bytes();
         let span = [usize::MAX, 32, 64, 128].get(swizzle as usize).copied().ok_or(format!("swizzle {swizzle}"))?;
-        if inner % 16 != 0 || inner > span {
+        if !inner.is_multiple_of(16) || inner > span {
             return Err(format!(
                 "a row of a tile has {inner} bytes; expected a multiple of 16, at most the swizzle's span"
             ));

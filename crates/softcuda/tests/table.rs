@@ -83,9 +83,9 @@ fn fragments(opcode: &str) -> String {
         _ => None,
     };
     let kinds: Vec<usize> = words.iter().filter_map(|word| bits(word)).collect();
-    let (d, a, b, c) = match kinds.as_slice() {
-        &[d, c] => (d, 16, 16, c),
-        &[d, a, b, c, ..] => (d, a, b, c),
+    let (d, a, b, c) = match *kinds.as_slice() {
+        [d, c] => (d, 16, 16, c),
+        [d, a, b, c, ..] => (d, a, b, c),
         _ => panic!("{opcode}"),
     };
     let wide = |bits: usize| if bits == 64 { 'd' } else { 'r' };

@@ -64,7 +64,7 @@ pub fn page(report: &Report, title: &str) -> String {
         sources(&mut out, report, kernel);
         out += "</section>\n";
     }
-    let _ = write!(out, "<script>{SCRIPT}</script></body></html>\n");
+    let _ = writeln!(out, "<script>{SCRIPT}</script></body></html>");
     out
 }
 

@@ -7,7 +7,7 @@ use crate::{
         Activations, Gpu, Weights,
         kernels::{
             ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemv, GemvParts, Glu, Input,
-            KeySplits, NormAndRope, OneSequence, Output, PAGE, RopeShape, TopKScratch, quantised_len,
+            KeySplits, NormAndRope, OneSequence, Output, PAGE, RopeShape, Staging, TopKScratch, quantised_len,
         },
         parts,
     },
@@ -66,6 +66,10 @@ pub fn rows() -> Vec<Row> {
             rows.push(product(&small, HEAD, tensor_type, shape, Activations::Q16).small());
         }
         rows.push(embedding(&small, tensor_type, 512).small());
+        if !TO_UNPACK.contains(&tensor_type) {
+            rows.push(together(&small, tensor_type, Activations::Q8));
+            rows.extend(tensor_type.is_quantised().then(|| together(&small, tensor_type, Activations::Q16)));
+        }
     }
     // Those that unpack the most to a byte, at a shape of Q4_K's above.
     let large = Widths::of("7B", "qwen2.5-7b");
@@ -81,6 +85,27 @@ pub fn rows() -> Vec<Row> {
         rows.push(cache_store(&small, cache_type).small());
     }
     rows
+}
+
+/// Products with the vectors of eight sequences, behind RMSNorm.
+fn together(widths: &Widths, tensor_type: TensorType, activations: Activations) -> Row {
+    const N: usize = 8;
+    let (n_out, n_in) = (widths.n_embd, widths.n_ff);
+    let matrix_bytes = matrix_bytes(tensor_type, n_out, n_in);
+    let wide = if activations == Activations::Q16 { "wide_" } else { "" };
+    let kernel = format!("gemv_many_{wide}{}", tensor_type.name().to_lowercase());
+    let bytes = (matrix_bytes + 4 * (N * (n_in + n_out) + n_in), matrix_bytes);
+    let row = Row::streaming(kernel, format!("{} {N} vectors {n_out}×{n_in}", widths.name), bytes, move |gpu| {
+        let (weights, x, norm) = (matrix(gpu, tensor_type, n_out, n_in)?, values(gpu, N * n_in)?, values(gpu, n_in)?);
+        let (out, staging) = (room(gpu, N * n_out)?, Staging::new(gpu, N, n_in)?);
+        let streamed = vec![weights.data.address()];
+        let launch = move |gpu: &Gpu| {
+            let gemv = Gemv::new(weights.all(), &x, &out).activations(activations);
+            gpu.gemv_many(&Gemv { norm: Some((&*norm, 1e-6)), ..gemv }, N, &staging)
+        };
+        Ok((launch, streamed))
+    });
+    row.small()
 }
 
 fn fits(tensor_type: TensorType, n_in: usize) -> bool {

@@ -137,9 +137,9 @@ pub(super) fn wmma(b: &mut Builder, op: &mut Opcode) -> Decoded {
             kinds.push(kind);
         }
         // Of f16 only D and C are named.
-        let (d, x, y, c) = match kinds.as_slice() {
-            &[d, c] => (d, Kind::F16, Kind::F16, c),
-            &[d, x, y, c] => (d, x, y, c),
+        let (d, x, y, c) = match *kinds.as_slice() {
+            [d, c] => (d, Kind::F16, Kind::F16, c),
+            [d, x, y, c] => (d, x, y, c),
             _ => return b.unsupported(op, "these types"),
         };
         if first.is_none() || second.is_none() {

@@ -72,7 +72,7 @@ impl<'t> Opcode<'t> {
 
     /// Claims the first modifier of which something is true.
     pub(crate) fn take_where(&mut self, is: impl Fn(&str) -> bool) -> Option<&'t str> {
-        let slot = self.modifiers.iter_mut().find(|m| m.is_some_and(|m| is(m)))?;
+        let slot = self.modifiers.iter_mut().find(|m| m.is_some_and(&is))?;
         slot.take()
     }
 

@@ -12,6 +12,9 @@ use crate::sanitizer::Touch;
 use crate::space::{Kind, Space, lanes_of};
 use crate::tensor_map::{Element, TensorMap};
 
+/// A block that gets a copy: its rank, the address there, and the mbarrier's block and address.
+type Target = (usize, u64, (usize, u64));
+
 /// A copy to shared memory that nobody has seen the end of.
 pub(crate) struct BulkCopy {
     /// Rank of the block and offset there, piece by piece.
@@ -256,7 +259,7 @@ impl Context<'_> {
         lane: usize,
         to: u64,
         bytes: u64,
-    ) -> Result<Vec<(usize, u64, (usize, u64))>, Fault> {
+    ) -> Result<Vec<Target>, Fault> {
         let Some(barrier) = &bulk.barrier else {
             return Err(Fault::new(FaultKind::InvalidOperand, "a copy to shared memory without an mbarrier"));
         };
@@ -298,7 +301,7 @@ pub(crate) fn copy(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
 fn linear(ctx: &mut Context, bulk: &Bulk, lane: usize, size: Reg) -> Result<(), Fault> {
     let bytes = ctx.lanes::<u32>(size)[lane] as u64;
     let ((to_space, to), (from_space, from)) = (ctx.resolved(&bulk.to, lane), ctx.resolved(&bulk.from, lane));
-    if bytes % 16 != 0 {
+    if !bytes.is_multiple_of(16) {
         return Err(Fault::new(FaultKind::InvalidOperand, format!("{bytes} bytes; expected a multiple of 16")));
     }
     if let Some(address) = [to, from].into_iter().find(|address| address % 16 != 0) {

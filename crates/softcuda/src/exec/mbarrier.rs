@@ -24,7 +24,7 @@ struct State {
 
 impl State {
     fn unpack(bits: u64) -> Option<State> {
-        (bits & (VALID | INVALID) == VALID).then(|| State {
+        (bits & (VALID | INVALID) == VALID).then_some(State {
             pending: (bits & COUNT) as u32,
             expected: (bits >> 20 & COUNT) as u32,
             bytes: ((bits >> 40) as u32 as i32) << 11 >> 11,

@@ -139,7 +139,7 @@ fn fetch(
         let verdict = pieces
             .iter()
             .filter(|&&piece| 16 * piece + 16 <= limit)
-            .fold(Ok(()), |first, piece| first.and(sanitizer.touch(site, 1, &[16 * piece; 32], touch)));
+            .try_for_each(|piece| sanitizer.touch(site, 1, &[16 * piece; 32], touch));
         ctx.sanitizer = Some(sanitizer);
         verdict.or_else(|(lane, fault)| ctx.report(ins, 1 << lane, fault))?;
     }

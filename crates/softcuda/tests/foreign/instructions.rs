@@ -195,7 +195,7 @@ fn brain_floats() {
     let a: Vec<u32> = (0..32).map(|_| pack(random.float() * 4.0, random.float() + 1.5)).collect();
     let b: Vec<u32> = (0..32).map(|_| pack(random.float(), random.float())).collect();
     let (da, db) = (f.put(&a), f.put(&b));
-    let (dy, df) = (f.put(&vec![0u32; 32 * 10]), f.put(&vec![0f32; 32]));
+    let (dy, df) = (f.put(&[0u32; 32 * 10]), f.put(&[0f32; 32]));
     f.run(grid(1, 32), &[da, db, dy, df]);
     let (y, g) = (f.get::<u32>(dy, 320), f.get::<f32>(df, 32));
     for i in 0..32 {

@@ -1,6 +1,8 @@
 //! CUDA C as nvcc compiles it: each `.ptx` here is loaded and run, and what it leaves is compared with the same work in plain
 //! Rust. The `.cu` beside each says what it was made of (nvcc 13.5, `-ptx -arch=sm_90a`, some of it with `-std=c++17`).
 
+#![allow(clippy::needless_range_loop, reason = "indices are those of the CUDA kernels beside them")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

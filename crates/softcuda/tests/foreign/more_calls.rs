@@ -102,7 +102,7 @@ fn groups_of_threads() {
         assert_eq!(y[128 + i], x[warp..=i].iter().sum::<i32>());
         assert_eq!(y[256 + i], x[tile..i].iter().sum::<i32>());
         let any = x[warp..warp + 32].iter().any(|&v| v > 90) as i32;
-        assert_eq!(y[384 + i], x[tile + (i % 8 ^ 3)] + (i as i32 / 8) * 1000 + any * 10000);
+        assert_eq!(y[384 + i], x[tile + ((i % 8) ^ 3)] + (i as i32 / 8) * 1000 + any * 10000);
         let same = (0..32).fold(0u32, |m, l| m | (((x[warp + l] & 3 == x[i] & 3) as u32) << l));
         assert_eq!(y[512 + i] as u32, same);
         if x[i] & 1 != 0 {
