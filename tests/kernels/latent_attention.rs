@@ -26,7 +26,8 @@ fn every_head_attends_to_the_same_vectors() {
             let q = random.values(n_tokens * n_heads * dim, 1.0);
             let pages = Pages::of_one(&gpu, &mut random, n_keys + 2, n_keys);
             let n_pages = pages.n_pages;
-            let shape = AttentionShape { n_tokens: n_keys, n_heads, n_kv_heads: 1, head_dim: dim, n_pages, window: None };
+            let shape =
+                AttentionShape { n_tokens: n_keys, n_heads, n_kv_heads: 1, head_dim: dim, n_pages, window: None };
             let cache = gpu.alloc::<u8>("cache", shape.cache_bytes(cache_type)).unwrap();
             let all: Vec<u32> = (0..n_keys as u32).collect();
             let (device_vectors, positions) =

@@ -253,13 +253,7 @@ impl Context<'_> {
     }
 
     /// Where a copy's mbarrier is, and the blocks that get it: rank, and the address within each.
-    fn targets(
-        &mut self,
-        bulk: &Bulk,
-        lane: usize,
-        to: u64,
-        bytes: u64,
-    ) -> Result<Vec<Target>, Fault> {
+    fn targets(&mut self, bulk: &Bulk, lane: usize, to: u64, bytes: u64) -> Result<Vec<Target>, Fault> {
         let Some(barrier) = &bulk.barrier else {
             return Err(Fault::new(FaultKind::InvalidOperand, "a copy to shared memory without an mbarrier"));
         };
