@@ -34,24 +34,16 @@ shared_array! {
 const NONE: (f32, u32) = (f32::NEG_INFINITY, u32::MAX);
 
 /// out[row] = the lowest index of the largest value among the first `n` of logits[row][..].
-/// [`NO_CHOICE`] where these hold a NaN, or nothing above −∞. Where `position` is not null, it becomes one more.
+/// [`NO_CHOICE`] where these hold a NaN, or nothing above −∞.
 ///
 /// Launch: grid (1 to [`MAX_BLOCKS`], rows), block ([`BLOCK`]).
 ///
 /// # Safety
 /// - `logits` holds `rows × stride` values, 16-byte aligned, `n ≤ stride`, `n ≥ 1`; `out` holds `rows`.
 /// - `parts` holds two words for each block, `arrivals` one for each row, all zero, which they are again afterwards. No launch
-///   that uses the same runs at the same time. `position` is null or one word.
+///   that uses the same runs at the same time.
 #[kernel]
-pub unsafe fn argmax(
-    logits: *const f32,
-    out: *mut u32,
-    parts: *mut u32,
-    arrivals: *mut u32,
-    position: *mut u32,
-    n: u32,
-    stride: u32,
-) {
+pub unsafe fn argmax(logits: *const f32, out: *mut u32, parts: *mut u32, arrivals: *mut u32, n: u32, stride: u32) {
     grid::launch_dependents();
     grid::wait();
     let (row, block, n_blocks) = (thread::block_idx_y(), thread::block_idx_x(), thread::grid_dim_x());
@@ -102,9 +94,6 @@ pub unsafe fn argmax(
         unsafe {
             // False for NaN too.
             *out.add(row as usize) = if best.0 > f32::NEG_INFINITY { best.1 } else { NO_CHOICE };
-            if row == 0 && !position.is_null() {
-                *position += 1;
-            }
         }
     }
 }

@@ -6,7 +6,7 @@
 //! One block serves one query head of one token, a warp a vector at a time. A lane holds eight elements of each 256, so that it reads a
 //! vector once and has its part of the key and of the value. The warps' online softmaxes are merged through shared memory.
 
-use cuda_std::{BF16, F16, float, grid, kernel, shared_array, thread, warp};
+use cuda_std::{BF16, F16, float, grid, kernel, shared_array, thread, unroll::unroll, warp};
 
 use crate::cache::{CacheElement, GROUP, Pages, Place, load_eight, n_rows};
 
@@ -86,11 +86,12 @@ unsafe fn latent_attention<T: CacheElement>(operands: Operands<T>) {
     let row = operands.q.wrapping_add((token * n_heads + head) * dim);
     each_chunk(dim, |chunk, element| query[chunk] = unsafe { load_eight(row.add(element)) });
     // Whole groups of lanes turn together, those beyond the end as well.
-    let mut chunk = 0;
-    while chunk < N_CHUNKS {
-        query[chunk] = T::turn(query[chunk]);
-        chunk += 1;
-    }
+    // Unrolled, so that a lane's parts stay in registers.
+    unroll(
+        N_CHUNKS,
+        #[inline(always)]
+        |chunk| query[chunk] = T::turn(query[chunk]),
+    );
 
     let load = |key: u32| {
         let mut vector: Lane = [[0.0; GROUP]; N_CHUNKS];
@@ -137,11 +138,11 @@ unsafe fn latent_attention<T: CacheElement>(operands: Operands<T>) {
         key += N_WARPS;
     }
 
-    let mut chunk = 0;
-    while chunk < N_CHUNKS {
-        values[chunk] = T::turn(values[chunk]);
-        chunk += 1;
-    }
+    unroll(
+        N_CHUNKS,
+        #[inline(always)]
+        |chunk| values[chunk] = T::turn(values[chunk]),
+    );
     let (warp_largest, warp_sum, warp_values) =
         (latent_attention_largest(), latent_attention_sum(), latent_attention_values());
     // SAFETY: each warp writes its own elements.

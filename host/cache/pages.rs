@@ -275,7 +275,7 @@ impl Pages {
         let sequence = self.sequence(id);
         let n_tokens = sequence.n_tokens;
         // A page that has tokens and will get more.
-        let partial = (n_new > 0 && n_tokens % POSITIONS > 0).then_some(n_tokens / POSITIONS);
+        let partial = (n_new > 0 && !n_tokens.is_multiple_of(POSITIONS)).then_some(n_tokens / POSITIONS);
         let n_pages = (n_tokens + n_new).div_ceil(POSITIONS);
         for (group, (pool, table)) in self.pools.iter().zip(&sequence.tables).enumerate() {
             let is_shared = partial.is_some_and(|index| pool.pages[table.pages[index] as usize].n_owners > 1);
@@ -413,8 +413,8 @@ impl Pages {
             dropped[passed..].iter().rev().for_each(|page| self.release(group, *page));
             let first_seen = self.pools[group].group.first_seen(n).min(n_pages);
             let first = self.sequence(id).tables[group].first.min(n_pages);
-            for index in first_seen..first {
-                let page = self.registered(path[index], group).expect("a reachable page");
+            for (index, node) in path.iter().enumerate().take(first).skip(first_seen) {
+                let page = self.registered(*node, group).expect("a reachable page");
                 self.share(group, page);
                 self.sequence_mut(id).tables[group].set(index, page);
             }

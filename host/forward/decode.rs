@@ -284,7 +284,7 @@ impl Engine {
         let Engine { gpu, config, logits, decode: d, .. } = self;
         match d.choice {
             Choice::Greedy { n_tokens } => {
-                gpu.argmax(&d.argmax, logits, &d.best.slice(0..n_rows), None, n_rows, n_tokens, config.vocab_size)
+                gpu.argmax(&d.argmax, logits, &d.best.slice(0..n_rows), n_rows, n_tokens, config.vocab_size)
             }
             Choice::Largest { n_tokens, k } => {
                 gpu.top_k(&d.top_k, logits, &d.largest, n_rows, n_tokens, config.vocab_size, k)

@@ -36,7 +36,7 @@ fn digits(d: f32, bytes: &[u8], out: &mut [f32]) {
     left.copy_from_slice(bytes);
     for out in out.chunks_exact_mut(bytes.len()) {
         for (left, out) in left.iter_mut().zip(out) {
-            let digit = (u16::from(*left) * 3 >> 8) as i16 - 1;
+            let digit = ((u16::from(*left) * 3) >> 8) as i16 - 1;
             *left = left.wrapping_mul(3);
             *out = d * f32::from(digit);
         }

@@ -39,7 +39,7 @@ fn argmax_is_the_first_largest_of_the_known_tokens() {
         let want: Vec<u32> = logits.chunks(stride).map(|row| reference(&row[..n])).collect();
         let device_logits = gpu.upload("logits", &logits).unwrap();
         let out = Output::new(&gpu, rows);
-        gpu.argmax(&ArgmaxScratch::new(&gpu, rows).unwrap(), &device_logits, &out, None, rows, n, stride).unwrap();
+        gpu.argmax(&ArgmaxScratch::new(&gpu, rows).unwrap(), &device_logits, &out, rows, n, stride).unwrap();
         assert_eq!(out.read(&gpu), want, "{rows} rows of {n} in {stride}");
     }
 }
@@ -52,7 +52,7 @@ fn a_row_with_nan_or_nothing_above_minus_infinity_has_no_choice() {
         [[-infinity; 3], [nan; 3], [nan, -1.0, -infinity], [-1.0, infinity, -nan], [-infinity, infinity, infinity]];
     let logits = gpu.upload("logits", rows.as_flattened()).unwrap();
     let out = Output::new(&gpu, rows.len());
-    gpu.argmax(&ArgmaxScratch::new(&gpu, rows.len()).unwrap(), &logits, &out, None, rows.len(), 3, 3).unwrap();
+    gpu.argmax(&ArgmaxScratch::new(&gpu, rows.len()).unwrap(), &logits, &out, rows.len(), 3, 3).unwrap();
     assert_eq!(out.read(&gpu), [NO_CHOICE, NO_CHOICE, NO_CHOICE, NO_CHOICE, 1]);
 }
 
@@ -67,7 +67,7 @@ fn one_nan_is_found_wherever_it_stands_but_in_the_padding() {
         let chosen = |row: &[f32]| {
             let logits = gpu.upload("logits", row).unwrap();
             let out = Output::new(&gpu, 1);
-            gpu.argmax(&scratch, &logits, &out, None, 1, n, stride).unwrap();
+            gpu.argmax(&scratch, &logits, &out, 1, n, stride).unwrap();
             out.read(&gpu)[0]
         };
         assert_eq!(chosen(&row), reference(&row[..n]), "{n} in {stride}");
@@ -80,16 +80,15 @@ fn one_nan_is_found_wherever_it_stands_but_in_the_padding() {
 }
 
 #[test]
-fn argmax_moves_the_position_on_and_leaves_its_scratch_as_it_was() {
+fn argmax_leaves_its_scratch_as_it_was() {
     let gpu = gpu();
     let mut logits = vec![0.0f32; 20_000];
     logits[17_000] = 1.0;
     let logits = gpu.upload("logits", &logits).unwrap();
     let scratch = ArgmaxScratch::new(&gpu, 1).unwrap();
-    let position = gpu.upload("position", &[41u32]).unwrap();
-    for step in 0..3 {
+    for _ in 0..3 {
         let out = Output::new(&gpu, 1);
-        gpu.argmax(&scratch, &logits, &out, Some(&position), 1, 20_000, 20_000).unwrap();
-        assert_eq!((out.read(&gpu), gpu.read(&position).unwrap()), (vec![17_000], vec![42 + step]));
+        gpu.argmax(&scratch, &logits, &out, 1, 20_000, 20_000).unwrap();
+        assert_eq!(out.read(&gpu), [17_000]);
     }
 }

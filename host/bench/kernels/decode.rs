@@ -287,7 +287,7 @@ fn around(widths: &Widths) -> Vec<Row> {
     });
     let argmax = Row::new("argmax", format!("{name} vocabulary of {n_vocab}"), 4 * n_vocab, move |gpu| {
         let (logits, out, scratch) = (values(gpu, n_vocab)?, room(gpu, 1)?, ArgmaxScratch::new(gpu, 1)?);
-        Ok(move |gpu: &Gpu| gpu.argmax(&scratch, &logits, &out, None, 1, n_vocab, n_vocab))
+        Ok(move |gpu: &Gpu| gpu.argmax(&scratch, &logits, &out, 1, n_vocab, n_vocab))
     });
     // As sampling at the usual settings asks for: 40 and one more.
     let top_k = Row::new("top_k", format!("{name} 41 of a vocabulary of {n_vocab}"), 4 * n_vocab, move |gpu| {

@@ -29,14 +29,13 @@ impl ArgmaxScratch {
 
 impl Gpu {
     /// out[row] = the lowest index of the largest of the first `n` values of logits[row], rows `stride` apart, or [`NO_CHOICE`]
-    /// where these hold a NaN or nothing above −∞; then `position`, where given, is one more.
+    /// where these hold a NaN or nothing above −∞.
     #[allow(clippy::too_many_arguments)]
     pub fn argmax(
         &self,
         scratch: &ArgmaxScratch,
         logits: &Slice<f32>,
         out: &Slice<u32>,
-        position: Option<&Slice<u32>>,
         rows: usize,
         n: usize,
         stride: usize,
@@ -44,12 +43,11 @@ impl Gpu {
         assert!(0 < n && n <= stride, "argmax over {n} of {stride}");
         expect_len("logits", logits, rows * stride);
         expect_len("out", out, rows);
-        position.inspect(|position| expect_len("position", position, 1));
         let blocks = count(n).div_ceil(VALUES_PER_BLOCK).min(MAX_BLOCKS);
         expect_len("parts", &scratch.parts, 2 * rows * blocks as usize);
         expect_len("arrivals", &scratch.arrivals, rows);
         let launch = Launch::new([blocks, count(rows), 1], BLOCK).early();
-        let arguments = (logits, out, &*scratch.parts, &*scratch.arrivals, position, count(n), count(stride));
+        let arguments = (logits, out, &*scratch.parts, &*scratch.arrivals, count(n), count(stride));
         // SAFETY: the slices hold what the contract asks for; the kernel leaves the arrivals at zero, as they began.
         unsafe { self.launch_as(argmax, launch, arguments) }
     }
