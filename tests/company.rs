@@ -169,6 +169,44 @@ fn every_cache_type_and_activation_in_company() {
     }
 }
 
+/// What a prompt shares with others, and how they were cut, changes none of its bits.
+#[test]
+fn shared_beginnings_change_nothing() {
+    // Chunks that are no whole pages.
+    let options = EngineOptions { n_batch: 48, ..small() };
+    for name in ["qwen2-tiny-q4_k_m.gguf", "gemma3-tiny-f16.gguf"] {
+        let gguf = model(name);
+        let mut random = Random::new();
+        let mut one = engine(&gguf, options);
+        let vocab_size = one.config().vocab_size;
+        let beginning = random.tokens(110, vocab_size);
+        let sequences: Vec<Alone> = (0..6)
+            .map(|_| {
+                let mut tokens = beginning[..50 + random.below(60)].to_vec();
+                let n_own = 1 + random.below(12);
+                tokens.extend(random.tokens(n_own, vocab_size));
+                alone(&mut one, tokens, random.tokens(1, vocab_size))
+            })
+            .collect();
+        drop(one);
+        let mut many = engine(&gguf, EngineOptions { n_sequences: 3, ..options });
+        many.close(FIRST);
+        let mut n_shared = 0;
+        for sequence in &sequences {
+            let id = many.open().unwrap();
+            let n = many.adopt(id, &sequence.prompt, sequence.prompt.len());
+            n_shared += n;
+            let first = n.next_multiple_of(48).min(sequence.prompt.len()) - n;
+            let (head, rest) = sequence.prompt[n..].split_at(first);
+            [head, rest].into_iter().filter(|part| !part.is_empty()).for_each(|part| prompt(&mut many, id, part));
+            assert!(bits(&many.logits().unwrap()) == bits(&sequence.logits[0]), "{name}: {n} tokens shared");
+            many.close(id);
+        }
+        // A window may have passed what a shorter beginning ends in.
+        assert!(n_shared > 0 || many.figure().caches.iter().any(|cache| cache.window.is_some()), "{name}");
+    }
+}
+
 /// A fork shares what was before it, and what each goes on with does not touch the other.
 #[test]
 fn forks_go_their_own_ways() {

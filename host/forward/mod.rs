@@ -66,8 +66,8 @@ pub struct EngineOptions {
     pub all_logits: bool,
     /// Whether every operation is a launch of its own, so that all values of the figure can be recorded.
     pub exact: bool,
-    /// Whether a sequence's logits may not depend, in their last bits, on how many others are decoded beside it: products of many rows stay
-    /// those of one, which sum in one order, and are not left to tensor cores.
+    /// Whether a sequence's logits may not depend, in their last bits, on the others: products of many rows stay those of one, which sum in
+    /// one order, and are not left to tensor cores; and a prompt shares only whole chunks, so that it is cut as it is alone.
     pub batch_invariant: bool,
     /// Bytes of device memory to take at most, where that is less than what is free.
     pub memory_limit: Option<u64>,
@@ -162,6 +162,8 @@ pub struct Engine {
     decode: Decode,
     /// Whether a copy from pinned memory may still be under way.
     is_staging: bool,
+    /// [`EngineOptions::batch_invariant`].
+    batch_invariant: bool,
     // Last, so that everything on the device is freed before it.
     gpu: Gpu,
 }
@@ -219,6 +221,7 @@ impl Engine {
             figure: model.figure,
             plan,
             is_staging: false,
+            batch_invariant: options.batch_invariant,
             gpu,
         })
     }

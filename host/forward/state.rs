@@ -99,7 +99,13 @@ impl Engine {
     /// An empty sequence takes the longest beginning of `tokens` that the cache has, of which the first `n_prompt` are a prompt's, and
     /// says how long that is. A recurrent model's states are nobody's but their sequence's.
     pub fn adopt(&mut self, id: SequenceId, tokens: &[u32], n_prompt: usize) -> usize {
-        if self.is_recurrent() { 0 } else { self.cache.pages.adopt(id, tokens, n_prompt) }
+        if self.is_recurrent() {
+            return 0;
+        }
+        let n = self.cache.pages.adopt(id, tokens, n_prompt);
+        // Products of a chunk with other rows may round otherwise.
+        let whole = if self.batch_invariant && n < n_prompt { n - n % self.n_batch() } else { n };
+        self.cache.pages.truncate(id, whole)
     }
 
     /// Makes room for `n_new` more tokens of a sequence.
