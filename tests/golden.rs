@@ -41,7 +41,9 @@ const HALF_INPUTS: f64 = 1e-2;
 const HALF_CACHE: f64 = 2e-2;
 const BRAIN_CACHE: f64 = 8e-2;
 const BYTE_CACHE: f64 = 1.5e-1;
-const BYTE_ACTIVATIONS: f64 = 5e-2;
+/// A layer that norms what its products give (exaone4) passes their rounding on whole, whatever its size: 5.2e-2 measured there,
+/// 3.4e-2 at most elsewhere.
+const BYTE_ACTIVATIONS: f64 = 7e-2;
 /// Nats.
 const DIVERGENCE: f64 = 2e-3;
 const NORM: f64 = 1e-5;
