@@ -324,6 +324,10 @@ impl<R: Runner> Loop<'_, R> {
             job.keys.retain(|other| *other != key);
             match end.generation {
                 Ok(generation) => {
+                    if generation.stop == Stop::Interrupted {
+                        // It had a token for a client that was gone, before it was cancelled.
+                        self.metrics.cancelled.inc();
+                    }
                     // Of one whose client is gone, nobody wants to know.
                     let _ = job.events.send(Event::End { answer, stop: generation.stop, n_cached });
                     if job.keys.is_empty() {
