@@ -10,6 +10,7 @@ mod chat_template;
 mod completions;
 mod devices;
 mod diff;
+mod embed;
 mod explain;
 mod generate;
 mod generation;
@@ -19,6 +20,7 @@ mod man;
 mod model;
 mod output;
 mod perplexity;
+mod pooling;
 mod prompt;
 mod report;
 mod sampling;
@@ -61,6 +63,8 @@ enum Command {
     Generate(Box<generate::Arguments>),
     /// Answer a file of prompts.
     Batch(Box<batch::Arguments>),
+    /// Turn texts into vectors.
+    Embed(embed::Arguments),
     /// Talk with a model.
     Chat(Box<chat::Arguments>),
     /// Show the tokens of a text.
@@ -127,6 +131,7 @@ fn execute(command: Command) -> Result<Outcome> {
     match command {
         Command::Generate(arguments) => arguments.run(),
         Command::Batch(arguments) => arguments.run(),
+        Command::Embed(arguments) => arguments.run(),
         Command::Chat(arguments) => arguments.run(),
         Command::Tokenize(arguments) => arguments.run(),
         Command::Template(arguments) => arguments.run(),
