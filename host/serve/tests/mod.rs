@@ -24,9 +24,13 @@ use crate::{
     chat::ChatTemplate,
     engine::{Limits, fake::Fake},
     gguf::Gguf,
+    model::Pooling,
     sample::SamplerOptions,
     tokenizer::Tokenizer,
 };
+
+/// Numbers of the runner's hidden states.
+const N_EMBD: usize = 2;
 
 /// How a test's server differs from others.
 struct Setting {
@@ -73,6 +77,8 @@ impl Setting {
             n_vocab: tokenizer.vocab_size(),
             n_context: self.n_context,
             n_slots: self.n_slots,
+            n_embd: N_EMBD,
+            pooling: Pooling::Mean,
             tokenizer,
         })
     }
