@@ -24,7 +24,7 @@ struct Server {
 
 impl Server {
     fn start(more: &[&str]) -> Server {
-        let arguments = [&["serve", "--port", "0", "--parallel", "4", "--context", "512"], more].concat();
+        let arguments = [&["serve", "--port", "0", "--parallel", "4", "--context", "256"], more].concat();
         let mut child = program(&arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
