@@ -101,6 +101,7 @@ function list(lines, at) {
   const margin = first[1].length;
   const items = [];
   let isLoose = false;
+  let blanks = 0;
   while (at < lines.length) {
     const marker = ITEM.exec(lines[at]);
     if (!marker || RULE.test(lines[at]) || marker[1].length > margin + 3 || marker[1].length < margin || /\d/.test(marker[2]) !== isOrdered) break;
@@ -108,7 +109,8 @@ function list(lines, at) {
     const inner = marker[1].length + 2;
     const item = [lines[at].slice(marker[0].length)];
     at += 1;
-    let blanks = 0;
+    if (blanks > 0) isLoose = true;
+    blanks = 0;
     while (at < lines.length) {
       const line = lines[at].replace(/^\t+/, (tabs) => "    ".repeat(tabs.length));
       if (isBlank(line)) blanks += 1;
@@ -119,7 +121,6 @@ function list(lines, at) {
       } else break;
       at += 1;
     }
-    if (blanks > 0 && at < lines.length && ITEM.test(lines[at]) && ITEM.exec(lines[at])[1].length === margin) isLoose = true;
     items.push(item);
   }
   return [{ kind: "list", isOrdered, start: parseInt(first[2], 10), isLoose, items }, at];
