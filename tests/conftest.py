@@ -25,7 +25,7 @@ os.environ.update({
 def pytest_addoption(parser):
     parser.addoption("--program", required=True, help="ferrowarp")
     parser.addoption("--models", required=True, help="the folder that ./x models fills")
-    parser.addoption("--chromium", default="chromium", help="the browser")
+    parser.addoption("--chromium", default="/usr/bin/chromium", help="the browser's file [default: /usr/bin/chromium]")
     parser.addoption("--screenshots", help="a folder for the page's screenshots [default: none are kept]")
 
 
