@@ -20,6 +20,7 @@ pub mod quant;
 pub mod reference;
 mod rules;
 pub mod sample;
+pub mod serve;
 pub mod session;
 pub mod synth;
 pub mod tokenizer;

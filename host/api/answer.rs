@@ -20,7 +20,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    fn json(self) -> Value {
+    /// As the interface has it.
+    pub fn json(self) -> Value {
         json!({
             "prompt_tokens": self.n_prompt,
             "completion_tokens": self.n_completion,
@@ -76,7 +77,7 @@ pub fn text_completion(
     let choice = |(index, answer): (usize, &Generation)| {
         let logprobs = match answer.logprobs.as_slice() {
             [] => Value::Null,
-            all => flat_logprobs(all, tokenizer)?,
+            all => flat_logprobs(all, tokenizer, 0)?,
         };
         Ok(json!({
             "index": index,
@@ -97,7 +98,7 @@ pub fn text_completion(
 }
 
 /// Why an answer ended, in the interface's words.
-fn finish_reason(stop: &Stop) -> &'static str {
+pub fn finish_reason(stop: &Stop) -> &'static str {
     match stop {
         Stop::Eos | Stop::StopString(_) => "stop",
         Stop::Length | Stop::ContextFull | Stop::Interrupted => "length",
@@ -131,10 +132,13 @@ pub fn token_logprobs(all: &[TokenLogprobs], tokenizer: &Tokenizer) -> Result<Va
     all.iter().map(token).collect()
 }
 
-/// Log probabilities of tokens as a text completion has them: arrays side by side.
-fn flat_logprobs(all: &[TokenLogprobs], tokenizer: &Tokenizer) -> Result<Value, TokenizerError> {
+/// Log probabilities of tokens as a text completion has them: arrays side by side. The first token begins at `offset` characters.
+///
+/// # Errors
+/// A token is not the tokenizer's.
+pub fn flat_logprobs(all: &[TokenLogprobs], tokenizer: &Tokenizer, offset: usize) -> Result<Value, TokenizerError> {
     let (mut tokens, mut logprobs, mut top, mut offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut offset = 0;
+    let mut offset = offset;
     for of in all {
         let (token, logprob, _) = one(&of.chosen, tokenizer)?;
         offsets.push(offset);

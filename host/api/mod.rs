@@ -8,6 +8,6 @@ mod answer;
 mod fields;
 mod request;
 
-pub use answer::{Usage, chat_completion, text_completion, token_logprobs};
+pub use answer::{Usage, chat_completion, finish_reason, flat_logprobs, text_completion, token_logprobs};
 pub use fields::{FieldError, Fields};
 pub use request::{Asked, Defaults, Form, Format, Prompt};

@@ -3,7 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::{FieldError, Fields};
-use crate::{chat::Message, sample::SamplerOptions};
+use crate::{
+    chat::Message,
+    sample::{SamplerOptions, Stage},
+};
 
 /// Which kind of answer a body asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +75,14 @@ pub struct Asked {
 const MAX_N: u64 = 128;
 /// The most of the likeliest tokens to report.
 const MAX_LOGPROBS: u64 = 20;
+/// The most texts that end an answer: each is looked for at every character.
+const MAX_STOPS: usize = 32;
+/// The longest of them, in bytes.
+const MAX_STOP: usize = 1024;
+/// The most stages of a sampler.
+const MAX_STAGES: usize = 32;
 /// Fields that change nothing in an answer: who asks, what for, and whom it costs.
-const LABELS: [&str; 9] = [
+const LABELS: [&str; 10] = [
     "model",
     "user",
     "metadata",
@@ -83,6 +92,8 @@ const LABELS: [&str; 9] = [
     "prompt_cache_key",
     "parallel_tool_calls",
     "stream_options",
+    // What is in the cache is always taken from there: it changes no answer.
+    "cache_prompt",
 ];
 
 impl Asked {
@@ -103,6 +114,10 @@ impl Asked {
         let limits = [
             fields.count("max_completion_tokens", 0, u64::from(u32::MAX))?,
             fields.count("max_tokens", 0, u64::from(u32::MAX))?,
+            // llama.cpp's name; −1 is no limit.
+            fields
+                .read("n_predict", "a whole number, or -1 for no limit", |value| value.as_i64().filter(|n| *n >= -1))?
+                .and_then(|n| u64::try_from(n).ok()),
         ];
         let n_predict = limits.into_iter().flatten().min().map(|n| n as usize).or(defaults.n_predict);
         let asked = Asked {
@@ -183,13 +198,62 @@ fn options(fields: &mut Fields, sampler: &mut SamplerOptions) -> Result<(), Fiel
         "presence_penalty" presence_penalty -2.0, 2.0;
         "frequency_penalty" frequency_penalty -2.0, 2.0;
         "repeat_penalty" repeat_penalty 0.001, 1000.0;
+        "dynatemp_range" dynatemp_range 0.0, f64::INFINITY;
+        "dynatemp_exponent" dynatemp_exponent 0.0, f64::INFINITY;
+        "top_n_sigma" top_n_sigma f64::NEG_INFINITY, f64::INFINITY;
+        "xtc_probability" xtc_probability 0.0, 1.0;
+        "xtc_threshold" xtc_threshold 0.0, 1.0;
+        "dry_multiplier" dry_multiplier f64::NEG_INFINITY, f64::INFINITY;
+        "dry_base" dry_base 0.0, f64::INFINITY;
+        "mirostat_tau" mirostat_tau 0.0, f64::INFINITY;
+        "mirostat_eta" mirostat_eta 0.0, f64::INFINITY;
     }
     let most = u64::from(u32::MAX);
-    if let Some(top_k) = fields.count("top_k", 0, most)? {
-        sampler.top_k = top_k as u32;
+    // Of all tokens, as llama.cpp says it: −1.
+    let count = |value: &Value| match value.as_i64()? {
+        -1 => Some(u32::MAX),
+        n => u32::try_from(n).ok(),
+    };
+    let expected = "a whole number from 0 to 4294967295, or -1 for all";
+    if let Some(last_n) = fields.read("repeat_last_n", expected, count)? {
+        sampler.repeat_last_n = last_n;
     }
-    if let Some(last_n) = fields.count("repeat_last_n", 0, most)? {
-        sampler.repeat_last_n = last_n as u32;
+    if let Some(last_n) = fields.read("dry_penalty_last_n", expected, count)? {
+        sampler.dry_penalty_last_n = last_n;
+    }
+    // Of top-k, as llama.cpp says it: −1 and less are off.
+    let top_k = |value: &Value| value.as_i64().filter(|k| *k <= most as i64).map(|k| k.max(0) as u32);
+    if let Some(top_k) = fields.read("top_k", "a whole number; 0 or less is off", top_k)? {
+        sampler.top_k = top_k;
+    }
+    if let Some(n) = fields.count("min_keep", 0, most)? {
+        sampler.min_keep = n as u32;
+    }
+    if let Some(n) = fields.count("dry_allowed_length", 0, most)? {
+        sampler.dry_allowed_length = n as u32;
+    }
+    if let Some(version) = fields.count("mirostat", 0, 2)? {
+        sampler.mirostat = version as u32;
+    }
+    let texts = |value: &Value| -> Option<Vec<String>> {
+        let texts: Option<Vec<String>> =
+            value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect();
+        texts.filter(|texts| texts.len() <= MAX_STOPS && texts.iter().all(|text| text.len() <= MAX_STOP))
+    };
+    let expected = format!("an array of at most {MAX_STOPS} strings, each of at most {MAX_STOP} bytes");
+    if let Some(breakers) = fields.read("dry_sequence_breakers", &expected, texts)? {
+        sampler.dry_sequence_breakers = breakers;
+    }
+    let stages = |value: &Value| -> Option<Vec<Stage>> {
+        match value {
+            Value::String(names) => Stage::parse_sequence(names).ok(),
+            Value::Array(names) => names.iter().map(|name| Stage::from_name(name.as_str()?)).collect(),
+            _ => None,
+        }
+        .filter(|stages| stages.len() <= MAX_STAGES)
+    };
+    if let Some(stages) = fields.read("samplers", "an array of at most 32 samplers' names", stages)? {
+        sampler.samplers = stages;
     }
     if let Some(seed) = fields.count("seed", 0, most)? {
         sampler.seed = Some(seed as u32);
@@ -206,20 +270,27 @@ fn options(fields: &mut Fields, sampler: &mut SamplerOptions) -> Result<(), Fiel
 
 fn stop(fields: &mut Fields) -> Result<Vec<String>, FieldError> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let read = |value: &Value| match value {
-        Value::Array(all) => all.iter().map(text).collect(),
-        one => Some(vec![text(one)?]),
+    let read = |value: &Value| {
+        let all: Option<Vec<String>> = match value {
+            Value::Array(all) => all.iter().map(text).collect(),
+            one => Some(vec![text(one)?]),
+        };
+        all.filter(|all| all.len() <= MAX_STOPS && all.iter().all(|text| text.len() <= MAX_STOP))
     };
-    Ok(fields.read("stop", "a string or an array of strings", read)?.unwrap_or_default())
+    let expected = format!("a string or an array of strings, at most {MAX_STOPS} of at most {MAX_STOP} bytes");
+    Ok(fields.read("stop", &expected, read)?.unwrap_or_default())
 }
 
 fn logprobs(fields: &mut Fields, form: Form) -> Result<Option<usize>, FieldError> {
+    // llama.cpp's name.
+    let n_probs = fields.count("n_probs", 0, MAX_LOGPROBS)?.filter(|n| *n > 0).map(|n| n as usize);
     if form == Form::Text {
-        return Ok(fields.count("logprobs", 0, MAX_LOGPROBS)?.map(|n| n as usize));
+        return Ok(fields.count("logprobs", 0, MAX_LOGPROBS)?.map(|n| n as usize).or(n_probs));
     }
     let is_wanted = fields.flag("logprobs")?.unwrap_or(false);
     let top = fields.count("top_logprobs", 0, MAX_LOGPROBS)?;
     match (is_wanted, top) {
+        (false, None) if n_probs.is_some() => Ok(n_probs),
         (true, top) => Ok(Some(top.unwrap_or(0) as usize)),
         (false, Some(top)) if top > 0 => Err(FieldError::new("top_logprobs", &top.into(), "logprobs: true beside it")),
         (false, _) => Ok(None),

@@ -15,7 +15,7 @@ use crate::{
     engine::{Answer, AnswerRequest, Key, Runner, Scheduler},
     generate::{GenerateError, Generation, Limits, constraint_vocabulary, sampler},
     sample::{Constraint, ConstraintVocabulary},
-    tokenizer::{Ends, Special, Tokenizer},
+    tokenizer::{ControlText, Ends, Special, Tokenizer},
 };
 
 /// Answers that are kept while one before them is still being written.
@@ -226,6 +226,8 @@ impl Batch<'_> {
                     sampler: sampler(options, self.tokenizer, self.n_tokens)
                         .map_err(|error| LineError::new("invalid_request", error))?,
                     constraint: self.constraint(&asked.format, vocabulary)?,
+                    trigger: None,
+                    control: ControlText::Hide,
                     stop: &asked.stop,
                     limits: Limits { n_predict: asked.n_predict, ignore_eos: asked.ignore_eos, shift_keeping: None },
                     logprobs: asked.logprobs,

@@ -235,6 +235,13 @@ impl Pages {
         self.pools[group].free.len() + self.pools[group].cached.len()
     }
 
+    /// Pages of all groups that somebody has, and all there are.
+    pub fn n_taken(&self) -> (usize, usize) {
+        let all: usize = self.pools.iter().map(|pool| pool.pages.len()).sum();
+        let free: usize = (0..self.pools.len()).map(|group| self.free(group)).sum();
+        (all - free, all)
+    }
+
     /// Whether a sequence of `n_tokens` fits where there is no other.
     ///
     /// # Errors

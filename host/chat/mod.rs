@@ -169,6 +169,20 @@ impl Message {
         }
     }
 
+    /// All that it says.
+    pub fn fields(&self) -> &Map<String, serde_json::Value> {
+        &self.fields
+    }
+
+    /// The same, said by `to` where `from` said it.
+    #[must_use]
+    pub fn with_role(mut self, from: &str, to: &str) -> Message {
+        if self.role() == from {
+            self.fields.insert("role".to_owned(), to.into());
+        }
+        self
+    }
+
     /// Who speaks.
     pub fn role(&self) -> &str {
         let role = self.fields.get("role").and_then(serde_json::Value::as_str);
@@ -286,6 +300,11 @@ impl ChatTemplate {
             return ChatTemplate::new("the default template, ChatML", CHATML, tokenizer);
         }
         Err(ChatError::NoTemplate { file: gguf.name().to_owned() })
+    }
+
+    /// Its source, with the settings of `transformers` written out.
+    pub fn source(&self) -> &str {
+        &self.0.source
     }
 
     /// The prompt for `messages`, in pieces that say which text the template wrote itself.

@@ -24,7 +24,7 @@ use crate::{
     prompt_cache,
     sample::SamplerOptions,
     session::Session,
-    tokenizer::Tokenizer,
+    tokenizer::{ControlText, Tokenizer},
 };
 
 /// The arguments of `generate`.
@@ -175,6 +175,8 @@ impl Arguments {
                 prompt,
                 sampler: sampler(options, tokenizer, n_tokens)?,
                 constraint: self.generation.constraint(tokenizer)?,
+                trigger: None,
+                control: ControlText::Hide,
                 stop: &self.generation.reverse_prompt,
                 limits,
                 logprobs: self.logprobs,

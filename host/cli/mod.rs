@@ -22,6 +22,7 @@ mod perplexity;
 mod prompt;
 mod report;
 mod sampling;
+mod serve;
 mod synth;
 mod template;
 mod text;
@@ -61,6 +62,8 @@ enum Command {
     Generate(Box<generate::Arguments>),
     /// Answer a file of prompts.
     Batch(Box<batch::Arguments>),
+    /// Serve a model by HTTP, as OpenAI's and Anthropic's interfaces have it.
+    Serve(Box<serve::Arguments>),
     /// Talk with a model.
     Chat(Box<chat::Arguments>),
     /// Show the tokens of a text.
@@ -123,10 +126,14 @@ pub fn run() -> ExitCode {
 }
 
 fn execute(command: Command) -> Result<Outcome> {
-    warnings::show();
+    // A server's log has its warnings too.
+    if !matches!(command, Command::Serve(_)) {
+        warnings::show();
+    }
     match command {
         Command::Generate(arguments) => arguments.run(),
         Command::Batch(arguments) => arguments.run(),
+        Command::Serve(arguments) => arguments.run(),
         Command::Chat(arguments) => arguments.run(),
         Command::Tokenize(arguments) => arguments.run(),
         Command::Template(arguments) => arguments.run(),

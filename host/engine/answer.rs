@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{End, Finished, Row, Runner, Task};
 use crate::{
-    generate::{ChoiceError, GenerateError, Generation, Limits, Pushed, Rooms, Stop, Written, choose},
-    sample::{Constraint, Sampler},
-    tokenizer::Tokenizer,
+    generate::{ChoiceError, GenerateError, Generation, Limits, Pushed, Rooms, Stop, TokenLogprobs, Written, choose},
+    sample::{Constraint, ConstraintError, Sampler},
+    tokenizer::{ControlText, Tokenizer},
 };
 
 /// What to write.
@@ -19,6 +19,10 @@ pub struct AnswerRequest<'a> {
     pub sampler: Sampler,
     /// What the text must follow.
     pub constraint: Option<Constraint>,
+    /// Where a constraint begins that holds for a part of the text.
+    pub trigger: Option<Trigger>,
+    /// Whether control tokens show in the text.
+    pub control: ControlText,
     /// Texts that end it, and do not show.
     pub stop: &'a [String],
     /// How far to go; [`Limits::shift_keeping`] is not followed: a full context ends an answer.
@@ -27,8 +31,22 @@ pub struct AnswerRequest<'a> {
     pub logprobs: Option<usize>,
 }
 
-/// Gets an answer's text as it comes, in whole characters, and says whether to go on.
-pub type OnText<'t> = Box<dyn FnMut(&str) -> bool + Send + 't>;
+/// Looks at the text since the last constraint ended, and says where in it another begins and which. Once that one allows no more, it ends.
+pub type Trigger = Box<dyn FnMut(&str) -> Option<(usize, Constraint)> + Send>;
+
+/// What a token brought, or the end.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    /// Text that is certain now, in whole characters; often empty.
+    pub text: &'a str,
+    /// How many tokens it came with: one, or none at the end.
+    pub n_tokens: usize,
+    /// What the model thought of the token, if asked for.
+    pub logprobs: Option<&'a TokenLogprobs>,
+}
+
+/// Gets an answer's pieces as they come, and says whether to go on.
+pub type OnPiece<'t> = Box<dyn FnMut(Piece) -> bool + Send + 't>;
 
 /// An answer on its way.
 pub struct Answer<'t> {
@@ -36,10 +54,15 @@ pub struct Answer<'t> {
     n_prompt: usize,
     sampler: Sampler,
     constraint: Option<Constraint>,
+    trigger: Option<Trigger>,
+    /// What a part of the text that a trigger began must follow.
+    part: Option<Constraint>,
+    /// The text's length where the last such part ended.
+    n_parted: usize,
     logprobs: Option<usize>,
     rooms: Rooms,
     written: Written<'t>,
-    on_text: Option<OnText<'t>>,
+    on_piece: Option<OnPiece<'t>>,
     outcome: Option<Result<Stop, GenerateError>>,
     asked: Instant,
     first_token: Option<Instant>,
@@ -57,14 +80,15 @@ pub struct AnswerEnd {
 }
 
 impl<'t> Answer<'t> {
-    /// An answer among the first `n_tokens` of the vocabulary. Without `on_text` it is only given at the end.
+    /// An answer among the first `n_tokens` of the vocabulary. Without `on_piece` it is only given at the end.
     pub fn new(
         request: AnswerRequest,
         tokenizer: &'t Tokenizer,
         n_tokens: usize,
-        on_text: Option<OnText<'t>>,
+        on_piece: Option<OnPiece<'t>>,
     ) -> Answer<'t> {
-        let AnswerRequest { model, prompt, mut sampler, constraint, stop, limits, logprobs } = request;
+        let AnswerRequest { model, prompt, mut sampler, constraint, trigger, control, stop, limits, logprobs } =
+            request;
         sampler.forget_text();
         prompt.iter().for_each(|id| sampler.accept(*id));
         Answer {
@@ -72,10 +96,13 @@ impl<'t> Answer<'t> {
             n_prompt: prompt.len(),
             sampler,
             constraint,
+            trigger,
+            part: None,
+            n_parted: 0,
             logprobs,
             rooms: Rooms::new(n_tokens),
-            written: Written::new(tokenizer, stop, limits),
-            on_text,
+            written: Written::new(tokenizer, stop, limits, control),
+            on_piece,
             outcome: None,
             asked: Instant::now(),
             first_token: None,
@@ -83,11 +110,35 @@ impl<'t> Answer<'t> {
         }
     }
 
-    fn show(&mut self, text: &str) -> bool {
-        match &mut self.on_text {
-            Some(on_text) if !text.is_empty() => on_text(text),
-            _ => true,
+    fn show(&mut self, text: &str, n_tokens: usize) -> bool {
+        match &mut self.on_piece {
+            Some(on_piece) => {
+                let logprobs = if n_tokens == 0 { None } else { self.written.logprobs().last() };
+                on_piece(Piece { text, n_tokens, logprobs })
+            }
+            None => true,
         }
+    }
+
+    /// Begins and ends the parts that follow a constraint of their own.
+    fn part(&mut self) -> Result<(), ConstraintError> {
+        if let Some(part) = &mut self.part {
+            if part.is_at_end()? {
+                self.part = None;
+                self.n_parted = self.written.text().len();
+            }
+        } else if let Some(trigger) = &mut self.trigger {
+            let text = &self.written.text()[self.n_parted..];
+            if let Some((at, mut constraint)) = trigger(text) {
+                // What came with the trigger's last token may be what no call begins with: then it is none.
+                if constraint.accept_text(&text[at..]) {
+                    self.part = Some(constraint);
+                } else {
+                    self.n_parted += at;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The next token, or how it ended.
@@ -96,7 +147,8 @@ impl<'t> Answer<'t> {
             return Ok(Err(Ok(Stop::Length)));
         }
         let step = self.written.ids().len() + 1;
-        let chosen = choose(&mut row, &mut self.sampler, self.constraint.as_mut(), self.logprobs, &mut self.rooms);
+        let constraint = self.part.as_mut().or(self.constraint.as_mut());
+        let chosen = choose(&mut row, &mut self.sampler, constraint, self.logprobs, &mut self.rooms);
         let chosen = match chosen {
             Ok(chosen) => chosen,
             Err(ChoiceError::Row(error)) => return Err(error),
@@ -114,7 +166,12 @@ impl<'t> Answer<'t> {
             Ok(pushed) => pushed,
             Err(error) => return Ok(Err(Err(error.into()))),
         };
-        let goes_on = self.show(&text);
+        let goes_on = self.show(&text, 1);
+        if stop.is_none()
+            && let Err(error) = self.part()
+        {
+            return Ok(Err(Err(error.into())));
+        }
         Ok(match stop {
             Some(stop) => Err(Ok(stop)),
             None if !goes_on => Err(Ok(Stop::Interrupted)),
@@ -145,7 +202,9 @@ impl<'t> Answer<'t> {
             Err(error) => return AnswerEnd { generation: Err(error), seed, is_complete: false },
         };
         let (rest, stop) = self.written.finish(stop);
-        self.show(&rest);
+        if !rest.is_empty() {
+            self.show(&rest, 0);
+        }
         let is_complete = match &mut self.constraint {
             Some(constraint) => stop == Stop::Eos || constraint.can_end().unwrap_or(false),
             None => true,
@@ -168,7 +227,7 @@ impl<'t> Answer<'t> {
 
 impl Task for Answer<'_> {
     fn is_greedy(&self) -> bool {
-        self.constraint.is_none() && self.logprobs.is_none() && self.sampler.is_argmax()
+        self.constraint.is_none() && self.part.is_none() && self.logprobs.is_none() && self.sampler.is_argmax()
     }
 
     fn next<R: Runner>(&mut self, row: Row<R>) -> Result<Option<u32>, R::Error> {

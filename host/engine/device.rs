@@ -83,6 +83,10 @@ impl Runner for Device {
         Limits { n_slots, n_context: engine.n_context(), n_batch: engine.n_batch(), max_rows: n_slots }
     }
 
+    fn pages(&self) -> (usize, usize) {
+        self.engine.pages()
+    }
+
     fn open(&mut self) -> Option<SequenceId> {
         self.engine.open()
     }

@@ -86,6 +86,10 @@ impl Runner for Fake {
         self.limits
     }
 
+    fn pages(&self) -> (usize, usize) {
+        self.pages.n_taken()
+    }
+
     fn open(&mut self) -> Option<SequenceId> {
         self.pages.open()
     }

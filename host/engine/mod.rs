@@ -17,7 +17,7 @@ pub(crate) mod fake;
 pub mod runner;
 pub mod scheduler;
 
-pub use answer::{Answer, AnswerEnd, AnswerRequest};
+pub use answer::{Answer, AnswerEnd, AnswerRequest, OnPiece, Piece, Trigger};
 pub use device::Device;
 pub use runner::{Limits, Row, Runner};
-pub use scheduler::{End, Finished, Key, Refused, Scheduler, Task};
+pub use scheduler::{End, Finished, Key, Refused, Scheduler, Statistics, Task};

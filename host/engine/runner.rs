@@ -36,6 +36,9 @@ pub trait Runner {
     /// What it takes.
     fn limits(&self) -> Limits;
 
+    /// Pages of the cache that are taken, and all of them.
+    fn pages(&self) -> (usize, usize);
+
     /// A new, empty sequence; none where all slots are taken.
     fn open(&mut self) -> Option<SequenceId>;
 

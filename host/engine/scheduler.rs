@@ -190,6 +190,11 @@ impl<T: Task> Scheduler<T> {
         self.waiting.is_empty() && self.active.is_empty()
     }
 
+    /// The keys of sequences that have a slot.
+    pub fn active(&self) -> impl Iterator<Item = Key> {
+        self.active.iter().map(|(_, live)| live.key)
+    }
+
     /// Sequences that have a slot.
     pub fn n_active(&self) -> usize {
         self.active.len()

@@ -71,6 +71,11 @@ impl Engine {
         self.plan.cache_size.n_sequences
     }
 
+    /// Pages of the cache that sequences have, and all there are.
+    pub fn pages(&self) -> (usize, usize) {
+        self.cache.pages.n_taken()
+    }
+
     /// Tokens of a sequence.
     pub fn n_tokens(&self, id: SequenceId) -> usize {
         self.cache.pages.n_tokens(id)

@@ -24,7 +24,7 @@ use crate::{
     forward::{Engine, EngineError},
     sample::{Constraint, ConstraintError, SampleError, Sampler},
     session::Session,
-    tokenizer::{Tokenizer, TokenizerError},
+    tokenizer::{ControlText, Tokenizer, TokenizerError},
 };
 
 pub use choose::{ChoiceError, Chosen, LogitRow, Rooms, TokenLogprobs, choose};
@@ -141,7 +141,7 @@ pub fn generate(
     let is_interrupted = || interrupt.is_some_and(|interrupt| interrupt.load(Ordering::Relaxed));
     let n_tokens = tokenizer.vocab_size().min(session.engine().config().vocab_size);
     let mut rooms = Rooms::new(n_tokens);
-    let mut written = Written::new(tokenizer, stop, limits);
+    let mut written = Written::new(tokenizer, stop, limits, ControlText::Hide);
     let mut constraint = constraint;
     let mut n_shifts = 0;
 

@@ -23,12 +23,12 @@ pub struct Pushed {
 }
 
 impl<'t> Written<'t> {
-    /// Nothing yet; `stops` end the text.
-    pub fn new(tokenizer: &'t Tokenizer, stops: &[String], limits: Limits) -> Written<'t> {
+    /// Nothing yet; `stops` end the text, in which control tokens show or not.
+    pub fn new(tokenizer: &'t Tokenizer, stops: &[String], limits: Limits, control: ControlText) -> Written<'t> {
         Written {
             tokenizer,
             limits,
-            decoder: StreamDecoder::new(tokenizer, ControlText::Hide),
+            decoder: StreamDecoder::new(tokenizer, control),
             stops: StopStrings::new(stops),
             ids: Vec::new(),
             text: String::new(),
@@ -39,6 +39,16 @@ impl<'t> Written<'t> {
     /// The tokens.
     pub fn ids(&self) -> &[u32] {
         &self.ids
+    }
+
+    /// Their text, as far as it is certain.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What the model thought of each, if asked for.
+    pub fn logprobs(&self) -> &[TokenLogprobs] {
+        &self.logprobs
     }
 
     /// Whether there are as many tokens as were asked for.

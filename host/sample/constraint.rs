@@ -73,6 +73,7 @@ pub enum ConstraintError {
 pub struct ConstraintVocabulary {
     factory: Arc<ParserFactory>,
     n_vocab: usize,
+    limits: Limits,
 }
 
 impl ConstraintVocabulary {
@@ -113,7 +114,13 @@ impl ConstraintVocabulary {
             max_items_in_row: MAX_READINGS,
             ..ParserLimits::default()
         };
-        Ok(Self { factory: Arc::new(factory), n_vocab })
+        Ok(Self { factory: Arc::new(factory), n_vocab, limits: LIMITS })
+    }
+
+    /// The same, where a source may take no more than this: for sources from strangers, many of them.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 }
 
@@ -146,18 +153,7 @@ impl Constraint {
         let wrong = |reason: String| ConstraintError::Source { file: file.to_owned(), kind, reason };
         check_length(text).map_err(wrong)?;
         let mut schema: Value = serde_json::from_str(text).map_err(|error| wrong(format!("not JSON: {error}")))?;
-        nesting::check_schema(&schema).map_err(wrong)?;
-        let warnings = schema::prepare(&mut schema);
-        match &mut schema {
-            Value::Object(fields) => {
-                fields.entry("x-guidance").or_insert_with(|| json!({ "whitespace_pattern": JSON_WHITESPACE }));
-            }
-            Value::Bool(_) => {}
-            other => {
-                let reason = format!("a schema is a JSON object, true or false; this is {}", kind_of_json(other));
-                return Err(wrong(reason));
-            }
-        }
+        let warnings = prepare_schema(&mut schema).map_err(wrong)?;
         let warnings = warnings.into_iter().map(|warning| format!("{file}: {warning}")).collect();
         Ok(Self { warnings, ..Self::new(file, kind, TopLevelGrammar::from_json_schema(schema), vocabulary)? })
     }
@@ -181,6 +177,47 @@ impl Constraint {
         Self::new(file, kind, TopLevelGrammar::from_lark(lark), vocabulary)
     }
 
+    /// One of several JSON texts, each by its schema and between fixed words: a call of one of several tools. `file` names them in errors.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Source`], as [`Self::from_json_schema`].
+    pub fn from_framed_schemas(
+        file: &str,
+        framed: &[(String, Value, String)],
+        vocabulary: &ConstraintVocabulary,
+    ) -> Result<Self, ConstraintError> {
+        let kind = "JSON schema";
+        let wrong = |reason: String| ConstraintError::Source { file: file.to_owned(), kind, reason };
+        let (mut start, mut rules, mut warnings) = (Vec::new(), String::new(), Vec::new());
+        for (index, (before, schema, after)) in framed.iter().enumerate() {
+            let mut schema = schema.clone();
+            let found = prepare_schema(&mut schema).map_err(wrong)?;
+            warnings.extend(found.into_iter().map(|warning| format!("{file}: {warning}")));
+            // A string of JSON is one of Lark's. An empty one is left out.
+            let word = |text: &str| if text.is_empty() { String::new() } else { Value::from(text).to_string() };
+            start.push(format!("one_{index}"));
+            rules += &format!("one_{index}: {} value_{index} {}\n", word(before), word(after));
+            rules += &format!("value_{index}: %json {schema}\n");
+        }
+        let lark = format!("start: {}\n{rules}", start.join(" | "));
+        check_length(&lark).map_err(wrong)?;
+        Ok(Self { warnings, ..Self::new(file, kind, TopLevelGrammar::from_lark(lark), vocabulary)? })
+    }
+
+    /// The same, before the first token.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            file: self.file.clone(),
+            kind: self.kind,
+            start: self.start.deep_clone(),
+            now: self.start.deep_clone(),
+            n_vocab: self.n_vocab,
+            finished: false,
+            warnings: Vec::new(),
+        }
+    }
+
     fn new(
         file: &str,
         kind: &'static str,
@@ -189,7 +226,7 @@ impl Constraint {
     ) -> Result<Self, ConstraintError> {
         let wrong = |reason: String| ConstraintError::Source { file: file.to_owned(), kind, reason };
         let factory = Arc::clone(&vocabulary.factory);
-        let start = bounded::run(LIMITS, move || {
+        let start = bounded::run(vocabulary.limits, move || {
             // The engine catches its own panics once there is a parser; making one from a strange grammar may panic too.
             Matcher::new(llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 let limits = factory.limits().clone();
@@ -244,6 +281,31 @@ impl Constraint {
         self.now.consume_token(token).map_err(|error| self.step_error(&error.to_string()))
     }
 
+    /// Follows a text whose tokens are not known. Returns whether it is allowed; where it is not, nothing is said of what follows.
+    pub fn accept_text(&mut self, text: &str) -> bool {
+        let Ok(environment) = self.now.tok_env() else { return false };
+        let tokens = environment.tokenize_bytes(text.as_bytes());
+        tokens.into_iter().all(|token| self.accept(token).is_ok())
+    }
+
+    /// Whether the text is complete and nothing can be added to it.
+    ///
+    /// # Errors
+    /// As [`Self::can_end`].
+    pub fn is_at_end(&mut self) -> Result<bool, ConstraintError> {
+        if self.now.is_stopped() && !self.now.is_error() {
+            return Ok(true);
+        }
+        if !self.can_end()? {
+            return Ok(false);
+        }
+        let ends = match self.now.tok_env() {
+            Ok(environment) => environment.tok_trie().eos_tokens().len(),
+            Err(error) => return Err(self.step_error(&error.to_string())),
+        };
+        Ok(self.mask()?.count() <= ends)
+    }
+
     /// Whether the text is complete as it is.
     ///
     /// # Errors
@@ -269,6 +331,20 @@ impl Constraint {
     fn step_error(&self, reason: &str) -> ConstraintError {
         ConstraintError::Step { file: self.file.clone(), kind: self.kind, reason: engine_words::explained(reason) }
     }
+}
+
+/// Makes a schema ready for the engine, and says what of it will not be held to.
+fn prepare_schema(schema: &mut Value) -> Result<Vec<String>, String> {
+    nesting::check_schema(schema)?;
+    let warnings = schema::prepare(schema);
+    match schema {
+        Value::Object(fields) => {
+            fields.entry("x-guidance").or_insert_with(|| json!({ "whitespace_pattern": JSON_WHITESPACE }));
+        }
+        Value::Bool(_) => {}
+        other => return Err(format!("a schema is a JSON object, true or false; this is {}", kind_of_json(other))),
+    }
+    Ok(warnings)
 }
 
 fn kind_of_json(value: &Value) -> &'static str {

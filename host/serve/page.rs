@@ -2,7 +2,9 @@
 
 use axum::{
     Router,
-    http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS},
+    http::header::{
+        CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    },
     routing::get,
 };
 
@@ -60,7 +62,16 @@ mod tests {
     #[test]
     fn nothing_makes_html_of_a_text() {
         for (path, _, text) in FILES {
-            for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "eval(", "srcdoc", "new Function"] {
+            for way in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "DOMParser",
+                "eval(",
+                "srcdoc",
+                "new Function",
+            ] {
                 assert!(!text.contains(way), "{path}: {way}");
             }
         }

@@ -1,0 +1,186 @@
+//! The small routes: what is served, how it fares, and llama.cpp's tools for tokens and templates.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, Request, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use super::{App, Failure, Phase, chat::Body};
+use crate::{
+    api::{FieldError, Fields, Prompt},
+    tokenizer::{ControlText, Ends, Special},
+};
+
+/// That the process lives.
+pub async fn health() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// That requests are taken: an orchestrator sends none where this fails.
+///
+/// # Errors
+/// The server is being stopped.
+pub async fn ready(State(app): State<Arc<App>>) -> Result<Json<Value>, Failure> {
+    match *app.phase.borrow() {
+        Phase::Serving => Ok(Json(json!({ "status": "ok" }))),
+        Phase::Draining | Phase::Closing => Err(Failure::draining()),
+    }
+}
+
+fn description(app: &App) -> Value {
+    let model = &app.model;
+    json!({
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "ferrowarp",
+        "meta": { "n_vocab": model.n_tokens, "n_ctx": model.n_context },
+    })
+}
+
+/// The models there are: one.
+pub async fn models(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(json!({ "object": "list", "data": [description(&app)] }))
+}
+
+/// One of the models.
+///
+/// # Errors
+/// It is not the one.
+pub async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, Failure> {
+    if id == app.model.id {
+        return Ok(Json(description(&app)));
+    }
+    let message = format!("model: found {id:?}, expected {:?}, the only one here", app.model.id);
+    Err(Failure { status: StatusCode::NOT_FOUND, code: "model_not_found", ..Failure::invalid("model", message) })
+}
+
+/// The numbers, in Prometheus' format.
+///
+/// # Errors
+/// A number cannot be written.
+pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Failure> {
+    let (mime, text) = app.metrics.text().map_err(|error| Failure::internal(error.to_string()))?;
+    Ok(([(CONTENT_TYPE, mime)], text).into_response())
+}
+
+/// The tokens of a text.
+///
+/// # Errors
+/// What is wrong with the body.
+pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, Failure> {
+    let body = app.json(request).await?;
+    let mut fields = Fields::new(if body.is_object() { "" } else { "body" }, body)?;
+    let Some(content) = fields.text("content")? else {
+        return Err(FieldError::new("content", &Value::Null, "a string").into());
+    };
+    let ends = if fields.flag("add_special")?.unwrap_or(false) { Ends::AsFileSays } else { Ends::Bare };
+    let special = if fields.flag("parse_special")?.unwrap_or(true) { Special::Parse } else { Special::Text };
+    let with_pieces = fields.flag("with_pieces")?.unwrap_or(false);
+    fields.expect_none()?;
+    let tokens = app.work({
+        let app = Arc::clone(&app);
+        move || {
+            let tokenizer = &app.model.tokenizer;
+            let ids = tokenizer.encode(&content, special, ends)?;
+            let piece = |id: &u32| {
+                let bytes = tokenizer.token_bytes(*id)?;
+                let piece = std::str::from_utf8(bytes).map_or_else(|_| json!(bytes), |text| json!(text));
+                Ok(json!({ "id": id, "piece": piece }))
+            };
+            if with_pieces { ids.iter().map(piece).collect() } else { Ok(json!(ids)) }
+        }
+    });
+    let tokens: Result<Value, crate::tokenizer::TokenizerError> = tokens.await?;
+    Ok(Json(json!({ "tokens": tokens.map_err(|error| Failure::invalid("content", error.to_string()))? })))
+}
+
+/// The text of tokens.
+///
+/// # Errors
+/// What is wrong with the body.
+pub async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, Failure> {
+    let body = app.json(request).await?;
+    let mut fields = Fields::new(if body.is_object() { "" } else { "body" }, body)?;
+    let ids = |value: &Value| -> Option<Vec<u32>> {
+        value.as_array()?.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+    };
+    let expected = "an array of token ids";
+    let ids = fields.read("tokens", expected, ids)?;
+    let ids = ids.ok_or_else(|| FieldError::new("tokens", &Value::Null, expected))?;
+    fields.expect_none()?;
+    let text = app.model.tokenizer.decode(&ids, ControlText::Show);
+    let text = text.map_err(|error| Failure::invalid("tokens", format!("tokens: {error}")))?;
+    Ok(Json(json!({ "content": text })))
+}
+
+/// The prompt that a conversation becomes.
+///
+/// # Errors
+/// What is wrong with the body.
+pub async fn apply_template(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, Failure> {
+    let body = app.json(request).await?;
+    let Body { asked, tools, .. } = Body::read(&app, body)?;
+    let prompt = app.work({
+        let app = Arc::clone(&app);
+        move || {
+            let mut text = String::new();
+            for prompt in &asked.prompts {
+                let Prompt::Messages(messages, own) = prompt else { continue };
+                let (pieces, _) = app.model.render(messages, own, &tools)?;
+                pieces.iter().for_each(|piece| text += &piece.text);
+            }
+            Ok::<_, Failure>(text)
+        }
+    });
+    Ok(Json(json!({ "prompt": prompt.await?? })))
+}
+
+/// What the server is and how it samples where a request says nothing.
+///
+/// # Errors
+/// An option cannot be written.
+pub async fn props(State(app): State<Arc<App>>) -> Result<Json<Value>, Failure> {
+    let model = &app.model;
+    let text = |id: Option<u32>| {
+        let bytes = id.and_then(|id| model.tokenizer.token_bytes(id).ok());
+        bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
+    };
+    let params = serde_json::to_value(&model.defaults.sampler).map_err(|error| Failure::internal(error.to_string()))?;
+    Ok(Json(json!({
+        "model_alias": model.id,
+        "total_slots": model.n_slots,
+        "chat_template": model.template.as_ref().map_or("", |template| template.source()),
+        "bos_token": text(model.tokenizer.bos()),
+        "eos_token": text(model.tokenizer.eos()),
+        "build_info": super::chat::FINGERPRINT,
+        "default_generation_settings": {
+            "n_ctx": model.n_context,
+            "n_predict": model.defaults.n_predict,
+            "params": params,
+        },
+    })))
+}
+
+/// What is in the engine's slots.
+///
+/// # Errors
+/// The engine's thread has ended.
+pub async fn slots(State(app): State<Arc<App>>) -> Result<Json<Value>, Failure> {
+    let slots = app.engine.slots().await.ok_or_else(Failure::stopped)?;
+    let slot = |(id, slot): (usize, &super::engine::Slot)| {
+        let mut value = json!({ "id": id, "n_ctx": app.model.n_context, "is_processing": slot.is_processing });
+        if slot.is_processing {
+            value["id_task"] = slot.job.into();
+            value["n_prompt_tokens"] = slot.n_prompt.into();
+            value["n_decoded"] = slot.n_decoded.into();
+        }
+        value
+    };
+    Ok(Json(slots.iter().enumerate().map(slot).collect()))
+}

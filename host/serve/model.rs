@@ -1,0 +1,281 @@
+//! What all requests have in common, and making a request ready for the engine.
+//!
+//! Templates, tokenizers and grammars may take a while, and strangers write what goes through them: all of it happens away from the
+//! engine's thread, within bounds.
+
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value};
+
+use super::{
+    Failure,
+    engine::{Job, Prompted, Wanted},
+    tools::{Dialect, Tools},
+};
+use crate::{
+    api::{Asked, Defaults, Format, Prompt},
+    bounded,
+    chat::{ChatError, ChatTemplate, Message, RenderOptions},
+    generate::{Limits, constraint_vocabulary, sampler},
+    sample::{Constraint, ConstraintVocabulary},
+    tokenizer::{ControlText, Ends, Piece, Special, Tokenizer},
+};
+
+/// What a stranger's schema or grammar may take.
+const GRAMMAR: bounded::Limits = bounded::Limits { stack: 64 << 20, memory: 512 << 20, time: Duration::from_secs(10) };
+
+/// A model as it is served.
+pub struct Model {
+    /// Its name in answers.
+    pub id: String,
+    /// Its name in messages: its file.
+    pub name: String,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its chat template, or why there is none.
+    pub template: Result<ChatTemplate, ChatError>,
+    /// Variables for the template, which a request's own come before.
+    pub variables: Map<String, Value>,
+    /// What a conversation begins with that has no system message.
+    pub system: Option<String>,
+    /// What holds where a request says nothing.
+    pub defaults: Defaults,
+    /// The most tokens of an answer, whatever a request says.
+    pub max_tokens: Option<usize>,
+    /// Tokens to choose among.
+    pub n_tokens: usize,
+    /// Positions of a sequence.
+    pub n_context: usize,
+    /// Sequences at the same time.
+    pub n_slots: usize,
+    /// When it was loaded, in seconds since 1970.
+    pub created: u64,
+    /// How it writes calls of tools, and thoughts.
+    pub dialect: Dialect,
+    vocabulary: OnceLock<Result<ConstraintVocabulary, String>>,
+}
+
+/// What [`Model::new`] takes.
+pub struct ModelParts {
+    /// Its name in answers.
+    pub id: String,
+    /// Its name in messages: its file.
+    pub name: String,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its chat template, or why there is none.
+    pub template: Result<ChatTemplate, ChatError>,
+    /// Variables for the template.
+    pub variables: Map<String, Value>,
+    /// What a conversation begins with that has no system message.
+    pub system: Option<String>,
+    /// What holds where a request says nothing.
+    pub defaults: Defaults,
+    /// The most tokens of an answer.
+    pub max_tokens: Option<usize>,
+    /// Tokens of the model's own vocabulary.
+    pub n_vocab: usize,
+    /// Positions of a sequence.
+    pub n_context: usize,
+    /// Sequences at the same time.
+    pub n_slots: usize,
+}
+
+/// A conversation as the engine sees it.
+#[derive(Debug)]
+pub struct Rendered {
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// What of the answer stands in the prompt already.
+    pub begun: String,
+}
+
+impl Model {
+    /// A model to serve.
+    pub fn new(parts: ModelParts) -> Model {
+        let ModelParts { id, name, tokenizer, template, variables, system, defaults, max_tokens, .. } = parts;
+        let dialect = match &template {
+            Ok(template) => Dialect::of_template(template.source()),
+            Err(_) => Dialect::default(),
+        };
+        let n_tokens = tokenizer.vocab_size().min(parts.n_vocab);
+        let (n_context, n_slots) = (parts.n_context, parts.n_slots);
+        let vocabulary = OnceLock::new();
+        let created = seconds();
+        Model {
+            id,
+            name,
+            tokenizer,
+            template,
+            variables,
+            system,
+            defaults,
+            max_tokens,
+            n_tokens,
+            n_context,
+            n_slots,
+            created,
+            dialect,
+            vocabulary,
+        }
+    }
+
+    /// The prompt of a conversation, in pieces, and what of the answer it begins.
+    ///
+    /// # Errors
+    /// The template fails on it.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        own: &Map<String, Value>,
+        tools: &Tools,
+    ) -> Result<(Vec<Piece>, String), Failure> {
+        let template = self
+            .template
+            .as_ref()
+            .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, "no_chat_template", error.to_string()))?;
+        let mut variables = self.variables.clone();
+        variables.extend(own.clone());
+        let has_system = messages.iter().any(|message| ["system", "developer"].contains(&message.role()));
+        let system = self.system.iter().filter(|_| !has_system).map(|text| Message::new("system", text));
+        let messages: Vec<Message> = system.chain(messages.iter().cloned()).collect();
+        // What OpenAI calls the system since its newer models; few templates know the word.
+        let knows_developer = template.source().contains("developer");
+        let renamed =
+            |message: Message| if knows_developer { message } else { message.with_role("developer", "system") };
+        let messages = tools.described(messages.into_iter().map(renamed).collect(), self.dialect);
+        let options = RenderOptions { variables, tools: tools.for_template(self.dialect), ..RenderOptions::default() };
+        // Of past calls' arguments some templates want the text, others the object.
+        let mut pieces = match template.render(&super::tools::with_objects(&messages), &options) {
+            Ok(pieces) => pieces,
+            Err(error) => template.render(&messages, &options).map_err(|_| Failure::from(error))?,
+        };
+        let end = pieces.iter().rev().find(|piece| !piece.text.is_empty());
+        let ends = |with: &str| end.is_some_and(|piece| piece.is_template && piece.text.trim_end().ends_with(with));
+        let mut begun = if ends("<think>") { "<think>".to_owned() } else { String::new() };
+        if let Some(call) = tools.opening(self.dialect) {
+            let call = if begun.is_empty() { call } else { format!("\n</think>\n\n{call}") };
+            begun += &call;
+            pieces.push(Piece { text: call, is_template: true });
+        }
+        Ok((pieces, begun))
+    }
+
+    /// The tokens of a prompt.
+    ///
+    /// # Errors
+    /// It cannot be made from what is given.
+    pub fn ids(&self, prompt: &Prompt, tools: &Tools) -> Result<Rendered, Failure> {
+        let wrong = |field: &str, error: &dyn std::fmt::Display| Failure::invalid(field, error.to_string());
+        let (ids, begun) = match prompt {
+            Prompt::Ids(ids) => match ids.iter().find(|id| **id as usize >= self.n_tokens) {
+                None => (ids.clone(), String::new()),
+                Some(id) => {
+                    let message = format!("prompt: found the token id {id}, expected one below {}", self.n_tokens);
+                    return Err(Failure::invalid("prompt", message));
+                }
+            },
+            Prompt::Text(text) => {
+                let ids = self.tokenizer.encode(text, Special::Parse, Ends::AsFileSays);
+                (ids.map_err(|error| wrong("prompt", &error))?, String::new())
+            }
+            Prompt::Messages(messages, own) => {
+                let (pieces, begun) = self.render(messages, own, tools)?;
+                let ids = self.tokenizer.encode_pieces(&pieces, Ends::AsFileSays);
+                (ids.map_err(|error| wrong("messages", &error))?, begun)
+            }
+        };
+        let field = if matches!(prompt, Prompt::Messages(..)) { "messages" } else { "prompt" };
+        if ids.is_empty() {
+            return Err(Failure::invalid(field, format!("{field}: found no token, expected at least one")));
+        }
+        if ids.len() > self.n_context {
+            let message = format!(
+                "{field}: found {} tokens, expected at most {}, the context of this server",
+                ids.len(),
+                self.n_context
+            );
+            return Err(Failure { code: "context_length_exceeded", ..Failure::invalid(field, message) });
+        }
+        Ok(Rendered { ids, begun })
+    }
+
+    /// The vocabulary as a constraint sees it.
+    ///
+    /// # Errors
+    /// It cannot be used with one.
+    pub fn vocabulary(&self) -> Result<&ConstraintVocabulary, Failure> {
+        let make = || {
+            let vocabulary = constraint_vocabulary(&self.tokenizer).map_err(|error| error.to_string())?;
+            Ok(vocabulary.with_limits(GRAMMAR))
+        };
+        self.vocabulary.get_or_init(make).as_ref().map_err(|error| Failure::invalid("response_format", error.clone()))
+    }
+
+    fn constraint(&self, asked: &Asked, tools: &Tools) -> Result<Option<Constraint>, Failure> {
+        if let Some(framed) = tools.must_call(self.dialect) {
+            return Ok(Some(Constraint::from_framed_schemas("tools", &framed, self.vocabulary()?)?));
+        }
+        Ok(match &asked.format {
+            Format::Free => None,
+            Format::Schema(schema) => {
+                Some(Constraint::from_json_schema("response_format", &schema.to_string(), self.vocabulary()?)?)
+            }
+            Format::Grammar(grammar) => Some(Constraint::from_grammar("grammar", grammar, self.vocabulary()?)?),
+        })
+    }
+
+    /// Makes a request ready, and says what of its answers stands in the prompt already, and how many tokens its prompts have.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn prepare(&self, asked: &Asked, tools: &Tools, asked_at: Instant) -> Result<(Job, String, usize), Failure> {
+        let constraint = self.constraint(asked, tools)?;
+        let triggers = match &constraint {
+            None => tools.triggers(self.dialect, || self.vocabulary())?,
+            Some(_) => None,
+        };
+        let mut prompts = Vec::new();
+        let (mut all_begun, mut n_prompt) = (String::new(), 0);
+        for prompt in &asked.prompts {
+            let Rendered { ids, begun } = self.ids(prompt, tools)?;
+            n_prompt += ids.len();
+            all_begun = begun;
+            let mut answers = Vec::with_capacity(asked.n);
+            for number in 0..asked.n {
+                let mut options = asked.sampler.clone();
+                options.seed = options.seed.map(|seed| seed.wrapping_add(number as u32));
+                answers.push(Wanted {
+                    sampler: sampler(options, &self.tokenizer, self.n_tokens)?,
+                    constraint: constraint.as_ref().map(Constraint::again),
+                    trigger: triggers.as_ref().map(super::tools::Triggers::watch),
+                });
+            }
+            prompts.push(Prompted { ids, answers });
+        }
+        let n_predict = match (asked.n_predict, self.max_tokens) {
+            (Some(asked), Some(most)) => Some(asked.min(most)),
+            (asked, most) => asked.or(most),
+        };
+        let is_chat = asked.prompts.iter().any(|prompt| matches!(prompt, Prompt::Messages(..)));
+        let job = Job {
+            prompts,
+            stop: asked.stop.clone(),
+            limits: Limits { n_predict, ignore_eos: asked.ignore_eos, shift_keeping: None },
+            logprobs: asked.logprobs,
+            control: if is_chat && self.dialect.shows_control() { ControlText::Show } else { ControlText::Hide },
+            asked: asked_at,
+            deadline: None,
+        };
+        Ok((job, all_begun, n_prompt))
+    }
+}
+
+/// Now, in seconds since 1970.
+pub fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}

@@ -1,0 +1,73 @@
+//! Calls as text and as JSON, in answers and in messages that tell of past ones.
+
+use serde_json::{Map, Value};
+
+use super::split::Call;
+use crate::chat::Message;
+
+/// A call from an object with a name and arguments.
+pub fn call(value: &Value) -> Option<Call> {
+    let name = value.get("name")?.as_str()?.to_owned();
+    let arguments = match value.get("arguments").or_else(|| value.get("parameters"))? {
+        Value::String(text) => text.clone(),
+        Value::Object(object) => Value::Object(object.clone()).to_string(),
+        _ => return None,
+    };
+    Some(Call { name, arguments })
+}
+
+/// The calls of a text: one object, several one after the other, or a list of them; nothing else around them.
+pub fn calls(text: &str) -> Option<Vec<Call>> {
+    let mut all = Vec::new();
+    for value in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
+        match value.ok()? {
+            Value::Array(values) => {
+                for value in &values {
+                    all.push(call(value)?);
+                }
+            }
+            value => all.push(call(&value)?),
+        }
+    }
+    (!all.is_empty()).then_some(all)
+}
+
+/// The message, with its calls' arguments as objects where they are texts of objects.
+pub fn with_objects(message: Message) -> Message {
+    let mut fields = message.fields().clone();
+    let Some(Value::Array(calls)) = fields.get_mut("tool_calls") else { return message };
+    for call in calls {
+        let Some(arguments) = call.get_mut("function").and_then(|function| function.get_mut("arguments")) else {
+            continue;
+        };
+        if let Some(Ok(Value::Object(object))) = arguments.as_str().map(serde_json::from_str) {
+            *arguments = Value::Object(object);
+        }
+    }
+    Message::from_json(Value::Object(fields)).unwrap_or(message)
+}
+
+/// The message for a template that knows neither calls nor the role `tool`: as text, in Hermes's form.
+pub fn plain(message: Message) -> Message {
+    let fields = message.fields();
+    let content = fields.get("content").cloned().unwrap_or(Value::Null);
+    if message.role() == "tool" {
+        let text = content.as_str().map_or_else(|| content.to_string(), str::to_owned);
+        return Message::new("user", &format!("<tool_response>\n{text}\n</tool_response>"));
+    }
+    let Some(Value::Array(calls)) = fields.get("tool_calls") else { return message };
+    let mut text = content.as_str().unwrap_or_default().to_owned();
+    for call in calls {
+        let function = call.get("function").unwrap_or(call);
+        let mut shown = Map::new();
+        shown.insert("name".to_owned(), function.get("name").cloned().unwrap_or(Value::Null));
+        let arguments = function.get("arguments").cloned().unwrap_or(Value::Null);
+        let parsed = arguments.as_str().and_then(|text| serde_json::from_str(text).ok());
+        shown.insert("arguments".to_owned(), parsed.unwrap_or(arguments));
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text += &format!("<tool_call>\n{}\n</tool_call>", Value::Object(shown));
+    }
+    Message::new(message.role(), &text)
+}
