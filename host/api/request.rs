@@ -106,7 +106,7 @@ impl Asked {
         fields.pass_over(&LABELS);
         let prompts = match form {
             Form::Chat => vec![conversation(&mut fields)?],
-            Form::Text => prompts(&mut fields)?,
+            Form::Text => prompts(&mut fields, "prompt")?,
         };
         let mut sampler = defaults.sampler.clone();
         options(&mut fields, &mut sampler)?;
@@ -166,7 +166,8 @@ fn conversation(fields: &mut Fields) -> Result<Prompt, FieldError> {
     Ok(Prompt::Messages(messages, variables))
 }
 
-fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, FieldError> {
+/// Texts, or their tokens: one or several.
+pub(super) fn prompts(fields: &mut Fields, field: &str) -> Result<Vec<Prompt>, FieldError> {
     let expected = "a string, an array of strings, an array of token ids or an array of such arrays";
     let ids = |value: &Value| -> Option<Prompt> {
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
@@ -179,7 +180,7 @@ fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, FieldError> {
         (None, Some(all)) if !all.is_empty() => all.iter().map(one).collect(),
         _ => None,
     };
-    fields.read("prompt", expected, read)?.ok_or_else(|| FieldError::new("prompt", &Value::Null, expected))
+    fields.read(field, expected, read)?.ok_or_else(|| FieldError::new(field, &Value::Null, expected))
 }
 
 fn options(fields: &mut Fields, sampler: &mut SamplerOptions) -> Result<(), FieldError> {

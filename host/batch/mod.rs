@@ -9,5 +9,5 @@ pub mod requests;
 mod run;
 
 pub use answers::{AnswersError, AnswersFile};
-pub use requests::{LineError, RequestLine, Requests, Shard};
+pub use requests::{LineError, Request, RequestLine, Requests, Shard};
 pub use run::{Batch, BatchError, Progress};

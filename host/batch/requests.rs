@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `{"custom_id": …, "method": "POST", "url": "/v1/chat/completions", "body": {"messages": …}}` | what the body says |
 //! | the same with `/v1/completions`, `{"prompt": …}` | what the body says |
+//! | the same with `/v1/embeddings`, `{"input": …}` | what the body says |
 //! | `{"messages": …}`, `{"prompt": …}` and further fields of such a body, `custom_id` too | the same, without a frame |
 //! | any other text | an answer to this, said by a user |
 //!
@@ -19,7 +20,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use crate::api::{Asked, Defaults, FieldError, Fields, Form};
+use crate::api::{Asked, Defaults, EmbeddingsAsked, FieldError, Fields, Form};
 
 /// A part of a file: the lines of all parts, one after the other, are the file's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +151,15 @@ impl From<FieldError> for LineError {
     }
 }
 
+/// What a line asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Text.
+    Answers(Asked),
+    /// Vectors.
+    Embeddings(EmbeddingsAsked),
+}
+
 impl RequestLine {
     /// The answer's `id`: by it a later run knows that the answer is this line's.
     pub fn id(&self) -> String {
@@ -161,17 +171,22 @@ impl RequestLine {
         format!("batch_req_{}_{sum:016x}", self.number)
     }
 
-    /// What the line calls itself, or its number; and what it asks for.
-    pub fn read(&self, defaults: &Defaults) -> (String, std::result::Result<Asked, LineError>) {
+    /// What the line calls itself, or its number; and what it asks for of a model whose embeddings have `n_embd` numbers.
+    pub fn read(&self, defaults: &Defaults, n_embd: usize) -> (String, std::result::Result<Request, LineError>) {
         let mut custom_id = format!("line-{}", self.number);
-        let asked = self.asked(defaults, &mut custom_id).map_err(|mut error| {
+        let asked = self.asked(defaults, n_embd, &mut custom_id).map_err(|mut error| {
             error.message = format!("line {}: {}", self.number, error.message);
             error
         });
         (custom_id, asked)
     }
 
-    fn asked(&self, defaults: &Defaults, custom_id: &mut String) -> std::result::Result<Asked, LineError> {
+    fn asked(
+        &self,
+        defaults: &Defaults,
+        n_embd: usize,
+        custom_id: &mut String,
+    ) -> std::result::Result<Request, LineError> {
         let text = std::str::from_utf8(&self.bytes).map_err(|error| {
             let at = error.valid_up_to();
             LineError::new(
@@ -181,7 +196,7 @@ impl RequestLine {
         })?;
         if !text.trim_start().starts_with('{') {
             let body = json!({ "messages": [{ "role": "user", "content": text }] });
-            return Ok(Asked::read(Form::Chat, body, defaults)?);
+            return Ok(Request::Answers(Asked::read(Form::Chat, body, defaults)?));
         }
         let value: Value = serde_json::from_str(text).map_err(|error| {
             LineError::new("invalid_json", format!("found no JSON ({error}), expected a JSON object"))
@@ -198,7 +213,7 @@ impl RequestLine {
         }
         if !is_framed {
             let form = if fields.has("messages") { Form::Chat } else { Form::Text };
-            return Ok(Asked::read(form, fields.into_value(), defaults)?);
+            return Ok(Request::Answers(Asked::read(form, fields.into_value(), defaults)?));
         }
         let method = fields.text("method")?.unwrap_or_else(|| "POST".to_owned());
         if method != "POST" {
@@ -206,13 +221,20 @@ impl RequestLine {
         }
         let url = fields.take("url").unwrap_or(Value::Null);
         let form = match url.as_str().map(|url| url.strip_prefix("/v1").unwrap_or(url)) {
-            Some("/chat/completions") => Form::Chat,
-            Some("/completions") => Form::Text,
-            _ => return Err(FieldError::new("url", &url, "/v1/chat/completions or /v1/completions").into()),
+            Some("/chat/completions") => Some(Form::Chat),
+            Some("/completions") => Some(Form::Text),
+            Some("/embeddings") => None,
+            _ => {
+                let expected = "/v1/chat/completions, /v1/completions or /v1/embeddings";
+                return Err(FieldError::new("url", &url, expected).into());
+            }
         };
         let body = fields.take("body").unwrap_or_else(|| Value::Object(Map::new()));
         fields.expect_none()?;
-        Ok(Asked::read(form, body, defaults)?)
+        Ok(match form {
+            Some(form) => Request::Answers(Asked::read(form, body, defaults)?),
+            None => Request::Embeddings(EmbeddingsAsked::read(body, n_embd)?),
+        })
     }
 }
 
@@ -221,9 +243,16 @@ mod tests {
     use super::*;
     use crate::{api::Prompt, chat::Message, sample::SamplerOptions};
 
-    fn read(text: &str) -> (String, std::result::Result<Asked, LineError>) {
+    fn read(text: &str) -> (String, std::result::Result<Request, LineError>) {
         let line = RequestLine { number: 7, bytes: text.as_bytes().to_vec() };
-        line.read(&Defaults { sampler: SamplerOptions::default(), n_predict: None })
+        line.read(&Defaults { sampler: SamplerOptions::default(), n_predict: None }, 4)
+    }
+
+    fn prompts(asked: std::result::Result<Request, LineError>) -> Vec<Prompt> {
+        match asked.unwrap() {
+            Request::Answers(asked) => asked.prompts,
+            Request::Embeddings(asked) => asked.inputs,
+        }
     }
 
     #[test]
@@ -234,12 +263,13 @@ mod tests {
         let bare = r#" {"messages": [{"role": "user", "content": "Hi {you}"}], "custom_id": "b"}"#;
         for (line, name) in [(framed, "a"), (bare, "b"), ("Hi {you}", "line-7")] {
             let (custom_id, asked) = read(line);
-            assert_eq!((custom_id.as_str(), asked.unwrap().prompts), (name, user.clone()), "{line}");
+            assert_eq!((custom_id.as_str(), prompts(asked)), (name, user.clone()), "{line}");
         }
         let text = vec![Prompt::Text("Hi".to_owned())];
         let framed = r#"{"custom_id": "a", "url": "/v1/completions", "body": {"prompt": "Hi"}}"#;
-        for line in [framed, r#"{"prompt": "Hi"}"#] {
-            assert_eq!(read(line).1.unwrap().prompts, text, "{line}");
+        let embedded = r#"{"custom_id": "a", "url": "/v1/embeddings", "body": {"input": "Hi"}}"#;
+        for line in [framed, r#"{"prompt": "Hi"}"#, embedded] {
+            assert_eq!(prompts(read(line).1), text, "{line}");
         }
     }
 
@@ -272,6 +302,12 @@ mod tests {
                 "invalid_request",
                 "line 7: custom_id: found null",
             ),
+            (
+                r#"{"custom_id": "x", "url": "/v1/embeddings", "body": {"input": "a", "dimensions": 9}}"#,
+                "x",
+                "invalid_request",
+                "line 7: dimensions: found 9, expected a whole number from 1 to 4",
+            ),
             (r#"{"prompt": "a", "temperature": "x"}"#, "line-7", "invalid_request", "line 7: temperature: found \"x\""),
         ];
         for (line, name, code, message) in cases {
@@ -282,7 +318,7 @@ mod tests {
         }
         let line = RequestLine { number: 1, bytes: b"abc\xff".to_vec() };
         let defaults = Defaults { sampler: SamplerOptions::default(), n_predict: None };
-        assert_eq!(line.read(&defaults).1.unwrap_err().code, "invalid_text");
+        assert_eq!(line.read(&defaults, 4).1.unwrap_err().code, "invalid_text");
     }
 
     #[test]

@@ -8,12 +8,13 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::{AnswersError, AnswersFile, LineError, RequestLine, Requests};
+use super::{AnswersError, AnswersFile, LineError, Request, RequestLine, Requests};
 use crate::{
-    api::{Asked, Defaults, Form, Format, Prompt, Usage, chat_completion, text_completion},
+    api::{Asked, Defaults, EmbeddingsAsked, Form, Format, Prompt, Usage, chat_completion, text_completion},
     chat::{ChatError, ChatTemplate, Message, RenderOptions},
-    engine::{Answer, AnswerRequest, Key, Runner, Scheduler},
-    generate::{GenerateError, Generation, Limits, constraint_vocabulary, sampler},
+    engine::{Answer, AnswerRequest, Key, Runner, Scheduler, Work, WorkEnd},
+    generate::{Generation, Limits, constraint_vocabulary, sampler},
+    model::Pooling,
     sample::{Constraint, ConstraintVocabulary},
     tokenizer::{ControlText, Ends, Special, Tokenizer},
 };
@@ -64,6 +65,10 @@ pub struct Batch<'a> {
     pub defaults: Defaults,
     /// Tokens to choose among.
     pub n_tokens: usize,
+    /// Numbers of an embedding.
+    pub n_embd: usize,
+    /// How embeddings are made of hidden states.
+    pub pooling: Pooling,
 }
 
 /// A request in its place among the answers.
@@ -76,14 +81,24 @@ struct Pending {
 enum State {
     /// Sequences are at work on it.
     Open {
-        form: Form,
         n_prompt: usize,
         n_cached: usize,
-        answers: Vec<Option<Generation>>,
+        made: Made,
     },
     /// A body, with what it took.
     Answered(Value, Usage),
     Failed(LineError),
+}
+
+/// What a request's sequences made so far, in its order.
+enum Made {
+    Answers(Form, Vec<Option<Generation>>),
+    Embeddings(EmbeddingsAsked, Vec<Option<Vec<f32>>>),
+}
+
+/// All of it, where nothing is missing.
+fn complete<T>(made: &mut Vec<Option<T>>) -> Option<Vec<T>> {
+    made.iter().all(Option::is_some).then(|| made.drain(..).flatten().collect())
 }
 
 impl Pending {
@@ -115,7 +130,7 @@ impl Batch<'_> {
         interrupt: &AtomicBool,
         on_progress: &mut dyn FnMut(&Progress),
     ) -> Result<Progress, BatchError<R::Error>> {
-        let mut scheduler: Scheduler<Answer> = Scheduler::new(runner, self.n_tokens);
+        let mut scheduler: Scheduler<Work> = Scheduler::new(runner, self.n_tokens);
         let n_ahead = runner.limits().n_slots;
         let mut progress = Progress::default();
         let mut pending: VecDeque<Pending> = VecDeque::new();
@@ -164,7 +179,7 @@ impl Batch<'_> {
                 let (number, slot) = places.remove(&finished.key).expect("a sequence of this run");
                 let request = &mut pending[number - n_gone];
                 let n_reused = finished.n_reused;
-                let Some(failure) = self.take(request, slot, n_reused, Answer::end(finished).generation) else {
+                let Some(failure) = self.take(request, slot, n_reused, Work::end(finished)) else {
                     continue;
                 };
                 // The other answers of the request are of no use.
@@ -183,19 +198,29 @@ impl Batch<'_> {
     fn begin<'b, R: Runner>(
         &'b self,
         line: &RequestLine,
-        scheduler: &mut Scheduler<Answer<'b>>,
+        scheduler: &mut Scheduler<Work<'b>>,
         runner: &mut R,
         vocabulary: &mut Option<ConstraintVocabulary>,
     ) -> (Pending, Vec<Key>) {
-        let (custom_id, asked) = line.read(&self.defaults);
+        let (custom_id, asked) = line.read(&self.defaults, self.n_embd);
         let mut keys = Vec::new();
         let state = asked.and_then(|asked| {
-            let form = asked.form;
-            let n_prompt = self.submit(asked, scheduler, runner, vocabulary, &mut keys).map_err(|mut error| {
+            let submitted = match asked {
+                Request::Answers(asked) => {
+                    let form = asked.form;
+                    let n_prompt = self.submit(asked, scheduler, runner, vocabulary, &mut keys);
+                    n_prompt.map(|n| (n, Made::Answers(form, keys.iter().map(|_| None).collect())))
+                }
+                Request::Embeddings(asked) => {
+                    let n_prompt = self.submit_embeddings(&asked, scheduler, runner, &mut keys);
+                    n_prompt.map(|n| (n, Made::Embeddings(asked, keys.iter().map(|_| None).collect())))
+                }
+            };
+            let (n_prompt, made) = submitted.map_err(|mut error| {
                 error.message = format!("line {}: {}", line.number, error.message);
                 error
             })?;
-            Ok(State::Open { form, n_prompt, n_cached: 0, answers: keys.iter().map(|_| None).collect() })
+            Ok(State::Open { n_prompt, n_cached: 0, made })
         });
         let state = state.unwrap_or_else(|error| {
             keys.drain(..).for_each(|key| drop(scheduler.cancel(runner, key)));
@@ -208,14 +233,14 @@ impl Batch<'_> {
     fn submit<'b, R: Runner>(
         &'b self,
         asked: Asked,
-        scheduler: &mut Scheduler<Answer<'b>>,
+        scheduler: &mut Scheduler<Work<'b>>,
         runner: &mut R,
         vocabulary: &mut Option<ConstraintVocabulary>,
         keys: &mut Vec<Key>,
     ) -> Result<usize, LineError> {
         let mut n_prompt = 0;
         for prompt in &asked.prompts {
-            let ids = self.ids(prompt)?;
+            let ids = self.ids(prompt, "prompt")?;
             let mut tasks = Vec::with_capacity(asked.n);
             for number in 0..asked.n {
                 let mut options = asked.sampler.clone();
@@ -232,7 +257,7 @@ impl Batch<'_> {
                     limits: Limits { n_predict: asked.n_predict, ignore_eos: asked.ignore_eos, shift_keeping: None },
                     logprobs: asked.logprobs,
                 };
-                tasks.push(Answer::new(request, self.tokenizer, self.n_tokens, None));
+                tasks.push(Work::answer(Answer::new(request, self.tokenizer, self.n_tokens, None)));
             }
             let submitted = scheduler.submit(runner, &ids, tasks);
             keys.extend(submitted.map_err(|error| LineError::new("prompt_too_long", error))?);
@@ -241,14 +266,33 @@ impl Batch<'_> {
         Ok(n_prompt)
     }
 
-    fn ids(&self, prompt: &Prompt) -> Result<Vec<u32>, LineError> {
+    /// Submits the embeddings of all inputs, and returns the inputs' tokens.
+    fn submit_embeddings<R: Runner>(
+        &self,
+        asked: &EmbeddingsAsked,
+        scheduler: &mut Scheduler<Work>,
+        runner: &mut R,
+        keys: &mut Vec<Key>,
+    ) -> Result<usize, LineError> {
+        let mut n_prompt = 0;
+        for input in &asked.inputs {
+            let ids = self.ids(input, "input")?;
+            let submitted = scheduler.submit(runner, &ids, [Work::embedding(self.pooling, ids.len())]);
+            keys.extend(submitted.map_err(|error| LineError::new("prompt_too_long", error))?);
+            n_prompt += ids.len();
+        }
+        Ok(n_prompt)
+    }
+
+    /// A prompt's tokens; `field` is where it came from.
+    fn ids(&self, prompt: &Prompt, field: &str) -> Result<Vec<u32>, LineError> {
         let wrong = |error: &dyn std::error::Error| LineError::new("invalid_request", error);
         match prompt {
             Prompt::Ids(ids) => match ids.iter().find(|id| **id as usize >= self.n_tokens) {
                 None => Ok(ids.clone()),
                 Some(id) => {
-                    let message = format!("prompt: found the token id {id}, expected one below {}", self.n_tokens);
-                    Err(LineError { param: Some("prompt".to_owned()), ..LineError::new("invalid_request", message) })
+                    let message = format!("{field}: found the token id {id}, expected one below {}", self.n_tokens);
+                    Err(LineError { param: Some(field.to_owned()), ..LineError::new("invalid_request", message) })
                 }
             },
             Prompt::Text(text) => {
@@ -289,47 +333,45 @@ impl Batch<'_> {
         constraint.map(Some).map_err(|error| wrong(&error))
     }
 
-    /// Takes one answer of a request; the last one makes its body. Returns what failed.
-    fn take(
-        &self,
-        request: &mut Pending,
-        slot: usize,
-        n_reused: usize,
-        generation: Result<Generation, GenerateError>,
-    ) -> Option<String> {
-        let State::Open { form, n_prompt, n_cached, answers } = &mut request.state else {
+    /// Takes what one of a request's sequences made; the last one makes its body. Returns what failed.
+    fn take(&self, request: &mut Pending, slot: usize, n_reused: usize, end: WorkEnd) -> Option<String> {
+        let State::Open { n_prompt, n_cached, made } = &mut request.state else {
             unreachable!("a sequence of an answered request")
         };
-        match generation {
-            Ok(generation) => answers[slot] = Some(generation),
-            Err(error) => return Some(error.to_string()),
-        }
         *n_cached = (*n_cached + n_reused).min(*n_prompt);
-        if answers.iter().any(Option::is_none) {
-            return None;
-        }
-        let answers: Vec<Generation> = answers.drain(..).flatten().collect();
-        let n_completion = answers.iter().map(|answer| answer.ids.len()).sum();
-        let usage = Usage { n_prompt: *n_prompt, n_cached: *n_cached, n_completion };
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let body = match form {
-            Form::Chat => chat_completion(
-                (&format!("chatcmpl-{}", request.id), created, self.model),
-                &answers,
-                usage,
-                self.tokenizer,
-            ),
-            Form::Text => {
-                text_completion((&format!("cmpl-{}", request.id), created, self.model), &answers, usage, self.tokenizer)
+        let mut usage = Usage { n_prompt: *n_prompt, n_cached: *n_cached, n_completion: 0 };
+        let body = match (made, end) {
+            (Made::Answers(form, answers), WorkEnd::Answer(end)) => {
+                match end.generation {
+                    Ok(generation) => answers[slot] = Some(generation),
+                    Err(error) => return Some(error.to_string()),
+                }
+                let answers = complete(answers)?;
+                usage.n_completion = answers.iter().map(|answer| answer.ids.len()).sum();
+                let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+                let prefix = if *form == Form::Chat { "chatcmpl" } else { "cmpl" };
+                let id = format!("{prefix}-{}", request.id);
+                let of = (id.as_str(), created, self.model);
+                let body = match form {
+                    Form::Chat => chat_completion(of, &answers, usage, self.tokenizer),
+                    Form::Text => text_completion(of, &answers, usage, self.tokenizer),
+                };
+                match body {
+                    Ok(body) => body,
+                    Err(error) => return Some(error.to_string()),
+                }
             }
+            (Made::Embeddings(asked, vectors), WorkEnd::Embedding(vector)) => {
+                match vector {
+                    Ok(vector) => vectors[slot] = Some(vector),
+                    Err(error) => return Some(error.to_string()),
+                }
+                asked.answer(self.model, &complete(vectors)?, *n_prompt)
+            }
+            _ => unreachable!("a sequence makes what was asked for"),
         };
-        match body {
-            Ok(body) => {
-                request.state = State::Answered(body, usage);
-                None
-            }
-            Err(error) => Some(error.to_string()),
-        }
+        request.state = State::Answered(body, usage);
+        None
     }
 }
 

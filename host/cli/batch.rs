@@ -13,6 +13,7 @@ use super::{
     interrupt,
     model::EngineArguments,
     output::{note, shows_progress},
+    pooling::PoolingArgument,
     sampling::SamplerArguments,
     tokenizer::TokenizerArguments,
 };
@@ -29,7 +30,7 @@ use crate::{
     {\"custom_id\": \"1\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {\"messages\": [...]}}\n  \
     {\"prompt\": \"Once upon a time\", \"max_tokens\": 50}\n  \
     What is the capital of France?\n\
-    Answers are in OpenAI's batch format, a line for each prompt, in the same order; a line that cannot be answered gets an error.\n\
+    and url may be /v1/completions or /v1/embeddings as well. Answers are in OpenAI's batch format, a line for each prompt, in the same order; a line that cannot be answered gets an error.\n\
     What is in the answers' file already is not answered again: an interrupted run goes on where it was.\n\n\
     Examples:\n  \
     ferrowarp batch -m model.gguf -i prompts.jsonl -o answers.jsonl\n  \
@@ -62,6 +63,8 @@ pub struct Arguments {
         allow_negative_numbers = true
     )]
     n_predict: i64,
+    #[command(flatten)]
+    pooling: PoolingArgument,
     #[command(flatten)]
     template: TemplateArguments,
     #[command(flatten)]
@@ -116,6 +119,8 @@ impl Arguments {
             system: self.template.system.clone(),
             defaults: Defaults { sampler, n_predict },
             n_tokens,
+            n_embd: engine.config().n_embd,
+            pooling: self.pooling.of(engine.config()),
         };
 
         let bar = if shows_progress() { ProgressBar::new(n_all as u64) } else { ProgressBar::hidden() };

@@ -10,6 +10,7 @@ mod chat_template;
 mod completions;
 mod devices;
 mod diff;
+mod embed;
 mod explain;
 mod generate;
 mod generation;
@@ -19,6 +20,7 @@ mod man;
 mod model;
 mod output;
 mod perplexity;
+mod pooling;
 mod prompt;
 mod report;
 mod sampling;
@@ -64,6 +66,8 @@ enum Command {
     Batch(Box<batch::Arguments>),
     /// Serve a model by HTTP, as OpenAI's and Anthropic's interfaces have it.
     Serve(Box<serve::Arguments>),
+    /// Turn texts into vectors.
+    Embed(embed::Arguments),
     /// Talk with a model.
     Chat(Box<chat::Arguments>),
     /// Show the tokens of a text.
@@ -134,6 +138,7 @@ fn execute(command: Command) -> Result<Outcome> {
         Command::Generate(arguments) => arguments.run(),
         Command::Batch(arguments) => arguments.run(),
         Command::Serve(arguments) => arguments.run(),
+        Command::Embed(arguments) => arguments.run(),
         Command::Chat(arguments) => arguments.run(),
         Command::Tokenize(arguments) => arguments.run(),
         Command::Template(arguments) => arguments.run(),

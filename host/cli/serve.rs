@@ -21,7 +21,7 @@ use tracing_subscriber::{
 
 use super::{
     Outcome, chat_template::TemplateArguments, generation::count, model::EngineArguments, output::note,
-    sampling::SamplerArguments, text::read_source, tokenizer::TokenizerArguments,
+    pooling::PoolingArgument, sampling::SamplerArguments, text::read_source, tokenizer::TokenizerArguments,
 };
 use crate::{
     api::Defaults,
@@ -65,6 +65,8 @@ pub struct Arguments {
         allow_negative_numbers = true
     )]
     n_predict: i64,
+    #[command(flatten)]
+    pooling: PoolingArgument,
     #[command(flatten)]
     server: ServerArguments,
     #[command(flatten)]
@@ -178,6 +180,7 @@ impl Arguments {
         let id =
             self.alias.clone().or_else(|| stem.map(|stem| stem.into_owned())).unwrap_or_else(|| "haiku".to_owned());
         let n_vocab = engine.config().vocab_size;
+        let (n_embd, pooling) = (engine.config().n_embd, self.pooling.of(engine.config()));
         let mut runner = Device::new(engine);
         let model = Model::new(ModelParts {
             id,
@@ -191,6 +194,8 @@ impl Arguments {
             n_vocab,
             n_context: runner.limits().n_context,
             n_slots: runner.limits().n_slots,
+            n_embd,
+            pooling,
         });
         note(&format!("{} at http://{address}", model.id));
         run(&mut runner, model, options, listener, Stopper::Signals)?;

@@ -1,5 +1,7 @@
 //! The runner that a model on a device is.
 
+use std::ops::Range;
+
 use super::{Limits, Runner, runner::NO_CHOICE};
 use crate::{
     cache::{SequenceId, Shortage},
@@ -123,6 +125,11 @@ impl Runner for Device {
         let logits = if logits { Logits::Last } else { Logits::None };
         self.left(1);
         self.engine.forward_of(id, tokens, logits, &mut Recorder::off())
+    }
+
+    fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, EngineError> {
+        self.left(1);
+        self.engine.states_of(id, tokens, wanted)
     }
 
     fn decode(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), EngineError> {

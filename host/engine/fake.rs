@@ -1,6 +1,6 @@
 //! A runner without a model, for tests: what it says of a token depends on the tokens before it, which it finds by way of the pages' tables.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, ops::Range};
 
 use super::runner::{Limits, NO_CHOICE, Runner};
 use crate::cache::{Group, Origin, POSITIONS, Pages, SequenceId, Shortage};
@@ -23,6 +23,11 @@ pub fn content(group: &Group, position: usize, token: u32, origin: Origin, look:
 /// A logit, by what lies at the last position in every group.
 pub fn logit(contents: u64, token: usize) -> f32 {
     (mix(contents, token as u64) >> 40) as f32 / (1 << 21) as f32
+}
+
+/// A hidden state, by the same.
+pub fn state(contents: u64) -> [f32; 2] {
+    [logit(contents, 1 << 20), logit(contents, 1 << 21)]
 }
 
 /// Joins two words.
@@ -76,6 +81,23 @@ impl Fake {
         }
         contents
     }
+
+    /// A chunk of a prompt: what lies at each of its positions, joined.
+    fn chunk(&mut self, id: SequenceId, tokens: &[u32]) -> Vec<u64> {
+        let (start, n_batch) = (self.pages.n_tokens(id), self.limits.n_batch);
+        assert!(!tokens.is_empty() && start / n_batch == (start + tokens.len() - 1) / n_batch, "a chunk over an edge");
+        self.n_between += tokens.len();
+        self.longest_gap = self.longest_gap.max(self.n_between);
+        // As on a device, a token alone takes the other pass.
+        let origin = if tokens.len() == 1 { Origin::Token } else { Origin::Prompt };
+        let mut all = Vec::new();
+        for (index, token) in tokens.iter().enumerate() {
+            assert_eq!(self.pages.n_tokens(id), start + index);
+            all.push(self.compute(id, *token, origin));
+            self.pages.advance(id, &[*token], origin);
+        }
+        all
+    }
 }
 
 impl Runner for Fake {
@@ -127,23 +149,18 @@ impl Runner for Fake {
     }
 
     fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool) -> Result<(), Infallible> {
-        let (start, n_batch) = (self.pages.n_tokens(id), self.limits.n_batch);
-        assert!(!tokens.is_empty() && start / n_batch == (start + tokens.len() - 1) / n_batch, "a chunk over an edge");
-        self.n_between += tokens.len();
-        self.longest_gap = self.longest_gap.max(self.n_between);
-        // As on a device, a token alone takes the other pass.
-        let origin = if tokens.len() == 1 { Origin::Token } else { Origin::Prompt };
-        let mut last = 0;
-        for (index, token) in tokens.iter().enumerate() {
-            assert_eq!(self.pages.n_tokens(id), start + index);
-            last = self.compute(id, *token, origin);
-            self.pages.advance(id, &[*token], origin);
-        }
+        let contents = self.chunk(id, tokens);
         self.rows.clear();
         if logits {
-            self.rows.push(last);
+            self.rows.extend(contents.last());
         }
         Ok(())
+    }
+
+    fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, Infallible> {
+        let contents = self.chunk(id, tokens);
+        self.rows.clear();
+        Ok(contents[wanted].iter().flat_map(|contents| state(*contents)).collect())
     }
 
     fn decode(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), Infallible> {

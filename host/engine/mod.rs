@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A [`Scheduler`] knows no device and no text: it decides. A [`Runner`] carries out what it decides; a [`Task`] is what a sequence does with
-//! its logits, [`Answer`](answer::Answer) the one that writes text.
+//! its logits, [`Answer`](answer::Answer) the one that writes text; one that makes an embedding takes hidden states of its prompt instead
+//! ([`Work`](work::Work) is either).
 
 pub mod answer;
 pub mod device;
@@ -16,8 +17,10 @@ pub mod device;
 pub(crate) mod fake;
 pub mod runner;
 pub mod scheduler;
+pub mod work;
 
 pub use answer::{Answer, AnswerEnd, AnswerRequest, OnPiece, Piece, Trigger};
 pub use device::Device;
 pub use runner::{Limits, Row, Runner};
 pub use scheduler::{End, Finished, Key, Refused, Scheduler, Statistics, Task};
+pub use work::{Work, WorkEnd};

@@ -1,5 +1,7 @@
 //! What carries out a scheduler's steps.
 
+use std::ops::Range;
+
 use crate::{
     cache::{SequenceId, Shortage},
     generate::LogitRow,
@@ -78,6 +80,13 @@ pub trait Runner {
     /// # Errors
     /// The device failed.
     fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool) -> Result<(), Self::Error>;
+
+    /// Computes a chunk of a prompt, for which there is room, as [`Self::prefill`] does, but for hidden states in place of logits: those of the
+    /// `wanted` of its tokens, `[wanted][n_embd]`.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, Self::Error>;
 
     /// Computes a token of each of these different sequences, for which there is room; the logits of `rows[i]` become row i.
     ///

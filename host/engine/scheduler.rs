@@ -12,10 +12,13 @@
 //!
 //! Several answers to one prompt are a family: the prompt is computed once and forked.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use super::runner::{Limits, NO_CHOICE, Row, Runner};
-use crate::cache::{POSITIONS, SequenceId, Shortage};
+use crate::{
+    cache::{POSITIONS, SequenceId, Shortage},
+    model::Pooling,
+};
 
 /// Names a sequence to the one who submitted it. Older ones are smaller.
 pub type Key = u64;
@@ -30,6 +33,16 @@ pub trait Task {
     /// # Errors
     /// The runner's. What is wrong with the sequence alone ends it, and is the task's to keep.
     fn next<R: Runner>(&mut self, row: Row<R>) -> Result<Option<u32>, R::Error>;
+
+    /// Where it is an embedding's: which hidden states of its prompt it wants in place of logits. It ends with its prompt, all of which is
+    /// computed for it.
+    fn pooling(&self) -> Option<Pooling> {
+        None
+    }
+
+    /// Takes the states that [`Pooling::wanted`] says of the prompt's tokens `chunk`, `[wanted][n_embd]`. Chunks come in order, and from the
+    /// first again where the sequence was set back.
+    fn take_states(&mut self, _chunk: Range<usize>, _states: &[f32]) {}
 }
 
 /// How a sequence ended.
@@ -104,6 +117,10 @@ impl<T> Live<T> {
     /// Whether it has nothing but its prompt.
     fn is_new(&self) -> bool {
         self.tokens.len() == self.n_prompt
+    }
+
+    fn finished(self, end: End) -> Finished<T> {
+        Finished { key: self.key, task: self.task, end, n_reused: self.n_reused.unwrap_or(0) }
     }
 }
 
@@ -325,7 +342,10 @@ impl<T: Task> Scheduler<T> {
             if live.n_done == 0 {
                 // A prompt's last token alone would take another pass than among others: it is not left over.
                 let n_known = if live.n_prompt % POSITIONS == 1 { live.n_prompt - 1 } else { live.tokens.len() };
-                live.n_done = runner.adopt(*id, &live.tokens[..n_known], live.n_prompt);
+                // What is in the cache has no hidden states.
+                if live.task.pooling().is_none() {
+                    live.n_done = runner.adopt(*id, &live.tokens[..n_known], live.n_prompt);
+                }
                 let n_reused = live.n_done.min(live.n_prompt);
                 if live.n_reused.is_none() {
                     self.statistics.n_reused += n_reused as u64;
@@ -343,11 +363,22 @@ impl<T: Task> Scheduler<T> {
             }
             let live = &mut self.active[index].1;
             let is_wanted = end == live.n_prompt && live.is_new();
-            runner.prefill(id, &live.tokens[start..end], is_wanted)?;
+            match live.task.pooling() {
+                None => runner.prefill(id, &live.tokens[start..end], is_wanted)?,
+                Some(pooling) => {
+                    let wanted = pooling.wanted(start..end, live.n_prompt);
+                    let states = runner.states(id, &live.tokens[start..end], wanted)?;
+                    live.task.take_states(start..end, &states);
+                }
+            }
             live.n_done = end;
             budget -= end - start;
             self.statistics.n_prefilled += (end - start) as u64;
-            if is_wanted {
+            if is_wanted && live.task.pooling().is_some() {
+                let (id, live) = self.active.remove(index);
+                runner.close(id);
+                finished.push(live.finished(End::Done));
+            } else if is_wanted {
                 self.begin(runner, index, finished)?;
             }
         }
@@ -411,8 +442,7 @@ impl<T: Task> Scheduler<T> {
             None => End::Done,
         };
         runner.close(id);
-        let Live { key, task, n_reused, .. } = live;
-        finished.push(Finished { key, task, end, n_reused: n_reused.unwrap_or(0) });
+        finished.push(live.finished(end));
         Ok(())
     }
 }

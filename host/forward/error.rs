@@ -1,6 +1,10 @@
 //! Why a model cannot run here, or a step cannot be taken.
 
-use crate::{cache::Shortage, gpu::GpuError, model::ModelError};
+use crate::{
+    cache::Shortage,
+    gpu::GpuError,
+    model::{ModelError, NoEmbedding},
+};
 
 use super::plan::Size;
 
@@ -45,6 +49,8 @@ pub enum EngineError {
         "no token can be chosen: a logit is NaN, or none is above -inf: weights of the model are damaged or no numbers"
     )]
     NoChoice,
+    #[error(transparent)]
+    Embedding(#[from] NoEmbedding),
     #[error("the cache is full: {0}: wait for other sequences to end, or give the cache more positions")]
     Pages(#[from] Shortage),
     #[error("token id {found}: expected one below the vocabulary's size, {vocab_size}")]

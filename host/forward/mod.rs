@@ -10,6 +10,7 @@
 
 mod cache;
 mod decode;
+mod embed;
 mod error;
 pub mod explain;
 mod lower;
@@ -357,23 +358,40 @@ impl Engine {
             return self.decode_rows(&[(id, *token)]);
         }
         let n = tokens.len();
-        assert!(0 < n && n <= self.plan.n_batch, "a forward pass over {n} tokens, of at most {}", self.plan.n_batch);
-        self.prepare(id, tokens)?;
-        self.stage(id, tokens)?;
         let wanted = match logits {
             Logits::None => n..n,
-            Logits::Last => n - 1..n,
+            Logits::Last => n.saturating_sub(1)..n,
             Logits::All => 0..n,
         };
         assert!(wanted.len() <= self.plan.logit_rows, "logits of {n} tokens, room for {}", self.plan.logit_rows);
+        self.pass(id, tokens, wanted, false, trace)?;
+        Ok(())
+    }
+
+    /// The same with the tokens that something is wanted of: their logits, which are left on the device, or, where `ends_in_states`, their
+    /// hidden states, `[wanted][n_embd]`.
+    fn pass(
+        &mut self,
+        id: SequenceId,
+        tokens: &[u32],
+        wanted: Range<usize>,
+        ends_in_states: bool,
+        trace: &mut Recorder,
+    ) -> Result<Vec<f32>, EngineError> {
+        let n = tokens.len();
+        assert!(0 < n && n <= self.plan.n_batch, "a forward pass over {n} tokens, of at most {}", self.plan.n_batch);
+        self.prepare(id, tokens)?;
+        self.stage(id, tokens)?;
         let ready = if n == 1 { &self.one } else { self.several.as_ref().expect("a pass for several tokens") };
         let rows = [self.input.slice(0..n), self.input.slice(n..2 * n), self.input.slice(2 * n..3 * n)];
         let n_past = self.cache.pages.n_tokens(id);
-        self.run(ready, &rows, id, n_past, wanted).launch(trace)?;
+        let run = Run { ends_in_states, ..self.run(ready, &rows, id, n_past, wanted) };
+        run.launch(trace)?;
+        let states = if ends_in_states { run.states()? } else { Vec::new() };
         let origin = if n == 1 { Origin::Token } else { Origin::Prompt };
         self.cache.pages.advance(id, tokens, origin);
         self.decode.forget_choice();
-        Ok(())
+        Ok(states)
     }
 
     /// Runs `ids` through the engine, `step` at a time, and collects every value that the launches leave; `logits` besides, which no other
@@ -441,6 +459,7 @@ impl Engine {
             n_past,
             wanted,
             decodes: false,
+            ends_in_states: false,
         }
     }
 }

@@ -69,22 +69,35 @@ pub struct Run<'a> {
     pub wanted: Range<usize>,
     /// Whether it is a step of decoding, of which each token is a sequence's.
     pub decodes: bool,
+    /// Whether it ends with the last norm and not with logits.
+    pub ends_in_states: bool,
 }
 
 impl Run<'_> {
-    /// All launches, the head's only where logits are wanted.
+    /// All launches, the head's only where logits are wanted; the last norm in its place where hidden states are.
     pub fn launch(&self, trace: &mut Recorder) -> Result<(), GpuError> {
         if let Some(rooms) = self.rooms {
             rooms.begin(self.gpu, self.weights)?;
         }
         for (index, step) in self.pass.steps.iter().enumerate() {
             let in_head = index >= self.pass.head;
-            if in_head && self.wanted.is_empty() {
+            if in_head && (self.wanted.is_empty() || self.ends_in_states) {
                 break;
             }
             Part { run: self, in_head }.step(step, trace)?;
         }
+        if self.ends_in_states && !self.wanted.is_empty() {
+            Part { run: self, in_head: true }.enqueue(&self.pass.last_norm, trace)?;
+        }
         Ok(())
+    }
+
+    /// The hidden states of the wanted tokens, `[wanted][n_embd]`, of a run that ends in them.
+    pub fn states(&self) -> Result<Vec<f32>, GpuError> {
+        match self.wanted.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.gpu.read(&Part { run: self, in_head: true }.f32(self.pass.residual)),
+        }
     }
 }
 

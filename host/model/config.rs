@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::Pooling;
 use super::family::{Family, RopePairing, Rotated};
 use super::layer::{
     Attention, DeltaNet, Experts, FeedForward, LatentAttention, Layer, Mixer, RopeKind, Scores, SharedExpert,
@@ -106,6 +107,9 @@ pub struct Config {
     /// Layers with a recurrence in place of attention, and what it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recurrent: Option<Recurrent>,
+    /// How embeddings are made of hidden states, where the file says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Pooling>,
     /// Keys under the architecture's name that this program does not know. They change nothing here.
     pub unused_keys: Vec<String>,
 }

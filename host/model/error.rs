@@ -96,6 +96,8 @@ rules! {
     SlidingWindow => UNSUPPORTED,
     /// A recurrence's heads fit its size.
     Recurrence => MALFORMED,
+    /// Embeddings are a mean of hidden states, the first or the last.
+    Pooling => UNSUPPORTED,
     /// No other key changes the arithmetic.
     Arithmetic => UNSUPPORTED,
     /// The tokenizer has no more tokens than the embedding has rows.

@@ -10,6 +10,7 @@ pub mod figure;
 mod inspect;
 mod keys;
 mod layer;
+mod pooling;
 mod rope;
 mod weights;
 
@@ -22,5 +23,6 @@ pub use layer::{
     Attention, DeltaNet, Experts, FeedForward, Glu, Groups, LatentAttention, Layer, Mixer, RopeKind, Routing, Scores,
     SharedExpert,
 };
+pub use pooling::{NoEmbedding, Pooled, Pooling, shortened};
 pub use rope::RopeTable;
 pub use weights::{Model, WeightView};

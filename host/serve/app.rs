@@ -29,7 +29,7 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use super::{
     Failure, Metrics, Model, Options, Phase, PhaseSender,
     admission::{Admission, Place},
-    chat, completions,
+    chat, completions, embeddings,
     engine::Handle,
     extras, messages,
     metrics::RequestLabels,
@@ -179,6 +179,7 @@ pub fn router(app: Arc<App>) -> Router {
     let guarded = Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
+        .route("/v1/embeddings", post(embeddings::create))
         .route("/v1/responses", post(responses::create))
         .route("/v1/messages", post(messages::create))
         .route("/v1/messages/count_tokens", post(messages::count_tokens))

@@ -17,8 +17,11 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use super::{Failure, Metrics, Model, admission::Place};
 use crate::{
-    engine::{Answer, AnswerRequest, Key, Piece, Refused, Runner, Scheduler, Statistics, Trigger},
+    engine::{
+        Answer, AnswerRequest, Key, OnPiece, Piece, Refused, Runner, Scheduler, Statistics, Trigger, Work, WorkEnd,
+    },
     generate::{Limits, Stop, TokenLogprobs},
+    model::Pooling,
     sample::{Constraint, Sampler},
     tokenizer::ControlText,
 };
@@ -33,12 +36,30 @@ pub struct Wanted {
     pub trigger: Option<Trigger>,
 }
 
-/// The answers to one prompt.
+/// What is made of one prompt.
 pub struct Prompted {
     /// The prompt's tokens.
     pub ids: Vec<u32>,
-    /// Each of its answers.
-    pub answers: Vec<Wanted>,
+    /// What of it.
+    pub made: Made,
+}
+
+/// What is made of a prompt.
+pub enum Made {
+    /// Each of these answers.
+    Answers(Vec<Wanted>),
+    /// An embedding.
+    Embedding(Pooling),
+}
+
+impl Made {
+    /// How many sequences it takes.
+    pub fn n(&self) -> usize {
+        match self {
+            Made::Answers(answers) => answers.len(),
+            Made::Embedding(_) => 1,
+        }
+    }
 }
 
 /// A request, ready for the engine.
@@ -81,6 +102,13 @@ pub enum Event {
         stop: Stop,
         /// Tokens of its prompt that were in the cache.
         n_cached: usize,
+    },
+    /// It is an embedding, and there.
+    Vector {
+        /// Which of the request's prompts.
+        answer: usize,
+        /// `[n_embd]`, of length 1.
+        vector: Vec<f32>,
     },
     /// The request cannot be answered; nothing follows.
     Failed(Failure),
@@ -183,7 +211,7 @@ struct OpenJob {
 
 struct Loop<'a, R: Runner> {
     runner: &'a mut R,
-    scheduler: Scheduler<Answer<'a>>,
+    scheduler: Scheduler<Work<'a>>,
     model: &'a Model,
     metrics: &'a Arc<Metrics>,
     sequences: HashMap<Key, Sequence>,
@@ -246,31 +274,42 @@ impl<R: Runner> Loop<'_, R> {
         let Job { prompts, stop, limits, logprobs, control, asked, deadline } = job;
         let mut open = OpenJob { keys: Vec::new(), events, deadline, _place: place };
         let mut answer = 0;
-        for Prompted { ids, answers } in prompts {
+        for Prompted { ids, made } in prompts {
             let first = answer;
             let mut decoded = Vec::new();
-            let tasks: Vec<Answer> = answers
-                .into_iter()
-                .map(|Wanted { sampler, constraint, trigger }| {
-                    let n_decoded = Arc::new(AtomicUsize::new(0));
-                    decoded.push(Arc::clone(&n_decoded));
-                    let on_piece = watch(answer, open.events.clone(), Arc::clone(self.metrics), n_decoded, asked);
+            let mut count = || {
+                let n_decoded = Arc::new(AtomicUsize::new(0));
+                decoded.push(Arc::clone(&n_decoded));
+                n_decoded
+            };
+            let tasks: Vec<Work> = match made {
+                Made::Embedding(pooling) => {
+                    count();
                     answer += 1;
-                    let model = self.model;
-                    let request = AnswerRequest {
-                        model: &model.name,
-                        prompt: &ids,
-                        sampler,
-                        constraint,
-                        trigger,
-                        control,
-                        stop: &stop,
-                        limits,
-                        logprobs,
-                    };
-                    Answer::new(request, &model.tokenizer, model.n_tokens, Some(Box::new(on_piece)))
-                })
-                .collect();
+                    vec![Work::embedding(pooling, ids.len())]
+                }
+                Made::Answers(answers) => answers
+                    .into_iter()
+                    .map(|Wanted { sampler, constraint, trigger }| {
+                        let on_piece = watch(answer, open.events.clone(), Arc::clone(self.metrics), count(), asked);
+                        answer += 1;
+                        let model = self.model;
+                        let request = AnswerRequest {
+                            model: &model.name,
+                            prompt: &ids,
+                            sampler,
+                            constraint,
+                            trigger,
+                            control,
+                            stop: &stop,
+                            limits,
+                            logprobs,
+                        };
+                        let on_piece: OnPiece = Box::new(on_piece);
+                        Work::answer(Answer::new(request, &model.tokenizer, model.n_tokens, Some(on_piece)))
+                    })
+                    .collect(),
+            };
             match self.scheduler.submit(self.runner, &ids, tasks) {
                 Ok(keys) => {
                     for ((offset, key), n_decoded) in keys.into_iter().enumerate().zip(decoded) {
@@ -318,20 +357,33 @@ impl<R: Runner> Loop<'_, R> {
             let key = finished.key;
             let n_cached = finished.n_reused;
             // The rest of its text goes out by the way.
-            let end = Answer::end(finished);
+            let end = Work::end(finished);
             let Some(Sequence { job: number, answer, .. }) = self.sequences.remove(&key) else { continue };
             let Some(job) = self.jobs.get_mut(&number) else { continue };
             job.keys.retain(|other| *other != key);
-            match end.generation {
-                Ok(generation) => {
+            let event = match end {
+                WorkEnd::Answer(end) => end.generation.map_err(Failure::from).map(|generation| {
+                    if generation.stop == Stop::Interrupted {
+                        // It had a token for a client that was gone, before it was cancelled.
+                        self.metrics.cancelled.inc();
+                    }
+                    Event::End { answer, stop: generation.stop, n_cached }
+                }),
+                WorkEnd::Embedding(vector) => match vector {
+                    Ok(vector) => Ok(Event::Vector { answer, vector }),
+                    Err(error) => Err(Failure::internal(error.to_string())),
+                },
+            };
+            match event {
+                Ok(event) => {
                     // Of one whose client is gone, nobody wants to know.
-                    let _ = job.events.send(Event::End { answer, stop: generation.stop, n_cached });
+                    let _ = job.events.send(event);
                     if job.keys.is_empty() {
                         self.jobs.remove(&number);
                     }
                 }
-                Err(error) => {
-                    let _ = job.events.send(Event::Failed(error.into()));
+                Err(failure) => {
+                    let _ = job.events.send(Event::Failed(failure));
                     if let Some(job) = self.jobs.remove(&number) {
                         job.keys.into_iter().for_each(|key| self.forget(key));
                     }

@@ -18,6 +18,7 @@ mod admission;
 mod app;
 mod chat;
 mod completions;
+mod embeddings;
 pub mod engine;
 mod error;
 mod extras;

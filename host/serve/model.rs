@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Failure,
-    engine::{Job, Prompted, Wanted},
+    engine::{Job, Made, Prompted, Wanted},
     tools::{Dialect, Tools},
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     bounded,
     chat::{ChatError, ChatTemplate, Message, RenderOptions},
     generate::{Limits, constraint_vocabulary, sampler},
+    model::Pooling,
     sample::{Constraint, ConstraintVocabulary},
     tokenizer::{ControlText, Ends, Piece, Special, Tokenizer},
 };
@@ -52,6 +53,10 @@ pub struct Model {
     pub n_context: usize,
     /// Sequences at the same time.
     pub n_slots: usize,
+    /// Numbers of an embedding.
+    pub n_embd: usize,
+    /// How embeddings are made of hidden states.
+    pub pooling: Pooling,
     /// When it was loaded, in seconds since 1970.
     pub created: u64,
     /// How it writes calls of tools, and thoughts.
@@ -83,6 +88,10 @@ pub struct ModelParts {
     pub n_context: usize,
     /// Sequences at the same time.
     pub n_slots: usize,
+    /// Numbers of an embedding.
+    pub n_embd: usize,
+    /// How embeddings are made of hidden states.
+    pub pooling: Pooling,
 }
 
 /// A conversation as the engine sees it.
@@ -98,12 +107,12 @@ impl Model {
     /// A model to serve.
     pub fn new(parts: ModelParts) -> Model {
         let ModelParts { id, name, tokenizer, template, variables, system, defaults, max_tokens, .. } = parts;
+        let ModelParts { n_vocab, n_context, n_slots, n_embd, pooling, .. } = parts;
         let dialect = match &template {
             Ok(template) => Dialect::of_template(template.source()),
             Err(_) => Dialect::default(),
         };
-        let n_tokens = tokenizer.vocab_size().min(parts.n_vocab);
-        let (n_context, n_slots) = (parts.n_context, parts.n_slots);
+        let n_tokens = tokenizer.vocab_size().min(n_vocab);
         let vocabulary = OnceLock::new();
         let created = seconds();
         Model {
@@ -118,6 +127,8 @@ impl Model {
             n_tokens,
             n_context,
             n_slots,
+            n_embd,
+            pooling,
             created,
             dialect,
             vocabulary,
@@ -255,7 +266,7 @@ impl Model {
                     trigger: triggers.as_ref().map(super::tools::Triggers::watch),
                 });
             }
-            prompts.push(Prompted { ids, answers });
+            prompts.push(Prompted { ids, made: Made::Answers(answers) });
         }
         let n_predict = match (asked.n_predict, self.max_tokens) {
             (Some(asked), Some(most)) => Some(asked.min(most)),

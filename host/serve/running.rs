@@ -104,7 +104,7 @@ impl Running {
         });
         let (mut job, begun, n_prompt) = within(deadline, prepared).await???;
         job.deadline = deadline;
-        let n_answers: usize = job.prompts.iter().map(|prompt| prompt.answers.len()).sum();
+        let n_answers: usize = job.prompts.iter().map(|prompt| prompt.made.n()).sum();
         let (sender, events) = unbounded_channel();
         let ticket = app.engine.submit(job, sender, place);
         let mut splitter = splitter.unwrap_or_else(Splitter::plain);
@@ -169,6 +169,8 @@ impl Running {
                         self.pending.push_back(Update::Done(self.usage()));
                     }
                 }
+                // An embedding is nothing that is written.
+                Ok(Some(Event::Vector { .. })) => {}
                 Ok(Some(Event::Failed(failure))) | Err(failure) => return Err(self.fail(failure)),
                 // The engine's thread ended, for its own reasons or because the server stops.
                 Ok(None) => return Err(self.fail(Failure::stopped())),
@@ -226,7 +228,7 @@ impl Drop for Running {
 }
 
 /// What a future gives, unless the deadline comes first.
-async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Result<T, Failure> {
+pub async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Result<T, Failure> {
     match deadline {
         Some(deadline) => timeout_at(deadline.into(), future).await.map_err(|_| Failure::late()),
         None => Ok(future.await),

@@ -37,6 +37,8 @@ impl Model {
                 n_predict: Some(20),
             },
             n_tokens,
+            n_embd: 2,
+            pooling: Pooling::Mean,
         };
         let limits = RunnerLimits { n_slots, n_context: 400, n_batch: 64, max_rows: n_slots };
         let mut runner = Fake::new(&[Group { window: None, n_pages: 14 }], limits);

@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     cache::{Group, Origin},
-    engine::fake::{Fake, N_VOCAB, content, logit, mix},
+    engine::fake::{Fake, N_VOCAB, content, logit, mix, state},
     generate::LogitRow,
+    model::Pooled,
 };
 
 /// How a task chooses.
@@ -22,18 +23,31 @@ enum Rule {
     Smallest,
 }
 
-/// A task that remembers what it chose.
+/// A task that remembers what it chose, or that takes hidden states.
 #[derive(Clone, Debug)]
 struct Talk {
     prompt: Vec<u32>,
     rule: Rule,
     n_wanted: usize,
     said: Vec<u32>,
+    pooled: Option<Pooled>,
 }
 
 impl Talk {
     fn new(prompt: &[u32], rule: Rule, n_wanted: usize) -> Talk {
-        Talk { prompt: prompt.to_vec(), rule, n_wanted, said: Vec::new() }
+        Talk { prompt: prompt.to_vec(), rule, n_wanted, said: Vec::new(), pooled: None }
+    }
+
+    fn embedding(prompt: &[u32], pooling: Pooling) -> Talk {
+        Talk { pooled: Some(Pooled::new(pooling, prompt.len())), ..Talk::new(prompt, Rule::Greedy, 0) }
+    }
+
+    /// What came of it: tokens, or an embedding's bits.
+    fn result(self) -> Vec<u32> {
+        match self.pooled {
+            Some(pooled) => pooled.finish().expect("numbers").into_iter().map(f32::to_bits).collect(),
+            None => self.said,
+        }
     }
 
     /// Whether there is more to say.
@@ -64,6 +78,14 @@ impl Task for Talk {
         };
         Ok(self.say(token).then_some(token))
     }
+
+    fn pooling(&self) -> Option<Pooling> {
+        self.pooled.as_ref().map(Pooled::pooling)
+    }
+
+    fn take_states(&mut self, chunk: Range<usize>, states: &[f32]) {
+        self.pooled.as_mut().expect("an embedding").add(chunk, states);
+    }
 }
 
 /// What the task says where there are no pages and nobody else, and how that ends.
@@ -78,10 +100,18 @@ fn alone(groups: &[Group], n_batch: usize, mut task: Talk, n_most: usize) -> (Ve
         }
         joined
     };
-    let mut last = 0;
+    let (mut last, mut states) = (0, Vec::new());
     for chunk in task.prompt.chunks(n_batch) {
         let origin = if chunk.len() == 1 { Origin::Token } else { Origin::Prompt };
-        chunk.iter().for_each(|token| last = add(*token, origin));
+        for token in chunk {
+            last = add(*token, origin);
+            states.push(state(last));
+        }
+    }
+    if let Some(pooled) = &mut task.pooled {
+        let all = 0..states.len();
+        pooled.add(all.clone(), states[pooled.pooling().wanted(all.clone(), all.end)].as_flattened());
+        return (task.result(), End::Done);
     }
     let mut n = task.prompt.len();
     loop {
@@ -158,7 +188,13 @@ fn company(seed: u64, n_steps: u64, windows: &[Option<usize>]) -> Statistics {
                 Talk::new(&prompt, rule, 1 + draw.below_one_of([3, 20, 150]))
             };
             let n_answers = if draw.below(3) == 0 { 1 + draw.below(4) } else { 1 };
-            let tasks: Vec<Talk> = (0..n_answers).map(|_| talk(&mut draw)).collect();
+            let tasks: Vec<Talk> = match draw.below(5) {
+                0 => {
+                    let pooling = [Pooling::Mean, Pooling::Last, Pooling::Cls][draw.below(3)];
+                    (0..n_answers).map(|_| Talk::embedding(&prompt, pooling)).collect()
+                }
+                _ => (0..n_answers).map(|_| talk(&mut draw)).collect(),
+            };
             match scheduler.submit(&runner, &prompt, tasks.clone()) {
                 Ok(keys) => open.extend(keys.into_iter().zip(tasks)),
                 Err(Refused::Empty) => panic!("no prompt is empty"),
@@ -196,7 +232,7 @@ fn company(seed: u64, n_steps: u64, windows: &[Option<usize>]) -> Statistics {
             scheduler.active.iter().filter(|(_, live)| !live.is_in_prompt()).map(|(_, live)| live.key).collect();
         for Finished { key, task, end, .. } in finished {
             let asked = open.remove(&key).expect("a sequence that was open");
-            assert_eq!((task.said, end), alone(&groups, n_batch, asked, n_most), "seed {seed}, sequence {key}");
+            assert_eq!((task.result(), end), alone(&groups, n_batch, asked, n_most), "seed {seed}, sequence {key}");
         }
     }
     assert!(open.is_empty(), "seed {seed}: {} without an end", open.len());

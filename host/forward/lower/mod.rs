@@ -12,7 +12,10 @@ mod token;
 
 use crate::{
     gpu::{Activations, kernels::CacheType},
-    model::{Model, figure::ValueId},
+    model::{
+        Model,
+        figure::{Op, ValueId},
+    },
 };
 
 pub use launch::{AttentionHeads, Bound, Launch, QkvParts, ScaleId};
@@ -142,6 +145,10 @@ pub struct Pass {
     pub steps: Vec<Step>,
     /// Where the head begins.
     pub head: usize,
+    /// Where the residual stream is when the head begins.
+    pub residual: Local,
+    /// The norm that the head begins with, alone and in the stream's place: what a pass for hidden states ends with.
+    pub last_norm: Launch,
     /// What they work in.
     pub locals: Locals,
     /// Powers of two that values are multiplied by before they are rounded to f16.
@@ -229,9 +236,11 @@ impl<'m, 'a> Lowering<'m, 'a> {
     fn walk(mut self, mut fused: impl FnMut(&mut Self, usize) -> bool) -> Pass {
         let n_nodes = self.model.figure.nodes.len();
         let mut step_of_node = vec![None; n_nodes];
+        let mut stream = None;
         for index in 0..n_nodes {
             if index == self.model.figure.head {
                 (self.head, self.in_head) = (self.steps.len(), true);
+                stream = Some(self.local(self.model.figure.residual));
             }
             if self.done[index] {
                 continue;
@@ -260,8 +269,17 @@ impl<'m, 'a> Lowering<'m, 'a> {
         let last = self.steps.len() - 1;
         let step_of_node = step_of_node.into_iter().map(|step| step.map_or(last, |step: usize| step.min(last)));
         let step_of_node = step_of_node.collect();
+        let residual = stream.expect("a figure has a head");
+        let last_norm = match self.model.figure.nodes[self.model.figure.head].op {
+            Op::RmsNorm { weight, epsilon, .. } => {
+                let row = self.locals.get(residual).width;
+                Launch::RmsNorm { x: residual, out: residual, weight, row, epsilon }
+            }
+            Op::LayerNorm { weight, epsilon, .. } => Launch::LayerNorm { x: residual, out: residual, weight, epsilon },
+            ref other => unreachable!("a head begins with a norm, not {other:?}"),
+        };
         let (steps, head, locals, scales) = (self.steps, self.head, self.locals, self.scales);
-        Pass { steps, head, locals, scales, step_of_node, takes_rows }
+        Pass { steps, head, residual, last_norm, locals, scales, step_of_node, takes_rows }
     }
 
     /// A local of its own.

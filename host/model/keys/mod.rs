@@ -7,6 +7,7 @@ use super::config::{Config, Recurrent, Rope, RopeScaling, Temperature};
 use super::error::{ModelError, ModelRule};
 use super::family::{Family, LogitScale, Presence, ScoreScale, Windows};
 use super::layer::{DeltaNet, LatentAttention};
+use super::pooling::Pooling;
 use crate::gguf::{Array, Gguf, Metadata, MetadataError, TensorType, Value};
 
 const MAX_LAYERS: u32 = 512;
@@ -27,6 +28,7 @@ const DEFAULT_THETA: f32 = 10_000.0;
 
 /// Keys that other programs act on and that have no code here, with the value at which they do nothing.
 const NEUTRAL: &[(&str, f64)] = &[
+    ("attention.causal", 1.0),
     ("attention.clamp_kqv", 0.0),
     ("attention.max_alibi_bias", 0.0),
     ("attention.temperature_scale", 0.0),
@@ -63,6 +65,7 @@ const KNOWN: &[&str] = &[
     "attention.sliding_window_pattern",
     "attention.recurrent_layers",
     "full_attention_interval",
+    "pooling_type",
     "nextn_predict_layers",
     "rope.dimension_sections",
     "rope.freq_base_swa",
@@ -240,6 +243,7 @@ impl Keys<'_> {
             logit_scale: if family.logit_scale == LogitScale::Divides { logit_scale.recip() } else { logit_scale },
             logit_soft_cap: soft_cap("final_logit_softcapping", family.logit_soft_cap)?,
             recurrent: if family.recurrent { Some(self.recurrent(n)?) } else { None },
+            pooling: self.pooling()?,
             unused_keys: self.unused_keys()?,
         };
         self.check_shared_caches(&config)?;
@@ -474,6 +478,19 @@ impl Keys<'_> {
         Ok(rows as usize)
     }
 
+    /// How embeddings are made; 0 leaves it to whoever makes them.
+    fn pooling(&self) -> Result<Option<Pooling>, ModelError> {
+        let (rule, name) = (ModelRule::Pooling, "pooling_type");
+        let number = match self.metadata().opt_u32_uniform(&self.key(name))? {
+            None | Some(0) => return Ok(None),
+            Some(number) => number,
+        };
+        match Pooling::of_number(number) {
+            Some(pooling) => Ok(Some(pooling)),
+            None => Err(self.reject(rule, name, number, "0 to 3: none, mean, cls or last")),
+        }
+    }
+
     /// Keys under the architecture's name that nothing above reads. Those known to change the arithmetic are refused.
     fn unused_keys(&self) -> Result<Vec<String>, ModelError> {
         let has_code = |name: &str| match name {
@@ -493,6 +510,7 @@ impl Keys<'_> {
             let number = match value {
                 Value::F32(v) => f64::from(*v),
                 Value::F64(v) => *v,
+                Value::Bool(v) => f64::from(u8::from(*v)),
                 other => other.as_integer().map_or(f64::NAN, |v| v as f64),
             };
             if number != *neutral {

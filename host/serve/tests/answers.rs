@@ -176,6 +176,35 @@ fn text_of_a_user_is_no_control_token() {
 }
 
 #[test]
+fn embeddings_are_one_vector_for_each_input() {
+    let server = Server::start(Setting::default());
+    let body = json!({ "model": "any", "input": ["rain on a tin roof", "snow", "rain on a tin roof"] });
+    let answer = server.answer("/v1/embeddings", &body);
+    let vectors: Vec<&Vec<Value>> =
+        (0..3).map(|index| answer["data"][index]["embedding"].as_array().unwrap()).collect();
+    assert!(vectors[0] == vectors[2] && vectors[0] != vectors[1], "{answer}");
+    for vector in &vectors {
+        assert_eq!(vector.len(), N_EMBD);
+        let length: f64 = vector.iter().map(|number| number.as_f64().unwrap().powi(2)).sum();
+        // Numbers of f32.
+        assert!((length - 1.0).abs() < 1e-5, "{answer}");
+    }
+    assert!(answer["usage"]["prompt_tokens"].as_u64().unwrap() > 3);
+    let invalid = |param: &str| (400, Some(param.to_owned()), "invalid_value".to_owned());
+    assert_eq!(server.post("/v1/embeddings", &json!({ "input": "" })).error(), invalid("input"));
+    assert_eq!(
+        server.post("/v1/embeddings", &json!({ "input": "a", "dimensions": 9999 })).error(),
+        invalid("dimensions")
+    );
+    assert_eq!(server.post("/v1/embeddings", &json!({ "input": [4_000_000_000_u32] })).error(), invalid("input"));
+    let long = json!({ "input": "rain ".repeat(4000) });
+    assert_eq!(
+        server.post("/v1/embeddings", &long).error(),
+        (400, Some("input".to_owned()), "context_length_exceeded".to_owned())
+    );
+}
+
+#[test]
 fn the_small_routes_answer() {
     let server = Server::start(Setting::default());
     let models = server.get("/v1/models").json();

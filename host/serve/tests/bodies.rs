@@ -50,6 +50,7 @@ fn seeds() -> Vec<(&'static str, Value)> {
         ("/v1/responses", responses),
         ("/v1/messages", messages.clone()),
         ("/v1/messages/count_tokens", messages),
+        ("/v1/embeddings", json!({ "input": ["a", "b"], "encoding_format": "base64", "dimensions": 1 })),
         ("/apply-template", chat),
         ("/tokenize", json!({ "content": "rain", "add_special": true, "with_pieces": true })),
         ("/detokenize", json!({ "tokens": [1, 2, 3] })),

@@ -9,10 +9,7 @@ mod tools;
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -27,9 +24,13 @@ use crate::{
     chat::ChatTemplate,
     engine::{Limits, fake::Fake},
     gguf::Gguf,
+    model::Pooling,
     sample::SamplerOptions,
     tokenizer::Tokenizer,
 };
+
+/// Numbers of the runner's hidden states.
+const N_EMBD: usize = 2;
 
 /// How a test's server differs from others.
 struct Setting {
@@ -76,6 +77,8 @@ impl Setting {
             n_vocab: tokenizer.vocab_size(),
             n_context: self.n_context,
             n_slots: self.n_slots,
+            n_embd: N_EMBD,
+            pooling: Pooling::Mean,
             tokenizer,
         })
     }
@@ -245,13 +248,4 @@ fn endless(more: Value) -> Value {
     let mut body = hello(json!({ "ignore_eos": true, "max_tokens": 190_000, "stream": true }));
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     body
-}
-
-/// A flag that ends threads.
-fn flag() -> Arc<AtomicBool> {
-    Arc::new(AtomicBool::new(false))
-}
-
-fn is_set(flag: &AtomicBool) -> bool {
-    flag.load(Ordering::Relaxed)
 }

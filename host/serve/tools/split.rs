@@ -27,6 +27,8 @@ pub enum Delta {
 enum State {
     /// Nothing but blanks came.
     Start,
+    /// Blanks lead to the thought.
+    BeforeThought,
     Thought,
     /// Behind thoughts: blanks lead to what is said.
     AfterThought,
@@ -124,8 +126,8 @@ impl Tags {
                 }
                 if self.thinks {
                     if let Some(rest) = text.strip_prefix("<think>") {
-                        self.held = rest.trim_start().to_owned();
-                        self.state = State::Thought;
+                        self.held = rest.to_owned();
+                        self.state = State::BeforeThought;
                         return true;
                     }
                     if "<think>".starts_with(text) {
@@ -137,6 +139,14 @@ impl Tags {
                     Some(Calls::Llama) if "<|python_tag|>".starts_with(text) => return false,
                     _ => State::Content,
                 };
+                true
+            }
+            State::BeforeThought => {
+                self.held = self.held.trim_start().to_owned();
+                if self.held.is_empty() {
+                    return false;
+                }
+                self.state = State::Thought;
                 true
             }
             State::Thought => {
@@ -211,7 +221,7 @@ impl Tags {
                 give(deltas, Delta::Content, if self.calls.is_some() { rest.trim_end() } else { &rest })
             }
             State::Thought => give(deltas, Delta::Reasoning, rest.trim_end()),
-            State::AfterThought => {}
+            State::BeforeThought | State::AfterThought => {}
             State::Call => match self.calls_of(&rest) {
                 Some(calls) => deltas.extend(calls.into_iter().map(Delta::Call)),
                 None => give(deltas, Delta::Content, &rest),
