@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.error
 import urllib.request
 
 import pytest
@@ -55,7 +54,8 @@ class Server:
         try:
             self.get("/ready")
             return True
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:
+            # It is not there yet, or loads its model.
             return False
 
     @property
@@ -111,6 +111,20 @@ def haiku(haiku_server):
     """A server of the embedded model. Whatever a test does, it leaves nothing running."""
     yield haiku_server
     haiku_server.wait_until_idle()
+
+
+@pytest.fixture(scope="session")
+def tools_server(serve):
+    root = pathlib.Path(__file__).parent / "fixtures"
+    template = root / "templates" / "Qwen-Qwen3-0.6B.jinja"
+    return serve("-m", str(root / "models" / "qwen3-tiny-q4_k_m.gguf"), "--chat-template-file", str(template), "--batch-invariant")
+
+
+@pytest.fixture
+def tools(tools_server):
+    """A server of a model that has learned nothing, with Qwen3's template, and room for tools, which the embedded model has not."""
+    yield tools_server
+    tools_server.wait_until_idle()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 def ask_for(word):
@@ -17,6 +17,8 @@ ENDLESS = {"ignore_eos": True, "max_tokens": 200}
 class Plant(BaseModel):
     """Plants something."""
 
+    # A model that has learned nothing would add properties without end, where the schema lets it.
+    model_config = ConfigDict(extra="forbid")
     kind: Literal["fern", "moss", "reed"]
     is_wet: bool
     name: str = Field(max_length=8)

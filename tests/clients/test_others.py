@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 
+import anthropic
 import instructor
 import litellm
 import pytest
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai import AsyncOpenAI, OpenAI
 
 from support import HAIKU, Plant, ask_for
@@ -41,21 +42,28 @@ def test_langchain(haiku, answer):
     assert asyncio.run(chat.ainvoke(QUESTION)).content == answer
 
 
-def test_langchain_structured_output_and_tools(haiku):
+def test_langchain_structured_output_and_tools(haiku, tools):
     assert isinstance(langchain(haiku).with_structured_output(Plant, method="json_schema").invoke(QUESTION), Plant)
-    assert isinstance(langchain(haiku).with_structured_output(Plant, method="function_calling").invoke(QUESTION), Plant)
+    assert isinstance(langchain(tools).with_structured_output(Plant, method="function_calling").invoke(QUESTION), Plant)
 
-    @tool
-    def weather(is_wet: bool) -> str:
-        """Says what the weather is like."""
-        return "rain" if is_wet else "sun"
+    @tool(args_schema=Plant)
+    def plant(kind, is_wet, name):
+        """Plants something."""
+        return f"{name} grows"
 
-    bound = langchain(haiku, max_completion_tokens=40).bind_tools([weather], tool_choice="any")
+    bound = langchain(tools).bind_tools([plant], tool_choice="any")
     said = bound.invoke(QUESTION)
     [call] = said.tool_calls
-    result = weather.invoke(call)
-    assert isinstance(result, ToolMessage) and result.content in ["rain", "sun"]
-    assert langchain(haiku, max_completion_tokens=5).bind_tools([weather]).invoke([HumanMessage(QUESTION), said, result])
+    result = plant.invoke(call)
+    assert isinstance(result, ToolMessage) and result.content.endswith(" grows")
+    assert langchain(tools, max_completion_tokens=5).bind_tools([plant]).invoke([HumanMessage(QUESTION), said, result])
+
+
+def test_langchain_embeddings(haiku):
+    # Without the check it sends texts: with it, token ids of OpenAI's own vocabulary.
+    embeddings = OpenAIEmbeddings(model="any", base_url=f"{haiku.url}/v1", check_embedding_ctx_length=False)
+    [first, second] = embeddings.embed_documents(["the rain", "a lantern"])
+    assert first != second and embeddings.embed_query("the rain") == pytest.approx(first, abs=1e-6)
 
 
 @pytest.mark.parametrize("mode", [instructor.Mode.TOOLS, instructor.Mode.TOOLS_STRICT, instructor.Mode.JSON_SCHEMA])
@@ -98,20 +106,23 @@ def node(program):
     return str(pathlib.Path(sys.prefix) / "bin" / program)
 
 
-def test_javascript(haiku, answer, npm):
+def javascript(npm, *arguments):
     script = pathlib.Path(__file__).parent / "npm" / "openai.mjs"
-    done = subprocess.run([node("node"), str(script), f"{haiku.url}/v1", QUESTION], cwd=npm, capture_output=True, text=True)
+    done = subprocess.run([node("node"), str(script), *arguments], cwd=npm, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_javascript(haiku, tools, answer, npm):
+    said = javascript(npm, "ask", f"{haiku.url}/v1", QUESTION)
     assert said["whole"] == said["streamed"] == answer
+    assert said["refused"] == {"status": 400, "param": "temperature"}
+    said = javascript(npm, "parse", f"{tools.url}/v1", QUESTION)
     Plant.model_validate(said["parsed"])
     Plant.model_validate(said["called"])
-    assert said["refused"] == {"status": 400, "param": "temperature"}
 
 
 def test_all_clients_hear_the_same_of_a_real_model(smollm2, npm):
-    import anthropic
-
     question = [{"role": "user", "content": "What is the capital of France?"}]
     url = f"{smollm2.url}/v1"
     asked = {"messages": question, "temperature": 0, "max_tokens": 6}
@@ -120,18 +131,13 @@ def test_all_clients_hear_the_same_of_a_real_model(smollm2, npm):
         stream = await AsyncOpenAI(base_url=url).chat.completions.create(model="any", stream=True, **asked)
         return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
 
-    script = pathlib.Path(__file__).parent / "npm" / "openai.mjs"
     said = {
         "openai": OpenAI(base_url=url).chat.completions.create(model="any", **asked).choices[0].message.content,
         "openai, asynchronous": asyncio.run(asynchronous()),
         "anthropic": anthropic.Anthropic(base_url=smollm2.url).messages.create(model="any", **asked).content[0].text,
         "langchain": langchain(smollm2, max_completion_tokens=6).invoke(question).content,
         "litellm": litellm.completion(model="openai/any", api_base=url, **asked).choices[0].message.content,
-        "javascript": json.loads(
-            subprocess.run(
-                [node("node"), str(script), url, question[0]["content"], "6"], cwd=npm, capture_output=True, text=True, check=True
-            ).stdout
-        )["whole"],
+        "javascript": javascript(npm, "say", url, question[0]["content"])["whole"],
     }
     assert len(set(said.values())) == 1, said
     assert "capital" in said["openai"] or "Paris" in said["openai"], said
