@@ -44,14 +44,14 @@ def test_langchain(haiku, answer):
 
 def test_langchain_structured_output_and_tools(haiku, tools):
     assert isinstance(langchain(haiku).with_structured_output(Plant, method="json_schema").invoke(QUESTION), Plant)
-    assert isinstance(langchain(tools).with_structured_output(Plant, method="function_calling").invoke(QUESTION), Plant)
+    assert isinstance(langchain(tools).with_structured_output(Plant, method="function_calling", strict=True).invoke(QUESTION), Plant)
 
     @tool(args_schema=Plant)
     def plant(kind, is_wet, name):
         """Plants something."""
         return f"{name} grows"
 
-    bound = langchain(tools).bind_tools([plant], tool_choice="any")
+    bound = langchain(tools).bind_tools([plant], tool_choice="any", strict=True)
     said = bound.invoke(QUESTION)
     [call] = said.tool_calls
     result = plant.invoke(call)
@@ -67,11 +67,9 @@ def test_langchain_embeddings(haiku):
 
 
 @pytest.mark.parametrize("mode", [instructor.Mode.TOOLS, instructor.Mode.TOOLS_STRICT, instructor.Mode.JSON_SCHEMA])
-def test_instructor(smollm2, mode):
-    client = instructor.from_openai(OpenAI(base_url=f"{smollm2.url}/v1", timeout=100), mode=mode)
-    plant = client.chat.completions.create(
-        model="any", messages=[{"role": "user", "content": "A wet fern called Fred."}], response_model=Plant, max_retries=0, temperature=0
-    )
+def test_instructor(tools, mode):
+    client = instructor.from_openai(OpenAI(base_url=f"{tools.url}/v1", timeout=100), mode=mode)
+    plant = client.chat.completions.create(model="any", messages=HAIKU, response_model=Plant, max_retries=0, temperature=0)
     assert isinstance(plant, Plant)
 
 
@@ -134,7 +132,10 @@ def test_all_clients_hear_the_same_of_a_real_model(smollm2, npm):
     said = {
         "openai": OpenAI(base_url=url).chat.completions.create(model="any", **asked).choices[0].message.content,
         "openai, asynchronous": asyncio.run(asynchronous()),
-        "anthropic": anthropic.Anthropic(base_url=smollm2.url).messages.create(model="any", **asked).content[0].text,
+        "anthropic": anthropic.Anthropic(base_url=smollm2.url)
+        .messages.create(model="any", max_tokens=6, messages=question, extra_body={"temperature": 0})
+        .content[0]
+        .text,
         "langchain": langchain(smollm2, max_completion_tokens=6).invoke(question).content,
         "litellm": litellm.completion(model="openai/any", api_base=url, **asked).choices[0].message.content,
         "javascript": javascript(npm, "say", url, question[0]["content"])["whole"],
