@@ -33,7 +33,7 @@ use super::{
     engine::Handle,
     extras, messages,
     metrics::RequestLabels,
-    responses,
+    page, responses,
 };
 
 /// How long a body may take to come.
@@ -175,7 +175,7 @@ impl App {
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
-    let open = Router::new().route("/health", get(extras::health)).route("/ready", get(extras::ready));
+    let open = page::routes().route("/health", get(extras::health)).route("/ready", get(extras::ready));
     let guarded = Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))

@@ -41,7 +41,7 @@ impl Stream {
         if let Some(options) = fields.take("stream_options") {
             let mut options = Fields::new("stream_options", options)?;
             with_usage = options.flag("include_usage")?.unwrap_or(false);
-            options.pass_over(&["include_obfuscation"]);
+            options.pass_over(&["include_obfuscation", "continuous_usage_stats"]);
             options.expect_none()?;
         }
         Ok(Stream { is_wanted, with_usage })

@@ -25,6 +25,7 @@ mod extras;
 mod messages;
 mod metrics;
 mod model;
+mod page;
 mod responses;
 mod running;
 mod sse;
