@@ -17,10 +17,11 @@ pub mod device;
 pub(crate) mod fake;
 pub mod runner;
 pub mod scheduler;
+pub mod timed;
 pub mod work;
 
 pub use answer::{Answer, AnswerEnd, AnswerRequest};
 pub use device::Device;
 pub use runner::{Limits, Row, Runner};
-pub use scheduler::{End, Finished, Key, Refused, Scheduler, Task};
+pub use scheduler::{End, Finished, Key, Refused, Scheduler, Statistics, Task};
 pub use work::{Work, WorkEnd};
