@@ -22,6 +22,7 @@ use support::{fixtures::own, places::root};
 
 const POOLINGS: [Pooling; 3] = [Pooling::Mean, Pooling::Last, Pooling::Cls];
 
+#[allow(clippy::print_stdout, reason = "a test says what it measured")]
 fn check(n_batch: usize, tolerance: f32) {
     let want = Trace::load(&root().join("tests/fixtures/embeddings/embeddings.safetensors")).unwrap();
     let device: DeviceChoice = std::env::var("FERROWARP_DEVICE")

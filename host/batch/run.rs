@@ -212,7 +212,7 @@ impl Batch<'_> {
             let submitted = match asked {
                 Request::Answers(asked) => {
                     let form = asked.form;
-                    let n_prompt = self.submit(asked, scheduler, runner, vocabulary, &mut keys);
+                    let n_prompt = self.submit(*asked, scheduler, runner, vocabulary, &mut keys);
                     n_prompt.map(|n| (n, Made::Answers(form, keys.iter().map(|_| None).collect())))
                 }
                 Request::Embeddings(asked) => {
