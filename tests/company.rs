@@ -4,10 +4,16 @@ use std::path::PathBuf;
 
 use driver::DeviceChoice;
 use ferrowarp::{
+    bench::measure_served,
     cache::SequenceId,
+    engine::{Answer, AnswerRequest, Device, Key, Scheduler, Work, WorkEnd},
     forward::{Engine, EngineOptions, FIRST, Logits},
+    generate::{Limits, sampler},
     gguf::Gguf,
     gpu::{Activations, Gpu, kernels::CacheType},
+    model::Pooling,
+    sample::SamplerOptions,
+    tokenizer::Tokenizer,
     trace::{Recorder, relative_error},
 };
 
@@ -270,4 +276,60 @@ fn many_rows_on_tensor_cores_are_near() {
             }
         }
     }
+}
+
+/// Embeddings beside answers: the vectors are those of an engine with nothing else to do, bit for bit, and the clock's sums hold together.
+#[test]
+fn embeddings_and_answers_share_an_engine() {
+    let gguf = model("qwen2-tiny-f32.gguf");
+    let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
+    let options = EngineOptions { n_context: Some(128), n_batch: 16, n_sequences: 3, ..EngineOptions::default() };
+    let mut alone = engine(&gguf, EngineOptions { n_sequences: 1, ..options });
+    let n_tokens = tokenizer.vocab_size().min(alone.config().vocab_size);
+    let mut random = Random::new();
+    let mut device = Device::new(engine(&gguf, options));
+    let mut scheduler: Scheduler<Work> = Scheduler::new(&device, n_tokens);
+    let mut wanted: Vec<(Key, Vec<f32>)> = Vec::new();
+    let (mut n_answers, mut n_embeddings) = (0, 0);
+    for (n, pooling) in [(40, Pooling::Mean), (1, Pooling::Mean), (17, Pooling::Last), (33, Pooling::Cls)] {
+        let prompt = random.tokens(5 + n % 7, n_tokens);
+        let request = AnswerRequest {
+            model: "the model",
+            prompt: &prompt,
+            sampler: sampler(SamplerOptions::default(), &tokenizer, n_tokens).unwrap(),
+            constraint: None,
+            stop: &[],
+            limits: Limits { n_predict: Some(6), ignore_eos: true, shift_keeping: None },
+            logprobs: None,
+        };
+        let answer = Work::answer(Answer::new(request, &tokenizer, n_tokens, None));
+        scheduler.submit(&device, &prompt, [answer]).unwrap();
+        let text = random.tokens(n, n_tokens);
+        let keys = scheduler.submit(&device, &text, [Work::embedding(pooling, n)]).unwrap();
+        wanted.push((keys[0], alone.embed(&text, pooling).unwrap()));
+    }
+    while !scheduler.is_idle() {
+        for finished in scheduler.step(&mut device).unwrap() {
+            let key = finished.key;
+            match Work::end(finished) {
+                WorkEnd::Answer(end) => {
+                    assert_eq!(end.generation.unwrap().ids.len(), 6);
+                    n_answers += 1;
+                }
+                WorkEnd::Embedding(vector) => {
+                    let (_, want) = wanted.iter().find(|(of, _)| *of == key).expect("an embedding's key");
+                    assert_eq!(vector.unwrap(), *want, "embedding {key}");
+                    n_embeddings += 1;
+                }
+            }
+        }
+    }
+    assert_eq!((n_answers, n_embeddings), (4, 4));
+    let done = scheduler.statistics();
+    assert!(done.runner_time <= done.time && done.longest_gap <= done.time && !done.longest_gap.is_zero(), "{done:?}");
+
+    // What `bench --parallel` does on a GPU.
+    let served = measure_served(&mut device, &tokenizer, 2, [8, 4, 40]).unwrap().expect("logits that are numbers");
+    assert!(served.n_steps >= 6 && !served.longest_gap.is_zero(), "{served:?}");
+    assert_eq!(device.into_engine().n_past(), 0);
 }

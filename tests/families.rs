@@ -2,11 +2,17 @@
 
 mod support;
 
-use ferrowarp::gguf::{Gguf, Value};
+use driver::DeviceChoice;
+use ferrowarp::forward::{Engine, EngineOptions, Logits};
+use ferrowarp::gguf::{Gguf, TensorType, Value};
+use ferrowarp::gpu::{Activations, Gpu, kernels::CacheType};
 use ferrowarp::model::{Config, Model, RopePairing, RopeScaling};
+use ferrowarp::quant::dequantise;
 use ferrowarp::reference::Reference;
-use ferrowarp::trace::{Recorder, Trace};
-use support::tiny::{Shape, TinyModel};
+use ferrowarp::trace::{Recorder, Trace, relative_error};
+use half::f16;
+use support::fixtures::goldens;
+use support::tiny::{Shape, TinyModel, TinyTensor};
 
 /// Every tensor of a pass over `ids`.
 fn trace(model: &TinyModel, ids: &[u32]) -> Trace {
@@ -212,4 +218,107 @@ fn optional_biases_are_added() {
         w.chunks_exact(32).map(|row| row.iter().zip(a).map(|(w, a)| f64::from(*w) * f64::from(*a)).sum()).collect()
     };
     assert_close(&trace.get("attn_out-0").unwrap().data, &product.iter().map(|p| p - 14.0).collect::<Vec<_>>());
+}
+
+/// 32 values as a block of a type, its scales rounded first: the nearest of what the block can hold.
+fn block(tensor_type: TensorType, values: &[f32], out: &mut Vec<u8>) {
+    let (low, high) = values.iter().fold((0f32, 0f32), |(low, high), v| (low.min(*v), high.max(*v)));
+    let largest = high.max(-low);
+    let rounded = |scale: f32| f16::from_f32(scale);
+    let part = |value: f32, scale: f16| if scale.to_f32() == 0.0 { 0.0 } else { value / scale.to_f32() };
+    match tensor_type {
+        TensorType::Q8_0 => {
+            let scale = rounded(largest / 127.0);
+            out.extend(scale.to_le_bytes());
+            out.extend(values.iter().map(|v| (part(*v, scale).round().clamp(-127.0, 127.0) as i8).cast_unsigned()));
+        }
+        TensorType::Q4_0 => {
+            let scale = rounded(largest / 7.0);
+            let codes: Vec<u8> =
+                values.iter().map(|v| (part(*v, scale).round() + 8.0).clamp(0.0, 15.0) as u8).collect();
+            out.extend(scale.to_le_bytes());
+            out.extend((0..16).map(|i| codes[i] | codes[i + 16] << 4));
+        }
+        TensorType::Q5_1 => {
+            let (scale, least) = (rounded((high - low) / 31.0), rounded(low));
+            let code = |v: &f32| part(v - least.to_f32(), scale).round().clamp(0.0, 31.0) as u8;
+            let codes: Vec<u8> = values.iter().map(code).collect();
+            let fifth = codes.iter().enumerate().fold(0u32, |bits, (i, code)| bits | u32::from(code >> 4) << i);
+            out.extend(scale.to_le_bytes());
+            out.extend(least.to_le_bytes());
+            out.extend(fifth.to_le_bytes());
+            out.extend((0..16).map(|i| codes[i] & 15 | (codes[i + 16] & 15) << 4));
+        }
+        other => panic!("no blocks of {other:?} are made here"),
+    }
+}
+
+/// The matrix in another type, if its rows are whole blocks.
+fn requantise(tensor: &mut TinyTensor, tensor_type: TensorType) {
+    if tensor.dims.len() < 2 || !tensor.dims[0].is_multiple_of(32) || tensor.tensor_type == TensorType::F32 {
+        return;
+    }
+    let mut values = vec![0.0; tensor.dims.iter().product::<u64>() as usize];
+    dequantise(tensor.tensor_type, &tensor.data, &mut values);
+    tensor.data.clear();
+    values.chunks_exact(32).for_each(|values| block(tensor_type, values, &mut tensor.data));
+    tensor.tensor_type = tensor_type;
+}
+
+#[test]
+fn blocks_that_are_made_here_hold_about_what_they_were_made_of() {
+    let values: Vec<f32> = (0..32).map(|i| ((i * 37 + 11) % 64) as f32 / 32.0 - 1.0).collect();
+    for (tensor_type, error) in [(TensorType::Q8_0, 0.01), (TensorType::Q5_1, 0.05), (TensorType::Q4_0, 0.1)] {
+        let (mut bytes, mut back) = (Vec::new(), vec![0.0; 32]);
+        block(tensor_type, &values, &mut bytes);
+        dequantise(tensor_type, &bytes, &mut back);
+        assert!(values.iter().zip(&back).all(|(a, b)| (a - b).abs() < error), "{tensor_type:?}: {back:?}");
+    }
+}
+
+/// Every family with quantised weights, of which the fixtures have few: the device's passes against the reference on the same weights, by the
+/// goldens' tolerances (`tests/golden.rs`). Families in turn get another type.
+#[test]
+fn quantised_weights_of_every_family_are_used_as_they_are() {
+    let device: DeviceChoice = std::env::var("FERROWARP_DEVICE")
+        .map_or(DeviceChoice::Auto, |choice| choice.parse().expect("FERROWARP_DEVICE"));
+    let types = [TensorType::Q4_0, TensorType::Q8_0, TensorType::Q5_1];
+    let mut seen: Vec<&str> = Vec::new();
+    for golden in goldens() {
+        let mut model = TinyModel::of(&Gguf::open(&golden.model).unwrap());
+        if seen.contains(&model.architecture) {
+            continue;
+        }
+        let tensor_type = types[seen.len() % types.len()];
+        seen.push(model.architecture);
+        model.tensors.iter_mut().for_each(|tensor| requantise(tensor, tensor_type));
+        assert!(model.tensors.iter().filter(|tensor| tensor.tensor_type == tensor_type).count() > 5, "{}", golden.name);
+        let gguf = Gguf::from_bytes(model.bytes(), "quantised.gguf").unwrap();
+        let opened = Model::open(&gguf).unwrap_or_else(|error| panic!("{}: {error}", golden.name));
+        let ids: Vec<u32> = golden.prompts.iter().flat_map(|prompt| &prompt.ids).copied().take(7).collect();
+        let want = Reference::new(&opened).forward(&ids, &mut Recorder::off()).unwrap();
+        // Between experts that are nearly equal the passes' rounding may choose: only a token at a time is exact enough to compare.
+        let steps = if opened.config.experts.is_some() { vec![1] } else { vec![1, ids.len()] };
+        for step in steps {
+            let options = EngineOptions {
+                n_batch: 16,
+                all_logits: true,
+                cache_type: CacheType::F32,
+                activations: Activations::F32,
+                ..EngineOptions::default()
+            };
+            let mut engine = Engine::load(Gpu::open(device).unwrap(), &gguf, options, &mut |_, _| {}).unwrap();
+            let mut got = Vec::new();
+            for chunk in ids.chunks(step) {
+                engine.forward(chunk, Logits::All, &mut Recorder::off()).unwrap();
+                got.extend(engine.logit_rows(chunk.len()).unwrap());
+            }
+            let n = opened.config.vocab_size;
+            let errors = got.chunks_exact(n).zip(want.chunks_exact(n)).map(|(got, want)| relative_error(got, want));
+            let (error, tolerance) = (errors.fold(0.0, f64::max), if step == 1 { 1e-4 } else { 1e-2 });
+            println!("{} in {tensor_type:?}, {step} at a time: {error:.1e}", golden.name);
+            assert!(error < tolerance, "{} in {tensor_type:?}, {step} at a time: {error}", golden.name);
+        }
+    }
+    assert!(seen.len() >= 14, "{seen:?}");
 }

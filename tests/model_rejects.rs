@@ -4,8 +4,9 @@
 mod support;
 
 use ferrowarp::gguf::{Array, Gguf, TensorType, Value};
-use ferrowarp::model::{Config, Model, ModelError, ModelRule};
+use ferrowarp::model::{Config, Model, ModelError, ModelRule, Pooling};
 use support::check_message;
+use support::fixtures::goldens;
 use support::tiny::{Shape, TinyModel};
 
 fn open(model: &TinyModel) -> Result<Config, ModelError> {
@@ -234,6 +235,22 @@ fn rejects_keys_that_change_the_arithmetic() {
 }
 
 #[test]
+fn rejects_attention_that_looks_both_ways() {
+    let model = tiny(|m| m.set("attention.causal", Value::Bool(false)));
+    rejects_model(ModelRule::Arithmetic, &["metadata key qwen2.attention.causal", "found false"], &model);
+    assert!(open(&tiny(|m| m.set("attention.causal", Value::Bool(true)))).is_ok());
+}
+
+#[test]
+fn rejects_poolings() {
+    rejects_numbers(ModelRule::Pooling, "pooling_type", &[4, u32::MAX]);
+    for (number, pooling) in [(0, None), (1, Some(Pooling::Mean)), (2, Some(Pooling::Cls)), (3, Some(Pooling::Last))] {
+        let model = tiny(|m| m.set("pooling_type", Value::U32(number)));
+        assert_eq!(open(&model).unwrap().pooling, pooling, "{number}");
+    }
+}
+
+#[test]
 fn rejects_vocabularies_larger_than_the_embedding() {
     rejects_numbers(ModelRule::VocabularySize, "vocab_size", &[0, 17]);
     for n in [0, 17] {
@@ -344,5 +361,112 @@ fn every_rule_has_a_test() {
     let source = include_str!("model_rejects.rs");
     for rule in ModelRule::ALL {
         assert!(source.contains(&format!("ModelRule::{rule:?}")), "no test breaks ModelRule::{rule:?}");
+    }
+}
+
+/// The models of the fixtures, one of each family.
+fn of_each_family() -> Vec<TinyModel> {
+    let mut models: Vec<TinyModel> = Vec::new();
+    for golden in goldens() {
+        let model = TinyModel::of(&Gguf::open(&golden.model).unwrap());
+        if models.iter().all(|other| other.architecture != model.architecture) {
+            models.push(model);
+        }
+    }
+    assert!(models.len() >= 14, "{} families", models.len());
+    models
+}
+
+/// The message of a model that is refused; it is one line that names the file, what was found and what was expected.
+fn refusal(model: &TinyModel, what: &str) -> Option<String> {
+    let message = open(model).err()?.to_string();
+    let says = message.contains("expected ") && (message.contains("found ") || message.contains("missing"));
+    assert!(says && !message.contains('\n') && message.starts_with("model.gguf: "), "{what}: {message}");
+    Some(message)
+}
+
+/// Every tensor of every family: without it, or in another shape, the file is refused by a message that names it. Optional tensors may be
+/// missing.
+#[test]
+fn rejects_a_tensor_of_any_family_that_is_missing_or_of_another_shape() {
+    for model in of_each_family() {
+        let gguf = Gguf::from_bytes(model.bytes(), "model.gguf").unwrap();
+        let figure = Model::open(&gguf).unwrap_or_else(|error| panic!("{error}")).figure;
+        let n_layers = figure.layers.len();
+        // The first layer and the last are unlike in families whose layers differ; those between are like one of them.
+        let is_seen = |name: &str| match name.split('.').nth(1).and_then(|layer| layer.parse::<usize>().ok()) {
+            Some(layer) => layer == 0 || layer + 1 == n_layers,
+            None => true,
+        };
+        for tensor in figure.tensors.iter().filter(|tensor| is_seen(&tensor.name)) {
+            let what = format!("{}: {}", model.architecture, tensor.name);
+            let index = model.tensors.iter().position(|of| of.name == tensor.name).expect(&what);
+            let mut without = model.clone();
+            without.tensors.remove(index);
+            match refusal(&without, &what) {
+                Some(message) => {
+                    // A file may have one tensor in place of two, which are missed where it has neither.
+                    let of_two =
+                        ["ssm_ba.weight", "ffn_gate_up_exps.weight"].iter().any(|end| tensor.name.ends_with(end));
+                    assert!(message.contains(&tensor.name) || of_two, "{what}: {message}");
+                }
+                // Tied to the embedding; and Gemma 4's values may be the keys.
+                None => {
+                    let stands_in = ["output.weight", "attn_v.weight"].iter().any(|end| tensor.name.ends_with(end));
+                    assert!(!tensor.required || stands_in, "{what}: not missed");
+                }
+            }
+            let mut narrow = model.clone();
+            let of = &mut narrow.tensors[index];
+            let rows = of.dims.last_mut().expect("a dimension");
+            // A row less, or one more where there is only one.
+            let n_rows = if *rows > 1 { *rows - 1 } else { 2 };
+            of.data.resize(of.data.len() / *rows as usize * n_rows as usize, 0);
+            *rows = n_rows;
+            let message = refusal(&narrow, &what).unwrap_or_else(|| panic!("{what}: its shape is not looked at"));
+            // The vocabulary's size is the embedding's; what disagrees with it may be another.
+            assert!(message.contains(&tensor.name) || tensor.name == "token_embd.weight", "{what}: {message}");
+        }
+    }
+}
+
+/// Every key of every family: without it, or with a number that cannot be, a file is refused in one line or is a model; nothing panics.
+#[test]
+fn keys_of_any_family_may_be_missing_or_wild() {
+    let wild = [
+        Value::U32(0),
+        Value::U32(u32::MAX),
+        Value::F32(f32::NAN),
+        Value::F32(-1.0),
+        Value::Array(Array::Bool(vec![true])),
+        Value::Array(Array::U32(vec![7; 3])),
+        Value::String("wild".into()),
+    ];
+    for model in of_each_family() {
+        let prefix = format!("{}.", model.architecture);
+        let keys: Vec<&str> = model.metadata.iter().filter_map(|(key, _)| key.strip_prefix(&prefix)).collect();
+        // Small: keys are read before weights are.
+        let mut small = model.clone();
+        small.tensors.retain(|tensor| tensor.dims.len() == 1 || tensor.name == "token_embd.weight");
+        let config = |model: &TinyModel| Config::from_gguf(&Gguf::from_bytes(model.bytes(), "model.gguf").unwrap());
+        let mut n_refused = 0;
+        for key in keys {
+            let mut changed = vec![small.clone()];
+            changed[0].unset(key);
+            changed.extend(wild.iter().map(|value| {
+                let mut model = small.clone();
+                model.set(key, value.clone());
+                model
+            }));
+            for model in changed {
+                if let Err(error) = config(&model) {
+                    let message = error.to_string();
+                    let says = message.contains("expected ") && !message.contains('\n');
+                    assert!(says && message.starts_with("model.gguf: "), "{prefix}{key}: {message}");
+                    n_refused += 1;
+                }
+            }
+        }
+        assert!(n_refused > 20, "{prefix}: {n_refused} refused");
     }
 }

@@ -14,8 +14,9 @@ use ferrowarp::{
     forward::{Engine, EngineOptions, Logits},
     gguf::Gguf,
     gpu::{Activations, Gpu, kernels::CacheType},
+    model::Pooling,
     tokenizer::{ControlText, Ends, Piece, Special, StreamDecoder, Tokenizer},
-    trace::Recorder,
+    trace::{Recorder, Trace},
 };
 use serde_json::Value;
 
@@ -227,5 +228,36 @@ fn perplexity_is_llama_cpps() {
         let (got, want) = (got["perplexity"].as_f64().unwrap(), measured["value"].as_f64().unwrap());
         println!("{}: perplexity {got:.4}, llama.cpp {want:.4}", real.name);
         assert!((got / want - 1.0).abs() < PERPLEXITY, "{}: {got}, llama.cpp {want}", real.name);
+    }
+}
+
+/// tests/fixtures/embeddings/make.py has the same.
+const TEXTS: [&str; 2] =
+    ["The lighthouse keeper counted forty-six ships before the fog came in.", "Pâté, 12 345,67 € — naïve?"];
+
+/// Of each number of a vector of length 1. Weights and activations are rounded to f16 on the way, and llama.cpp's here are not.
+const EMBEDDING: f32 = 1e-3;
+
+#[test]
+#[ignore = "needs real models: ./x test-real"]
+#[allow(clippy::print_stdout, reason = "a test says what it measured")]
+fn embeddings_are_llama_cpps() {
+    let golden = Trace::load(&places::root().join("tests/real/embeddings.safetensors")).unwrap();
+    for real in Real::all() {
+        let (gguf, tokenizer) = real.open();
+        let device = std::env::var("FERROWARP_DEVICE").map_or(DeviceChoice::Auto, |choice| choice.parse().unwrap());
+        let options = EngineOptions { n_context: Some(64), ..EngineOptions::default() };
+        let mut engine = Engine::load(Gpu::open(device).unwrap(), &gguf, options, &mut |_, _| {}).unwrap();
+        for (index, text) in TEXTS.iter().enumerate() {
+            let of = |what: &str| &golden.get(&format!("{}.{index}.{what}", real.name)).unwrap().data;
+            let ids = tokenizer.encode(text, Special::Parse, Ends::AsFileSays).unwrap();
+            assert_eq!(ids.iter().map(|id| *id as f32).collect::<Vec<f32>>(), *of("ids"), "{}: {text}", real.name);
+            for pooling in [Pooling::Mean, Pooling::Last, Pooling::Cls] {
+                let (got, want) = (engine.embed(&ids, pooling).unwrap(), of(&pooling.to_string()));
+                let most = got.iter().zip(want).map(|(got, want)| (got - want).abs()).fold(0.0, f32::max);
+                println!("{}: text {index}, {pooling}: {most:.1e} apart at most", real.name);
+                assert!(most < EMBEDDING, "{}: text {index}, {pooling}: {most}", real.name);
+            }
+        }
     }
 }

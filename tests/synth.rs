@@ -123,6 +123,10 @@ fn shapes_have_the_published_number_of_parameters() {
         ("gemma2-9b", 9_241_705_984),
         // 27 432 406 640 with the encoder of images and its projection, 416 866 032 and 6 194 304.
         ("gemma3-27b", 27_009_346_304),
+        // The cards' 25.2 and 30.7 billion; and of 5.1 billion what is no encoder of images or sounds. Each has 256 divisors of RoPE's more.
+        ("gemma4-26b-a4b", 25_233_141_790 + 256),
+        ("gemma4-31b", 30_697_345_340 + 256),
+        ("gemma4-e2b", 4_628_569_379 + 256),
         ("glm4-9b", 9_400_279_040),
         // 110 468 824 832 with the block that predicts tokens further on, its own embedding and output.
         ("glm4.5-air", 106_852_251_264),

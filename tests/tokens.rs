@@ -4,7 +4,8 @@ mod text_fixtures;
 
 use std::{path::Path, time::Duration};
 
-use ferrowarp::gguf::Gguf;
+use ferrowarp::generate::{Chosen, Limits, Stop, Written};
+use ferrowarp::gguf::{Array, Gguf, Value as Metadata, Writer};
 use ferrowarp::tokenizer::{ControlText, Ends, Piece, Special, StreamDecoder, Tokenizer, VocabularyData};
 use proptest::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
@@ -165,6 +166,67 @@ fn ends_come_from_the_file() {
     assert_eq!(framed, [1, 15_043]);
     assert_eq!(llama.decode(&framed, ControlText::Hide).unwrap(), " Hello");
     assert_eq!(llama.decode(&framed, ControlText::Show).unwrap(), "<s> Hello");
+}
+
+/// A vocabulary of 256 bytes and a family's special tokens, as `turn_ends.py` makes it for llama.cpp.
+fn of_family(case: &Value) -> Tokenizer {
+    let model = case["model"].as_str().unwrap();
+    let text = |value: &str| Metadata::String(value.into());
+    let mut writer = Writer::default();
+    writer.metadata("tokenizer.ggml.model", &text(model));
+    if let Some(pre) = case["pre"].as_str() {
+        writer.metadata("tokenizer.ggml.pre", &text(pre));
+    }
+    // What is not special is a byte.
+    let byte = |byte: usize| match model {
+        "llama" => (format!("<0x{byte:02X}>"), 6),
+        _ if (33..127).contains(&byte) => (char::from(byte as u8).to_string(), 1),
+        _ => (format!("byte {byte}"), 1),
+    };
+    let special = case["special"].as_array().unwrap();
+    let mut tokens: Vec<Option<(String, i32)>> = vec![None; 256 + special.len()];
+    for token in special {
+        let [id, text, kind] = [0, 1, 2].map(|part| &token[part]);
+        tokens[id.as_u64().unwrap() as usize] = Some((text.as_str().unwrap().into(), kind.as_i64().unwrap() as i32));
+    }
+    let mut bytes = (0..256).map(byte);
+    let (tokens, types): (Vec<String>, Vec<i32>) =
+        tokens.into_iter().map(|token| token.unwrap_or_else(|| bytes.next().unwrap())).unzip();
+    for (role, of) in case["roles"].as_object().unwrap() {
+        let id = tokens.iter().position(|token| token == of.as_str().unwrap()).unwrap();
+        writer.metadata(&format!("tokenizer.ggml.{role}_token_id"), &Metadata::U32(id as u32));
+    }
+    writer.metadata("tokenizer.ggml.scores", &Metadata::Array(Array::F32(vec![0.0; tokens.len()])));
+    writer.metadata("tokenizer.ggml.merges", &Metadata::Array(Array::String(Vec::new())));
+    writer.metadata("tokenizer.ggml.tokens", &Metadata::Array(Array::String(tokens)));
+    writer.metadata("tokenizer.ggml.token_type", &Metadata::Array(Array::I32(types)));
+    Tokenizer::from_gguf(&Gguf::from_bytes(writer.header(), "vocabulary.gguf").unwrap()).unwrap()
+}
+
+/// The tokens that end a turn, in each family's vocabulary, are llama.cpp's: these end a generation and are no text of it, and the others,
+/// the marks of gpt-oss's channels and of GLM's and Granite's roles among them, do not.
+#[test]
+fn turns_of_every_family_end_where_llama_cpps_do() {
+    let cases = text_fixtures::json(&text_fixtures::own("vocab/turn_ends.json"));
+    let cases = cases.as_array().unwrap();
+    assert!(cases.len() >= 20, "{} families", cases.len());
+    for case in cases {
+        let (family, tokenizer) = (&case["family"], of_family(case));
+        let ends: Vec<&str> = case["ends"].as_array().unwrap().iter().map(|end| end.as_str().unwrap()).collect();
+        for token in case["special"].as_array().unwrap() {
+            let (id, text) = (token[0].as_u64().unwrap() as u32, token[1].as_str().unwrap());
+            let limits = Limits { n_predict: None, ignore_eos: false, shift_keeping: None };
+            let mut written = Written::new(&tokenizer, &[], limits);
+            let start = tokenizer.encode("a", Special::Text, Ends::Bare).unwrap();
+            for id in start {
+                assert_eq!(written.push(Chosen { id, logprobs: None }).unwrap().stop, None, "{family}: a");
+            }
+            let pushed = written.push(Chosen { id, logprobs: None }).unwrap();
+            let wanted = ends.contains(&text).then_some(Stop::Eos);
+            assert_eq!(pushed.stop, wanted, "{family}: {text}");
+            assert!(wanted.is_none() || pushed.text.is_empty(), "{family}: {text}");
+        }
+    }
 }
 
 /// Control tokens in what a user typed stay text, in every vocabulary and at every place.

@@ -155,7 +155,7 @@ impl From<FieldError> for LineError {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     /// Text.
-    Answers(Asked),
+    Answers(Box<Asked>),
     /// Vectors.
     Embeddings(EmbeddingsAsked),
 }
@@ -196,7 +196,7 @@ impl RequestLine {
         })?;
         if !text.trim_start().starts_with('{') {
             let body = json!({ "messages": [{ "role": "user", "content": text }] });
-            return Ok(Request::Answers(Asked::read(Form::Chat, body, defaults)?));
+            return Ok(Request::Answers(Box::new(Asked::read(Form::Chat, body, defaults)?)));
         }
         let value: Value = serde_json::from_str(text).map_err(|error| {
             LineError::new("invalid_json", format!("found no JSON ({error}), expected a JSON object"))
@@ -213,7 +213,7 @@ impl RequestLine {
         }
         if !is_framed {
             let form = if fields.has("messages") { Form::Chat } else { Form::Text };
-            return Ok(Request::Answers(Asked::read(form, fields.into_value(), defaults)?));
+            return Ok(Request::Answers(Box::new(Asked::read(form, fields.into_value(), defaults)?)));
         }
         let method = fields.text("method")?.unwrap_or_else(|| "POST".to_owned());
         if method != "POST" {
@@ -232,7 +232,7 @@ impl RequestLine {
         let body = fields.take("body").unwrap_or_else(|| Value::Object(Map::new()));
         fields.expect_none()?;
         Ok(match form {
-            Some(form) => Request::Answers(Asked::read(form, body, defaults)?),
+            Some(form) => Request::Answers(Box::new(Asked::read(form, body, defaults)?)),
             None => Request::Embeddings(EmbeddingsAsked::read(body, n_embd)?),
         })
     }

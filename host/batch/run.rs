@@ -12,7 +12,7 @@ use super::{AnswersError, AnswersFile, LineError, Request, RequestLine, Requests
 use crate::{
     api::{Asked, Defaults, EmbeddingsAsked, Form, Format, Prompt, Usage, chat_completion, text_completion},
     chat::{ChatError, ChatTemplate, Message, RenderOptions},
-    engine::{Answer, AnswerRequest, Key, Runner, Scheduler, Work, WorkEnd},
+    engine::{Answer, AnswerRequest, Key, Runner, Scheduler, Statistics, Work, WorkEnd},
     generate::{Generation, Limits, constraint_vocabulary, sampler},
     model::Pooling,
     sample::{Constraint, ConstraintVocabulary},
@@ -47,6 +47,8 @@ pub struct Progress {
     pub n_completion: usize,
     /// Whether somebody stopped it.
     pub interrupted: bool,
+    /// What the scheduler did, where the run is at its end.
+    pub scheduler: Statistics,
 }
 
 /// What all requests have in common.
@@ -143,6 +145,7 @@ impl Batch<'_> {
             if interrupt.load(Ordering::Relaxed) {
                 places.keys().for_each(|key| drop(scheduler.cancel(runner, *key)));
                 progress.interrupted = true;
+                progress.scheduler = scheduler.statistics();
                 return Ok(progress);
             }
             while scheduler.n_waiting() < n_ahead && pending.len() < MAX_PENDING {
@@ -171,6 +174,7 @@ impl Batch<'_> {
             }
             if scheduler.is_idle() {
                 if pending.is_empty() && requests.n_left() == 0 {
+                    progress.scheduler = scheduler.statistics();
                     return Ok(progress);
                 }
                 continue;
@@ -208,7 +212,7 @@ impl Batch<'_> {
             let submitted = match asked {
                 Request::Answers(asked) => {
                     let form = asked.form;
-                    let n_prompt = self.submit(asked, scheduler, runner, vocabulary, &mut keys);
+                    let n_prompt = self.submit(*asked, scheduler, runner, vocabulary, &mut keys);
                     n_prompt.map(|n| (n, Made::Answers(form, keys.iter().map(|_| None).collect())))
                 }
                 Request::Embeddings(asked) => {

@@ -10,6 +10,7 @@ pub mod kernels;
 mod model;
 mod parallel;
 mod sample;
+mod served;
 
 pub use bandwidth::Peaks;
 pub use counters::{Counts, recorded};
@@ -17,3 +18,4 @@ pub use floor::{cache_bytes, operations, weight_bytes};
 pub use model::{Measured, Test, Work, measure, measure_from, positions, tests};
 pub use parallel::{Together, measure_together};
 pub use sample::Sample;
+pub use served::{Served, measure_served};

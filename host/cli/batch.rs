@@ -50,6 +50,9 @@ pub struct Arguments {
     /// Answers written at the same time, at most.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
     parallel: u32,
+    /// Show the device, the host's time in a step and the longest time between two tokens of an answer on standard error.
+    #[arg(short, long)]
+    verbose: bool,
     /// Decode many answers together as each would be alone, to the last bit, where tensor cores would take less time.
     #[arg(long)]
     batch_invariant: bool,
@@ -110,6 +113,9 @@ impl Arguments {
         let batch_invariant = self.batch_invariant;
         let set = |options| EngineOptions { n_sequences, batch_invariant, ..options };
         let (engine, _) = self.engine.load_with(device, &gguf, set)?;
+        if self.verbose {
+            note(&format!("device {}", engine.gpu().name()?));
+        }
         let n_tokens = tokenizer.vocab_size().min(engine.config().vocab_size);
         let batch = Batch {
             model: gguf.name(),
@@ -147,6 +153,9 @@ impl Arguments {
             progress.n_completion,
             rate(&progress)
         ));
+        if self.verbose {
+            note(&progress.scheduler.to_string());
+        }
         Ok(if progress.interrupted { Outcome::Interrupted } else { Outcome::Done })
     }
 }

@@ -68,6 +68,10 @@ pub struct Arguments {
     #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with = "kernels",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     parallel: Vec<u32>,
+    /// With --parallel, tokens of the prompt that arrives while all sequences generate: the longest time between two of their tokens is
+    /// measured [default: a sequence's].
+    #[arg(long, value_name = "N", requires = "parallel", value_parser = clap::value_parser!(u32).range(1..))]
+    arriving: Option<u32>,
     /// Repetitions of each test.
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     repetitions: u32,

@@ -7,11 +7,16 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{
-    Outcome, interrupt, model::EngineArguments, output::out, pooling::PoolingArgument, text::TextArguments,
+    Outcome, interrupt,
+    model::{DeviceArgument, EngineArguments, MemoryArguments, ModelArgument, parse_size},
+    output::out,
+    pooling::PoolingArgument,
+    text::TextArguments,
     tokenizer::TokenizerArguments,
 };
 use crate::{
     api::{EmbeddingsAsked, Encoding, numbers},
+    gpu::{Activations, kernels::CacheType},
     model::shortened,
     tokenizer::{Ends, Special, Tokenizer},
 };
@@ -19,21 +24,30 @@ use crate::{
 /// The arguments of `embed`.
 #[derive(Args)]
 #[command(
-    after_help = "An embedding is made of the hidden states behind the last norm, and has length 1.\n\nExamples:\n  \
+    after_help = "An embedding is made of the hidden states behind the last norm, and has length 1. Each line of a file, or of standard \
+                  input, that is not empty is a text.\n\nExamples:\n  \
     ferrowarp embed -m model.gguf -p 'The sea is blue'\n  \
     ferrowarp embed -m model.gguf -f lines.txt > embeddings.jsonl\n  \
     cat lines.txt | ferrowarp embed -m model.gguf --pooling last --format openai"
 )]
 pub struct Arguments {
     #[command(flatten)]
-    engine: EngineArguments,
+    model: ModelArgument,
+    #[command(flatten)]
+    device: DeviceArgument,
+    /// Type of the cache of keys and values, which a text needs for a moment alone: f16 is faster for long texts, and rounds.
+    #[arg(long, default_value = "f32", env = "FERROWARP_CACHE_TYPE")]
+    cache_type: CacheType,
+    /// Tokens that a text may have; 0 for the model's own context [default: that, at most 4096].
+    #[arg(short, long, value_name = "N", env = "FERROWARP_CONTEXT")]
+    context: Option<usize>,
+    /// Device memory to take at most, as in 800M or 6G [default: what is free].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, env = "FERROWARP_MEMORY_LIMIT")]
+    memory_limit: Option<u64>,
     #[command(flatten)]
     tokenizer: TokenizerArguments,
     #[command(flatten)]
-    text: TextArguments,
-    /// The text as token ids, passed to the model as they are.
-    #[arg(long, value_name = "ID,ID,…", value_delimiter = ',', conflicts_with_all = ["prompt", "file"])]
-    prompt_ids: Option<Vec<u32>>,
+    input: InputArguments,
     #[command(flatten)]
     pooling: PoolingArgument,
     /// Keep so many of a vector's first numbers, at length 1 again.
@@ -42,6 +56,16 @@ pub struct Arguments {
     /// An object on each line (index, text, n_tokens, embedding), an array of vectors, or the object of OpenAI's interface.
     #[arg(long, value_enum, default_value = "jsonl")]
     format: Format,
+}
+
+/// Where texts come from.
+#[derive(Args)]
+struct InputArguments {
+    #[command(flatten)]
+    text: TextArguments,
+    /// The text as token ids, passed to the model as they are.
+    #[arg(long, value_name = "ID,ID,…", value_delimiter = ',', conflicts_with_all = ["prompt", "file"])]
+    prompt_ids: Option<Vec<u32>>,
 }
 
 /// How vectors are printed.
@@ -62,15 +86,30 @@ impl Arguments {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
         interrupt::install()?;
-        let gguf = self.engine.model.open_to_run()?;
-        let (device, tokenizer, _) = self.engine.open_with(&gguf, &self.tokenizer)?;
-        let texts = self.texts(&tokenizer)?;
-        let (mut engine, _) = self.engine.load(device, &gguf)?;
+        let Arguments {
+            model,
+            device,
+            cache_type,
+            context,
+            memory_limit,
+            tokenizer,
+            input,
+            pooling,
+            dimensions,
+            format,
+        } = self;
+        // A text of one token goes through the layers alone.
+        let memory = MemoryArguments { cache_type, activations: Activations::F32, context, memory_limit };
+        let arguments = EngineArguments { model, device, memory };
+        let gguf = arguments.model.open_to_run()?;
+        let (device, tokenizer, _) = arguments.open_with(&gguf, &tokenizer)?;
+        let texts = input.texts(&tokenizer)?;
+        let (mut engine, _) = arguments.load(device, &gguf)?;
         let n_embd = engine.config().n_embd;
-        if let Some(found) = self.dimensions.filter(|n| !(1..=n_embd).contains(n)) {
+        if let Some(found) = dimensions.filter(|n| !(1..=n_embd).contains(n)) {
             bail!("--dimensions: found {found}, expected 1 to {n_embd}, which the model's embeddings have");
         }
-        let pooling = self.pooling.of(engine.config());
+        let pooling = pooling.of(engine.config());
         let listener = interrupt::Listener::new();
         let (mut out, mut vectors) = (out(), Vec::new());
         for (index, Text { text, ids }) in texts.iter().enumerate() {
@@ -78,8 +117,11 @@ impl Arguments {
                 return Ok(Outcome::Interrupted);
             }
             let vector = engine.embed(ids, pooling).with_context(|| format!("text {}", index + 1))?;
-            let vector = self.dimensions.map_or(vector.clone(), |n| shortened(&vector, n));
-            match self.format {
+            let vector = match dimensions {
+                Some(n) => shortened(&vector, n),
+                None => vector,
+            };
+            match format {
                 Format::Jsonl => {
                     let mut object = json!({ "index": index });
                     if let Some(text) = text {
@@ -96,7 +138,7 @@ impl Arguments {
                 Format::Openai => vectors.push(vector),
             }
         }
-        match self.format {
+        match format {
             Format::Jsonl => {}
             Format::Json => writeln!(out, "]")?,
             Format::Openai => {
@@ -107,7 +149,9 @@ impl Arguments {
         }
         Ok(Outcome::Done)
     }
+}
 
+impl InputArguments {
     /// One text from -p; of a file and of standard input one on each line that is not empty.
     fn texts(&self, tokenizer: &Tokenizer) -> Result<Vec<Text>> {
         if let Some(ids) = &self.prompt_ids {

@@ -104,7 +104,7 @@ impl MemoryArguments {
 }
 
 /// Bytes, or K, M, G: times 1024, 1024², 1024³.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, shift) = match text.char_indices().next_back() {
         Some((end, 'K' | 'k')) => (&text[..end], 10),
         Some((end, 'M' | 'm')) => (&text[..end], 20),

@@ -28,6 +28,15 @@ impl Device {
         Device { engine, n_rows: 0, k: 0, largest: Vec::new() }
     }
 
+    /// The engine again, with its first sequence, where no other is open.
+    ///
+    /// # Panics
+    /// Where one is.
+    pub fn into_engine(mut self) -> Engine {
+        assert_eq!(self.engine.open(), Some(FIRST), "a sequence that is open");
+        self.engine
+    }
+
     /// The engine.
     pub fn engine(&self) -> &Engine {
         &self.engine

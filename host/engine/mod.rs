@@ -17,6 +17,7 @@ pub mod device;
 pub(crate) mod fake;
 pub mod runner;
 pub mod scheduler;
+pub mod timed;
 pub mod work;
 
 pub use answer::{Answer, AnswerEnd, AnswerRequest, OnPiece, Piece, Trigger};

@@ -12,9 +12,17 @@
 //!
 //! Several answers to one prompt are a family: the prompt is computed once and forked.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Range,
+    time::{Duration, Instant},
+};
 
-use super::runner::{Limits, NO_CHOICE, Row, Runner};
+use super::{
+    runner::{Limits, NO_CHOICE, Row, Runner},
+    timed::Timed,
+};
 use crate::{
     cache::{POSITIONS, SequenceId, Shortage},
     model::Pooling,
@@ -94,6 +102,39 @@ pub struct Statistics {
     pub n_set_back: u64,
     /// Tokens of prompts that were there already.
     pub n_reused: u64,
+    /// From the first step to the last, but for the time in which there was nothing to do.
+    pub time: Duration,
+    /// What of it the runner took.
+    pub runner_time: Duration,
+    /// The longest time between two tokens of a sequence that was not set back between them.
+    pub longest_gap: Duration,
+}
+
+impl Statistics {
+    /// What of a step's time is the host's: deciding, sampling, text, and what is done between steps.
+    pub fn host_per_step(&self) -> Duration {
+        let host = self.time.saturating_sub(self.runner_time);
+        u32::try_from(self.n_steps).map_or(Duration::ZERO, |n| host.checked_div(n).unwrap_or_default())
+    }
+}
+
+/// As `-v` shows it.
+impl fmt::Display for Statistics {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let part = 100.0 * (1.0 - self.runner_time.as_secs_f64() / self.time.as_secs_f64().max(1e-9));
+        write!(
+            f,
+            "{} steps: {:.3} ms of the host in each ({part:.1} % of the time), at most {:.1} ms between two tokens of a sequence; \
+             {} tokens of prompts computed and {} reused; {} times a sequence was set back",
+            self.n_steps,
+            ms(self.host_per_step()),
+            ms(self.longest_gap),
+            self.n_prefilled,
+            self.n_reused,
+            self.n_set_back,
+        )
+    }
 }
 
 /// A sequence that has not ended.
@@ -107,6 +148,8 @@ struct Live<T> {
     /// Tokens in the cache.
     n_done: usize,
     n_reused: Option<usize>,
+    /// When it got its last token.
+    last_token: Option<Instant>,
 }
 
 impl<T> Live<T> {
@@ -138,6 +181,8 @@ pub struct Scheduler<T> {
     /// The oldest first.
     active: Vec<Active<T>>,
     statistics: Statistics,
+    /// When the last step ended, where it left something to do.
+    last_step: Option<Instant>,
 }
 
 impl<T: Task> Scheduler<T> {
@@ -158,6 +203,7 @@ impl<T: Task> Scheduler<T> {
             waiting: BTreeMap::new(),
             active: Vec::new(),
             statistics: Statistics::default(),
+            last_step: None,
         }
     }
 
@@ -184,8 +230,8 @@ impl<T: Task> Scheduler<T> {
         let family = self.next_key;
         for task in tasks {
             let tokens = prompt.to_vec();
-            let live = Live { key: self.next_key, family, task, tokens, n_prompt, n_done: 0, n_reused: None };
-            self.waiting.insert(live.key, live);
+            let (key, n_done, n_reused, last_token) = (self.next_key, 0, None, None);
+            self.waiting.insert(key, Live { key, family, task, tokens, n_prompt, n_done, n_reused, last_token });
             self.next_key += 1;
         }
         Ok((family..self.next_key).collect())
@@ -239,12 +285,20 @@ impl<T: Task> Scheduler<T> {
     /// The runner's: all is over.
     pub fn step<R: Runner>(&mut self, runner: &mut R) -> Result<Vec<Finished<T>>, R::Error> {
         let mut finished = Vec::new();
-        if !self.is_idle() {
-            self.statistics.n_steps += 1;
-            self.admit(runner);
-            self.decode(runner, &mut finished)?;
-            self.prefill(runner, &mut finished)?;
+        if self.is_idle() {
+            self.last_step = None;
+            return Ok(finished);
         }
+        let start = self.last_step.unwrap_or_else(Instant::now);
+        let mut runner = Timed::new(runner);
+        self.admit(&mut runner);
+        self.decode(&mut runner, &mut finished)?;
+        self.prefill(&mut runner, &mut finished)?;
+        let end = Instant::now();
+        self.statistics.n_steps += 1;
+        self.statistics.time += end - start;
+        self.statistics.runner_time += runner.time;
+        self.last_step = (!self.is_idle()).then_some(end);
         Ok(finished)
     }
 
@@ -281,7 +335,7 @@ impl<T: Task> Scheduler<T> {
             assert!(last > 0, "a sequence that fits alone finds {shortage}");
             let (id, mut live) = self.active.remove(last);
             runner.close(id);
-            live.n_done = 0;
+            (live.n_done, live.last_token) = (0, None);
             self.waiting.insert(live.key, live);
             self.statistics.n_set_back += 1;
             if last == index {
@@ -435,6 +489,10 @@ impl<T: Task> Scheduler<T> {
         let end = match token {
             Some(token) if live.n_done < self.n_most => {
                 live.tokens.push(token);
+                let now = Instant::now();
+                if let Some(last) = live.last_token.replace(now) {
+                    self.statistics.longest_gap = self.statistics.longest_gap.max(now - last);
+                }
                 self.active.push((id, live));
                 return Ok(());
             }

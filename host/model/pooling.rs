@@ -171,7 +171,9 @@ mod tests {
         assert_eq!(of(&[1.0, f32::NAN]), Err(NoEmbedding));
         assert_eq!(of(&[f32::INFINITY, 1.0]), Err(NoEmbedding));
         assert_eq!(of(&[0.0, 0.0]), Ok(vec![0.0, 0.0]));
-        assert_eq!(of(&[3e30, 4e30]), Ok(vec![0.6, 0.8]));
+        // Squares past the range of f32.
+        let large = 2f32.powi(100);
+        assert_eq!(of(&[3.0 * large, 4.0 * large]), Ok(vec![0.6, 0.8]));
     }
 
     #[test]

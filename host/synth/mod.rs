@@ -13,9 +13,11 @@
 
 mod device;
 mod file;
+mod gemma4;
 mod mix;
 mod random;
 mod shape;
+mod shapes;
 mod vocabulary;
 
 use std::io::{self, Write};
@@ -31,7 +33,8 @@ pub use device::{fill_on_device, random_matrices};
 pub use file::{SynthError, create};
 pub use mix::{FileType, ModelFacts};
 use random::{Random, fill_matrix, fill_vector};
-pub use shape::{Key, SHAPES, Shape, ShapeExperts};
+pub use shape::{Divisors, Key, Shape, ShapeExperts};
+pub use shapes::SHAPES;
 
 /// Blocks of a piece at most: a piece is never part of a block.
 const PIECE_BLOCKS: u64 = 4096;

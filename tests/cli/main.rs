@@ -4,6 +4,7 @@ mod bad_input;
 mod batch;
 mod bench;
 mod chat;
+mod embed;
 mod explain;
 mod generate;
 mod model_files;

@@ -1,9 +1,10 @@
 """Prints the README's table of quality: what rounding activations and the cache changes, here and in llama.cpp.
 
-    python3 tests/real/quality.py PROGRAM MODELS [WINDOWS]
+    python3 tests/real/quality.py PROGRAM MODELS [--batches] [WINDOWS]
 
 Takes the first windows of text.txt in, a token at a time, as answers are generated: four for numbers to publish, which is slow without a
-GPU; one will do to see whether something is wrong. Nothing but Python is needed."""
+GPU; one will do to see whether something is wrong. With --batches a window at a time, as prompts are, where activations are always rounded to
+16 bits and the cache alone is compared: minutes without a GPU. Nothing but Python is needed."""
 
 import json
 import subprocess
@@ -18,7 +19,7 @@ ACTIVATIONS = {"f32": "f32", "q8": "file"}
 
 
 def measure(program, model, *more):
-    command = [program, "perplexity", "-m", model, "--one-by-one", "--format", "json", *map(str, more)]
+    command = [program, "perplexity", "-m", model, "--format", "json", *map(str, more)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
 
 
@@ -31,11 +32,13 @@ def cells(kl, same_top):
 
 
 def main():
-    program, models, *windows = sys.argv[1:]
+    in_batches = "--batches" in sys.argv
+    program, models, *windows = [argument for argument in sys.argv[1:] if argument != "--batches"]
+    way = [] if in_batches else ["--one-by-one"]
     row("model", "activations", "cache", "KL", "same first choice", "llama.cpp: KL", "same first choice")
     row(*["---"] * 7)
-    for name in sorted(path.stem for path in HERE.glob("*.json")):
-        golden = json.loads((HERE / f"{name}.json").read_text())["quality"]
+    for path in sorted(HERE.glob("*.json")):
+        name, golden = path.stem, json.loads(path.read_text())["quality"]
         n_windows = min(int(windows[0]) if windows else 4, golden["windows"])
         mean = lambda values: sum(values[:n_windows]) / n_windows
         theirs = {(s["weights"], s["cache_type"]): (mean(s["kl"]), mean(s["same_top"])) for s in golden["settings"]}
@@ -43,15 +46,17 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             base = Path(folder) / "base"
             text = ["-f", HERE / "text.txt", "-c", golden["window"], "--chunks", n_windows]
-            exact = measure(program, model, *text, "--activations", "f32", "--cache-type", "f32", "--kl-save", base)
+            f32 = ["--activations", "f32", "--cache-type", "f32"]
+            exact = measure(program, model, *way, *text, *f32, "--kl-save", base)
             for activations, weights in ACTIVATIONS.items():
                 for cache_type in CACHE_TYPES:
-                    if (activations, cache_type) == ("f32", "f32"):
+                    if (activations, cache_type) == ("f32", "f32") or in_batches and activations != "f32":
                         continue
-                    got = measure(
-                        program, model, "--kl-base", base, "--activations", activations, "--cache-type", cache_type)
+                    options = ["--activations", activations, "--cache-type", cache_type]
+                    got = measure(program, model, *way, "--kl-base", base, *options)
                     ours = cells(got["kl"]["mean"], got["same_top"])
-                    row(name, activations, cache_type, *ours, *cells(*theirs[weights, cache_type]))
+                    shown = "in batches" if in_batches else activations
+                    row(name, shown, cache_type, *ours, *cells(*theirs[weights, cache_type]))
         print(f"{name}: {exact['scored']} predictions", file=sys.stderr, flush=True)
 
 

@@ -1,6 +1,9 @@
 //! Small models, made in memory, to be changed in one place by a test.
 
-use ferrowarp::gguf::{Array, TensorType, Value, Writer};
+use ferrowarp::{
+    gguf::{Array, Gguf, TensorInfo, TensorType, Value, Writer},
+    model::Family,
+};
 
 /// A model as its metadata and tensors; [`TinyModel::bytes`] writes the file.
 #[derive(Clone)]
@@ -116,6 +119,21 @@ impl TinyModel {
             }
         }
         model
+    }
+
+    /// The model of a file.
+    pub fn of(gguf: &Gguf) -> TinyModel {
+        let tensor = |tensor: &TensorInfo| TinyTensor {
+            name: tensor.name.clone(),
+            dims: tensor.dims.clone(),
+            tensor_type: tensor.tensor_type,
+            data: gguf.data(tensor).to_vec(),
+        };
+        TinyModel {
+            architecture: Family::of_model(gguf).unwrap().architecture,
+            metadata: gguf.metadata().iter().map(|(key, value)| (key.to_owned(), value.clone())).collect(),
+            tensors: gguf.tensors().map(tensor).collect(),
+        }
     }
 
     /// Sets a metadata key under the architecture's name.

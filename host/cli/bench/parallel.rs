@@ -5,10 +5,12 @@ use serde_json::{Map, json};
 
 use super::{Arguments, Candidate, Place, Printer, options_of, table::Column};
 use crate::{
-    bench::{Together, measure_together},
+    bench::{Served, Together, measure_served, measure_together},
     cli::output::out,
+    engine::Device,
     forward::{Engine, EngineOptions},
     gpu::Gpu,
+    tokenizer::Tokenizer,
 };
 
 const COLUMNS: &[Column] = &[
@@ -23,6 +25,8 @@ const COLUMNS: &[Column] = &[
     Column::number("S_TG t/s", 10),
     Column::number("T s", 8),
     Column::number("S t/s", 10),
+    Column::number("host ms/step", 6),
+    Column::number("longest gap ms", 7),
 ];
 
 const COUNT_COLUMNS: &[Column] = &[
@@ -46,7 +50,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let parallel: Vec<usize> = arguments.parallel.iter().map(|n| *n as usize).collect();
     let most = parallel.iter().copied().max().unwrap_or(1);
+    let arriving = arguments.arriving.map(|n| n as usize);
     let positions = lengths.iter().map(|(prompt, generation)| prompt + generation).max().unwrap_or(1);
+    let positions = positions.max(arriving.unwrap_or(0) + 1);
     let place = Place::new(&Gpu::open(arguments.device.device)?)?;
     let columns = if place.peaks.is_some() { COLUMNS } else { COUNT_COLUMNS };
     let mut printer = Printer::new(out(), arguments.output, columns, place.heading());
@@ -54,7 +60,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let candidate = candidate()?;
         let options = EngineOptions {
             n_context: Some(positions),
-            n_sequences: most,
+            // And one that arrives.
+            n_sequences: most + 1,
             ..options_of(arguments, candidate.from_file)
         };
         let Candidate { gguf, name, .. } = &candidate;
@@ -66,7 +73,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                     measure_together(&mut engine, n, n_prompt, n_gen.min(8))?;
                 }
                 let measured = measure_together(&mut engine, n, n_prompt, n_gen)?;
-                let (cells, mut object) = describe(&measured);
+                let mut served = None;
+                if place.peaks.is_some() {
+                    let tokenizer = Tokenizer::from_gguf(gguf)?;
+                    let mut device = Device::new(engine);
+                    served =
+                        measure_served(&mut device, &tokenizer, n, [n_prompt, n_gen, arriving.unwrap_or(n_prompt)])?;
+                    engine = device.into_engine();
+                }
+                let (cells, mut object) = describe(&measured, served.as_ref());
                 place.describe(&mut object);
                 object.insert("kind".into(), json!("parallel"));
                 object.insert("model".into(), json!(name));
@@ -77,7 +92,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(printer.finish()?)
 }
 
-fn describe(measured: &Together) -> (Vec<String>, Map<String, serde_json::Value>) {
+fn describe(measured: &Together, served: Option<&Served>) -> (Vec<String>, Map<String, serde_json::Value>) {
     let Together { n_sequences, n_prompt, n_gen, prompt_seconds, gen_seconds, counts } = measured;
     let mut object = Map::new();
     object.insert("n_sequences".into(), json!(n_sequences));
@@ -102,6 +117,11 @@ fn describe(measured: &Together) -> (Vec<String>, Map<String, serde_json::Value>
     object.insert("gen_s".into(), json!(gen_seconds));
     object.insert("prompt_tokens_per_s".into(), json!(prompts as f64 / prompt_seconds));
     object.insert("gen_tokens_per_s".into(), json!(generated as f64 / gen_seconds));
+    let ms = |of: fn(&Served) -> std::time::Duration| served.map(|served| of(served).as_secs_f64() * 1e3);
+    let (host, gap) = (ms(|served| served.host), ms(|served| served.longest_gap));
+    object.insert("host_ms_per_step".into(), json!(host));
+    object.insert("longest_gap_ms".into(), json!(gap));
+    let shown = |ms: Option<f64>| ms.map_or("—".into(), |ms| format!("{ms:.2}"));
     let cells = [
         n_prompt.to_string(),
         n_gen.to_string(),
@@ -113,6 +133,8 @@ fn describe(measured: &Together) -> (Vec<String>, Map<String, serde_json::Value>
         format!("{:.1}", generated as f64 / gen_seconds),
         format!("{all:.3}"),
         format!("{:.1}", (prompts + generated) as f64 / all),
+        shown(host),
+        shown(gap),
     ];
     (cells.to_vec(), object)
 }

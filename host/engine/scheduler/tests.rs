@@ -236,6 +236,8 @@ fn company(seed: u64, n_steps: u64, windows: &[Option<usize>]) -> Statistics {
         }
     }
     assert!(open.is_empty(), "seed {seed}: {} without an end", open.len());
+    let done = scheduler.statistics;
+    assert!(done.runner_time <= done.time && done.longest_gap <= done.time, "seed {seed}: {done:?}");
     for (number, group) in groups.iter().enumerate() {
         assert_eq!(runner.pages.free(number), group.n_pages, "seed {seed}: pages lost");
     }

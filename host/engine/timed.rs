@@ -1,0 +1,92 @@
+//! A runner with a clock: what of a step is the device's time, and what the host's.
+
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use super::{Limits, Runner};
+use crate::cache::{SequenceId, Shortage};
+
+/// A runner, and the time spent in it.
+pub struct Timed<'a, R> {
+    runner: &'a mut R,
+    /// Until what was asked for was there: launches, and waiting for the device.
+    pub time: Duration,
+}
+
+impl<'a, R: Runner> Timed<'a, R> {
+    /// A clock that stands at zero.
+    pub fn new(runner: &'a mut R) -> Timed<'a, R> {
+        Timed { runner, time: Duration::ZERO }
+    }
+
+    fn timed<T>(&mut self, work: impl FnOnce(&mut R) -> T) -> T {
+        let start = Instant::now();
+        let result = work(self.runner);
+        self.time += start.elapsed();
+        result
+    }
+}
+
+impl<R: Runner> Runner for Timed<'_, R> {
+    type Error = R::Error;
+    const MAX_LARGEST: usize = R::MAX_LARGEST;
+
+    fn limits(&self) -> Limits {
+        self.runner.limits()
+    }
+
+    fn open(&mut self) -> Option<SequenceId> {
+        self.runner.open()
+    }
+
+    fn close(&mut self, id: SequenceId) {
+        self.runner.close(id);
+    }
+
+    fn fork(&mut self, id: SequenceId) -> Result<Option<SequenceId>, R::Error> {
+        self.timed(|runner| runner.fork(id))
+    }
+
+    fn adopt(&mut self, id: SequenceId, tokens: &[u32], n_prompt: usize) -> usize {
+        self.runner.adopt(id, tokens, n_prompt)
+    }
+
+    fn reserve(&mut self, id: SequenceId, n_new: usize) -> Result<Result<(), Shortage>, R::Error> {
+        // Accounts, and rarely the copy of a page.
+        self.runner.reserve(id, n_new)
+    }
+
+    fn fits_alone(&self, n_tokens: usize) -> Result<(), Shortage> {
+        self.runner.fits_alone(n_tokens)
+    }
+
+    fn fits_free(&self, n_tokens: usize) -> Result<(), Shortage> {
+        self.runner.fits_free(n_tokens)
+    }
+
+    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool) -> Result<(), R::Error> {
+        self.timed(|runner| runner.prefill(id, tokens, logits))
+    }
+
+    fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, R::Error> {
+        self.timed(|runner| runner.states(id, tokens, wanted))
+    }
+
+    fn decode(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), R::Error> {
+        self.timed(|runner| runner.decode(rows))
+    }
+
+    fn greedy(&mut self, n_tokens: usize, choices: &mut [u32]) -> Result<(), R::Error> {
+        self.timed(|runner| runner.greedy(n_tokens, choices))
+    }
+
+    fn largest(&mut self, row: usize, n_tokens: usize, largest: &mut [(u32, f32)]) -> Result<(), R::Error> {
+        self.timed(|runner| runner.largest(row, n_tokens, largest))
+    }
+
+    fn logits(&mut self, row: usize, logits: &mut [f32]) -> Result<(), R::Error> {
+        self.timed(|runner| runner.logits(row, logits))
+    }
+}
