@@ -5,7 +5,7 @@ use crate::exec::lanes::wide_is_supported;
 use crate::fault::{Fault, FaultKind};
 use crate::launch::World;
 use crate::memory::{MOST_DEVICES, Memory, ordinal_of};
-use crate::module::{Kernel, LoadedModule, Module, place};
+use crate::module::{Kernel, LoadedModule, Module};
 use crate::output::{Output, Sink, to_stdout};
 use crate::ptx::ast::StateSpace;
 use crate::sanitizer::Chain;
@@ -350,11 +350,7 @@ impl Device {
             self.memory_mut().make_heap()?;
         }
         let wide = self.config.wide && wide_is_supported();
-        let mut kernels = BTreeMap::new();
-        for program in &module.programs {
-            kernels.insert(program.name.clone(), place(program, &addresses, &globals, wide)?);
-        }
-        Ok(LoadedModule { kernels, globals })
+        Ok(LoadedModule::new(module, addresses, globals, wide))
     }
 
     /// Frees the variables that [`Device::load`] placed. The module's kernels are not to be launched afterwards: one that
@@ -363,7 +359,7 @@ impl Device {
     /// # Errors
     /// As [`Device::free`], for a module that was unloaded before.
     pub fn unload(&self, module: &LoadedModule) -> Result<(), Fault> {
-        module.globals.values().try_for_each(|&(address, _)| self.free(address))
+        module.placed.globals.values().try_for_each(|&(address, _)| self.free(address))
     }
 
     /// Runs a kernel to its end. `params` is the packed parameter space, see [`Kernel::param_layout`].

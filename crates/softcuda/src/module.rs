@@ -1,12 +1,12 @@
 //! Modules: PTX that was read, and PTX that was placed on a device.
 
+use crate::PtxError;
 use crate::decode::{Functions, ModuleVariable, build, layout_variables};
 use crate::pool::BlockPool;
 use crate::program::{Handler, Instruction, Param, Program, RegisterCounts, Symbol};
 use crate::ptx::ast::{Initialiser, Literal, Source, StateSpace, Type};
-use crate::{Fault, PtxError};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// A PTX module, read and decoded but not yet on a device.
 pub struct Module {
@@ -16,6 +16,7 @@ pub struct Module {
     /// Addresses of functions, by name.
     functions: HashMap<String, u64>,
     unknown: Vec<PtxError>,
+    source: Arc<Source>,
 }
 
 impl Module {
@@ -42,9 +43,15 @@ impl Module {
             }
         }
         let unknown = unknown.into_values().collect();
-        let module = Module { programs, variables, index, functions: functions.addresses(), unknown };
-        module.check_initialisers(&source)?;
+        let functions = functions.addresses();
+        let module = Module { programs, variables, index, functions, unknown, source };
+        module.check_initialisers(&module.source)?;
         Ok(module)
+    }
+
+    /// The text that it was read from.
+    pub fn text(&self) -> &str {
+        self.source.text()
     }
 
     /// The names of the kernels, in the order of the text.
@@ -111,27 +118,56 @@ impl Module {
     }
 }
 
-/// A module whose variables have places on a device.
+/// A module whose variables have places on a device. Cloning is cheap.
 #[derive(Clone)]
 pub struct LoadedModule {
-    pub(crate) kernels: BTreeMap<String, Kernel>,
+    pub(crate) placed: Arc<Placed>,
+}
+
+/// What a [`LoadedModule`] holds.
+pub(crate) struct Placed {
+    programs: BTreeMap<String, Arc<Program>>,
+    /// Those that somebody asked for: a module may have hundreds.
+    kernels: Mutex<HashMap<String, Kernel>>,
+    /// By variable of the module; 0 for shared ones.
+    addresses: Vec<u64>,
     pub(crate) globals: BTreeMap<String, (u64, usize)>,
+    /// Whether kernels run on AVX2.
+    wide: bool,
 }
 
 impl LoadedModule {
+    /// Of a module whose variables lie at these addresses.
+    pub(crate) fn new(
+        module: &Module,
+        addresses: Vec<u64>,
+        globals: BTreeMap<String, (u64, usize)>,
+        wide: bool,
+    ) -> LoadedModule {
+        let programs = module.programs.iter().map(|program| (program.name.clone(), program.clone())).collect();
+        LoadedModule { placed: Arc::new(Placed { programs, kernels: Mutex::default(), addresses, globals, wide }) }
+    }
+
     /// The names of the kernels, in alphabetical order.
     pub fn kernels(&self) -> impl Iterator<Item = &str> {
-        self.kernels.keys().map(String::as_str)
+        self.placed.programs.keys().map(String::as_str)
     }
 
     /// The kernel of that name.
     pub fn kernel(&self, name: &str) -> Option<Kernel> {
-        self.kernels.get(name).cloned()
+        let program = self.placed.programs.get(name)?;
+        let mut kernels = self.placed.kernels.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(known) = kernels.get(name) {
+            return Some(known.clone());
+        }
+        let kernel = place(program, &self.placed.addresses, &self.placed.globals, self.placed.wide);
+        kernels.insert(name.to_owned(), kernel.clone());
+        Some(kernel)
     }
 
     /// The device address and size in bytes of a `.global` or `.const` variable.
     pub fn global(&self, name: &str) -> Option<(u64, usize)> {
-        self.globals.get(name).copied()
+        self.placed.globals.get(name).copied()
     }
 }
 
@@ -186,12 +222,7 @@ impl Kernel {
 }
 
 /// Places a program: the handlers for this CPU, the addresses of variables.
-pub(crate) fn place(
-    program: &Program,
-    addresses: &[u64],
-    globals: &BTreeMap<String, (u64, usize)>,
-    wide: bool,
-) -> Result<Kernel, Fault> {
+fn place(program: &Program, addresses: &[u64], globals: &BTreeMap<String, (u64, usize)>, wide: bool) -> Kernel {
     let pick = |h: &crate::program::Handlers| -> Handler { if wide { h.wide } else { h.portable } };
     let code =
         program.code.iter().zip(&program.handlers).map(|(ins, h)| Instruction { handler: pick(h), ..*ins }).collect();
@@ -207,5 +238,5 @@ pub(crate) fn place(
             constant.value = (constant.value as u64).wrapping_add(addresses[variable]) as u128;
         }
     }
-    Ok(Kernel { inner: Arc::new(KernelInner { program: placed, code, pool: BlockPool::default() }) })
+    Kernel { inner: Arc::new(KernelInner { program: placed, code, pool: BlockPool::default() }) }
 }

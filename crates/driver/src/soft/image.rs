@@ -6,11 +6,13 @@
 //! makes: a header, then entries one after another, each with a header of its own, which says what the entry is and how it is
 //! compressed.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, c_char, c_void};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::slice;
+use std::sync::{Arc, Mutex};
 
 use super::Failure;
 use super::module::c_string;
@@ -18,8 +20,13 @@ use crate::sys::*;
 
 /// A module that was read but is on no device yet.
 pub(super) struct Image {
-    pub module: softcuda::Module,
+    pub module: Arc<softcuda::Module>,
 }
+
+/// The modules that were read last, the newest at the end: a program loads its image into one context after the other, and
+/// to read one takes as long as a second. Whoever wants one that is being read waits for it.
+static READ: Mutex<Vec<Arc<softcuda::Module>>> = Mutex::new(Vec::new());
+const MOST_READ: usize = 2;
 
 const ELF: [u8; 4] = *b"\x7fELF";
 const FATBIN: [u8; 4] = 0xba55_ed50u32.to_le_bytes();
@@ -42,8 +49,18 @@ impl Image {
     }
 
     pub fn from_ptx(ptx: &str) -> Result<Image, Failure> {
-        let module =
-            softcuda::Module::from_ptx(ptx).map_err(|error| Failure::new(CUDA_ERROR_INVALID_PTX, error.to_string()))?;
+        let mut read = READ.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let module = match read.iter().position(|known| known.text() == ptx) {
+            Some(at) => read.remove(at),
+            None => Arc::new(
+                softcuda::Module::from_ptx(ptx)
+                    .map_err(|error| Failure::new(CUDA_ERROR_INVALID_PTX, error.to_string()))?,
+            ),
+        };
+        read.push(module.clone());
+        if read.len() > MOST_READ {
+            read.remove(0);
+        }
         Ok(Image { module })
     }
 }
@@ -55,14 +72,14 @@ pub(super) unsafe fn ptx_in_file(file: *const c_char) -> Result<String, Failure>
     let file = Path::new(OsStr::from_bytes(unsafe { c_string(file, "file name") }?.to_bytes()));
     let image = fs::read(file)
         .map_err(|error| Failure::new(CUDA_ERROR_FILE_NOT_FOUND, format!("{}: {error}", file.display())))?;
-    ptx_in(&image)
+    ptx_in(&image).map(Cow::into_owned)
 }
 
 /// The PTX text of an image.
 ///
 /// # Safety
 /// - `image` is null, the start of a binary image, or a C string.
-pub(super) unsafe fn ptx_at(image: *const c_void) -> Result<String, Failure> {
+unsafe fn ptx_at<'i>(image: *const c_void) -> Result<Cow<'i, str>, Failure> {
     if image.is_null() {
         return Err(Failure::invalid_value("the module image is a null pointer"));
     }
@@ -89,14 +106,14 @@ pub(super) unsafe fn ptx_at(image: *const c_void) -> Result<String, Failure> {
 }
 
 /// The PTX text of a whole image.
-pub(super) fn ptx_in(image: &[u8]) -> Result<String, Failure> {
+pub(super) fn ptx_in(image: &[u8]) -> Result<Cow<'_, str>, Failure> {
     if image.starts_with(&ELF) {
         let text =
             "the module image is machine code for a GPU (a cubin); softcuda runs PTX: have the compiler emit that";
         return Err(Failure::new(CUDA_ERROR_NO_BINARY_FOR_GPU, text));
     }
     if image.starts_with(&FATBIN) {
-        return ptx_in_fatbin(image);
+        return ptx_in_fatbin(image).map(Cow::Owned);
     }
     let text = match image.iter().position(|&byte| byte == 0) {
         Some(end) => &image[..end],
@@ -107,7 +124,7 @@ pub(super) fn ptx_in(image: &[u8]) -> Result<String, Failure> {
     if text.trim().is_empty() {
         return Err(Failure::new(CUDA_ERROR_INVALID_IMAGE, "the module image is empty"));
     }
-    Ok(text.to_owned())
+    Ok(Cow::Borrowed(text))
 }
 
 /// Bytes of a fat binary's header: magic number, version (2 bytes), bytes of the header (2), bytes of all entries (8).
@@ -171,7 +188,7 @@ fn ptx_in_fatbin(image: &[u8]) -> Result<String, Failure> {
         ));
     };
     let text = uncompressed(entry)?;
-    ptx_in(&text)
+    ptx_in(&text).map(Cow::into_owned)
 }
 
 /// The contents of an entry.

@@ -3,6 +3,7 @@
 //! softcuda's modules are PTX, so what is linked is text: the first with its head, the others without theirs. The result is
 //! read once, so that what cannot be linked fails here, and is an image for `cuModuleLoadData`.
 
+use std::borrow::Cow;
 use std::ffi::{CString, c_char, c_uint, c_void};
 use std::slice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -67,7 +68,7 @@ pub(crate) unsafe fn create(
 fn text_of(kind: c_uint, data: &[u8]) -> Result<String, Failure> {
     const KINDS: [&str; 6] = ["a cubin", "PTX", "a fat binary", "an object", "a library", "NVVM code"];
     match kind {
-        1 | 2 => image::ptx_in(data),
+        1 | 2 => image::ptx_in(data).map(Cow::into_owned),
         _ => Err(Failure::new(
             CUDA_ERROR_NO_BINARY_FOR_GPU,
             format!("{} to be linked; softcuda links PTX", KINDS.get(kind as usize).unwrap_or(&"an unknown kind")),

@@ -1,17 +1,98 @@
-//! `mbarrier`, bulk copies and clusters.
+//! Asynchronous copies, `mbarrier`, bulk copies and clusters.
 
-use super::memory::locate;
+use super::memory::{locate, ordering};
 use super::{Builder, Decoded, Opcode};
 use crate::counters::Class;
 use crate::exec::bulk::{self, Bulk, Place, Reduction};
 use crate::exec::cluster as clusters;
+use crate::exec::control::nothing;
+use crate::exec::copies::{async_commit, async_copy as copy, async_wait};
 use crate::exec::lanes::{map1, plain};
 use crate::exec::mbarrier as barriers;
 use crate::exec::memory::{ACQUIRE, BLOCK_SCOPE, NARROW_ADDRESS, RELEASE, STRONG};
+use crate::exec::prefetch::prefetch_bulk;
 use crate::memory::SHARED_WINDOW;
 use crate::ptx::ast::{Operand, Type};
 use crate::space::Space;
 use crate::tensor_map::Element;
+
+/// `cp.async` and its groups, and `cp.async.bulk.prefetch`.
+pub(super) fn async_copy(b: &mut Builder, op: &mut Opcode) -> Decoded {
+    let reduces = op.take("reduce");
+    if !op.take("async") || (reduces && !op.has("bulk")) {
+        return b.unsupported(op, "no `.async`");
+    }
+    if op.take("mbarrier") {
+        return arrive_after_copies(b, op);
+    }
+    if op.take("bulk") {
+        if !op.take("prefetch") {
+            return bulk_copy(b, op, reduces);
+        }
+        op.take("L2");
+        if op.take("tensor") {
+            op.take_any(&["1d", "2d", "3d", "4d", "5d"]);
+            op.take("tile");
+            op.take("L2::cache_hint");
+            b.count(op, 1..=2)?;
+            b.emit_ops(plain(nothing), Class::Other, &[]);
+            return Ok(());
+        }
+        if !op.take("global") {
+            return b.unsupported(op, "these modifiers");
+        }
+        op.take("L2::cache_hint");
+        b.count(op, 2..=3)?;
+        let (base, offset, flags) = locate(b, op.text.operands.first(), Space::Global)?;
+        let size = b.source(op, 1, Type::U32)?;
+        b.emit(plain(prefetch_bulk), Class::Other, [base, size, 0, 0, 0, 0, 0, 0], offset as u64, flags);
+        return Ok(());
+    }
+    if op.take("commit_group") {
+        b.count(op, 0..=0)?;
+        b.emit_ops(plain(async_commit), Class::AsyncCopy, &[]);
+        return Ok(());
+    }
+    if op.take("wait_all") {
+        b.count(op, 0..=0)?;
+        b.emit(plain(async_wait), Class::AsyncCopy, [0; 8], u64::MAX, 0);
+        return Ok(());
+    }
+    if op.take("wait_group") {
+        b.count(op, 1..=1)?;
+        let left = super::integer::immediate(b, op, 0)?;
+        b.emit(plain(async_wait), Class::AsyncCopy, [0; 8], left.min(1 << 20), 0);
+        return Ok(());
+    }
+    let level = op.take_any(&["ca", "cg"]);
+    let (shared, global) = (op.take_any(&["shared", "shared::cta", "shared::cluster"]), op.take("global"));
+    if level.is_none() || shared.is_none() || !global {
+        return b.unsupported(op, "these state spaces; expected `cp.async.ca.shared.global` or `.cg`");
+    }
+    let (_, policy) = ordering(op);
+    let found = op.text.operands.len();
+    let sized = found == 4 + policy as usize;
+    b.count(op, 3 + policy as usize..=4 + policy as usize)?;
+    let bytes = super::integer::immediate(b, op, 2)?;
+    let handlers = match (bytes, level) {
+        (4, Some("ca")) => plain(copy::<4>),
+        (8, Some("ca")) => plain(copy::<8>),
+        (16, _) => plain(copy::<16>),
+        _ => {
+            return Err(b.error(format!("a copy of {bytes} bytes; expected 4, 8 or 16, and 16 for `.cg`")));
+        }
+    };
+    let (target, target_offset, target_flags) = locate(b, op.text.operands.first(), Space::Shared)?;
+    let (source, source_offset, flags) = locate(b, op.text.operands.get(1), Space::Global)?;
+    let size = if sized { b.source(op, 3, Type::U32)? } else { b.constant(bytes as u128, 32, None) };
+    let small = |o: i64| i32::try_from(o).ok();
+    let (Some(to), Some(from)) = (small(target_offset), small(source_offset)) else {
+        return Err(b.error("the offset does not fit 32 bits"));
+    };
+    let imm = (to as i64) << 32 | from as u32 as i64;
+    b.emit(handlers, Class::AsyncCopy, [source, target, size, target_flags as u32, 0, 0, 0, 0], imm as u64, flags);
+    Ok(())
+}
 
 /// `barrier.cluster`.
 pub(super) fn cluster_barrier(b: &mut Builder, op: &mut Opcode) -> Decoded {
@@ -128,7 +209,7 @@ pub(super) fn mbarrier(b: &mut Builder, op: &mut Opcode) -> Decoded {
 }
 
 /// `cp.async.mbarrier.arrive`.
-pub(super) fn arrive_after_copies(b: &mut Builder, op: &mut Opcode) -> Decoded {
+fn arrive_after_copies(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let no_increment = op.take("noinc");
     if !op.take("arrive") {
         return b.unsupported(op, "these modifiers");
@@ -182,7 +263,7 @@ fn reduction(op: &mut Opcode) -> Option<Reduction> {
 }
 
 /// `cp.async.bulk` without `prefetch`, and `cp.reduce.async.bulk`.
-pub(super) fn bulk_copy(b: &mut Builder, op: &mut Opcode, reduces: bool) -> Decoded {
+fn bulk_copy(b: &mut Builder, op: &mut Opcode, reduces: bool) -> Decoded {
     if op.take("commit_group") {
         b.count(op, 0..=0)?;
         b.emit_ops(plain(crate::exec::control::nothing), Class::AsyncCopy, &[]);

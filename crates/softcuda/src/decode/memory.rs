@@ -1,14 +1,14 @@
-//! Moves, addresses, loads, stores, atomics and asynchronous copies.
+//! Moves, addresses, loads, stores and atomics.
 
 use super::builder::{Binding, Place};
 use super::{Builder, Decoded, Opcode, half};
 use crate::counters::Class;
 use crate::exec::access::{load as loads, store as stores};
 use crate::exec::atomic::{Combination, Element, Vector, atomic as rmw, vector as vector_handler, wide};
-use crate::exec::control::{Special, async_commit, async_copy as copy, async_wait, nothing, special};
+use crate::exec::control::{Special, special};
 use crate::exec::lanes::{SPLIT_NOBODY, copied, join, map1, map2, plain, predicate_map, split, test};
 use crate::exec::memory::{ACQUIRE, BLOCK_SCOPE, NARROW_ADDRESS, RELEASE, STRONG};
-use crate::exec::prefetch::{prefetch, prefetch_bulk};
+use crate::exec::prefetch::prefetch;
 use crate::memory::{GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 use crate::program::{Handlers, Reg};
 use crate::ptx::ast::{Operand, Type};
@@ -244,7 +244,7 @@ fn space(op: &mut Opcode) -> Space {
 }
 
 /// Ordering and cache modifiers; returns the flags, and whether a cache policy operand follows.
-fn ordering(op: &mut Opcode) -> (u8, bool) {
+pub(super) fn ordering(op: &mut Opcode) -> (u8, bool) {
     let mut flags = 0;
     match op.take_any(&["volatile", "relaxed", "acquire", "release", "acq_rel", "mmio"]) {
         None => {}
@@ -553,83 +553,5 @@ pub(super) fn policy(b: &mut Builder, op: &mut Opcode) -> Decoded {
     }
     let ops = [b.dest(op, Type::B64)?, b.constant(0, 64, None)];
     b.emit_ops(identity(Type::B64), Class::Other, &ops);
-    Ok(())
-}
-
-/// `cp.async` and its groups, and `cp.async.bulk.prefetch`.
-pub(super) fn async_copy(b: &mut Builder, op: &mut Opcode) -> Decoded {
-    let reduces = op.take("reduce");
-    if !op.take("async") || (reduces && !op.has("bulk")) {
-        return b.unsupported(op, "no `.async`");
-    }
-    if op.take("mbarrier") {
-        return super::asynchronous::arrive_after_copies(b, op);
-    }
-    if op.take("bulk") {
-        if !op.take("prefetch") {
-            return super::asynchronous::bulk_copy(b, op, reduces);
-        }
-        op.take("L2");
-        if op.take("tensor") {
-            op.take_any(&["1d", "2d", "3d", "4d", "5d"]);
-            op.take("tile");
-            op.take("L2::cache_hint");
-            b.count(op, 1..=2)?;
-            b.emit_ops(plain(nothing), Class::Other, &[]);
-            return Ok(());
-        }
-        if !op.take("global") {
-            return b.unsupported(op, "these modifiers");
-        }
-        op.take("L2::cache_hint");
-        b.count(op, 2..=3)?;
-        let (base, offset, flags) = locate(b, op.text.operands.first(), Space::Global)?;
-        let size = b.source(op, 1, Type::U32)?;
-        b.emit(plain(prefetch_bulk), Class::Other, [base, size, 0, 0, 0, 0, 0, 0], offset as u64, flags);
-        return Ok(());
-    }
-    if op.take("commit_group") {
-        b.count(op, 0..=0)?;
-        b.emit_ops(plain(async_commit), Class::AsyncCopy, &[]);
-        return Ok(());
-    }
-    if op.take("wait_all") {
-        b.count(op, 0..=0)?;
-        b.emit(plain(async_wait), Class::AsyncCopy, [0; 8], u64::MAX, 0);
-        return Ok(());
-    }
-    if op.take("wait_group") {
-        b.count(op, 1..=1)?;
-        let left = super::integer::immediate(b, op, 0)?;
-        b.emit(plain(async_wait), Class::AsyncCopy, [0; 8], left.min(1 << 20), 0);
-        return Ok(());
-    }
-    let level = op.take_any(&["ca", "cg"]);
-    let (shared, global) = (op.take_any(&["shared", "shared::cta", "shared::cluster"]), op.take("global"));
-    if level.is_none() || shared.is_none() || !global {
-        return b.unsupported(op, "these state spaces; expected `cp.async.ca.shared.global` or `.cg`");
-    }
-    let (_, policy) = ordering(op);
-    let found = op.text.operands.len();
-    let sized = found == 4 + policy as usize;
-    b.count(op, 3 + policy as usize..=4 + policy as usize)?;
-    let bytes = super::integer::immediate(b, op, 2)?;
-    let handlers = match (bytes, level) {
-        (4, Some("ca")) => plain(copy::<4>),
-        (8, Some("ca")) => plain(copy::<8>),
-        (16, _) => plain(copy::<16>),
-        _ => {
-            return Err(b.error(format!("a copy of {bytes} bytes; expected 4, 8 or 16, and 16 for `.cg`")));
-        }
-    };
-    let (target, target_offset, target_flags) = locate(b, op.text.operands.first(), Space::Shared)?;
-    let (source, source_offset, flags) = locate(b, op.text.operands.get(1), Space::Global)?;
-    let size = if sized { b.source(op, 3, Type::U32)? } else { b.constant(bytes as u128, 32, None) };
-    let small = |o: i64| i32::try_from(o).ok();
-    let (Some(to), Some(from)) = (small(target_offset), small(source_offset)) else {
-        return Err(b.error("the offset does not fit 32 bits"));
-    };
-    let imm = (to as i64) << 32 | from as u32 as i64;
-    b.emit(handlers, Class::AsyncCopy, [source, target, size, target_flags as u32, 0, 0, 0, 0], imm as u64, flags);
     Ok(())
 }

@@ -141,7 +141,7 @@ pub(crate) fn instruction(b: &mut Builder, op: &mut Opcode) -> Decoded {
         "atom" | "red" => memory::atomic(b, op),
         "prefetch" | "prefetchu" | "discard" | "applypriority" => memory::hint(b, op),
         "createpolicy" => memory::policy(b, op),
-        "cp" => memory::async_copy(b, op),
+        "cp" => asynchronous::async_copy(b, op),
         "setmaxnreg" => control::registers(b, op),
         "bra" | "brx" | "exit" | "ret" | "trap" | "brkpt" | "call" | "nanosleep" | "pmevent" | "griddepcontrol" => {
             control::flow(b, op)

@@ -1,11 +1,9 @@
-//! Branches, exits, barriers of the block, special registers, asynchronous copies.
+//! Branches, exits, barriers of the block, special registers.
 
-use super::memory::{addresses, resolve};
 use super::{Context, Parked, Stop, Wait};
 use crate::fault::FaultKind;
 use crate::program::{Control, Instruction};
-use crate::sanitizer::Landing;
-use crate::space::{Kind, lanes_of};
+use crate::space::lanes_of;
 use std::sync::atomic::{Ordering, fence};
 
 /// How control goes on behind an instruction of [`Class::Control`](crate::Class), in `Instruction::flags & FLOW`; 0 for the next one.
@@ -466,114 +464,6 @@ pub(crate) fn special(ctx: &mut Context, ins: &Instruction, mask: u32) -> Contro
         // A predicate.
         0 => ctx.set_predicate(ins.ops[0], if value[0] != 0 { u32::MAX } else { 0 }, mask),
         _ => ctx.put(ins.ops[0], &value, mask),
-    }
-    Control::Next
-}
-
-/// A copy to shared memory that the kernel has not waited for yet.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AsyncCopy {
-    lane: u8,
-    /// How many groups its lane had committed when it was issued.
-    group: u32,
-    bytes: u8,
-    /// Of the instruction.
-    line: u32,
-    /// Offset in shared memory.
-    target: u32,
-    data: [u8; 16],
-}
-
-/// `cp.async`: the bytes are read now and appear in shared memory when the kernel waits for them, which is the latest
-/// moment hardware may choose, so that a missing wait shows. Operands: source address, target address, source size.
-/// `imm`: the source's offset in the low half, the target's in the high half. `flags`: as for a load of the source.
-pub(crate) fn async_copy<const BYTES: usize>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-    let wanted = *ctx.lanes::<u32>(ins.ops[2]);
-    // A lane that reads nothing may pass any address.
-    let reading = lanes_of(mask).filter(|&l| wanted[l] != 0).fold(0u32, |m, l| m | 1 << l);
-    if let Some(lane) = lanes_of(mask).find(|&l| wanted[l] as usize > BYTES) {
-        let message =
-            format!("cp.async of {BYTES} bytes with a source size of {}; expected at most {BYTES}", wanted[lane]);
-        return ctx.fail(ins, 1 << lane, FaultKind::InvalidOperand, message);
-    }
-    let mut source = *ins;
-    source.imm = ins.imm as u32 as i32 as i64 as u64;
-    let mut data = [[0u8; 16]; 32];
-    if reading != 0 {
-        let from = addresses(ctx, &source, reading);
-        let hosts = match resolve(ctx, &source, reading, &from, BYTES as u64, Kind::Load) {
-            Ok(hosts) => hosts,
-            Err(control) => return control,
-        };
-        for l in lanes_of(reading) {
-            // SAFETY: `resolve` found BYTES readable bytes, and at most BYTES <= 16 are copied.
-            unsafe {
-                std::ptr::copy_nonoverlapping(hosts.at[l] as *const u8, data[l].as_mut_ptr(), wanted[l] as usize)
-            };
-        }
-    }
-    let mut target = *ins;
-    target.ops[0] = ins.ops[1];
-    target.imm = (ins.imm as i64 >> 32) as u64;
-    target.flags = ins.ops[3] as u8;
-    let to = addresses(ctx, &target, mask);
-    let hosts = match resolve(ctx, &target, mask, &to, BYTES as u64, Kind::Store) {
-        Ok(hosts) => hosts,
-        Err(control) => return control,
-    };
-    let base = ctx.block.shared.as_ptr() as u64;
-    for l in lanes_of(mask) {
-        let copy = AsyncCopy {
-            lane: l as u8,
-            group: ctx.warp.committed[l],
-            bytes: BYTES as u8,
-            line: ins.line,
-            target: (hosts.at[l] - base) as u32,
-            data: data[l],
-        };
-        ctx.warp.copies.push(copy);
-    }
-    Control::Next
-}
-
-/// `cp.async.commit_group`.
-pub(crate) fn async_commit(ctx: &mut Context, _: &Instruction, mask: u32) -> Control {
-    lanes_of(mask).for_each(|l| ctx.warp.committed[l] += 1);
-    Control::Next
-}
-
-/// `cp.async.wait_group N` (`imm`), or with `u64::MAX` `cp.async.wait_all`.
-pub(crate) fn async_wait(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-    let copies = std::mem::take(&mut ctx.warp.copies);
-    let committed = ctx.warp.committed;
-    let (done, left): (Vec<_>, Vec<_>) = copies.into_iter().partition(|c| {
-        let lane = c.lane as usize;
-        let bound = if ins.imm == u64::MAX { u32::MAX } else { committed[lane].saturating_sub(ins.imm as u32) };
-        mask >> lane & 1 != 0 && (c.group < bound || ins.imm == u64::MAX)
-    });
-    let base = ctx.block.shared.as_mut_ptr() as *mut u8;
-    for copy in &done {
-        // SAFETY: `async_copy` checked that the target lies in this block's shared memory.
-        unsafe {
-            std::ptr::copy_nonoverlapping(copy.data.as_ptr(), base.add(copy.target as usize), copy.bytes as usize)
-        };
-    }
-    ctx.warp.copies = left;
-    if let Some(mut sanitizer) = ctx.sanitizer.take() {
-        let landing = |copy: &AsyncCopy| Landing {
-            lane: copy.lane as usize,
-            line: copy.line,
-            target: copy.target as u64,
-            bytes: copy.bytes as u64,
-        };
-        let landed: Vec<Landing> = done.iter().map(landing).collect();
-        let verdict = sanitizer.land(ctx.site(), &landed);
-        ctx.sanitizer = Some(sanitizer);
-        if let Err((lane, fault)) = verdict
-            && let Err(control) = ctx.report(ins, 1 << lane, fault)
-        {
-            return control;
-        }
     }
     Control::Next
 }

@@ -26,6 +26,31 @@ macro_rules! lane {
 }
 lane!(u16 u32 u64 u128 i16 i32 i64 f32 f64);
 
+/// `a` in the lanes of `mask`, `b` in the others. Bits are chosen with bits, which becomes vector instructions.
+#[inline(always)]
+pub(crate) fn blend<T: Lane>(a: &[T; 32], b: &[T; 32], mask: u32) -> [T; 32] {
+    macro_rules! words {
+        ($word:ty) => {{
+            let (a, b) = ((a as *const [T; 32]).cast::<[$word; 32]>(), (b as *const [T; 32]).cast::<[$word; 32]>());
+            // SAFETY: a `Lane` has no padding, and as many bytes, aligned likewise, as the word.
+            let (a, b) = unsafe { (*a, *b) };
+            let mut out = [0 as $word; 32];
+            for l in 0..32 {
+                let chosen = (0 as $word).wrapping_sub((mask >> l & 1) as $word);
+                out[l] = a[l] & chosen | b[l] & !chosen;
+            }
+            // SAFETY: as above, and any bits are a `Lane`.
+            unsafe { (&raw const out).cast::<[T; 32]>().read() }
+        }};
+    }
+    match size_of::<T>() {
+        2 => words!(u16),
+        4 => words!(u32),
+        8 => words!(u64),
+        _ => std::array::from_fn(|l| if mask >> l & 1 != 0 { a[l] } else { b[l] }),
+    }
+}
+
 /// Work for the lanes of a warp. `run` must be `#[inline(always)]`, so that it is compiled with its caller's features.
 pub(crate) trait Operation {
     fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control;
@@ -267,13 +292,7 @@ impl<T: Lane> Operation for Select<T> {
     #[inline(always)]
     fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let choose = ctx.predicate(ins.ops[3]);
-        let mut out = [T::default(); 32];
-        {
-            let (a, b) = (ctx.lanes::<T>(ins.ops[1]), ctx.lanes::<T>(ins.ops[2]));
-            for l in 0..32 {
-                out[l] = if choose >> l & 1 != 0 { a[l] } else { b[l] };
-            }
-        }
+        let out = blend(ctx.lanes::<T>(ins.ops[1]), ctx.lanes::<T>(ins.ops[2]), choose);
         ctx.put(ins.ops[0], &out, mask);
         Control::Next
     }

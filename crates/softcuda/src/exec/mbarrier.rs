@@ -189,7 +189,7 @@ pub(crate) fn pending(state: u64) -> u32 {
 /// `cp.async.mbarrier.arrive`: the lane's copies are over, then it arrives; operands: address. `ops[5]`: 1 for `.noinc`.
 pub(crate) fn arrive_after_copies(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     let everything = Instruction { imm: u64::MAX, ..*ins };
-    let control = super::control::async_wait(ctx, &everything, mask);
+    let control = super::copies::async_wait(ctx, &everything, mask);
     if control != Control::Next || ins.ops[5] == 0 {
         // Without `.noinc` the phase waits for one arrival more, which this is.
         return control;

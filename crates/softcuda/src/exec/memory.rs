@@ -529,6 +529,7 @@ fn count_sectors(addresses: &[u64; 32]) -> u64 {
 
 /// Wavefronts of shared memory beyond one per 128 bytes' worth of lanes, and the most that one such part took.
 pub(crate) fn conflicts(addresses: &[u64; 32], mask: u32, bytes: u64) -> (u64, u64) {
+    const NONE: u8 = u8::MAX;
     let group = match bytes {
         16 => 8,
         8 => 16,
@@ -553,23 +554,26 @@ pub(crate) fn conflicts(addresses: &[u64; 32], mask: u32, bytes: u64) -> (u64, u
         if same || banks.count_ones() == count {
             continue;
         }
-        let mut all = [u64::MAX; 32];
-        let mut used = 0;
+        // Of each bank the words, one pointing to that before it.
+        let (mut all, mut before, mut used) = ([0u64; 32], [NONE; 32], 0u8);
+        let (mut last, mut per_bank, mut most) = ([NONE; 32], [0u64; 32], 1);
         for l in lanes() {
             for k in 0..words {
-                all[used] = addresses[l] / 4 + k;
-                used += 1;
+                let word = addresses[l] / 4 + k;
+                let bank = (word & 31) as usize;
+                let mut at = last[bank];
+                while at != NONE && all[at as usize & 31] != word {
+                    at = before[at as usize & 31];
+                }
+                if at == NONE {
+                    all[used as usize & 31] = word;
+                    before[used as usize & 31] = std::mem::replace(&mut last[bank], used);
+                    used += 1;
+                    per_bank[bank] += 1;
+                    most = most.max(per_bank[bank]);
+                }
             }
         }
-        let all = &mut all[..used];
-        all.sort_unstable();
-        let mut per_bank = [0u64; 32];
-        for (i, &word) in all.iter().enumerate() {
-            if i == 0 || all[i - 1] != word {
-                per_bank[(word & 31) as usize] += 1;
-            }
-        }
-        let most = per_bank.into_iter().max().unwrap_or(1);
         extra += most - 1;
         ways = ways.max(most);
     }

@@ -26,6 +26,7 @@ pub(crate) mod calls;
 pub(crate) mod cluster;
 pub(crate) mod collective;
 pub(crate) mod control;
+pub(crate) mod copies;
 pub(crate) mod lanes;
 pub(crate) mod matrix;
 pub(crate) mod mbarrier;
@@ -97,7 +98,7 @@ pub(crate) struct Warp {
     /// Program counter and value sum of the last strong load, to notice spinning.
     pub(crate) last_strong: (u32, u64),
     /// Asynchronous copies issued but not waited for.
-    pub(crate) copies: Vec<control::AsyncCopy>,
+    pub(crate) copies: Vec<copies::AsyncCopy>,
     /// Groups of asynchronous copies that each lane has committed.
     pub(crate) committed: [u32; 32],
 }
@@ -237,9 +238,7 @@ impl<'a> Context<'a> {
         if mask == FULL {
             *out = *value;
         } else {
-            for l in 0..32 {
-                out[l] = if mask >> l & 1 != 0 { value[l] } else { out[l] };
-            }
+            *out = lanes::blend(value, out, mask);
         }
     }
 

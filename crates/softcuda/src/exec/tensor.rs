@@ -60,9 +60,10 @@ pub(crate) trait Accumulator<V> {
     /// Registers of C and D.
     const REGISTERS: usize;
     type Sum: Copy + Default;
-    fn load(registers: &[u32], index: usize) -> Self::Sum;
+    /// From the registers of all lanes to 16 rows of 8 columns.
+    fn load(registers: &[[u32; 32]; 4], sums: &mut [[Self::Sum; 8]; 16]);
     fn step(sum: Self::Sum, a: V, b: V) -> Self::Sum;
-    fn store(sum: Self::Sum, registers: &mut [u32], index: usize);
+    fn store(sums: &[[Self::Sum; 8]; 16], registers: &mut [[u32; 32]; 4]);
 }
 
 pub(crate) struct Single;
@@ -70,73 +71,70 @@ pub(crate) struct HalfPair;
 pub(crate) struct Integer32;
 pub(crate) struct Saturated32;
 
-impl Accumulator<f64> for Single {
-    const REGISTERS: usize = 4;
-    type Sum = f64;
-    #[inline(always)]
-    fn load(registers: &[u32], index: usize) -> f64 {
-        f32::from_bits(registers[index]) as f64
-    }
-    #[inline(always)]
-    fn step(sum: f64, a: f64, b: f64) -> f64 {
-        sum + a * b
-    }
-    #[inline(always)]
-    fn store(sum: f64, registers: &mut [u32], index: usize) {
-        registers[index] = crate::numeric::canonical(sum as f32).to_bits();
-    }
+/// An accumulator of 32-bit elements, four registers of them.
+macro_rules! whole_registers {
+    ($name:ident, $value:ty, $sum:ty, |$r:ident| $load:expr, |$s:ident, $a:ident, $b:ident| $step:expr, |$t:ident| $store:expr) => {
+        impl Accumulator<$value> for $name {
+            const REGISTERS: usize = 4;
+            type Sum = $sum;
+            #[inline(always)]
+            fn load(registers: &[[u32; 32]; 4], sums: &mut [[$sum; 8]; 16]) {
+                for row in 0..16 {
+                    for column in 0..8 {
+                        let $r = registers[row / 8 * 2 + column % 2][row % 8 * 4 + column / 2];
+                        sums[row][column] = $load;
+                    }
+                }
+            }
+            #[inline(always)]
+            fn step($s: $sum, $a: $value, $b: $value) -> $sum {
+                $step
+            }
+            #[inline(always)]
+            fn store(sums: &[[$sum; 8]; 16], registers: &mut [[u32; 32]; 4]) {
+                for row in 0..16 {
+                    for column in 0..8 {
+                        let $t = sums[row][column];
+                        registers[row / 8 * 2 + column % 2][row % 8 * 4 + column / 2] = $store;
+                    }
+                }
+            }
+        }
+    };
 }
+// A product is exact in f64, so that fusing it with the addition changes nothing.
+whole_registers!(Single, f64, f64, |r| f32::from_bits(r) as f64, |sum, a, b| a.mul_add(b, sum), |sum| {
+    crate::numeric::canonical(sum as f32).to_bits()
+});
+whole_registers!(Integer32, i32, i32, |r| r as i32, |sum, a, b| sum.wrapping_add(a * b), |sum| sum as u32);
+whole_registers!(Saturated32, i32, i64, |r| r as i32 as i64, |sum, a, b| sum + (a * b) as i64, |sum| {
+    sum.clamp(i32::MIN as i64, i32::MAX as i64) as i32 as u32
+});
 
 impl Accumulator<f64> for HalfPair {
     const REGISTERS: usize = 2;
     type Sum = f64;
     #[inline(always)]
-    fn load(registers: &[u32], index: usize) -> f64 {
-        from_half((registers[index / 2] >> (16 * (index % 2))) as u16) as f64
+    fn load(registers: &[[u32; 32]; 4], sums: &mut [[f64; 8]; 16]) {
+        for row in 0..16 {
+            for column in 0..8 {
+                let register = registers[row / 8][row % 8 * 4 + column / 2];
+                sums[row][column] = from_half((register >> (16 * (column % 2))) as u16) as f64;
+            }
+        }
     }
     #[inline(always)]
     fn step(sum: f64, a: f64, b: f64) -> f64 {
-        sum + a * b
+        a.mul_add(b, sum)
     }
     #[inline(always)]
-    fn store(sum: f64, registers: &mut [u32], index: usize) {
-        let shift = 16 * (index % 2);
-        let slot = &mut registers[index / 2];
-        *slot = *slot & !(0xffff << shift) | (to_half(sum as f32) as u32) << shift;
-    }
-}
-
-impl Accumulator<i32> for Integer32 {
-    const REGISTERS: usize = 4;
-    type Sum = i32;
-    #[inline(always)]
-    fn load(registers: &[u32], index: usize) -> i32 {
-        registers[index] as i32
-    }
-    #[inline(always)]
-    fn step(sum: i32, a: i32, b: i32) -> i32 {
-        sum.wrapping_add(a * b)
-    }
-    #[inline(always)]
-    fn store(sum: i32, registers: &mut [u32], index: usize) {
-        registers[index] = sum as u32;
-    }
-}
-
-impl Accumulator<i32> for Saturated32 {
-    const REGISTERS: usize = 4;
-    type Sum = i64;
-    #[inline(always)]
-    fn load(registers: &[u32], index: usize) -> i64 {
-        registers[index] as i32 as i64
-    }
-    #[inline(always)]
-    fn step(sum: i64, a: i32, b: i32) -> i64 {
-        sum + (a * b) as i64
-    }
-    #[inline(always)]
-    fn store(sum: i64, registers: &mut [u32], index: usize) {
-        registers[index] = sum.clamp(i32::MIN as i64, i32::MAX as i64) as i32 as u32;
+    fn store(sums: &[[f64; 8]; 16], registers: &mut [[u32; 32]; 4]) {
+        for row in 0..16 {
+            for pair in 0..4 {
+                let half = |column: usize| to_half(sums[row][column] as f32) as u32;
+                registers[row / 8][row % 8 * 4 + pair] = half(2 * pair) | half(2 * pair + 1) << 16;
+            }
+        }
     }
 }
 
@@ -171,57 +169,53 @@ where
         let (d, rest) = list.split_at(C::REGISTERS);
         let (a, rest) = rest.split_at(a_count);
         let (b, c) = rest.split_at(b_count);
-        let mut left = [[A::Value::default(); K]; 16];
-        let mut right = [[A::Value::default(); 8]; K];
+        // An element of a register in every lane: `A::PACKED` of these for each register of A.
+        let mut left = [[A::Value::default(); 32]; 16];
         for (r, &reg) in a.iter().enumerate() {
             for i in 0..A::PACKED {
-                let elements = unpack_row::<A>(ctx.lanes::<u32>(reg), i);
-                for (lane, element) in elements.into_iter().enumerate() {
-                    let (group, member) = (lane / 4, lane % 4);
-                    left[group + 8 * (r & 1)][member * A::PACKED + 4 * A::PACKED * (r >> 1) + i] = element;
-                }
+                left[r * A::PACKED + i] = unpack_row::<A>(ctx.lanes::<u32>(reg), i);
             }
         }
+        let mut right = [[A::Value::default(); 8]; K];
         for (r, &reg) in b.iter().enumerate() {
-            for i in 0..B::PACKED {
-                let elements = unpack_row::<B>(ctx.lanes::<u32>(reg), i);
-                for (lane, element) in elements.into_iter().enumerate() {
-                    let (group, member) = (lane / 4, lane % 4);
-                    right[member * B::PACKED + 4 * B::PACKED * r + i][group] = element;
+            let register = ctx.lanes::<u32>(reg);
+            for member in 0..4 {
+                let mut column = [0u32; 8];
+                for group in 0..8 {
+                    column[group] = register[4 * group + member];
+                }
+                for i in 0..B::PACKED {
+                    let row = &mut right[(4 * r + member) * B::PACKED + i];
+                    for group in 0..8 {
+                        row[group] = B::unpack(column[group], i);
+                    }
                 }
             }
         }
         let mut sums = [[C::Sum::default(); 8]; 16];
-        let mut registers = [[0u32; 4]; 32];
+        let mut registers = [[0u32; 32]; 4];
         for (r, &reg) in c.iter().enumerate() {
-            let lanes = ctx.lanes::<u32>(reg);
-            for lane in 0..32 {
-                registers[lane][r] = lanes[lane];
-            }
+            registers[r] = *ctx.lanes::<u32>(reg);
         }
-        for lane in 0..32 {
-            for i in 0..4 {
-                sums[lane / 4 + 8 * (i >> 1)][lane % 4 * 2 + (i & 1)] = C::load(&registers[lane], i);
-            }
-        }
-        for row in 0..16 {
-            let mut line = sums[row];
+        C::load(&registers, &mut sums);
+        // Four rows at a time, so that no sum waits for the one before.
+        for rows in 0..4 {
+            let mut lines: [[C::Sum; 8]; 4] = std::array::from_fn(|row| sums[4 * rows + row]);
             for k in 0..K {
-                for column in 0..8 {
-                    line[column] = C::step(line[column], left[row][k], right[k][column]);
+                let (step, member, i) = (k / (4 * A::PACKED), k / A::PACKED % 4, k % A::PACKED);
+                let elements = &left[(rows / 2 + 2 * step) * A::PACKED + i];
+                for row in 0..4 {
+                    let element = elements[(4 * rows + row) % 8 * 4 + member];
+                    for column in 0..8 {
+                        lines[row][column] = C::step(lines[row][column], element, right[k][column]);
+                    }
                 }
             }
-            sums[row] = line;
+            sums[4 * rows..4 * rows + 4].copy_from_slice(&lines);
         }
-        for lane in 0..32 {
-            for i in 0..4 {
-                let sum = sums[lane / 4 + 8 * (i >> 1)][lane % 4 * 2 + (i & 1)];
-                C::store(sum, &mut registers[lane], i);
-            }
-        }
-        for (r, &reg) in d.iter().enumerate() {
-            let out: [u32; 32] = std::array::from_fn(|lane| registers[lane][r]);
-            ctx.put(reg, &out, mask);
+        C::store(&sums, &mut registers);
+        for (&reg, out) in d.iter().zip(&registers) {
+            *ctx.lanes_mut::<u32>(reg) = *out;
         }
         Control::Next
     }

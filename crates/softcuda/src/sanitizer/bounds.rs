@@ -5,9 +5,28 @@ use crate::fault::{Fault, FaultKind};
 use crate::program::Symbol;
 use crate::space::{Kind, Space, lanes_of};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Variables of the space of the access, by its line.
-pub(super) type Bounds = HashMap<(u32, bool), Box<[Symbol]>>;
+pub(super) type Bounds = HashMap<u64, Box<[Symbol]>, BuildHasherDefault<Spread>>;
+
+/// Lines are small numbers, and every access asks: one multiplication spreads them.
+#[derive(Default)]
+pub(super) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 impl Sanitizer {
     pub(super) fn expect_inside(
@@ -19,7 +38,7 @@ impl Sanitizer {
         touch: Touch,
     ) -> Result<(), (usize, Fault)> {
         let shared = touch.space == Space::Shared;
-        let symbols = self.bounds.entry((line, shared)).or_insert_with(|| {
+        let symbols = self.bounds.entry(u64::from(line) << 1 | u64::from(shared)).or_insert_with(|| {
             let names = site.source.variables_of(line);
             let is_it = |symbol: &&Symbol| symbol.shared == shared && names.contains(&symbol.name);
             site.symbols.iter().filter(is_it).cloned().collect()

@@ -15,19 +15,40 @@ pub(crate) type Ranges = BTreeMap<u64, u64>;
 
 /// The kernels of a chain so far, with what they wrote.
 #[derive(Clone, Default)]
-pub(crate) struct Chain(Vec<Arc<(String, Ranges)>>);
+pub(crate) struct Chain {
+    launches: Vec<Arc<(String, Ranges)>>,
+    /// What any of them wrote, in order and apart: most reads are of none of it.
+    all: Arc<Vec<(u64, u64)>>,
+}
 
 impl Chain {
     /// A kernel of the chain has run.
     pub(crate) fn push(&mut self, kernel: &str, written: Ranges) {
-        self.0.push(Arc::new((kernel.to_owned(), written)));
+        let mut ranges: Vec<(u64, u64)> = written.iter().map(|(&start, &end)| (start, end)).collect();
+        ranges.extend_from_slice(&self.all);
+        ranges.sort_unstable();
+        let mut all: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
+        for (start, end) in ranges {
+            match all.last_mut() {
+                Some(last) if last.1 >= start => last.1 = last.1.max(end),
+                _ => all.push((start, end)),
+            }
+        }
+        self.all = Arc::new(all);
+        self.launches.push(Arc::new((kernel.to_owned(), written)));
+    }
+
+    /// Whether a kernel of the chain wrote something from `start` to `end`.
+    pub(super) fn wrote_within(&self, start: u64, end: u64) -> bool {
+        let next = self.all.partition_point(|range| range.1 <= start);
+        self.all.get(next).is_some_and(|range| range.0 < end)
     }
 
     /// The kernel of the chain that wrote some of these bytes last.
     pub(super) fn writer_of(&self, address: u64, bytes: u64) -> Option<&str> {
         let wrote =
             |ranges: &Ranges| ranges.range(..address + bytes).next_back().is_some_and(|(_, &end)| end > address);
-        self.0.iter().rev().find(|launch| wrote(&launch.1)).map(|launch| launch.0.as_str())
+        self.launches.iter().rev().find(|launch| wrote(&launch.1)).map(|launch| launch.0.as_str())
     }
 }
 
@@ -47,5 +68,11 @@ mod tests {
         assert_eq!(chain.writer_of(200, 100), None);
         assert_eq!(chain.writer_of(303, 16), Some("first"));
         assert_eq!(chain.writer_of(304, 16), None);
+        for start in 90..320 {
+            for bytes in [1, 4, 16, 120] {
+                let wrote = chain.writer_of(start, bytes).is_some();
+                assert_eq!(chain.wrote_within(start, start + bytes), wrote, "{bytes} bytes at {start}");
+            }
+        }
     }
 }

@@ -27,7 +27,7 @@
 //!
 //! # Cost
 //!
-//! Bytes that have only been accessed together have the same history, so a page of memory keeps one [`Cell`](shadow::Cell) for each
+//! Bytes that have only been accessed together have the same history, so a page of memory keeps one cell for each
 //! 16 bytes, and is refined when an access smaller than that comes. Since accesses are aligned, that loses nothing. The
 //! lanes of an instruction mostly meet the traces of one earlier instruction: what is known of it is kept from lane to
 //! lane.
@@ -36,6 +36,7 @@
 //! state lives for one launch, and a launch under the sanitizer runs on one host thread, so reports are repeatable. It goes on
 //! after a fault, so that one run shows the first of each place ([`report`]).
 
+mod awaited;
 mod bounds;
 mod chain;
 mod judge;
@@ -48,12 +49,13 @@ use crate::memory::Snapshot;
 use crate::program::Symbol;
 use crate::ptx::ast::Source;
 use crate::space::{Kind, Space, lanes_of};
+use awaited::Awaited;
 use bounds::Bounds;
 pub(crate) use chain::{Chain, Ranges};
-use judge::{Judge, READ, READ_OTHER, Record, WRITE};
+use judge::{Judge, Record, Run};
 use order::{Order, Place, Published, Scope};
 pub(crate) use report::AFTER_A_FAULT;
-use shadow::{Cell, Pages};
+use shadow::{PAGE, Pages, Trace};
 use std::collections::HashMap;
 
 /// Who acts, and where: the warp that runs now.
@@ -109,8 +111,7 @@ struct BlockShadow {
     shared: Pages,
     written: Vec<bool>,
     order: Order,
-    /// Words of shared memory that a `cp.async` will write: how many will, and the line of one.
-    awaited: HashMap<u64, (u32, u32)>,
+    awaited: Awaited,
     /// Lanes that know that the grids before this one have ended, by warp.
     waited: Vec<u32>,
 }
@@ -127,7 +128,7 @@ impl BlockShadow {
             shared: Pages::default(),
             written: vec![false; shared_bytes],
             order: Order::new(block, warps),
-            awaited: HashMap::new(),
+            awaited: Awaited::default(),
             waited: vec![0; warps],
         }
     }
@@ -257,17 +258,14 @@ impl Sanitizer {
             strong: touch.strong,
             block_scope: touch.block_scope,
         };
-        let index = self.records.len() as u64;
+        let index = self.records.len() as u32;
         self.records.push(record);
         let verdict = self.check(site, mask, addresses, touch, index);
         if touch.space == Space::Shared && writes {
             for l in lanes_of(mask) {
                 let at = addresses[l] as usize;
                 if touch.asynchronous {
-                    for word in at as u64 / 4..(at as u64 + touch.bytes).div_ceil(4) {
-                        let awaited = self.current.awaited.entry(word).or_insert((0, line));
-                        *awaited = (awaited.0 + 1, line);
-                    }
+                    self.current.awaited.add(at as u64, touch.bytes, line);
                 } else {
                     self.current.written[at..at + touch.bytes as usize].fill(true);
                 }
@@ -279,45 +277,45 @@ impl Sanitizer {
         verdict.map_err(|(l, address, other, did)| (l, self.race(site, touch, address, other, did)))
     }
 
-    /// Asynchronous copies of the current warp have been waited for: lanes, lines, offsets in shared memory and bytes.
+    /// Asynchronous copies of the current warp have been waited for.
     pub(crate) fn land(&mut self, site: Site, copies: &[Landing]) -> Result<(), (usize, Fault)> {
         self.shadow(site);
         for copy in copies {
-            for word in copy.target / 4..(copy.target + copy.bytes).div_ceil(4) {
-                if let Some(awaited) = self.current.awaited.get_mut(&word) {
-                    awaited.0 -= 1;
-                    if awaited.0 == 0 {
-                        self.current.awaited.remove(&word);
-                    }
+            lanes_of(copy.mask).for_each(|l| self.current.awaited.remove(copy.targets[l], copy.bytes));
+        }
+        let touch = Touch {
+            space: Space::Shared,
+            kind: Kind::Store,
+            strong: false,
+            acquire: false,
+            release: false,
+            block_scope: false,
+            asynchronous: false,
+            bytes: 0,
+            allocation: usize::MAX,
+        };
+        // One instruction's worth at a time: the same line and width, each lane once.
+        let mut copies = copies.iter();
+        let mut next = copies.next().cloned();
+        while let Some(mut together) = next.take() {
+            for copy in copies.by_ref() {
+                let fits = copy.line == together.line && copy.bytes == together.bytes;
+                let twice = copy.mask & together.mask;
+                // The lanes below the first that is there already.
+                let below = 1u32.checked_shl(twice.trailing_zeros()).map_or(u32::MAX, |lane| lane - 1);
+                let more = if fits { copy.mask & below } else { 0 };
+                lanes_of(more).for_each(|l| together.targets[l] = copy.targets[l]);
+                together.mask |= more;
+                if more != copy.mask {
+                    next = Some(Landing { mask: copy.mask & !more, ..copy.clone() });
+                    break;
                 }
             }
-        }
-        // One instruction's worth at a time: the same line and width, each lane once.
-        let mut left = copies;
-        while let Some(first) = left.first() {
-            let (mut mask, mut addresses) = (0u32, [first.target; 32]);
-            let fits = |mask: u32, copy: &Landing| {
-                copy.line == first.line && copy.bytes == first.bytes && mask >> copy.lane & 1 == 0
-            };
-            let mut count = 0;
-            while let Some(copy) = left.get(count).filter(|copy| fits(mask, copy)) {
-                mask |= 1 << copy.lane;
-                addresses[copy.lane] = copy.target;
-                count += 1;
-            }
-            let touch = Touch {
-                space: Space::Shared,
-                kind: Kind::Store,
-                strong: false,
-                acquire: false,
-                release: false,
-                block_scope: false,
-                asynchronous: false,
-                bytes: first.bytes,
-                allocation: usize::MAX,
-            };
-            self.touch_at(site, first.line, mask, &addresses, touch)?;
-            left = &left[count..];
+            let touch = Touch { bytes: together.bytes, ..touch };
+            let first = together.targets[together.mask.trailing_zeros() as usize];
+            let addresses =
+                std::array::from_fn(|l| if together.mask >> l & 1 != 0 { together.targets[l] } else { first });
+            self.touch_at(site, together.line, together.mask, &addresses, touch)?;
         }
         Ok(())
     }
@@ -325,14 +323,7 @@ impl Sanitizer {
     /// A bulk copy to a block's shared memory is over.
     pub(crate) fn bulk_landed(&mut self, site: Site, block: u64, own: bool, offset: u64, bytes: u64) {
         let shadow = if own { self.shadow(site) } else { self.shadow_of(site, block) };
-        for word in offset / 4..(offset + bytes).div_ceil(4) {
-            if let Some(awaited) = shadow.awaited.get_mut(&word) {
-                awaited.0 -= 1;
-                if awaited.0 == 0 {
-                    shadow.awaited.remove(&word);
-                }
-            }
-        }
+        shadow.awaited.remove(offset, bytes);
         shadow.written[offset as usize..(offset + bytes) as usize].fill(true);
     }
 
@@ -356,9 +347,7 @@ impl Sanitizer {
     /// Bytes of the heap were given out: what was done to them before is over.
     pub(crate) fn forget(&mut self, allocation: usize, offset: u64, bytes: u64) {
         if let Some(pages) = self.global.get_mut(allocation) {
-            for at in (offset..offset + bytes).step_by(16) {
-                pages.cells(at, 16).0.fill(Cell::default());
-            }
+            pages.forget(offset, bytes);
         }
     }
 
@@ -385,10 +374,7 @@ impl Sanitizer {
             return Ok(());
         }
         for l in lanes_of(mask) {
-            let words = addresses[l] / 4..(addresses[l] + touch.bytes).div_ceil(4);
-            let Some((word, (_, line))) =
-                words.map(|word| (word, awaited.get(&word))).find_map(|(w, a)| Some((w, *a?)))
-            else {
+            let Some((word, line)) = awaited.find(addresses[l], touch.bytes) else {
                 continue;
             };
             let copy = site.source.describe(line);
@@ -398,7 +384,7 @@ impl Sanitizer {
                 verb(touch.kind),
                 touch.bytes,
                 addresses[l],
-                word * 4
+                word
             );
             return Err((l, Fault::new(FaultKind::Race, message)));
         }
@@ -410,7 +396,15 @@ impl Sanitizer {
         let Some(chain) = &self.chain else {
             return Ok(());
         };
-        for l in lanes_of(mask & !self.current.waited[warp]) {
+        let lanes = mask & !self.current.waited[warp];
+        if touch.kind == Kind::Load {
+            let (low, high) = lanes_of(lanes)
+                .fold((u64::MAX, 0), |(low, high), l| (low.min(addresses[l]), high.max(addresses[l] + touch.bytes)));
+            if !chain.wrote_within(low, high) {
+                return Ok(());
+            }
+        }
+        for l in lanes_of(lanes) {
             let address = addresses[l];
             let message = if touch.kind != Kind::Load {
                 format!(
@@ -448,61 +442,46 @@ impl Sanitizer {
         mask: u32,
         addresses: &[u64; 32],
         touch: Touch,
-        index: u64,
-    ) -> Result<(), (usize, u64, u64, &'static str)> {
-        let mut shared = std::mem::take(&mut self.current.shared);
-        let mut global = std::mem::take(&mut self.global);
+        index: u32,
+    ) -> Result<(), (usize, u64, Trace, &'static str)> {
         let pages = match touch.space {
-            Space::Shared => &mut shared,
+            Space::Shared => &mut self.current.shared,
             _ => {
-                if touch.allocation >= global.len() {
-                    global.resize_with(touch.allocation + 1, Pages::default);
+                if touch.allocation >= self.global.len() {
+                    self.global.resize_with(touch.allocation + 1, Pages::default);
                 }
-                &mut global[touch.allocation]
+                &mut self.global[touch.allocation]
             }
         };
         let mut judge = Judge::new(&self.records, &self.current.order, index);
         let reads_only = touch.kind == Kind::Load;
         let mut verdict = Ok(());
-        for l in lanes_of(mask) {
-            let lane = l as u64;
-            let me = 1 + index * 32 + lane;
-            let (cells, shift) = pages.cells(touch.offset(site, addresses[l]), touch.bytes);
-            for (i, cell) in cells.iter_mut().enumerate() {
-                let conflict = if judge.races(WRITE, cell.write, lane) {
-                    Some((cell.write, "wrote"))
-                } else if reads_only {
-                    None
-                } else if judge.races(READ, cell.read, lane) {
-                    Some((cell.read, "read"))
-                } else if judge.races(READ_OTHER, cell.read_other, lane) {
-                    Some((cell.read_other, "read"))
-                } else {
-                    None
-                };
-                if let Some((other, did)) = conflict
-                    && verdict.is_ok()
-                {
-                    verdict = Err((l, addresses[l] + ((i as u64) << shift), other, did));
-                }
-                if !reads_only {
-                    *cell = Cell { write: me, read: 0, read_other: 0 };
-                } else if cell.read == 0 || judge.same_thread(READ, cell.read, lane) {
-                    cell.read = me;
-                } else {
-                    cell.read_other = me;
-                }
+        let mut left = mask;
+        while left != 0 {
+            let lane = left.trailing_zeros();
+            let offset = touch.offset(site, addresses[lane as usize]);
+            let run = Run::of(left, addresses, touch.bytes, (PAGE - offset % PAGE) / touch.bytes);
+            left &= !run.lanes();
+            let count = if run.same { 1 } else { run.count };
+            let mut cells = pages.cells(offset, touch.bytes, count, !reads_only);
+            if verdict.is_ok()
+                && let Some((lane, at, other, did)) = judge.first_race(&cells, run, reads_only)
+            {
+                let lane = lane as usize;
+                verdict = Err((lane, addresses[lane] + (at << cells.shift), other, did));
+            }
+            match reads_only {
+                true => judge.remember_reads(&mut cells, run),
+                false => judge.remember_writes(&mut cells, run),
             }
         }
-        self.current.shared = shared;
-        self.global = global;
         verdict
     }
 
-    fn race(&self, site: Site, touch: Touch, address: u64, other: u64, did: &str) -> Fault {
-        let record = self.records[(other as usize - 1) / 32];
+    fn race(&self, site: Site, touch: Touch, address: u64, other: Trace, did: &str) -> Fault {
+        let record = self.records[(other - 1) as usize / 32];
         let lane = (other - 1) % 32;
-        let thread = record.warp as u32 * 32 + lane as u32;
+        let thread = record.warp as u32 * 32 + lane;
         let [bx, by, _] = site.block;
         let [gx, gy, _] = site.grid.map(u64::from);
         let (tx, ty, tz) = (thread % bx, thread / bx % by, thread / (bx * by));
@@ -602,13 +581,13 @@ fn verb(kind: Kind) -> &'static str {
     }
 }
 
-/// An asynchronous copy that has been waited for.
-#[derive(Clone, Copy)]
+/// An asynchronous copy instruction, of which some lanes have been waited for.
+#[derive(Clone)]
 pub(crate) struct Landing {
-    pub(crate) lane: usize,
+    pub(crate) mask: u32,
     /// Of the instruction that began it.
     pub(crate) line: u32,
-    /// Offset in shared memory.
-    pub(crate) target: u64,
+    /// Offsets in shared memory, by lane.
+    pub(crate) targets: [u64; 32],
     pub(crate) bytes: u64,
 }
