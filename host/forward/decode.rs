@@ -14,9 +14,10 @@
 
 use super::{
     Engine, EngineError, FIRST,
-    lower::Launch,
+    lower::{Launch, Step},
     memory::Uses,
     run::{MANY_ROWS, Run, key_splits},
+    unpack::is_packed,
 };
 use crate::{
     cache::{Origin, SequenceId},
@@ -117,12 +118,13 @@ impl Engine {
             assert!(rows[..index].iter().all(|(other, _)| other != id), "two tokens of one sequence in a step");
             self.prepare(*id, &[*token])?;
         }
-        if self.rows.is_some() && n >= self.least_rows() {
+        let on_tensor_cores = self.rows.is_some() && n >= self.least_rows();
+        if on_tensor_cores && !self.is_captured(n) {
             self.step_on_tensor_cores(rows)?;
-        } else if n > 1 && !self.one.pass.takes_rows {
+        } else if n > 1 && !on_tensor_cores && !self.one.pass.takes_rows {
             return self.one_by_one(rows);
         } else {
-            self.step(rows)?;
+            self.step(rows, on_tensor_cores)?;
             self.decode.has_choice = true;
         }
         for (id, token) in rows {
@@ -135,23 +137,45 @@ impl Engine {
     /// where weights are floats.
     fn least_rows(&self) -> usize {
         let is_float = |weights: &Weights| weights.parts.iter().all(|part| !part.tensor_type.is_quantised());
-        if self.weights.stacks().iter().all(is_float) { 2 } else { MANY_ROWS }
+        let rooms = self.several.as_ref().and_then(|several| several.rooms.as_ref());
+        let is_packed = || rooms.is_some_and(|rooms| rooms.multiplies_packed(&self.weights));
+        if self.weights.stacks().iter().all(is_float) || is_packed() { 2 } else { MANY_ROWS }
+    }
+
+    /// Whether a step of so many rows, on tensor cores, is nothing but kernels: a library's products are not captured.
+    fn is_captured(&self, n: usize) -> bool {
+        let Some((pass, _)) = &self.rows else { return false };
+        let is_kernel = |(index, step): (usize, &Step)| match &step.launch {
+            Launch::Product { stack, .. } => is_packed(self.weights.stack(*stack), n),
+            Launch::Matmul { weight, .. } => {
+                index >= pass.head && Gpu::has_gemm(self.weights.rows(weight).tensor_type())
+            }
+            _ => true,
+        };
+        n <= Gpu::MOST_GEMM_TOKENS && pass.steps.iter().enumerate().all(is_kernel)
     }
 
     /// The launches of a step of many rows, which have room.
     fn step_on_tensor_cores(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), EngineError> {
         self.enqueue_input(rows)?;
-        let n = rows.len();
         let n_past = rows.iter().map(|(id, _)| self.cache.pages.n_tokens(*id)).max().unwrap_or(0);
-        let (pass, layout) = self.rows.as_ref().expect("as the caller found");
-        let several = self.several.as_ref().expect("a pass whose rooms this one has");
+        self.run_of_rows(rows, n_past, true).launch(&mut Recorder::off())?;
+        (self.decode.n_rows, self.decode.has_choice) = (rows.len(), false);
+        Ok(())
+    }
+
+    /// A step's pass with what it works on, on tensor cores or not.
+    fn run_of_rows(&self, rows: &[(SequenceId, u32)], n_past: usize, on_tensor_cores: bool) -> Run<'_> {
+        let n = rows.len();
         let input = &self.decode.input;
         let of = |part: usize| -> SubSlice<u32> { input.slice(part * n..(part + 1) * n) };
         let inputs = [of(0), of(1), of(2)];
-        let run = self.run(several, &inputs, rows[0].0, n_past, 0..n);
-        Run { pass, layout, decodes: true, ..run }.launch(&mut Recorder::off())?;
-        (self.decode.n_rows, self.decode.has_choice) = (n, false);
-        Ok(())
+        if !on_tensor_cores {
+            return Run { decodes: true, ..self.run(&self.one, &inputs, rows[0].0, n_past, 0..n) };
+        }
+        let (pass, layout) = self.rows.as_ref().expect("as the caller found");
+        let several = self.several.as_ref().expect("a pass whose rooms this one has");
+        Run { pass, layout, decodes: true, ..self.run(several, &inputs, rows[0].0, n_past, 0..n) }
     }
 
     /// The rows of a model whose pass takes one at a time.
@@ -159,7 +183,7 @@ impl Engine {
         let vocab_size = self.config.vocab_size;
         // Each leaves its logits as row 0; the first row comes last.
         for (index, (id, token)) in rows.iter().enumerate().rev() {
-            self.step(&[(*id, *token)])?;
+            self.step(&[(*id, *token)], false)?;
             self.cache.pages.advance(*id, &[*token], Origin::Token);
             if index > 0 {
                 let row = |index: usize| self.logits.slice(index * vocab_size..(index + 1) * vocab_size).into_cast();
@@ -171,8 +195,8 @@ impl Engine {
     }
 
     /// The launches of a step whose rows have room.
-    fn step(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), EngineError> {
-        let graph = self.graph(rows)?;
+    fn step(&mut self, rows: &[(SequenceId, u32)], on_tensor_cores: bool) -> Result<(), EngineError> {
+        let graph = self.graph(rows, on_tensor_cores)?;
         self.enqueue_input(rows)?;
         // SAFETY: the buffers that the graph uses live as long as the engine.
         unsafe { self.decode.graphs[graph].1.launch(&self.gpu)? };
@@ -294,12 +318,12 @@ impl Engine {
 
     /// How many kernels the next decoding step of the first sequence runs.
     pub fn launches_per_token(&mut self) -> Result<usize, EngineError> {
-        let graph = self.graph(&[(FIRST, 0)])?;
+        let graph = self.graph(&[(FIRST, 0)], false)?;
         Ok(self.decode.graphs[graph].1.n_kernels())
     }
 
     /// The graph for these rows' numbers of keys, captured where this is the first time.
-    fn graph(&mut self, rows: &[(SequenceId, u32)]) -> Result<usize, EngineError> {
+    fn graph(&mut self, rows: &[(SequenceId, u32)], on_tensor_cores: bool) -> Result<usize, EngineError> {
         let n = rows.len();
         let n_past = rows.iter().map(|(id, _)| self.cache.pages.n_tokens(*id)).max().unwrap_or(0);
         let key = (n, self.splits(n_past), self.is_recurrent().then_some(rows[0].0));
@@ -308,11 +332,7 @@ impl Engine {
             Some(index) => graphs[index..].rotate_left(1),
             None => {
                 let graph = self.gpu.capture(|| {
-                    let input = &self.decode.input;
-                    let of = |part: usize| -> SubSlice<u32> { input.slice(part * n..(part + 1) * n) };
-                    let inputs = [of(0), of(1), of(2)];
-                    let run = self.run(&self.one, &inputs, rows[0].0, n_past, 0..n);
-                    Run { decodes: true, ..run }.launch(&mut Recorder::off())?;
+                    self.run_of_rows(rows, n_past, on_tensor_cores).launch(&mut Recorder::off())?;
                     Ok::<_, EngineError>(self.enqueue_choice(n)?)
                 })?;
                 let graphs = &mut self.decode.graphs;

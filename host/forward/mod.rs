@@ -29,7 +29,7 @@ use crate::{
     gguf::Gguf,
     gpu::{
         Activations, Buffer, Gpu, GpuError, Matmul, Pinned, SubSlice,
-        kernels::{CacheType, Staging},
+        kernels::{CacheType, GemmScratch, Staging},
     },
     model::{Config, Figure, Model},
     trace::{Recorder, Trace},
@@ -156,6 +156,7 @@ pub struct Engine {
     scratch: Scratch,
     attention: TokenAttention,
     matmul: Matmul,
+    gemm: GemmScratch,
     staging: Staging,
     input: Buffer<u32>,  // [3][n_batch]: tokens, positions, and the numbers of their sequences
     staged: Pinned<u32>, // [3][n_batch]: the same, on the host
@@ -185,7 +186,7 @@ impl Engine {
         // The weights first: loading them takes a buffer that the rest then has the place of.
         let weights = DeviceWeights::upload(&gpu, &model, plan.n_context, options.matrices, progress)?;
         gpu.expect_cublas()?;
-        let Passes { one, several, rows, matmul } = passes;
+        let Passes { one, several, rows, matmul, gemm } = passes;
         let mut cache = KvCache::new(&gpu, &model.figure, plan.cache_size, options.cache_type)?;
         assert_eq!(cache.pages.open(), Some(FIRST), "the first of the slots");
         let several = several.map(|pass| Ready::new(&gpu, &model, &weights, pass)).transpose()?;
@@ -212,6 +213,7 @@ impl Engine {
             scratch,
             attention,
             matmul: Matmul::new(&gpu, matmul.tokens, matmul.columns, matmul.unpacked, options.activations)?,
+            gemm: GemmScratch::new(&gpu, gemm)?,
             staging: Staging::new(&gpu, plan.cache_size.n_sequences, plan.columns)?,
             input: gpu.alloc("tokens", 3 * n_batch)?,
             staged: gpu.alloc_pinned("tokens", 3 * n_batch)?,
@@ -448,6 +450,7 @@ impl Engine {
             scales: &ready.scales,
             rooms: ready.rooms.as_ref(),
             matmul: &self.matmul,
+            gemm: &self.gemm,
             staging: &self.staging,
             attention: &self.attention,
             logits: &self.logits,

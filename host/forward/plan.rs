@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     gguf::Gguf,
-    gpu::kernels::{AttentionScratch, CacheType, KeySplits, PAGE, Staging},
+    gpu::kernels::{AttentionScratch, CacheType, GemmScratch, KeySplits, PAGE, Staging},
     model::{Figure, Model, figure::Op},
 };
 
@@ -83,6 +83,8 @@ pub(super) struct Passes {
     pub rows: Option<(Pass, Layout)>,
     /// What products of several tokens with weights of any type work in.
     pub matmul: MatmulSizes,
+    /// Elements of [`GemmScratch`].
+    pub gemm: [usize; 2],
 }
 
 /// Sizes of [`Matmul`](crate::gpu::Matmul)'s buffers.
@@ -251,11 +253,15 @@ impl MemoryPlan {
             let layout = Layout::new(&pass, rows);
             (pass, layout)
         };
+        let in_f16 = [&several, &rows_pass].into_iter().flatten().any(|pass| !pass.scales.is_empty());
+        let matrices = figure.stacks.iter().filter(|_| in_f16).map(|stack| [stack.n_out, stack.n_in]);
+        let gemm = GemmScratch::elements(matrices, n_batch.max(n_sequences));
         let passes = Passes {
             one: with_layout(one, of_one),
             several: several.map(|pass| with_layout(pass, rows)),
             rows: rows_pass.map(|pass| with_layout(pass, of_one)),
             matmul,
+            gemm,
         };
 
         let mut uses = Uses::default();
@@ -276,6 +282,9 @@ impl MemoryPlan {
         uses.add("attention", attention.arrivals * size_of::<u32>());
         uses.add("attention", attention.parts * size_of::<f32>());
         matmul.uses(&mut uses);
+        for elements in gemm {
+            uses.add("matmul", elements * size_of::<u32>());
+        }
         let columns = figure.stacks.iter().map(|stack| stack.n_in).max().unwrap_or(0);
         for elements in Staging::elements(n_sequences, columns) {
             uses.add("activations", elements * size_of::<u32>());

@@ -16,8 +16,8 @@ use crate::{
     gpu::{
         Activations, Buffer, Gpu, GpuError, Matmul, Product, Slice, SubSlice,
         kernels::{
-            Attention, AttentionDecode, AttentionShape, DeltaNetShape, ExpertGroups, Experts, FlashRows, Gemv,
-            GemvParts, Glu, Input, KeyHeads, KeySplits, LatentAttention, NormAndRope, Output, Qkv, RopeShape,
+            Attention, AttentionDecode, AttentionShape, DeltaNetShape, ExpertGroups, Experts, FlashRows, GemmScratch,
+            Gemv, GemvParts, Glu, Input, KeyHeads, KeySplits, LatentAttention, NormAndRope, Output, Qkv, RopeShape,
             RouterScore, Routing, SigmoidGate, Staging,
         },
     },
@@ -28,8 +28,9 @@ use crate::{
     trace::{POSITION_PADDING, Recorder},
 };
 
-/// Rows of a step from which on tensor cores multiply them in less time than products that read packed weights as they are (H200: 7B in
-/// Q4_K_M, 16 rows in 13.7 ms, of which f16 takes 10 whatever their number).
+/// Rows of a step from which on unpacking the weights for tensor cores takes less time than products that read packed weights for each
+/// eight rows (H200: 7B in Q4_K_M, 16 rows in 13.7 ms, of which f16 takes 10 whatever their number): of weights that tensor cores cannot
+/// multiply packed.
 pub const MANY_ROWS: usize = 12;
 
 /// What attention in decoding works in.
@@ -53,6 +54,7 @@ pub struct Run<'a> {
     pub scales: &'a [f32],
     pub rooms: Option<&'a Rooms>,
     pub matmul: &'a Matmul,
+    pub gemm: &'a GemmScratch,
     pub staging: &'a Staging,
     pub attention: &'a TokenAttention,
     pub logits: &'a Buffer<f32>,
@@ -77,7 +79,7 @@ impl Run<'_> {
     /// All launches, the head's only where logits are wanted; the last norm in its place where hidden states are.
     pub fn launch(&self, trace: &mut Recorder) -> Result<(), GpuError> {
         if let Some(rooms) = self.rooms {
-            rooms.begin(self.gpu, self.weights)?;
+            rooms.begin(self.gpu, self.weights, self.n_tokens)?;
         }
         for (index, step) in self.pass.steps.iter().enumerate() {
             let in_head = index >= self.pass.head;
@@ -276,6 +278,10 @@ impl Part<'_, '_> {
             Launch::Matmul { x, weight, out } => {
                 let (rows, x, out) = (w.rows(weight), self.f32(*x), self.f32(*out));
                 // Tokens that are decoded; many of them are a matrix like a prompt's.
+                let is_few = (2..=Gpu::MOST_GEMM_TOKENS).contains(&n) && self.rooms.is_some();
+                if self.in_head && self.decodes && is_few && Gpu::has_gemm(rows.tensor_type()) {
+                    return gpu.matmul_packed(self.matmul, self.gemm, rows, &x, &out, n);
+                }
                 if self.in_head && (n == 1 || self.decodes && n < MANY_ROWS) {
                     let gemv = Gemv::new(rows, &x, &out).activations(self.of_head());
                     return gpu.gemv_many(&gemv, n, self.staging);
@@ -455,9 +461,8 @@ impl Part<'_, '_> {
                     (_, out) => Product::F16(out.as_ref().expect("one of the two")),
                 };
                 let alpha = out_scale.map_or(1.0, |scale| self.scale_of(scale)) / self.scale_of(*x_scale);
-                let factors = (alpha, if *adds { 1.0 } else { 0.0 });
                 let rooms = self.rooms.expect("a pass with such products has rooms");
-                rooms.multiply(gpu, w, *stack, *room, &self.f16(*x), product, factors, n)
+                rooms.multiply(gpu, w, *stack, *room, &self.f16(*x), product, (alpha, *adds), n, self.gemm)
             }
             Launch::Qkv { product, bias, parts, heads, q, kv } => self.qkv(*product, *bias, parts, heads, *q, *kv),
             Launch::Flash { q, heads, out, scale } => {

@@ -1,4 +1,5 @@
-//! Matrices in f16 for products on tensor cores: those that are not f16 in the file are unpacked into rooms ahead of their product.
+//! Matrices for products on tensor cores: those that are not f16 in the file are unpacked into rooms ahead of their product, but where
+//! the tokens are so few that their packed weights are multiplied as they are.
 
 use half::f16;
 
@@ -9,7 +10,10 @@ use super::{
 };
 use crate::{
     gguf::TensorType,
-    gpu::{Buffer, Event, Gpu, GpuError, Product, Slice, SubSlice, Weights},
+    gpu::{
+        Buffer, Event, Gpu, GpuError, Product, Slice, SubSlice, Weights,
+        kernels::{Gemm, GemmScratch},
+    },
     model::{Model, figure::StackId},
 };
 
@@ -85,14 +89,22 @@ impl Rooms {
     }
 
     /// Begins to fill each room with the first matrix that it is for.
-    pub fn begin(&self, gpu: &Gpu, weights: &DeviceWeights) -> Result<(), GpuError> {
-        (0..self.rooms.len()).try_for_each(|room| self.fill(gpu, weights, room, 0))
+    pub fn begin(&self, gpu: &Gpu, weights: &DeviceWeights, n: usize) -> Result<(), GpuError> {
+        (0..self.rooms.len()).try_for_each(|room| self.fill(gpu, weights, room, 0, n))
+    }
+
+    /// Whether few tokens need none of the rooms.
+    pub fn multiplies_packed(&self, weights: &DeviceWeights) -> bool {
+        self.all_stacks().all(|stack| {
+            let stack = weights.stack(stack);
+            in_f16(stack).is_some() || is_packed(stack, 1)
+        })
     }
 
     /// Begins to unpack a room's next matrix, where there is one and that is needed.
-    fn fill(&self, gpu: &Gpu, weights: &DeviceWeights, room: usize, next: usize) -> Result<(), GpuError> {
+    fn fill(&self, gpu: &Gpu, weights: &DeviceWeights, room: usize, next: usize, n: usize) -> Result<(), GpuError> {
         let Some(stack) = self.stacks[room].get(next).map(|stack| weights.stack(*stack)) else { return Ok(()) };
-        if in_f16(stack).is_some() {
+        if in_f16(stack).is_some() || is_packed(stack, n) {
             return Ok(());
         }
         let room = &self.rooms[room];
@@ -113,7 +125,7 @@ impl Rooms {
         })
     }
 
-    /// out = alpha · stack · x + beta · out for each of `n` tokens; then the room is filled with its next matrix.
+    /// out = alpha · stack · x (+ out) for each of `n` tokens; then the room is filled with its next matrix.
     #[allow(clippy::too_many_arguments)]
     pub fn multiply(
         &self,
@@ -123,11 +135,28 @@ impl Rooms {
         room: usize,
         x: &Slice<f16>,
         out: Product,
-        (alpha, beta): (f32, f32),
+        (alpha, adds): (f32, bool),
         n: usize,
+        scratch: &GemmScratch,
     ) -> Result<(), GpuError> {
         let matrix = weights.stack(stack);
-        if let Some(values) = in_f16(matrix) {
+        let beta = if adds { 1.0 } else { 0.0 };
+        if is_packed(matrix, n) {
+            let mut before = 0;
+            for rows in matrix.rows_of_parts() {
+                let (out_f32, out_f16) = match out {
+                    Product::F32(out) => (Some(out.slice(before..out.len())), None),
+                    Product::F16(out) => (None, Some(out.slice(before..out.len()))),
+                };
+                let out = match (&out_f32, &out_f16) {
+                    (Some(out), _) => Product::F32(out),
+                    (_, out) => Product::F16(out.as_ref().expect("one of the two")),
+                };
+                let out_stride = matrix.n_out;
+                gpu.gemm(&Gemm { weights: rows, x, factors: None, out, out_stride, alpha, adds }, n, scratch)?;
+                before += rows.n_out;
+            }
+        } else if let Some(values) = in_f16(matrix) {
             gpu.product(&values, matrix.n_out, matrix.n_in, x, out, alpha, beta, n)?;
         } else {
             let room = &self.rooms[room];
@@ -136,8 +165,13 @@ impl Rooms {
             gpu.record(&room.done)?;
         }
         let present = self.stacks[room].iter().position(|of| *of == stack).expect("a product of the pass");
-        self.fill(gpu, weights, room, present + 1)
+        self.fill(gpu, weights, room, present + 1, n)
     }
+}
+
+/// Whether so many tokens are multiplied with the matrix as it is packed.
+pub(super) fn is_packed(weights: &Weights, n: usize) -> bool {
+    n <= Gpu::MOST_GEMM_TOKENS && weights.parts.iter().all(|part| Gpu::has_gemm(part.tensor_type))
 }
 
 /// The matrix where the file has it as f16.

@@ -12,7 +12,10 @@ use std::{fmt, str::FromStr};
 use driver::cublas::{Element, Matrix};
 use half::{bf16, f16};
 
-use super::{Buffer, Gpu, GpuError, Rows, Slice, kernels::Gemv};
+use super::{
+    Buffer, Gpu, GpuError, Rows, Slice,
+    kernels::{Gemm, GemmScratch, Gemv},
+};
 use crate::gguf::TensorType;
 
 /// What quantised weights are multiplied with in a product with one token.
@@ -161,6 +164,23 @@ impl Gpu {
             return Ok(());
         }
         self.matmul_epilogue(out, inverse_scales, bias, residual, out, n_tokens, n_out)
+    }
+
+    /// out[token] = weights · x[token] for a few tokens, the weights read packed ([`Gpu::gemm`]).
+    pub fn matmul_packed(
+        &self,
+        scratch: &Matmul,
+        gemm: &GemmScratch,
+        weights: Rows,
+        x: &Slice<f32>,
+        out: &Slice<f32>,
+        n_tokens: usize,
+    ) -> Result<(), GpuError> {
+        let input = scratch.input.cast::<f16>();
+        self.matmul_input_f16(x, &input, &scratch.inverse_scales, n_tokens, weights.n_in())?;
+        let (factors, out_stride) = (Some(&*scratch.inverse_scales), weights.n_out);
+        let out = Product::F32(out);
+        self.gemm(&Gemm { weights, x: &input, factors, out, out_stride, alpha: 1.0, adds: false }, n_tokens, gemm)
     }
 
     /// out[token] = alpha · matrix · x[token] + beta · out[token] for a matrix `[n_out][n_in]` and `x` of `[n_tokens][n_in]`.

@@ -1,9 +1,11 @@
 //! IQ4_NL and IQ4_XS: 4-bit indices into sixteen values that are denser near zero.
 
-use cuda_std::{F16, float};
+use cuda_std::{F16, float, halves::both};
 
 use super::{
-    Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16, load_u16,
+    Block, Fields, GROUP, Packed, Plane, Planes, eight,
+    halves::{Halves, SIGNED, joined, of_both, twice, unsigned},
+    load_f16, load_u16,
     look_up::{Table, look_up, table},
     q4::nibble,
     run::Pair,
@@ -79,6 +81,14 @@ impl Block for Iq4Xs {
     }
 }
 
+/// The scale of run `run` of a block with this header.
+#[inline(always)]
+fn scale_of_run(header: [u32; 2], run: u32) -> f32 {
+    let d = F16::from_bits(header[0] as u16).to_f32();
+    let (low, high) = (header[1] >> (4 * run) & 15, header[0] >> (16 + 2 * run) & 3);
+    d * ((low | high << 4) as f32 - 32.0)
+}
+
 /// A chunk is a run: its 16 bytes, the block's header, and which of its eight runs it is.
 impl Packed for Iq4Xs {
     const CHUNK: u32 = 32;
@@ -97,10 +107,55 @@ impl Packed for Iq4Xs {
 
     #[inline(always)]
     fn dot((qs, header): Self::Bits, (x, run): &(Pair, u32), sum: f32) -> f32 {
-        let d = F16::from_bits(header[0] as u16).to_f32();
-        let (low, high) = (header[1] >> (4 * run) & 15, header[0] >> (16 + 2 * run) & 3);
-        let scale = d * ((low | high << 4) as f32 - 32.0);
+        let scale = scale_of_run(header, *run);
         let (low, high) = look_up(VALUES, qs);
         float::fma(scale, x.dot_signed(low, high), sum)
+    }
+}
+
+/// The values that indices stand for.
+#[inline(always)]
+fn integers(qs: [u32; 4]) -> [u32; 8] {
+    let (low, high) = look_up(VALUES, qs);
+    unsigned(joined(low, high))
+}
+
+impl Halves for Iq4Nl {
+    const OFFSET: u32 = SIGNED;
+    type Bits = ([u32; 4], u32);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.half(1, chunk)) }
+    }
+
+    #[inline(always)]
+    fn integers((qs, _): Self::Bits) -> [u32; 8] {
+        integers(qs)
+    }
+
+    #[inline(always)]
+    fn scales((_, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        of_both(twice(d), 0)
+    }
+}
+
+impl Halves for Iq4Xs {
+    const OFFSET: u32 = SIGNED;
+    type Bits = ([u32; 4], [u32; 2]);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { <Iq4Xs as Packed>::load(planes, chunk) }
+    }
+
+    #[inline(always)]
+    fn integers((qs, _): Self::Bits) -> [u32; 8] {
+        integers(qs)
+    }
+
+    #[inline(always)]
+    fn scales((_, header): Self::Bits, chunk: u32) -> [[u32; 2]; 2] {
+        of_both(both(scale_of_run(header, chunk % 8)), 0)
     }
 }

@@ -1,9 +1,10 @@
 //! MXFP4: 32 four-bit floats (E2M1) with a power-of-two scale (E8M0), from the OCP Microscaling Formats specification 1.0.
 
-use cuda_std::float;
+use cuda_std::{float, halves::both};
 
 use super::{
     Block, Fields, GROUP, Packed, Plane, Planes, eight,
+    halves::{Halves, SIGNED, joined, of_both, unsigned},
     look_up::{Table, look_up, table},
     q4::nibble,
     run::Pair,
@@ -63,5 +64,32 @@ impl Packed for Mxfp4 {
     fn dot((qs, exponent): Self::Bits, x: &Pair, sum: f32) -> f32 {
         let (low, high) = look_up(DOUBLED, qs);
         float::fma(half_scale(exponent), x.dot_signed(low, high), sum)
+    }
+}
+
+/// The doubled values of half-bytes.
+#[inline(always)]
+pub fn integers(qs: [u32; 4]) -> [u32; 8] {
+    let (low, high) = look_up(DOUBLED, qs);
+    unsigned(joined(low, high))
+}
+
+impl Halves for Mxfp4 {
+    const OFFSET: u32 = SIGNED;
+    type Bits = ([u32; 4], u32);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { <Mxfp4 as Packed>::load(planes, chunk) }
+    }
+
+    #[inline(always)]
+    fn integers((qs, _): Self::Bits) -> [u32; 8] {
+        integers(qs)
+    }
+
+    #[inline(always)]
+    fn scales((_, exponent): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        of_both(both(half_scale(exponent)), 0)
     }
 }

@@ -1,11 +1,12 @@
 //! NVFP4: 64 four-bit floats (E2M1) as in MXFP4, with a scale that is an eight-bit float without sign (E4M3) for each 16.
 
-use cuda_std::float;
+use cuda_std::{float, halves::both};
 
 use super::{
     Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
+    halves::{Halves, SIGNED},
     look_up::look_up,
-    mxfp4::{DOUBLED, doubled},
+    mxfp4::{DOUBLED, doubled, integers},
     q4::nibble,
     run::Pair,
 };
@@ -59,5 +60,25 @@ impl Packed for Nvfp4 {
         let (low, high) = look_up(DOUBLED, qs);
         let [first, second] = x.dots_signed(low, high);
         float::fma(half_scale(scales & 0xff), first, float::fma(half_scale(scales >> 8), second, sum))
+    }
+}
+
+impl Halves for Nvfp4 {
+    const OFFSET: u32 = SIGNED;
+    type Bits = ([u32; 4], u32);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { <Nvfp4 as Packed>::load(planes, chunk) }
+    }
+
+    #[inline(always)]
+    fn integers((qs, _): Self::Bits) -> [u32; 8] {
+        integers(qs)
+    }
+
+    #[inline(always)]
+    fn scales((_, scales): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        [scales & 0xff, scales >> 8].map(|scale| [both(half_scale(scale)), 0])
     }
 }

@@ -1,6 +1,11 @@
 //! Q4_0 and Q4_1: 32 integers of 4 bits. Byte `j` holds value `j` in its low half and value `j + 16` in its high half.
 
-use super::{Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16, run::Pair};
+use super::{
+    Block, Fields, GROUP, Packed, Plane, Planes, eight,
+    halves::{Halves, joined, of_both, twice},
+    load_f16,
+    run::{Pair, high_halves, low_halves},
+};
 use crate::gemv::activations::Q8;
 
 /// `d` (f16), then 16 bytes: value = d · (q − 8).
@@ -81,5 +86,45 @@ impl Packed for Q4_1 {
     #[inline(always)]
     fn dot((qs, dm): Self::Bits, x: &Pair, sum: f32) -> f32 {
         x.with_minimum(dm, x.dot_nibbles(qs), sum)
+    }
+}
+
+impl Halves for Q4_0 {
+    const OFFSET: u32 = 8;
+    type Bits = ([u32; 4], u32);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.half(1, chunk)) }
+    }
+
+    #[inline(always)]
+    fn integers((qs, _): Self::Bits) -> [u32; 8] {
+        joined(low_halves(qs, [0; 4]), high_halves(qs, [0; 4]))
+    }
+
+    #[inline(always)]
+    fn scales((_, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        of_both(twice(d), 0)
+    }
+}
+
+impl Halves for Q4_1 {
+    const OFFSET: u32 = 0;
+    type Bits = ([u32; 4], u32);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { <Q4_1 as Packed>::load(planes, chunk) }
+    }
+
+    #[inline(always)]
+    fn integers((qs, _): Self::Bits) -> [u32; 8] {
+        joined(low_halves(qs, [0; 4]), high_halves(qs, [0; 4]))
+    }
+
+    #[inline(always)]
+    fn scales((_, dm): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        of_both(twice(dm & 0xffff), twice(dm >> 16))
     }
 }

@@ -1,13 +1,14 @@
 //! Q4_K: 256 integers of 4 bits, in 8 runs of 32 with a 6-bit scale and minimum each.
 
-use cuda_std::{float, types::two_f16};
+use cuda_std::{float, halves::both, types::two_f16};
 
 use super::{
     Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
+    halves::{Halves, joined, of_both},
     k_scales::{scale_and_four_minima, scale_and_minimum},
     load_f16,
     q4::nibble,
-    run::Pair,
+    run::{Pair, high_halves, low_halves},
 };
 use crate::gemv::activations::Q8;
 
@@ -77,5 +78,33 @@ impl Packed for Q4K {
     #[inline(always)]
     fn dot((qs, header): Self::Bits, x: &OfRun, sum: f32) -> f32 {
         x.scaled(header, x.pair.dot_nibbles(qs), sum)
+    }
+}
+
+/// Scale and minimum of run `run` of a block with these 16 bytes, as [`Halves::scales`] gives them.
+#[inline(always)]
+pub fn scales(header: [u32; 4], run: u32) -> [[u32; 2]; 2] {
+    let (d, dmin) = two_f16(header[0]);
+    let (scale, four_minima) = scale_and_four_minima([header[1], header[2], header[3]], run);
+    of_both(both(d * scale as f32), both(-0.25 * dmin * four_minima as f32))
+}
+
+impl Halves for Q4K {
+    const OFFSET: u32 = 0;
+    type Bits = ([u32; 4], [u32; 4]);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { <Q4K as Packed>::load(planes, chunk) }
+    }
+
+    #[inline(always)]
+    fn integers((qs, _): Self::Bits) -> [u32; 8] {
+        joined(low_halves(qs, [0; 4]), high_halves(qs, [0; 4]))
+    }
+
+    #[inline(always)]
+    fn scales((_, header): Self::Bits, chunk: u32) -> [[u32; 2]; 2] {
+        scales(header, chunk % 8)
     }
 }

@@ -2,7 +2,9 @@
 //! fifth of value `i`.
 
 use super::{
-    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight, load_f16,
+    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
+    halves::{Halves, joined, of_both, twice},
+    load_f16,
     q4::nibble,
     run::{Pair, high_halves, low_halves},
 };
@@ -104,5 +106,52 @@ impl Packed for Q5_1 {
     #[inline(always)]
     fn dot((qs, fifths, dm): Self::Bits, x: &Pair, sum: f32) -> f32 {
         x.with_minimum(dm, dot(qs, fifths, x), sum)
+    }
+}
+
+/// The 5-bit integers of a block.
+#[inline(always)]
+pub fn integers(qs: [u32; 4], fifths: u32) -> [u32; 8] {
+    let (low, high) = fifth_bits(fifths);
+    joined(low_halves(qs, low), high_halves(qs, high))
+}
+
+impl Halves for Q5_0 {
+    const OFFSET: u32 = 16;
+    type Bits = ([u32; 4], u32, u32);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.word(1, chunk), planes.half(2, chunk)) }
+    }
+
+    #[inline(always)]
+    fn integers((qs, fifths, _): Self::Bits) -> [u32; 8] {
+        integers(qs, fifths)
+    }
+
+    #[inline(always)]
+    fn scales((_, _, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        of_both(twice(d), 0)
+    }
+}
+
+impl Halves for Q5_1 {
+    const OFFSET: u32 = 0;
+    type Bits = ([u32; 4], u32, u32);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { <Q5_1 as Packed>::load(planes, chunk) }
+    }
+
+    #[inline(always)]
+    fn integers((qs, fifths, _): Self::Bits) -> [u32; 8] {
+        integers(qs, fifths)
+    }
+
+    #[inline(always)]
+    fn scales((_, _, dm): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        of_both(twice(dm & 0xffff), twice(dm >> 16))
     }
 }

@@ -2,10 +2,11 @@
 
 use super::{
     Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
+    halves::Halves,
     k_scales::scale_and_minimum,
     load_f16,
-    q4_k::OfRun,
-    q5::{dot, integer},
+    q4_k::{OfRun, scales},
+    q5::{dot, integer, integers},
 };
 use crate::gemv::activations::Q8;
 
@@ -54,5 +55,25 @@ impl Packed for Q5K {
     #[inline(always)]
     fn dot((qs, fifths, header): Self::Bits, x: &OfRun, sum: f32) -> f32 {
         x.scaled(header, dot(qs, fifths, &x.pair), sum)
+    }
+}
+
+impl Halves for Q5K {
+    const OFFSET: u32 = 0;
+    type Bits = ([u32; 4], u32, [u32; 4]);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { <Q5K as Packed>::load(planes, chunk) }
+    }
+
+    #[inline(always)]
+    fn integers((qs, fifths, _): Self::Bits) -> [u32; 8] {
+        integers(qs, fifths)
+    }
+
+    #[inline(always)]
+    fn scales((_, _, header): Self::Bits, chunk: u32) -> [[u32; 2]; 2] {
+        scales(header, chunk % 8)
     }
 }

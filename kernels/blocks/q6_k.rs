@@ -1,9 +1,11 @@
 //! Q6_K: 256 integers of 6 bits, in 16 runs of 16 with an 8-bit scale each.
 
-use cuda_std::float;
+use cuda_std::{F16, float, halves::both};
 
 use super::{
-    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight, load_f16,
+    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
+    halves::{Halves, joined},
+    load_f16,
     q4::nibble,
     run::{Pair, high_halves, low_halves},
 };
@@ -76,5 +78,26 @@ impl Packed for Q6K {
             (float::fma(low, x.pair.scale(0), x.offsets[0]), float::fma(high, x.pair.scale(1), x.offsets[1]));
         let scale = |of: u32| f32::from((scales >> (8 * of)) as u8 as i8);
         float::fma(d, float::fma(scale(1), high, scale(0) * low), sum)
+    }
+}
+
+impl Halves for Q6K {
+    const OFFSET: u32 = 32;
+    type Bits = ([u32; 4], [u32; 2], u32, u32);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.eight(1, chunk), planes.half(2, chunk), planes.half(3, chunk / 8)) }
+    }
+
+    #[inline(always)]
+    fn integers((ql, qh, _, _): Self::Bits) -> [u32; 8] {
+        joined(low_halves(ql, upper_pairs(qh[0])), high_halves(ql, upper_pairs(qh[1])))
+    }
+
+    #[inline(always)]
+    fn scales((_, _, scales, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        let d = F16::from_bits(d as u16).to_f32();
+        [0, 8].map(|shift| [both(d * f32::from((scales >> shift) as u8 as i8)), 0])
     }
 }

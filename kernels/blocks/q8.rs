@@ -2,7 +2,12 @@
 
 use cuda_std::float;
 
-use super::{Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16, run::Pair};
+use super::{
+    Block, Fields, GROUP, Packed, Plane, Planes, eight,
+    halves::{Halves, SIGNED, joined, of_both, twice, unsigned},
+    load_f16,
+    run::Pair,
+};
 use crate::gemv::activations::Q8;
 
 /// `d` (f16), then 32 `i8`: value = d · q.
@@ -42,5 +47,25 @@ impl Packed for Q8_0 {
     #[inline(always)]
     fn dot((low, high, d): Self::Bits, x: &Pair, sum: f32) -> f32 {
         float::fma(d, x.dot_signed(low, high), sum)
+    }
+}
+
+impl Halves for Q8_0 {
+    const OFFSET: u32 = SIGNED;
+    type Bits = ([u32; 4], [u32; 4], u32);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.stream(1, chunk), planes.half(2, chunk)) }
+    }
+
+    #[inline(always)]
+    fn integers((low, high, _): Self::Bits) -> [u32; 8] {
+        unsigned(joined(low, high))
+    }
+
+    #[inline(always)]
+    fn scales((_, _, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        of_both(twice(d), 0)
     }
 }

@@ -35,6 +35,7 @@ pub mod async_copy;
 pub mod atomic;
 pub mod float;
 pub mod grid;
+pub mod halves;
 pub mod integer;
 pub mod memory;
 pub mod mma;

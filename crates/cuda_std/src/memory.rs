@@ -23,7 +23,7 @@ pub fn global<T>(pointer: *const T) -> *const T {
 }
 
 /// Loads 16 bytes that nothing writes while the kernel runs (`ld.global.nc`), without keeping them in the L1 cache:
-/// for weights, which each thread reads once.
+/// for weights, which each thread reads once. The L2 cache brings the rest of their 128 bytes: it is read soon.
 ///
 /// # Safety
 /// - `address` comes from [`global`], is 16-byte aligned and its 16 bytes are in global memory.
@@ -36,7 +36,7 @@ pub unsafe fn load_streaming_16<T>(address: *const T) -> [u32; 4] {
         // SAFETY: passed on to the caller. `pure` + `readonly` lets loads be hoisted and overlapped.
         unsafe {
             core::arch::asm!(
-                "ld.global.nc.L1::no_allocate.v4.b32 {{{1}, {2}, {3}, {4}}}, [{0}];",
+                "ld.global.nc.L1::no_allocate.L2::128B.v4.b32 {{{1}, {2}, {3}, {4}}}, [{0}];",
                 in(reg64) address, out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d,
                 options(pure, readonly, nostack)
             );

@@ -4,10 +4,11 @@ use super::{DOWN, GATE_UP, OUTPUT, QKV, Row, Widths, filled, matrix, matrix_byte
 use crate::{
     gguf::TensorType,
     gpu::{
-        Activations, Gpu, Weights,
+        Activations, Gpu, Product, Weights,
         kernels::{
-            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemv, GemvParts, Glu, Input,
-            KeySplits, NormAndRope, OneSequence, Output, PAGE, RopeShape, Staging, TopKScratch, quantised_len,
+            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemm, GemmScratch, Gemv,
+            GemvParts, Glu, Input, KeySplits, NormAndRope, OneSequence, Output, PAGE, RopeShape, Staging, TopKScratch,
+            quantised_len,
         },
         parts,
     },
@@ -66,6 +67,10 @@ pub fn rows() -> Vec<Row> {
             rows.push(product(&small, HEAD, tensor_type, shape, Activations::Q16).small());
         }
         rows.push(embedding(&small, tensor_type, 512).small());
+        if Gpu::has_gemm(tensor_type) {
+            let shape = (small.n_embd, small.n_ff);
+            rows.extend([8, 32, 64].into_iter().map(|n| few(&small, "", tensor_type, shape, n).small()));
+        }
         if !TO_UNPACK.contains(&tensor_type) {
             rows.push(together(&small, tensor_type, Activations::Q8));
             rows.extend(tensor_type.is_quantised().then(|| together(&small, tensor_type, Activations::Q16)));
@@ -73,6 +78,12 @@ pub fn rows() -> Vec<Row> {
     }
     // Those that unpack the most to a byte, at a shape of Q4_K's above.
     let large = Widths::of("7B", "qwen2.5-7b");
+    for (what, n_out, n_in) in large.matrices() {
+        for tensor_type in [TensorType::Q4_K, TensorType::Q8_0] {
+            let of = |n| few(&large, &format!("{what} "), tensor_type, (n_out, n_in), n);
+            rows.extend([2, 8, 16, 32, 64, 128].into_iter().map(of));
+        }
+    }
     rows.extend(TO_UNPACK.into_iter().map(|t| gemv(&large, DOWN, t, large.n_embd, large.n_ff)));
     // As Q4_K_M has them where 256 does not divide the columns, and the others with the columns of the down projection.
     rows.push(mixed(&small, "32", [TensorType::Q5_0, TensorType::Q8_0], small.n_embd).small());
@@ -106,6 +117,30 @@ fn together(widths: &Widths, tensor_type: TensorType, activations: Activations) 
         Ok((launch, streamed))
     });
     row.small()
+}
+
+/// A product of `n` tokens on tensor cores, of packed weights.
+fn few(widths: &Widths, what: &str, tensor_type: TensorType, (n_out, n_in): (usize, usize), n: usize) -> Row {
+    let matrix_bytes = matrix_bytes(tensor_type, n_out, n_in);
+    let of_block = if n <= 16 { 16 } else { n.next_power_of_two().min(64) };
+    let kernel = format!("gemm_{}_{of_block}", tensor_type.name().to_lowercase());
+    let bytes = (matrix_bytes + n * (2 * n_in + 4 * n_out), matrix_bytes);
+    Row::streaming(kernel, format!("{} {what}{n} tokens {n_out}×{n_in}", widths.name), bytes, move |gpu| {
+        let (weights, x, out) =
+            (matrix(gpu, tensor_type, n_out, n_in)?, gpu.alloc("x", n * n_in)?, room(gpu, n * n_out)?);
+        gpu.fill(&x, 0)?;
+        let scratch = GemmScratch::new(gpu, GemmScratch::elements([[n_out, n_in]].into_iter(), n))?;
+        let streamed = vec![weights.data.address()];
+        let launch = move |gpu: &Gpu| {
+            let (weights, out) = (weights.all(), Product::F32(&out));
+            gpu.gemm(
+                &Gemm { weights, x: &x, factors: None, out, out_stride: n_out, alpha: 1.0, adds: false },
+                n,
+                &scratch,
+            )
+        };
+        Ok((launch, streamed))
+    })
 }
 
 fn fits(tensor_type: TensorType, n_in: usize) -> bool {

@@ -18,6 +18,7 @@ pub use delta_net::{DeltaNetShape, KeyHeads};
 pub use elementwise::SigmoidGate;
 pub use experts::{ExpertGroups, RouterScore, Routing};
 pub use flash::FlashRows;
+pub use gemm::{Gemm, GemmScratch};
 pub use gemv::{Experts, Gemv, Input, Output, quantised_len};
 pub use gemv_many::Staging;
 pub use gemv_mixed::GemvParts;

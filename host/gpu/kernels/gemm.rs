@@ -1,0 +1,151 @@
+//! Launches the products with a few tokens in `kernels/gemm.rs`.
+
+use half::f16;
+use kernels::gemm::{CHUNK, GemmParameters, PARTS, ROWS, STEP, STRIDE, threads};
+
+use super::{blocks::block_format, count, expect_len};
+use crate::{
+    gguf::TensorType,
+    gpu::{Buffer, Gpu, GpuError, Product, Rows, Slice, launch::Launch},
+};
+
+/// Tokens of a block in the three kernels of a format, and how many times 16 rows a warp has.
+const KERNELS: [(usize, usize); 3] = [(16, 1), (32, 2), (64, 2)];
+
+/// Blocks of a multiprocessor, which have room for each other.
+const RESIDENT: usize = 2;
+
+/// Blocks along x of the largest device.
+const MOST_BLOCKS: usize = 320;
+
+/// Where tiles that several blocks have a part of are left. Launches that run one after another share it.
+pub struct GemmScratch {
+    partial: Buffer<f32>,
+    /// All zero between launches.
+    arrivals: Buffer<u32>,
+}
+
+impl GemmScratch {
+    /// Elements of the allocations for `n_tokens` tokens and matrices of these rows and columns, both of 32 bits.
+    pub fn elements(matrices: impl Iterator<Item = [usize; 2]>, n_tokens: usize) -> [usize; 2] {
+        let (_, of_block, groups) = groups(n_tokens.min(Gpu::MOST_GEMM_TOKENS));
+        let of_grid = groups * (PARTS * ROWS) as usize * of_block;
+        matrices.fold([0, 0], |[partial, arrivals], [n_out, n_in]| {
+            [
+                partial.max(units(n_out, n_in).min(MOST_BLOCKS) * of_grid),
+                arrivals.max(n_out.div_ceil(ROWS as usize) * groups),
+            ]
+        })
+    }
+
+    /// Allocates it.
+    ///
+    /// # Errors
+    /// The device has not so much memory.
+    pub fn new(gpu: &Gpu, [partial, arrivals]: [usize; 2]) -> Result<GemmScratch, GpuError> {
+        let scratch = GemmScratch { partial: gpu.alloc("matmul", partial)?, arrivals: gpu.alloc("matmul", arrivals)? };
+        gpu.fill(&scratch.arrivals, 0)?;
+        Ok(scratch)
+    }
+}
+
+/// The kernel for so many tokens, the tokens of its blocks, and how many blocks that is along y.
+fn groups(n_tokens: usize) -> (usize, usize, usize) {
+    let found = KERNELS.iter().position(|(of_block, _)| n_tokens <= *of_block);
+    let kernel = found.unwrap_or(KERNELS.len() - 1);
+    (kernel, KERNELS[kernel].0, n_tokens.div_ceil(KERNELS[kernel].0))
+}
+
+/// Steps of all tiles together.
+fn units(n_out: usize, n_in: usize) -> usize {
+    n_out.div_ceil(ROWS as usize) * n_in.div_ceil(STEP as usize)
+}
+
+/// One launch.
+#[derive(Clone, Copy)]
+pub struct Gemm<'a> {
+    /// W, `[n_out][n_in]`.
+    pub weights: Rows<'a>,
+    /// `[n_tokens][n_in]`.
+    pub x: &'a Slice<f16>,
+    /// What each token's outputs are multiplied by, `[n_tokens]`.
+    pub factors: Option<&'a Slice<f32>>,
+    /// A token's outputs, `out_stride` values from the next token's.
+    pub out: Product<'a>,
+    /// Not less than the matrix's rows.
+    pub out_stride: usize,
+    /// What all are multiplied by.
+    pub alpha: f32,
+    /// Whether they are added to what is there, which is f32.
+    pub adds: bool,
+}
+
+impl Gpu {
+    /// The most tokens of [`Gpu::gemm`]: with more, unpacking the weights and a plain product take less time.
+    pub const MOST_GEMM_TOKENS: usize = 128;
+
+    /// Whether there is a product of a few tokens with such rows.
+    pub fn has_gemm(tensor_type: TensorType) -> bool {
+        kernels(tensor_type).is_some()
+    }
+
+    /// Enqueues out[token] = alpha · factors[token] · W · x[token] (+ out[token]), reading the packed weights once for 64 tokens. A token's
+    /// outputs are the same bits whatever others there are.
+    pub fn gemm(&self, gemm: &Gemm, n_tokens: usize, scratch: &GemmScratch) -> Result<(), GpuError> {
+        let Gemm { weights, x, factors, out, out_stride, alpha, adds } = *gemm;
+        let (n_in, n_out) = (weights.n_in(), weights.n_out);
+        assert!((1..=Gpu::MOST_GEMM_TOKENS).contains(&n_tokens), "{n_tokens} tokens of a product of a few");
+        assert!(n_in.is_multiple_of(CHUNK as usize), "rows of {n_in} are no whole chunks");
+        assert!(x.address().is_multiple_of(16), "x starts on a 16-byte boundary");
+        expect_len("x", x, n_tokens * n_in);
+        factors.inspect(|factors| expect_len("factors", factors, n_tokens));
+        let last = (n_tokens - 1) * out_stride + n_out;
+        let (out_f32, out_f16) = match out {
+            Product::F32(out) => {
+                expect_len("out", out, last);
+                (Some(out), None)
+            }
+            Product::F16(out) => {
+                assert!(!adds, "sums are f32");
+                expect_len("out", out, last);
+                (None, Some(out))
+            }
+        };
+        let kernels = kernels(weights.tensor_type()).expect("as `has_gemm` says");
+        let (which, of_block, groups) = groups(n_tokens);
+        let blocks = units(n_out, n_in).min(RESIDENT * self.multiprocessors()).min(MOST_BLOCKS);
+        expect_len("partial", &scratch.partial, groups * blocks * (PARTS * ROWS) as usize * of_block);
+        expect_len("arrivals", &scratch.arrivals, groups * n_out.div_ceil(ROWS as usize));
+        let panel = if which == 0 { 4 } else { 2 };
+        let shared = 2 * panel * count(of_block) * STRIDE * size_of::<f16>() as u32;
+        let arguments = (
+            &*weights.part(),
+            count(weights.blocks_of_part()),
+            count(weights.first()),
+            x,
+            factors,
+            out_f32,
+            out_f16,
+            count(out_stride),
+            alpha,
+            u32::from(adds),
+            &*scratch.partial,
+            &*scratch.arrivals,
+            count(n_tokens),
+            count(n_in),
+            count(n_out),
+            panel,
+            count(units(n_out, n_in) / blocks),
+            count(units(n_out, n_in) % blocks),
+        );
+        let launch =
+            Launch::new([count(blocks), count(groups), 1], threads(KERNELS[which].1)).shared_bytes(shared).early();
+        // SAFETY: the slices hold what the contract asks for; parts are 256-byte aligned, rows whole blocks, as the file's reader
+        // checked. The kernel waits before it reads what an earlier one writes.
+        unsafe { self.launch_as(kernels[which], launch, arguments) }
+    }
+}
+
+fn kernels(tensor_type: TensorType) -> Option<[cuda_std::Kernel<GemmParameters>; 3]> {
+    if tensor_type.is_quantised() { block_format(tensor_type).gemm } else { None }
+}

@@ -1,0 +1,583 @@
+//! Products of packed weights with a few tokens, on tensor cores.
+//!
+//! Up to 64 tokens are one reading of the weights. They stay packed until they are in registers, where a lane makes f16 of its
+//! own; the products are those of `mma.m16n8k16`, with the weights' rows as its 16 and the tokens as its 8.
+//!
+//! # Who has what
+//!
+//! A block has [`ROWS`] rows, a warp 16 of them, which are rows `group` and `group + 8` of its lanes (see [`mma`](cuda_std::mma)).
+//! At each *step* a row gives four *chunks* of 32 values, one to each of the four lanes that have the row: a lane loads its chunk
+//! in 16 bytes or so, as the products with one token do. What is multiplied with what matters to a product, not which of its
+//! steps does it, so a lane's chunk is eight products' share of that lane: values 4 m to 4 m + 3 are its four of product m.
+//! Nothing has to be exchanged.
+//!
+//! The tokens' activations are f16 in shared memory, put there some steps at a time while those before are multiplied
+//! (`cp.async`), for the whole block. The rows of a panel are tokens; lane `4 t + member` reads 16 bytes of its chunk of
+//! token t. These pieces are not in the order of the values: first all chunks' first pieces, then their second ones, and rows are
+//! 64 bytes longer than they need to be. Then the eight lanes that are served at a time touch all banks.
+//!
+//! # Who does what
+//!
+//! Row tiles and their steps, one tile after the other, are one long list that the blocks share evenly, whatever the matrix's
+//! shape. So a block may begin and end within a tile. Tiles that several blocks have a part of are added up by whichever is there
+//! last, from what they all left in memory, in the tile's order. Which parts there are depends on the shape and the device
+//! alone, so a token's outputs are the same bits whatever other tokens there are.
+//!
+//! # Precision
+//!
+//! A weight is rounded to f16 twice: its scale, and the product with it. Sums are `f32`.
+
+use cuda_std::{
+    F16, async_copy, atomic, grid, halves, integer,
+    memory::{Vector16, global},
+    mma::Operand as _,
+    shared::{self, Shared},
+    shared_array, thread,
+    unroll::unroll,
+};
+
+use crate::blocks::{Halves, Planes};
+
+/// The block's number of threads, of a kernel whose warps have so many times 16 rows.
+pub const fn threads(sixteens: usize) -> u32 {
+    ROWS / 16 * 32 / sixteens as u32
+}
+
+/// Rows of a block.
+pub const ROWS: u32 = 128;
+
+/// Tokens of a product on tensor cores.
+pub const TOKENS: u32 = 8;
+
+/// Values of a lane's chunk.
+pub const CHUNK: u32 = 32;
+
+/// Values of a row that a step takes.
+pub const STEP: u32 = 4 * CHUNK;
+
+/// Elements from a token to the next in a panel of activations.
+pub const STRIDE: u32 = STEP + 32;
+
+/// Steps whose weights a lane has under way. A panel's steps are a multiple of them.
+pub const SLOTS: usize = 2;
+
+/// Parts of tiles that a block can leave behind: the end of one, the beginning of another.
+pub const PARTS: u32 = 2;
+
+/// One launch's operands: the kernels' parameters by name.
+#[derive(Clone, Copy)]
+pub struct Operands {
+    /// The planes.
+    pub weights: *const u8,
+    /// Their blocks.
+    pub n_blocks: u32,
+    /// The first output's row.
+    pub first_row: u32,
+    /// The activations.
+    pub x: *const F16,
+    /// What each token's outputs are multiplied by, or null.
+    pub factors: *const f32,
+    /// The outputs, or null.
+    pub out: *mut f32,
+    /// The outputs where `out` is null.
+    pub out_f16: *mut F16,
+    /// Values from a token's outputs to the next one's.
+    pub out_stride: u32,
+    /// What all outputs are multiplied by.
+    pub alpha: f32,
+    /// Whether they are added to what is there.
+    pub adds: u32,
+    /// Where parts of tiles are left.
+    pub partial: *mut f32,
+    /// How many parts of each tile are there.
+    pub arrivals: *mut u32,
+    /// Rows of x.
+    pub n_tokens: u32,
+    /// Columns.
+    pub n_in: u32,
+    /// Outputs.
+    pub n_out: u32,
+    /// Steps of a panel.
+    pub panel: u32,
+    /// Steps of each block.
+    pub least: u32,
+    /// Blocks that have one more.
+    pub more: u32,
+}
+
+shared_array! {
+    gemm_before: [u32; 1];
+}
+
+/// A place in the list of all tiles' steps.
+#[derive(Clone, Copy)]
+struct Place {
+    tile: u32,
+    step: u32,
+}
+
+impl Place {
+    #[inline(always)]
+    fn next(self, n_steps: u32) -> Place {
+        if self.step + 1 == n_steps {
+            Place { tile: self.tile + 1, step: 0 }
+        } else {
+            Place { step: self.step + 1, ..self }
+        }
+    }
+}
+
+/// What each block has of the list: `least` units, the first `more` blocks one more.
+#[derive(Clone, Copy)]
+struct Shares {
+    least: u32,
+    more: u32,
+}
+
+impl Shares {
+    /// The first unit of a block, which is that behind the last of the one before it.
+    #[inline(always)]
+    fn begin(self, block: u32) -> u32 {
+        block * self.least + u32::min(block, self.more)
+    }
+
+    /// The block that has a unit.
+    #[inline(always)]
+    fn owner(self, unit: u32) -> u32 {
+        // SAFETY: no block has nothing; said here so that no division is guarded by a panic.
+        unsafe { core::hint::assert_unchecked(self.least > 0 && self.least < u32::MAX) }
+        let of_more = self.more * (self.least + 1);
+        if unit < of_more { unit / (self.least + 1) } else { self.more + (unit - of_more) / self.least }
+    }
+}
+
+/// A chunk of each of the rows that a lane has of 16.
+#[derive(Clone, Copy)]
+struct Two<B> {
+    upper: B,
+    lower: B,
+}
+
+/// Outputs of a warp's rows and a tile of tokens: a fragment of each 16 rows.
+type Sums<const SIXTEENS: usize> = [[f32; 4]; SIXTEENS];
+
+/// Four integers without sign as two words of two f16 each: exact.
+#[inline(always)]
+fn four_halves(integers: u32, offset: u32) -> [u32; 2] {
+    // Behind the exponent of 1024 a byte is what is added to that.
+    const EXPONENT: u32 = 0x6464_6464;
+    let base = (0x6400 + offset) * 0x0001_0001;
+    let pick = |bytes| integer::pick_bytes(integers, EXPONENT, bytes);
+    [halves::sub(pick(0x4140), base), halves::sub(pick(0x4342), base)]
+}
+
+/// A chunk of sixteen rows, unpacked to integers.
+#[derive(Clone, Copy)]
+struct Sixteen {
+    integers: [[u32; 8]; 2],
+    scales: [[[u32; 2]; 2]; 2],
+}
+
+impl Sixteen {
+    #[inline(always)]
+    fn new<B: Halves>(Two { upper, lower }: Two<B::Bits>, chunk: u32) -> Sixteen {
+        Sixteen {
+            integers: [B::integers(upper), B::integers(lower)],
+            scales: [B::scales(upper, chunk), B::scales(lower, chunk)],
+        }
+    }
+
+    /// The A fragment of product `index` of the chunk: four values of each row.
+    #[inline(always)]
+    fn fragment<B: Halves>(&self, index: usize) -> [u32; 4] {
+        let [[a, b], [c, d]] = [0, 1].map(
+            #[inline(always)]
+            |row| {
+                let [scale, minimum] = self.scales[row][index / 4];
+                let [low, high] = four_halves(self.integers[row][index], B::OFFSET);
+                [halves::fma(low, scale, minimum), halves::fma(high, scale, minimum)]
+            },
+        );
+        [a, c, b, d]
+    }
+}
+
+/// The product of one launch, a block's `TILES` times [`TOKENS`] tokens at most; see the module.
+///
+/// # Safety
+/// - The kernels' launch contract.
+#[inline(always)]
+pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Operands) {
+    let lane = thread::lane();
+    let (group, member, warp) = (lane / 4, lane % 4, thread::warp());
+    // SAFETY: by the launch contract; said here so that no division is guarded by a panic.
+    unsafe {
+        core::hint::assert_unchecked(o.n_in >= CHUNK);
+        core::hint::assert_unchecked(o.n_out > 0);
+        core::hint::assert_unchecked(o.panel > 0);
+    }
+    let (n_steps, chunks) = (o.n_in.div_ceil(STEP), o.n_in / CHUNK);
+    let shares = Shares { least: o.least, more: o.more };
+    // SAFETY: as above.
+    unsafe { core::hint::assert_unchecked(n_steps > 0) }
+    let (begin, end) = (shares.begin(thread::block_idx_x()), shares.begin(thread::block_idx_x() + 1));
+    let first_token = thread::block_idx_y() * TILES as u32 * TOKENS;
+    let n_tokens = u32::min(o.n_tokens - first_token, TILES as u32 * TOKENS);
+
+    let planes = Planes::of::<B>(global(o.weights), o.n_blocks);
+    let row_of_warp = 16 * SIXTEENS as u32 * warp + group;
+    let load = |place: Place| {
+        // Rows and chunks beyond the matrix's end are the last ones, which do not count.
+        let chunk = u32::min(place.step * 4 + member, chunks - 1);
+        let at =
+            |row: u32| (o.first_row + u32::min(place.tile * ROWS + row_of_warp + row, o.n_out - 1)) * chunks + chunk;
+        [0, 1].map(
+            #[inline(always)]
+            |sixteen| {
+                // One that is not the warp's is not loaded.
+                let first = if sixteen < SIXTEENS as u32 { 16 * sixteen } else { 0 };
+                unsafe { Two { upper: B::load(planes, at(first)), lower: B::load(planes, at(first + 8)) } }
+            },
+        )
+    };
+    let start = Place { tile: begin / n_steps, step: begin % n_steps };
+    let mut loads = start;
+    // What is loaded stays in its registers until it is multiplied: a copy would wait for it.
+    let mut slots = [load(loads), load(loads.next(n_steps))];
+    loads = loads.next(n_steps).next(n_steps);
+    grid::launch_dependents();
+    grid::wait();
+
+    // Panels of activations take turns in two halves of the block's memory.
+    let staged: Shared<F16> = shared::dynamic(0);
+    let words: Shared<u32> = unsafe { staged.cast() };
+    let half = o.panel * TILES as u32 * TOKENS * STRIDE;
+    let rows_of_step = TILES as u32 * TOKENS;
+    let x = o.x.wrapping_add(first_token as usize * o.n_in as usize);
+    // Sixteen threads copy a token's values of a step, a piece each: piece i of chunk t is in place 4 i + t.
+    const PIECES: u32 = STEP / 8;
+    let (first_row, piece) = (thread::thread_idx_x() / PIECES, thread::thread_idx_x() % PIECES);
+    let at_once = const { threads(SIXTEENS) / PIECES };
+    let target = first_row * STRIDE + 8 * (piece % 4 * 4 + piece / 4);
+    let copy_panel = |first_unit: u32, first_step: u32, which: u32| {
+        let (mut step, mut token, mut left) = (first_step, first_row, end - u32::min(first_unit, end));
+        left = u32::min(left, o.panel) * rows_of_step;
+        let (mut row, mut to) = (first_row, which * half + target);
+        while row < left {
+            while token >= rows_of_step {
+                token -= rows_of_step;
+                step = if step + 1 == n_steps { 0 } else { step + 1 };
+            }
+            let value = step * STEP + 8 * piece;
+            let present = token < n_tokens && value < o.n_in;
+            let from = if present { token as usize * o.n_in as usize + value as usize } else { 0 };
+            unsafe { async_copy::copy_16(staged, to, x.wrapping_add(from), present) }
+            to += at_once * STRIDE;
+            row += at_once;
+            token += at_once;
+        }
+        async_copy::commit();
+    };
+    // The step of the next panel's first unit.
+    let skip = |step: u32| {
+        let mut step = step + o.panel;
+        while step >= n_steps {
+            step -= n_steps;
+        }
+        step
+    };
+
+    let mut sums = [[[0.0; 4]; SIXTEENS]; TILES];
+    let mut place = start;
+    copy_panel(begin, start.step, 0);
+    let mut panel_step = skip(start.step);
+    let (mut unit, mut panel_end, mut which) = (begin, begin, 1);
+    let mut word = 0;
+    while unit < end {
+        if unit == panel_end {
+            async_copy::wait::<0>();
+            thread::sync_threads();
+            copy_panel(unit + o.panel, panel_step, which);
+            panel_step = skip(panel_step);
+            panel_end = u32::min(unit + o.panel, end);
+            which ^= 1;
+            word = (which * half + group * STRIDE) / 2 + 4 * member;
+        }
+        let stop = u32::min(unit + n_steps - place.step, panel_end);
+        while unit < stop {
+            unroll(
+                SLOTS,
+                #[inline(always)]
+                |slot| {
+                    if unit >= stop || (unit - begin) % SLOTS as u32 != slot as u32 {
+                        return;
+                    }
+                    let chunk = u32::min(place.step * 4 + member, chunks - 1);
+                    let sixteens = slots[slot].map(
+                        #[inline(always)]
+                        |bits| Sixteen::new::<B>(bits, chunk),
+                    );
+                    let staged = |piece: usize| {
+                        let mut pieces = [[0; 4]; TILES];
+                        unroll(
+                            TILES,
+                            #[inline(always)]
+                            |tile| {
+                                let at = word + (tile as u32 * TOKENS * STRIDE + 32 * piece as u32) / 2;
+                                pieces[tile] = unsafe { words.get_four(at) };
+                            },
+                        );
+                        pieces
+                    };
+                    let mut pieces = staged(0);
+                    unroll(
+                        4,
+                        #[inline(always)]
+                        |piece| {
+                            // A piece of activations is two products'. The next one's are on their way meanwhile.
+                            let next = if piece < 3 { staged(piece + 1) } else { pieces };
+                            let mut half = 0;
+                            while half < 2 {
+                                let index = 2 * piece + half;
+                                let weights = sixteens.map(
+                                    #[inline(always)]
+                                    |sixteen| sixteen.fragment::<B>(index),
+                                );
+                                unroll(
+                                    TILES,
+                                    #[inline(always)]
+                                    |tile| {
+                                        let x = [pieces[tile][2 * half], pieces[tile][2 * half + 1]];
+                                        let mut sixteen = 0;
+                                        while sixteen < SIXTEENS {
+                                            let sum = &mut sums[tile][sixteen];
+                                            *sum = F16::multiply_add(weights[sixteen], x, *sum);
+                                            sixteen += 1;
+                                        }
+                                    },
+                                );
+                                half += 1;
+                            }
+                            pieces = next;
+                        },
+                    );
+                    slots[slot] = load(loads);
+                    loads = loads.next(n_steps);
+                    unit += 1;
+                    place.step += 1;
+                    word += rows_of_step * STRIDE / 2;
+                },
+            );
+        }
+        if place.step == n_steps || unit == end {
+            unsafe { finish(o, shares, place.tile, n_steps, begin, end, first_token, &sums) }
+            sums = [[[0.0; 4]; SIXTEENS]; TILES];
+            place = Place { tile: place.tile + 1, step: 0 };
+        }
+    }
+}
+
+/// Writes a tile's outputs, or leaves the block's part of them, and adds up all parts where it is the last. Collective over the block.
+///
+/// # Safety
+/// - The kernels' launch contract.
+#[inline(always)]
+unsafe fn finish<const TILES: usize, const SIXTEENS: usize>(
+    o: &Operands,
+    shares: Shares,
+    tile: u32,
+    n_steps: u32,
+    begin: u32,
+    end: u32,
+    first_token: u32,
+    sums: &[Sums<SIXTEENS>; TILES],
+) {
+    let (first, last) = (tile * n_steps, (tile + 1) * n_steps - 1);
+    if begin <= first && last < end {
+        unsafe { write(o, tile, first_token, sums) }
+        return;
+    }
+    // A block's part that does not begin where the block does is its second.
+    let row_of = |block: u32, begin: u32| {
+        let part = u32::from(begin < first);
+        let of_block = (thread::block_idx_y() * thread::grid_dim_x() + block) * PARTS + part;
+        (of_block * (TILES * SIXTEENS) as u32 * threads(SIXTEENS) + thread::thread_idx_x()) as usize * 4
+    };
+    let mine = unsafe { o.partial.add(row_of(thread::block_idx_x(), begin)) };
+    let next = const { 4 * threads(SIXTEENS) as usize };
+    unroll(
+        TILES * SIXTEENS,
+        #[inline(always)]
+        |index| {
+            let words = Vector16(sums[index / SIXTEENS][index % SIXTEENS].map(f32::to_bits));
+            unsafe { *mine.add(next * index).cast::<Vector16>() = words }
+        },
+    );
+    let (first_block, last_block) = (shares.owner(first), shares.owner(last));
+    let before = gemm_before();
+    thread::sync_threads();
+    if thread::thread_idx_x() == 0 {
+        let counter = o.arrivals.wrapping_add((thread::block_idx_y() * o.n_out.div_ceil(ROWS) + tile) as usize);
+        unsafe { before.set(0, atomic::increment_wrapping(counter, last_block - first_block)) }
+    }
+    thread::sync_threads();
+    if unsafe { before.get(0) } != last_block - first_block {
+        return;
+    }
+    let mut all = [[[0.0; 4]; SIXTEENS]; TILES];
+    // As many parts at a time as there are registers for: their loads take one trip to the memory.
+    let batch = const { 16 / (TILES * SIXTEENS) };
+    let mut block = first_block;
+    while block <= last_block {
+        let part = |of: usize| {
+            let block = u32::min(block + of as u32, last_block);
+            unsafe { o.partial.add(row_of(block, shares.begin(block))) }
+        };
+        unroll(
+            TILES * SIXTEENS,
+            #[inline(always)]
+            |index| {
+                let mut parts = [[0.0; 4]; 8];
+                unroll(
+                    batch,
+                    #[inline(always)]
+                    |of| parts[of] = unsafe { crate::gemv::activations::four(part(of).add(next * index)) },
+                );
+                unroll(
+                    batch,
+                    #[inline(always)]
+                    |of| {
+                        let there = block + of as u32 <= last_block;
+                        let sum = &mut all[index / SIXTEENS][index % SIXTEENS];
+                        let mut value = 0;
+                        while value < 4 {
+                            sum[value] += if there { parts[of][value] } else { 0.0 };
+                            value += 1;
+                        }
+                    },
+                );
+            },
+        );
+        block += batch as u32;
+    }
+    unsafe { write(o, tile, first_token, &all) }
+}
+
+/// Writes the outputs of a tile of rows.
+///
+/// # Safety
+/// - The kernels' launch contract.
+#[inline(always)]
+unsafe fn write<const TILES: usize, const SIXTEENS: usize>(
+    o: &Operands,
+    tile: u32,
+    first_token: u32,
+    sums: &[Sums<SIXTEENS>; TILES],
+) {
+    let lane = thread::lane();
+    let row = tile * ROWS + 16 * SIXTEENS as u32 * thread::warp() + lane / 4;
+    let (block_token, first_token) = (first_token, first_token + 2 * (lane % 4));
+    // A tile of tokens at a time, of which a lane has some outputs: what is loaded of theirs takes one trip to the memory.
+    unroll(
+        TILES,
+        #[inline(always)]
+        |index| {
+            if TOKENS * index as u32 >= o.n_tokens - block_token {
+                return;
+            }
+            let token = |output: usize| first_token + TOKENS * index as u32 + output as u32 % 2;
+            let row = |output: usize| row + output as u32 / 2 * 8;
+            let there = |output: usize| token(output) < o.n_tokens && row(output) < o.n_out;
+            let at = |output: usize| {
+                let index = token(output) * o.out_stride + row(output);
+                if there(output) { index as usize } else { 0 }
+            };
+            let mut values = [0.0; 8];
+            unroll(
+                4 * SIXTEENS,
+                #[inline(always)]
+                |output| {
+                    let factor = match o.factors.is_null() {
+                        true => 1.0,
+                        false => unsafe { *o.factors.add(u32::min(token(output), o.n_tokens - 1) as usize) },
+                    };
+                    values[output] = sums[index][output / 4][output % 4] * (o.alpha * factor);
+                },
+            );
+            if o.adds != 0 {
+                unroll(
+                    4 * SIXTEENS,
+                    #[inline(always)]
+                    |output| values[output] += unsafe { *o.out.add(at(output)) },
+                );
+            }
+            unroll(
+                4 * SIXTEENS,
+                #[inline(always)]
+                |output| match (there(output), o.out.is_null()) {
+                    (true, false) => unsafe { *o.out.add(at(output)) = values[output] },
+                    (true, true) => unsafe { *o.out_f16.add(at(output)) = F16::from_f32(values[output]) },
+                    (false, _) => {}
+                },
+            );
+        },
+    );
+}
+
+/// The parameters of every such product.
+#[cfg(not(target_arch = "nvptx64"))]
+#[rustfmt::skip]
+pub type GemmParameters = (
+    *const u8, u32, u32, *const F16, *const f32, *mut f32, *mut F16, u32, f32, u32, *mut f32, *mut u32, u32, u32, u32, u32, u32, u32,
+);
+
+/// Declares the entry points: a name, the format, and how many products' tokens a block takes.
+macro_rules! gemm_kernels {
+    ($($(#[$doc:meta])* $name:ident => $block:ty, $tiles:literal, $sixteens:literal, threads $threads:literal, blocks $blocks:literal;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// out[token][o] = alpha · factors[token] · Σ_i weights[o][i] · x[token][i] (+ out[token][o] where `adds` is not 0).
+        ///
+        /// Launch: grid (n_blocks_of_grid, ⌈n_tokens ÷ tokens⌉), `tokens` being those that a block takes; block
+        /// ([`threads`]($crate::gemm::threads) of the kernel's share of rows); dynamic shared memory for two panels of `panel` steps: 2 · panel ·
+        /// `tokens` · [`STRIDE`]($crate::gemm::STRIDE) f16. `least` and `more` are ⌈n_out ÷ ROWS⌉ · ⌈n_in ÷ STEP⌉ ÷ grid.x and what is left: `least ≥ 1`.
+        ///
+        /// # Safety
+        /// - `weights` is the planes of `n_blocks` blocks, 16-byte aligned; outputs are rows of `n_in` values from `first_row` on;
+        ///   `n_in` is a whole number of blocks, at least 32; `n_out ≥ 1`.
+        /// - `x` is `[n_tokens][n_in]`, 16-byte aligned, `n_tokens ≥ 1`; `factors` is null or `[n_tokens]`.
+        /// - One of `out` and `out_f16` is null; the other has a token's `n_out` outputs every `out_stride` values, all below 2^32; `adds` is 0 with
+        ///   `out_f16`.
+        /// - `partial` is `[grid.y][grid.x][PARTS][ROWS · tokens]`, 16-byte aligned; `arrivals` is `[grid.y][⌈n_out ÷ ROWS⌉]`, all
+        ///   zero, which it is again afterwards. No launch that may overlap uses them.
+        #[cuda_std::kernel(threads = $threads, blocks = $blocks)]
+        pub unsafe fn $name(
+            weights: *const u8,
+            n_blocks: u32,
+            first_row: u32,
+            x: *const cuda_std::F16,
+            factors: *const f32,
+            out: *mut f32,
+            out_f16: *mut cuda_std::F16,
+            out_stride: u32,
+            alpha: f32,
+            adds: u32,
+            partial: *mut f32,
+            arrivals: *mut u32,
+            n_tokens: u32,
+            n_in: u32,
+            n_out: u32,
+            panel: u32,
+            least: u32,
+            more: u32,
+        ) {
+            let operands = $crate::gemm::Operands {
+                weights, n_blocks, first_row, x, factors, out, out_f16, out_stride, alpha, adds, partial, arrivals, n_tokens, n_in,
+                n_out, panel, least, more,
+            };
+            unsafe { $crate::gemm::gemm::<$block, $tiles, $sixteens>(&operands) }
+        }
+    )*};
+}
+
+pub(crate) use gemm_kernels;
