@@ -40,9 +40,17 @@ class Server:
         command = [program, "serve", "--device", "soft", "--port", str(port), *arguments]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            # Nobody else knows of it yet.
+            self.process.kill()
+            raise
+
+    def wait_until_ready(self):
         deadline = time.monotonic() + 120
         while not self.is_ready():
-            assert self.process.poll() is None, f"{' '.join(command)}: {self.log.read_text()}"
+            assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log.read_text()}"
             assert time.monotonic() < deadline, f"not ready after two minutes: {self.log.read_text()}"
             time.sleep(0.05)
 
