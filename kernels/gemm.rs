@@ -488,10 +488,7 @@ unsafe fn write<const TILES: usize, const SIXTEENS: usize>(
             let token = |output: usize| first_token + TOKENS * index as u32 + output as u32 % 2;
             let row = |output: usize| row + output as u32 / 2 * 8;
             let there = |output: usize| token(output) < o.n_tokens && row(output) < o.n_out;
-            let at = |output: usize| {
-                let index = token(output) * o.out_stride + row(output);
-                if there(output) { index as usize } else { 0 }
-            };
+            let at = |output: usize| (token(output) * o.out_stride + row(output)) as usize;
             let mut values = [0.0; 8];
             unroll(
                 4 * SIXTEENS,
@@ -508,7 +505,11 @@ unsafe fn write<const TILES: usize, const SIXTEENS: usize>(
                 unroll(
                     4 * SIXTEENS,
                     #[inline(always)]
-                    |output| values[output] += unsafe { *o.out.add(at(output)) },
+                    |output| {
+                        if there(output) {
+                            values[output] += unsafe { *o.out.add(at(output)) }
+                        }
+                    },
                 );
             }
             unroll(

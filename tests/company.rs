@@ -13,7 +13,7 @@ use ferrowarp::{
     gpu::{Activations, Gpu, kernels::CacheType},
     model::Pooling,
     sample::SamplerOptions,
-    tokenizer::Tokenizer,
+    tokenizer::{ControlText, Tokenizer},
     trace::{Recorder, relative_error},
 };
 
@@ -240,10 +240,10 @@ fn forks_go_their_own_ways() {
 /// Without being asked for bits, many rows go through tensor cores: their logits are as near as a prompt's, which are rounded to f16 alike.
 #[test]
 fn many_rows_on_tensor_cores_are_near() {
-    // Weights of floats from two rows on, quantised ones from twelve.
+    // From two rows on, of both kinds of weights.
     // Of values rounded to f16; and, alone, of activations in 8 bits.
     for (name, n, tolerance) in
-        [("qwen2-tiny-f16.gguf", 3, 5e-3), ("qwen2-tiny-q4_k_m.gguf", 13, 5e-2), ("phi3-tiny-f16.gguf", 2, 5e-3)]
+        [("qwen2-tiny-f16.gguf", 3, 5e-3), ("qwen2-tiny-q4_k_m.gguf", 3, 5e-2), ("llama-tiny-q4_k_m.gguf", 13, 5e-2), ("phi3-tiny-f16.gguf", 2, 5e-3)]
     {
         for cache_type in [CacheType::F16, CacheType::Q8_0] {
             let options = EngineOptions { batch_invariant: false, cache_type, ..small() };
@@ -298,6 +298,8 @@ fn embeddings_and_answers_share_an_engine() {
             prompt: &prompt,
             sampler: sampler(SamplerOptions::default(), &tokenizer, n_tokens).unwrap(),
             constraint: None,
+            trigger: None,
+            control: ControlText::Hide,
             stop: &[],
             limits: Limits { n_predict: Some(6), ignore_eos: true, shift_keeping: None },
             logprobs: None,

@@ -216,7 +216,7 @@ fn turns_of_every_family_end_where_llama_cpps_do() {
         for token in case["special"].as_array().unwrap() {
             let (id, text) = (token[0].as_u64().unwrap() as u32, token[1].as_str().unwrap());
             let limits = Limits { n_predict: None, ignore_eos: false, shift_keeping: None };
-            let mut written = Written::new(&tokenizer, &[], limits);
+            let mut written = Written::new(&tokenizer, &[], limits, ControlText::Hide);
             let start = tokenizer.encode("a", Special::Text, Ends::Bare).unwrap();
             for id in start {
                 assert_eq!(written.push(Chosen { id, logprobs: None }).unwrap().stop, None, "{family}: a");

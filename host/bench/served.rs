@@ -8,7 +8,7 @@ use crate::{
     forward::EngineError,
     generate::{Limits, sampler},
     sample::SamplerOptions,
-    tokenizer::Tokenizer,
+    tokenizer::{ControlText, Tokenizer},
 };
 
 /// What the host does beside the device, and how long a sequence waits.
@@ -45,6 +45,8 @@ pub fn measure_served(
             prompt: ids,
             sampler: sampler(options, tokenizer, n_tokens).expect("the usual options"),
             constraint: None,
+            trigger: None,
+            control: ControlText::Hide,
             stop: &[],
             limits: Limits { n_predict: Some(n_predict), ignore_eos: true, shift_keeping: None },
             logprobs: None,

@@ -58,6 +58,10 @@ impl<R: Runner> Runner for Timed<'_, R> {
         self.runner.reserve(id, n_new)
     }
 
+    fn pages(&self) -> (usize, usize) {
+        self.runner.pages()
+    }
+
     fn fits_alone(&self, n_tokens: usize) -> Result<(), Shortage> {
         self.runner.fits_alone(n_tokens)
     }

@@ -146,7 +146,7 @@ impl Engine {
     fn is_captured(&self, n: usize) -> bool {
         let Some((pass, _)) = &self.rows else { return false };
         let is_kernel = |(index, step): (usize, &Step)| match &step.launch {
-            Launch::Product { stack, .. } => is_packed(self.weights.stack(*stack), n),
+            Launch::Product { stack, .. } => is_packed(self.weights.stack(*stack)),
             Launch::Matmul { weight, .. } => {
                 index >= pass.head && Gpu::has_gemm(self.weights.rows(weight).tensor_type())
             }
@@ -159,23 +159,25 @@ impl Engine {
     fn step_on_tensor_cores(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), EngineError> {
         self.enqueue_input(rows)?;
         let n_past = rows.iter().map(|(id, _)| self.cache.pages.n_tokens(*id)).max().unwrap_or(0);
-        self.run_of_rows(rows, n_past, true).launch(&mut Recorder::off())?;
+        self.launch_rows(rows, n_past, true)?;
         (self.decode.n_rows, self.decode.has_choice) = (rows.len(), false);
         Ok(())
     }
 
-    /// A step's pass with what it works on, on tensor cores or not.
-    fn run_of_rows(&self, rows: &[(SequenceId, u32)], n_past: usize, on_tensor_cores: bool) -> Run<'_> {
+    /// A step's pass, on tensor cores or not.
+    fn launch_rows(&self, rows: &[(SequenceId, u32)], n_past: usize, on_tensor_cores: bool) -> Result<(), GpuError> {
         let n = rows.len();
         let input = &self.decode.input;
         let of = |part: usize| -> SubSlice<u32> { input.slice(part * n..(part + 1) * n) };
         let inputs = [of(0), of(1), of(2)];
         if !on_tensor_cores {
-            return Run { decodes: true, ..self.run(&self.one, &inputs, rows[0].0, n_past, 0..n) };
+            let run = self.run(&self.one, &inputs, rows[0].0, n_past, 0..n);
+            return Run { decodes: true, ..run }.launch(&mut Recorder::off());
         }
         let (pass, layout) = self.rows.as_ref().expect("as the caller found");
         let several = self.several.as_ref().expect("a pass whose rooms this one has");
-        Run { pass, layout, decodes: true, ..self.run(several, &inputs, rows[0].0, n_past, 0..n) }
+        let run = self.run(several, &inputs, rows[0].0, n_past, 0..n);
+        Run { pass, layout, decodes: true, ..run }.launch(&mut Recorder::off())
     }
 
     /// The rows of a model whose pass takes one at a time.
@@ -332,7 +334,7 @@ impl Engine {
             Some(index) => graphs[index..].rotate_left(1),
             None => {
                 let graph = self.gpu.capture(|| {
-                    self.run_of_rows(rows, n_past, on_tensor_cores).launch(&mut Recorder::off())?;
+                    self.launch_rows(rows, n_past, on_tensor_cores)?;
                     Ok::<_, EngineError>(self.enqueue_choice(n)?)
                 })?;
                 let graphs = &mut self.decode.graphs;

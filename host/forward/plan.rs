@@ -253,9 +253,9 @@ impl MemoryPlan {
             let layout = Layout::new(&pass, rows);
             (pass, layout)
         };
-        let in_f16 = [&several, &rows_pass].into_iter().flatten().any(|pass| !pass.scales.is_empty());
+        let in_f16 = rows_pass.is_some();
         let matrices = figure.stacks.iter().filter(|_| in_f16).map(|stack| [stack.n_out, stack.n_in]);
-        let gemm = GemmScratch::elements(matrices, n_batch.max(n_sequences));
+        let gemm = GemmScratch::elements(matrices, n_sequences);
         let passes = Passes {
             one: with_layout(one, of_one),
             several: several.map(|pass| with_layout(pass, rows)),

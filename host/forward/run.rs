@@ -76,10 +76,16 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Whether packed weights are multiplied as they are where they can be. Prompts are left to more exact products: their weights are
+    /// rounded to f16 once.
+    fn multiplies_packed(&self) -> bool {
+        self.decodes && self.n_tokens <= Gpu::MOST_GEMM_TOKENS
+    }
+
     /// All launches, the head's only where logits are wanted; the last norm in its place where hidden states are.
     pub fn launch(&self, trace: &mut Recorder) -> Result<(), GpuError> {
         if let Some(rooms) = self.rooms {
-            rooms.begin(self.gpu, self.weights, self.n_tokens)?;
+            rooms.begin(self.gpu, self.weights, self.multiplies_packed())?;
         }
         for (index, step) in self.pass.steps.iter().enumerate() {
             let in_head = index >= self.pass.head;
@@ -278,8 +284,8 @@ impl Part<'_, '_> {
             Launch::Matmul { x, weight, out } => {
                 let (rows, x, out) = (w.rows(weight), self.f32(*x), self.f32(*out));
                 // Tokens that are decoded; many of them are a matrix like a prompt's.
-                let is_few = (2..=Gpu::MOST_GEMM_TOKENS).contains(&n) && self.rooms.is_some();
-                if self.in_head && self.decodes && is_few && Gpu::has_gemm(rows.tensor_type()) {
+                let is_packed = self.rooms.is_some() && self.multiplies_packed();
+                if self.in_head && is_packed && Gpu::has_gemm(rows.tensor_type()) {
                     return gpu.matmul_packed(self.matmul, self.gemm, rows, &x, &out, n);
                 }
                 if self.in_head && (n == 1 || self.decodes && n < MANY_ROWS) {
@@ -462,7 +468,7 @@ impl Part<'_, '_> {
                 };
                 let alpha = out_scale.map_or(1.0, |scale| self.scale_of(scale)) / self.scale_of(*x_scale);
                 let rooms = self.rooms.expect("a pass with such products has rooms");
-                rooms.multiply(gpu, w, *stack, *room, &self.f16(*x), product, (alpha, *adds), n, self.gemm)
+                rooms.multiply(gpu, w, *stack, *room, &self.f16(*x), product, (alpha, *adds), n, self.multiplies_packed(), self.gemm)
             }
             Launch::Qkv { product, bias, parts, heads, q, kv } => self.qkv(*product, *bias, parts, heads, *q, *kv),
             Launch::Flash { q, heads, out, scale } => {

@@ -1,5 +1,5 @@
 //! Matrices for products on tensor cores: those that are not f16 in the file are unpacked into rooms ahead of their product, but where
-//! the tokens are so few that their packed weights are multiplied as they are.
+//! a few sequences' tokens are decoded: those multiply packed weights as they are.
 
 use half::f16;
 
@@ -89,22 +89,22 @@ impl Rooms {
     }
 
     /// Begins to fill each room with the first matrix that it is for.
-    pub fn begin(&self, gpu: &Gpu, weights: &DeviceWeights, n: usize) -> Result<(), GpuError> {
-        (0..self.rooms.len()).try_for_each(|room| self.fill(gpu, weights, room, 0, n))
+    pub fn begin(&self, gpu: &Gpu, weights: &DeviceWeights, packed: bool) -> Result<(), GpuError> {
+        (0..self.rooms.len()).try_for_each(|room| self.fill(gpu, weights, room, 0, packed))
     }
 
     /// Whether few tokens need none of the rooms.
     pub fn multiplies_packed(&self, weights: &DeviceWeights) -> bool {
         self.all_stacks().all(|stack| {
             let stack = weights.stack(stack);
-            in_f16(stack).is_some() || is_packed(stack, 1)
+            in_f16(stack).is_some() || is_packed(stack)
         })
     }
 
     /// Begins to unpack a room's next matrix, where there is one and that is needed.
-    fn fill(&self, gpu: &Gpu, weights: &DeviceWeights, room: usize, next: usize, n: usize) -> Result<(), GpuError> {
+    fn fill(&self, gpu: &Gpu, weights: &DeviceWeights, room: usize, next: usize, packed: bool) -> Result<(), GpuError> {
         let Some(stack) = self.stacks[room].get(next).map(|stack| weights.stack(*stack)) else { return Ok(()) };
-        if in_f16(stack).is_some() || is_packed(stack, n) {
+        if in_f16(stack).is_some() || packed && is_packed(stack) {
             return Ok(());
         }
         let room = &self.rooms[room];
@@ -137,11 +137,12 @@ impl Rooms {
         out: Product,
         (alpha, adds): (f32, bool),
         n: usize,
+        packed: bool,
         scratch: &GemmScratch,
     ) -> Result<(), GpuError> {
         let matrix = weights.stack(stack);
         let beta = if adds { 1.0 } else { 0.0 };
-        if is_packed(matrix, n) {
+        if packed && is_packed(matrix) {
             let mut before = 0;
             for rows in matrix.rows_of_parts() {
                 let (out_f32, out_f16) = match out {
@@ -165,13 +166,13 @@ impl Rooms {
             gpu.record(&room.done)?;
         }
         let present = self.stacks[room].iter().position(|of| *of == stack).expect("a product of the pass");
-        self.fill(gpu, weights, room, present + 1, n)
+        self.fill(gpu, weights, room, present + 1, packed)
     }
 }
 
-/// Whether so many tokens are multiplied with the matrix as it is packed.
-pub(super) fn is_packed(weights: &Weights, n: usize) -> bool {
-    n <= Gpu::MOST_GEMM_TOKENS && weights.parts.iter().all(|part| Gpu::has_gemm(part.tensor_type))
+/// Whether a few tokens can be multiplied with the matrix as it is packed.
+pub(super) fn is_packed(weights: &Weights) -> bool {
+    weights.parts.iter().all(|part| Gpu::has_gemm(part.tensor_type))
 }
 
 /// The matrix where the file has it as f16.

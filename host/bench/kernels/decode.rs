@@ -81,7 +81,7 @@ pub fn rows() -> Vec<Row> {
     for (what, n_out, n_in) in large.matrices() {
         for tensor_type in [TensorType::Q4_K, TensorType::Q8_0] {
             let of = |n| few(&large, &format!("{what} "), tensor_type, (n_out, n_in), n);
-            rows.extend([2, 8, 16, 32, 64, 128].into_iter().map(of));
+            rows.extend([2, 8, 16, 32, 64, 96].into_iter().map(of));
         }
     }
     rows.extend(TO_UNPACK.into_iter().map(|t| gemv(&large, DOWN, t, large.n_embd, large.n_ff)));

@@ -82,7 +82,7 @@ pub struct Gemm<'a> {
 
 impl Gpu {
     /// The most tokens of [`Gpu::gemm`]: with more, unpacking the weights and a plain product take less time.
-    pub const MOST_GEMM_TOKENS: usize = 128;
+    pub const MOST_GEMM_TOKENS: usize = 96;
 
     /// Whether there is a product of a few tokens with such rows.
     pub fn has_gemm(tensor_type: TensorType) -> bool {
