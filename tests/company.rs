@@ -242,9 +242,12 @@ fn forks_go_their_own_ways() {
 fn many_rows_on_tensor_cores_are_near() {
     // From two rows on, of both kinds of weights.
     // Of values rounded to f16; and, alone, of activations in 8 bits.
-    for (name, n, tolerance) in
-        [("qwen2-tiny-f16.gguf", 3, 5e-3), ("qwen2-tiny-q4_k_m.gguf", 3, 5e-2), ("llama-tiny-q4_k_m.gguf", 13, 5e-2), ("phi3-tiny-f16.gguf", 2, 5e-3)]
-    {
+    for (name, n, tolerance) in [
+        ("qwen2-tiny-f16.gguf", 3, 5e-3),
+        ("qwen2-tiny-q4_k_m.gguf", 3, 5e-2),
+        ("llama-tiny-q4_k_m.gguf", 13, 5e-2),
+        ("phi3-tiny-f16.gguf", 2, 5e-3),
+    ] {
         for cache_type in [CacheType::F16, CacheType::Q8_0] {
             let options = EngineOptions { batch_invariant: false, cache_type, ..small() };
             let gguf = model(name);

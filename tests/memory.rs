@@ -202,7 +202,7 @@ fn inspect_shows_the_plan() {
         let found = stdout.lines().find(|line| line.starts_with(&format!("  {name}  ")));
         found.unwrap_or_else(|| panic!("no {name} in:\n{stdout}"))
     };
-    assert!(line("KV cache").ends_with("1000 positions, q8_0"), "{stdout}");
+    assert!(line("KV cache").ends_with("1024 positions, q8_0"), "{stdout}");
     assert!(line("free").ends_with("8.00 GiB"), "{stdout}");
     for name in ["weights", "activations", "logits", "unpacked weights", "in all"] {
         line(name);

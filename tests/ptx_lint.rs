@@ -87,7 +87,7 @@ fn weights_and_caches_are_read_wide() {
         if kernel.starts_with("gemv_") && !kernel.starts_with("gemv_exact") {
             // In turn the loads of a step's four rows: before the loop those of one or two steps, and in it those of as many.
             // Each way of taking the activations and each format of a kernel has them.
-            let loads = count(&body, "ld.global.nc.L1::no_allocate.v4.b32");
+            let loads = count(&body, "ld.global.nc.L1::no_allocate.L2::128B.v4.b32");
             assert!(loads >= 8 && loads.is_multiple_of(8), "{name}: {loads} wide loads");
             assert!(count(&body, "ld.shared.v4.b32") >= 1, "{name}: activations");
         }

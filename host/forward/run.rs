@@ -468,7 +468,18 @@ impl Part<'_, '_> {
                 };
                 let alpha = out_scale.map_or(1.0, |scale| self.scale_of(scale)) / self.scale_of(*x_scale);
                 let rooms = self.rooms.expect("a pass with such products has rooms");
-                rooms.multiply(gpu, w, *stack, *room, &self.f16(*x), product, (alpha, *adds), n, self.multiplies_packed(), self.gemm)
+                rooms.multiply(
+                    gpu,
+                    w,
+                    *stack,
+                    *room,
+                    &self.f16(*x),
+                    product,
+                    (alpha, *adds),
+                    n,
+                    self.multiplies_packed(),
+                    self.gemm,
+                )
             }
             Launch::Qkv { product, bias, parts, heads, q, kv } => self.qkv(*product, *bias, parts, heads, *q, *kv),
             Launch::Flash { q, heads, out, scale } => {
