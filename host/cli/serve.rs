@@ -20,13 +20,12 @@ use tracing_subscriber::{
 };
 
 use super::{
-    Outcome, chat_template::TemplateArguments, generation::count, model::EngineArguments, output::note,
+    Outcome, chat_template::TemplateArguments, many::ManyArguments, model::EngineArguments, output::note,
     pooling::PoolingArgument, sampling::SamplerArguments, text::read_source, tokenizer::TokenizerArguments,
 };
 use crate::{
     api::Defaults,
     engine::{Device, Runner},
-    forward::EngineOptions,
     serve::{Model, ModelParts, Options, Stopper, limit, run},
 };
 
@@ -49,22 +48,8 @@ pub struct Arguments {
     /// The model's name in answers [default: its file's].
     #[arg(short, long, value_name = "NAME")]
     alias: Option<String>,
-    /// Answers written at the same time, at most.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    parallel: u32,
-    /// Decode many answers together as each would be alone, to the last bit, where tensor cores would take less time.
-    #[arg(long)]
-    batch_invariant: bool,
-    /// Tokens of an answer where a request does not say; -1 for no limit but the end of the turn and the context.
-    #[arg(
-        short,
-        long,
-        visible_alias = "predict",
-        value_name = "N",
-        default_value_t = -1,
-        allow_negative_numbers = true
-    )]
-    n_predict: i64,
+    #[command(flatten)]
+    many: ManyArguments,
     #[command(flatten)]
     pooling: PoolingArgument,
     #[command(flatten)]
@@ -158,10 +143,7 @@ impl Arguments {
     pub fn run(self) -> Result<Outcome> {
         log(self.server.log_format);
         let options = self.server.options()?;
-        let n_predict = match self.n_predict {
-            -1 => None,
-            n => Some(count("-n", n, "-1 for no limit")?),
-        };
+        let n_predict = self.many.n_predict()?;
         // A port that is taken is told before a model is loaded.
         let address = SocketAddr::new(self.host, self.port);
         let listener = TcpListener::bind(address).with_context(|| format!("{address}: cannot listen there"))?;
@@ -171,10 +153,7 @@ impl Arguments {
         let (device, tokenizer, _) = self.engine.open_with(&gguf, &self.tokenizer)?;
         let sampler = self.sampler.options(&gguf)?;
         let (template, variables) = self.template.parts(&gguf, &tokenizer)?;
-        let n_sequences = self.parallel as usize;
-        let batch_invariant = self.batch_invariant;
-        let set = |options| EngineOptions { n_sequences, batch_invariant, ..options };
-        let (engine, _) = self.engine.load_with(device, &gguf, set)?;
+        let (engine, _) = self.engine.load_with(device, &gguf, |options| self.many.options(options))?;
         let stem =
             self.engine.model.model.as_ref().and_then(|path| path.file_stem()).map(|stem| stem.to_string_lossy());
         let id =
