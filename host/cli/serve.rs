@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::RangedU64ValueParser};
 use serde_json::{Map, Value};
 use tracing::{Event, Level, Subscriber, field::Visit};
 use tracing_subscriber::{
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     api::Defaults,
     engine::{Device, Runner},
-    serve::{Model, ModelParts, Options, Stopper, limit, run},
+    serve::{Model, ModelParts, Options, Server, Stopper, limit},
 };
 
 /// The arguments of `serve`.
@@ -73,6 +73,13 @@ struct ServerArguments {
     /// A file of such keys, one a line.
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    /// A name under which the server may be asked besides localhost, or * for any; may be given more than once. Holds where it listens on this
+    /// machine alone and asks for no key, so that no page of another name reads its answers.
+    #[arg(long, value_name = "NAME")]
+    allowed_host: Vec<String>,
+    /// Connections at a time at most; more wait.
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    max_connections: usize,
     /// Bytes of a request's body at most.
     #[arg(long, value_name = "N", default_value_t = 8 << 20)]
     max_body: usize,
@@ -112,7 +119,7 @@ enum LogFormat {
 }
 
 impl ServerArguments {
-    fn options(&self) -> Result<Options> {
+    fn options(&self, host: IpAddr) -> Result<Options> {
         let mut api_keys = self.api_key.clone();
         if let Some(path) = &self.api_key_file {
             let text = read_source(path, "the API keys")?;
@@ -125,8 +132,12 @@ impl ServerArguments {
         if api_keys.iter().any(String::is_empty) {
             bail!("--api-key: found an empty key, expected some characters");
         }
+        let is_any = self.allowed_host.iter().any(|name| name == "*");
+        let is_guarded = host.is_loopback() && api_keys.is_empty() && !is_any;
         Ok(Options {
             api_keys,
+            hosts: is_guarded.then(|| self.allowed_host.clone()),
+            max_connections: self.max_connections,
             max_body: self.max_body,
             max_messages: self.max_messages,
             max_waiting: self.max_waiting,
@@ -142,12 +153,13 @@ impl Arguments {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
         log(self.server.log_format);
-        let options = self.server.options()?;
+        let options = self.server.options(self.host)?;
         let n_predict = self.many.n_predict()?;
         // A port that is taken is told before a model is loaded.
         let address = SocketAddr::new(self.host, self.port);
         let listener = TcpListener::bind(address).with_context(|| format!("{address}: cannot listen there"))?;
         let address = listener.local_addr().context("the address that is listened on")?;
+        let server = Server::open(listener, options)?;
 
         let gguf = self.engine.model.open_to_run()?;
         let (device, tokenizer, _) = self.engine.open_with(&gguf, &self.tokenizer)?;
@@ -177,7 +189,7 @@ impl Arguments {
             pooling,
         });
         note(&format!("{} at http://{address}", model.id));
-        run(&mut runner, model, options, listener, Stopper::Signals)?;
+        server.run(&mut runner, model, Stopper::Signals)?;
         Ok(Outcome::Done)
     }
 }

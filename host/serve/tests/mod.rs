@@ -17,7 +17,7 @@ use std::{
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Model, ModelParts, Options, ServeError, Stopper, run};
+use super::{Model, ModelParts, Options, ServeError, Stopper};
 use crate::{
     api::Defaults,
     cache::Group,
@@ -132,13 +132,19 @@ impl Got {
 
 impl Server {
     fn start(setting: Setting) -> Server {
+        Server::start_after(setting, || {})
+    }
+
+    /// The model is there when `load` returns.
+    fn start_after(setting: Setting, load: impl FnOnce() + Send + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stops, messages) = tokio::sync::mpsc::unbounded_channel();
+        let server = super::Server::open(listener, setting.options.clone()).unwrap();
         let thread = thread::spawn(move || {
+            load();
             let mut runner = setting.runner();
-            let model = setting.model();
-            let ended = run(&mut runner, model, setting.options, listener, Stopper::Messages(messages));
+            let ended = server.run(&mut runner, setting.model(), Stopper::Messages(messages));
             let (used, _) = runner.pages.n_taken();
             (ended, used)
         });
