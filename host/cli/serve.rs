@@ -188,8 +188,10 @@ impl Arguments {
             n_embd,
             pooling,
         });
-        note(&format!("{} at http://{address}", model.id));
-        server.run(&mut runner, model, Stopper::Signals)?;
+        let id = model.id.clone();
+        let serving = server.serve(model, Stopper::Signals)?;
+        note(&format!("{id} at http://{address}"));
+        serving.run(&mut runner)?;
         Ok(Outcome::Done)
     }
 }

@@ -38,7 +38,7 @@ pub mod tools;
 
 use std::{
     net::TcpListener,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, mpsc::SyncSender},
     thread,
     time::{Duration, Instant},
 };
@@ -127,11 +127,19 @@ pub enum ServeError {
     Runner(String),
 }
 
-/// A server, whose port answers from the first moment: that the model is being loaded, until [`Server::run`] has one.
+/// A server, whose port answers from the first moment: that the model is being loaded, until [`Server::serve`] has one.
 pub struct Server {
     options: Options,
-    begin: oneshot::Sender<(Arc<App>, Stopper)>,
+    begin: oneshot::Sender<Begin>,
     http: thread::JoinHandle<Result<(), ServeError>>,
+}
+
+/// What requests are answered with.
+struct Begin {
+    app: Arc<App>,
+    stopper: Stopper,
+    /// Told once requests are taken.
+    begun: SyncSender<()>,
 }
 
 impl Server {
@@ -142,10 +150,10 @@ impl Server {
     pub fn open(listener: TcpListener, options: Options) -> Result<Server, ServeError> {
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
-        let (begin, begun) = oneshot::channel();
+        let (begin, begins) = oneshot::channel();
         let most = options.max_connections;
         let http = thread::Builder::new().name("http".to_owned()).spawn(move || {
-            let result = runtime.block_on(serve(listener, most, begun));
+            let result = runtime.block_on(serve(listener, most, begins));
             // A template or grammar that is still at work is nobody's any more.
             runtime.shutdown_background();
             result
@@ -153,31 +161,49 @@ impl Server {
         Ok(Server { options, begin, http })
     }
 
-    /// Serves a model until it is told to stop. The engine has the calling thread, HTTP others.
+    /// Takes requests to a model from here on; they wait for [`Serving::run`].
     ///
     /// # Errors
-    /// [`ServeError`].
-    pub fn run<R: Runner<Error: std::fmt::Display>>(
-        self,
-        runner: &mut R,
-        model: Model,
-        stopper: Stopper,
-    ) -> Result<(), ServeError> {
+    /// [`ServeError::Io`].
+    pub fn serve(self, model: Model, stopper: Stopper) -> Result<Serving, ServeError> {
         let Server { options, begin, http } = self;
         let (engine, commands) = engine::channel();
         let model = Arc::new(model);
         let app = Arc::new(App::new(Arc::clone(&model), options, engine));
         let metrics = Arc::clone(&app.metrics);
-        if begin.send((app, stopper)).is_err() {
-            return http.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let (begun, is_begun) = std::sync::mpsc::sync_channel(1);
+        let sent = begin.send(Begin { app, stopper, begun });
+        let serving = Serving { model, metrics, commands, http };
+        if sent.is_err() || is_begun.recv().is_err() {
+            serving.join()?;
+            return Err(std::io::Error::other("the thread that answers ended").into());
         }
-        let ran = engine::run(runner, &model, &metrics, &commands);
-        // Requests that came too late find nobody.
-        drop(commands);
+        Ok(serving)
+    }
+}
+
+/// A server that takes requests.
+pub struct Serving {
+    model: Arc<Model>,
+    metrics: Arc<Metrics>,
+    commands: engine::Commands,
+    http: thread::JoinHandle<Result<(), ServeError>>,
+}
+
+impl Serving {
+    /// Answers until the server is told to stop. The engine has the calling thread, HTTP others.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub fn run<R: Runner<Error: std::fmt::Display>>(self, runner: &mut R) -> Result<(), ServeError> {
+        let ran = engine::run(runner, &self.model, &self.metrics, &self.commands);
         match ran {
-            Ok(()) => http.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Ok(()) => self.join(),
             // The requests have been told; what HTTP has to write is given a moment.
             Err(error) => {
+                let Serving { commands, http, .. } = self;
+                // Requests that came too late find nobody.
+                drop(commands);
                 let start = Instant::now();
                 while !http.is_finished() && start.elapsed() < FAREWELL / 4 {
                     thread::sleep(Duration::from_millis(10));
@@ -186,20 +212,27 @@ impl Server {
             }
         }
     }
+
+    fn join(self) -> Result<(), ServeError> {
+        let Serving { commands, http, .. } = self;
+        drop(commands);
+        http.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
 }
 
 async fn serve(
     listener: TcpListener,
     max_connections: usize,
-    begun: oneshot::Receiver<(Arc<App>, Stopper)>,
+    begins: oneshot::Receiver<Begin>,
 ) -> Result<(), ServeError> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let routes = connections::Routes::default();
     let (close, closing) = watch::channel(false);
     let mut connections = tokio::spawn(connections::serve(listener, max_connections, Arc::clone(&routes), closing));
     // The model could not be loaded: whoever loads it says so.
-    let Ok((app, stopper)) = begun.await else { return Ok(()) };
-    let result = until_stopped(&app, stopper, &routes).await;
+    let Ok(begin) = begins.await else { return Ok(()) };
+    let app = Arc::clone(&begin.app);
+    let result = until_stopped(begin, &routes).await;
     close.send_replace(true);
     // A client that reads nothing does not hold the end.
     let _ = tokio::time::timeout(FAREWELL, &mut connections).await;
@@ -208,9 +241,12 @@ async fn serve(
 }
 
 /// Takes requests, then no new ones, then none.
-async fn until_stopped(app: &Arc<App>, stopper: Stopper, routes: &OnceLock<axum::Router>) -> Result<(), ServeError> {
+async fn until_stopped(begin: Begin, routes: &OnceLock<axum::Router>) -> Result<(), ServeError> {
+    let Begin { app, stopper, begun } = begin;
     let mut stops = Stops::new(stopper)?;
-    routes.get_or_init(|| router(Arc::clone(app)));
+    routes.get_or_init(|| router(Arc::clone(&app)));
+    // It waits for this.
+    let _ = begun.send(());
     stops.next().await;
     app.phase.send_replace(Phase::Draining);
     tracing::info!(grace = app.options.grace.as_secs(), open = app.admission.n_open(), "draining");

@@ -340,8 +340,10 @@ impl Device {
             if known.variable.space == StateSpace::Shared {
                 continue;
             }
-            let mut bytes =
-                module.text.contents(known, &addresses).map_err(|message| Fault::new(FaultKind::InvalidValue, message))?;
+            let mut bytes = module
+                .text
+                .contents(known, &addresses)
+                .map_err(|message| Fault::new(FaultKind::InvalidValue, message))?;
             // What the initialiser leaves out is zero, as in C.
             bytes.resize(known.variable.size, 0);
             self.write(addresses[i], &bytes)?;

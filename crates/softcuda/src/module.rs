@@ -122,7 +122,8 @@ impl ModuleText {
 
     /// Whether some kernel allocates memory. Of a kernel that was not read it is enough that it could.
     pub(crate) fn uses_heap(&self) -> bool {
-        let is_declared = || self.tree.functions.iter().any(|function| matches!(function.name.as_str(), "malloc" | "free"));
+        let is_declared =
+            || self.tree.functions.iter().any(|function| matches!(function.name.as_str(), "malloc" | "free"));
         self.entries.iter().any(|entry| match entry.program.get() {
             Some(program) => program.as_ref().is_ok_and(|program| program.uses_heap),
             None => is_declared(),
@@ -138,7 +139,8 @@ impl ModuleText {
         let functions = Functions::new(&self.tree, &self.source)?;
         // What calls functions, or takes the address of one, depends on what else is in the text.
         if functions.are_named_in(&statements) {
-            let whole = self.whole.get_or_init(|| Module::from_ptx(self.source.text())).as_ref().map_err(Clone::clone)?;
+            let whole =
+                self.whole.get_or_init(|| Module::from_ptx(self.source.text())).as_ref().map_err(Clone::clone)?;
             return whole.text.program(&entry.name).expect("the same text has the same kernels");
         }
         let function = Function { body: Some(Body::Read(statements)), ..function.clone() };

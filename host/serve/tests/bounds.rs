@@ -261,7 +261,10 @@ fn other_names_are_answered_only_where_they_may_be() {
 #[test]
 fn a_model_that_is_being_loaded_is_told() {
     let (loaded, load) = std::sync::mpsc::channel::<()>();
-    let server = Server::start_after(Setting::default(), move || drop(load.recv()));
+    let wait = move || {
+        let _ = load.recv();
+    };
+    let server = Server::start_after(Setting::default(), wait, || ());
     for path in ["/", "/health", "/ready", "/v1/models", "/nothing"] {
         let got = server.get(path);
         assert_eq!(got.error(), (503, None, "loading".to_owned()), "{path}");

@@ -132,11 +132,18 @@ impl Got {
 
 impl Server {
     fn start(setting: Setting) -> Server {
-        Server::start_after(setting, || {})
+        let (loaded, load) = std::sync::mpsc::channel();
+        let server = Server::start_after(setting, || (), move || drop(loaded));
+        let _: Result<(), _> = load.recv();
+        server
     }
 
-    /// The model is there when `load` returns.
-    fn start_after(setting: Setting, load: impl FnOnce() + Send + 'static) -> Server {
+    /// The model is there when `load` returns; then `loaded` is called.
+    fn start_after(
+        setting: Setting,
+        load: impl FnOnce() + Send + 'static,
+        loaded: impl FnOnce() + Send + 'static,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stops, messages) = tokio::sync::mpsc::unbounded_channel();
@@ -144,7 +151,9 @@ impl Server {
         let thread = thread::spawn(move || {
             load();
             let mut runner = setting.runner();
-            let ended = server.run(&mut runner, setting.model(), Stopper::Messages(messages));
+            let serving = server.serve(setting.model(), Stopper::Messages(messages)).unwrap();
+            loaded();
+            let ended = serving.run(&mut runner);
             let (used, _) = runner.pages.n_taken();
             (ended, used)
         });

@@ -128,8 +128,9 @@ pub(crate) fn tokenise(
                 out.push(Lexeme { token: Token::Word(text[start..at].to_owned()), line });
             }
             b'{' if in_head => {
-                let end = end_of_block(bytes, at)
-                    .ok_or_else(|| source.error(line, "expected `}` at the end of the function, found the end of the text"))?;
+                let end = end_of_block(bytes, at).ok_or_else(|| {
+                    source.error(line, "expected `}` at the end of the function, found the end of the text")
+                })?;
                 out.push(Lexeme { token: Token::Body(BodyText { at: at..end, line }), line });
                 line += bytes[at..end].iter().filter(|&&byte| byte == b'\n').count() as u32;
                 at = end;
