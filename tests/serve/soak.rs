@@ -64,7 +64,7 @@ fn request(seed: &mut u64) -> (&'static str, Value) {
 fn leave(server: &Server, seed: &mut u64) {
     let body = json!({ "messages": [{ "role": "user", "content": HAIKU }], "ignore_eos": true, "stream": true, "max_tokens": 400 }).to_string();
     let mut stream = TcpStream::connect(&server.address).unwrap();
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     stream.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
     if random(seed).is_multiple_of(2) {
         let _ = stream.read(&mut [0; 64]).unwrap();
