@@ -47,7 +47,7 @@ def prompt(connection, rng, n_tokens):
 def ask(connection, text, n_gen):
     """Times at which parts of the answer came, the time of asking first, and how many tokens it has."""
     body = {
-        "prompt": text, "max_tokens": n_gen, "ignore_eos": True, "stream": True, "temperature": 0,
+        "prompt": text, "max_tokens": n_gen, "ignore_eos": True, "stream": True, "temperature": 1, "top_k": 40,
         "stream_options": {"include_usage": True},
     }
     times, n_tokens = [time.perf_counter()], 0
@@ -56,7 +56,7 @@ def ask(connection, text, n_gen):
         if not line.startswith(b"data: {"):
             continue
         now, data = time.perf_counter(), json.loads(line[6:])
-        if data.get("choices"):
+        if any(choice["text"] for choice in data.get("choices", [])):
             times.append(now)
         if data.get("usage"):
             n_tokens = data["usage"]["completion_tokens"]
