@@ -1,6 +1,9 @@
 //! Kernels that use what cuda_std has.
 #![no_std]
 
+#[cfg(cuda_arch_at_least = "90")]
+mod hopper;
+
 use cuda_std::{atomic, grid, kernel, printf, thread, types, warp};
 
 #[kernel]
