@@ -229,6 +229,12 @@ impl<T> Shared<T> {
         Shared { address: self.address, element: PhantomData }
     }
 
+    /// The array's address in shared memory, for instructions that this crate does not have.
+    #[inline(always)]
+    pub fn address(self) -> u32 {
+        self.address
+    }
+
     #[inline(always)]
     pub(crate) fn element_address(self, index: u32) -> u32 {
         self.address + index * size_of::<T>() as u32

@@ -83,6 +83,18 @@ pub struct Part<'b, T: Pod> {
     len: usize,
 }
 
+impl<T: Pod> Part<'_, T> {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
 /// A buffer, or a part of one, passes its address to a pointer parameter, and its length besides to a slice parameter.
 macro_rules! arguments {
     ($($argument:ty, |$value:ident| $address:expr, $len:expr;)*) => {$(

@@ -213,18 +213,12 @@ const PORTABLE_CLUSTER: u64 = 8;
 const LARGEST_CLUSTER: u64 = 16;
 
 /// What a GPU checks of a launch in clusters.
-fn check_cluster(
-    device: &Device,
-    non_portable: bool,
-    kernel: &Kernel,
-    launch: &Launch,
-    cluster: [u32; 3],
-) -> Outcome {
+fn check_cluster(device: &Device, non_portable: bool, kernel: &Kernel, launch: &Launch, cluster: [u32; 3]) -> Outcome {
     let [x, y, z] = cluster;
     let refuse = |what: String| Err(Failure::invalid_value(format!("kernel {}: {what}", kernel.name())));
     let blocks = cluster.iter().map(|&extent| u64::from(extent)).product::<u64>();
     let most = if non_portable { LARGEST_CLUSTER } else { PORTABLE_CLUSTER };
-    if !properties::has_clusters(device.config()) && blocks > 1 {
+    if properties::clusters(device.config()) == 0 && blocks > 1 {
         let text = format!("kernel {}: clusters of {x} by {y} by {z} blocks on a device without them", kernel.name());
         return Err(Failure::new(CUDA_ERROR_NOT_SUPPORTED, text));
     }

@@ -2,7 +2,7 @@
 
 use cuda_std::mbarrier::Barrier;
 use cuda_std::wgmma::{self, AcrossK, AlongK, Matrix, Swizzle};
-use cuda_std::{F16, BF16, bulk, cluster, fence, kernel, shared, shared_array, thread};
+use cuda_std::{BF16, F16, bulk, cluster, fence, kernel, shared, shared_array, thread};
 
 shared_array! {
     words: [u32; 64];
@@ -18,8 +18,20 @@ pub unsafe fn places(out: *mut u32) {
     use cluster::*;
     let block = thread::block_idx_x() + thread::grid_dim_x() * thread::block_idx_y();
     let all = [
-        block_idx_x(), block_idx_y(), block_idx_z(), dim_x(), dim_y(), dim_z(), idx_x(), idx_y(), idx_z(),
-        grid_dim_x(), grid_dim_y(), grid_dim_z(), rank(), size(),
+        block_idx_x(),
+        block_idx_y(),
+        block_idx_z(),
+        dim_x(),
+        dim_y(),
+        dim_z(),
+        idx_x(),
+        idx_y(),
+        idx_z(),
+        grid_dim_x(),
+        grid_dim_y(),
+        grid_dim_z(),
+        rank(),
+        size(),
     ];
     for (i, value) in all.into_iter().enumerate() {
         unsafe { *out.add(14 * block as usize + i) = value }
@@ -28,7 +40,7 @@ pub unsafe fn places(out: *mut u32) {
 
 /// Every block reads, writes, adds to and is told by others of its cluster. `out` is `[blocks][64 + 4]`.
 #[kernel]
-pub unsafe fn distributed(out: *mut u32, synchronises: u32) {
+pub unsafe fn distributed(out: *mut u32) {
     let (i, rank, size) = (thread::thread_idx_x(), cluster::rank(), cluster::size());
     let barrier = unsafe { Barrier::at(signal(), 0) };
     let next = (rank + 1) % size;
@@ -39,9 +51,7 @@ pub unsafe fn distributed(out: *mut u32, synchronises: u32) {
             barrier.init(64);
             fence::barrier_init();
         }
-        if synchronises != 0 {
-            cluster::sync();
-        }
+        cluster::sync();
         let out = out.add((68 * thread::block_idx_x()) as usize);
         *out.add(i as usize) = cluster::map(words(), next).get(i);
         cluster::map(sums(), 0).add(0, 0.5);
