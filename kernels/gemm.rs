@@ -5,7 +5,7 @@
 //!
 //! # Who has what
 //!
-//! A block has [`ROWS`] rows, a warp 16 of them, which are rows `group` and `group + 8` of its lanes (see [`mma`](cuda_std::mma)).
+//! A block has [`ROWS`] rows, a warp 16 or 32 of them; of each 16 a lane has rows `group` and `group + 8` (see [`mma`](cuda_std::mma)).
 //! At each *step* a row gives four *chunks* of 32 values, one to each of the four lanes that have the row: a lane loads its chunk
 //! in 16 bytes or so, as the products with one token do. What is multiplied with what matters to a product, not which of its
 //! steps does it, so a lane's chunk is eight products' share of that lane: values 4 m to 4 m + 3 are its four of product m.
@@ -171,30 +171,27 @@ fn four_halves(integers: u32, offset: u32) -> [u32; 2] {
     [halves::sub(pick(0x4140), base), halves::sub(pick(0x4342), base)]
 }
 
-/// A chunk of sixteen rows, unpacked to integers.
+/// A chunk of sixteen rows.
 #[derive(Clone, Copy)]
-struct Sixteen {
-    integers: [[u32; 8]; 2],
+struct Sixteen<B> {
+    rows: [B; 2],
     scales: [[[u32; 2]; 2]; 2],
 }
 
-impl Sixteen {
+impl<B: Copy> Sixteen<B> {
     #[inline(always)]
-    fn new<B: Halves>(Two { upper, lower }: Two<B::Bits>, chunk: u32) -> Sixteen {
-        Sixteen {
-            integers: [B::integers(upper), B::integers(lower)],
-            scales: [B::scales(upper, chunk), B::scales(lower, chunk)],
-        }
+    fn new<F: Halves<Bits = B>>(Two { upper, lower }: Two<B>, chunk: u32) -> Sixteen<B> {
+        Sixteen { rows: [upper, lower], scales: [F::scales(upper, chunk), F::scales(lower, chunk)] }
     }
 
     /// The A fragment of product `index` of the chunk: four values of each row.
     #[inline(always)]
-    fn fragment<B: Halves>(&self, index: usize) -> [u32; 4] {
+    fn fragment<F: Halves<Bits = B>>(&self, index: usize) -> [u32; 4] {
         let [[a, b], [c, d]] = [0, 1].map(
             #[inline(always)]
             |row| {
                 let [scale, minimum] = self.scales[row][index / 4];
-                let [low, high] = four_halves(self.integers[row][index], B::OFFSET);
+                let [low, high] = four_halves(F::four(self.rows[row], index), F::OFFSET);
                 [halves::fma(low, scale, minimum), halves::fma(high, scale, minimum)]
             },
         );
@@ -222,7 +219,6 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
     unsafe { core::hint::assert_unchecked(n_steps > 0) }
     let (begin, end) = (shares.begin(thread::block_idx_x()), shares.begin(thread::block_idx_x() + 1));
     let first_token = thread::block_idx_y() * TILES as u32 * TOKENS;
-    let n_tokens = u32::min(o.n_tokens - first_token, TILES as u32 * TOKENS);
 
     let planes = Planes::of::<B>(global(o.weights), o.n_blocks);
     let row_of_warp = 16 * SIXTEENS as u32 * warp + group;
@@ -241,10 +237,10 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
         )
     };
     let start = Place { tile: begin / n_steps, step: begin % n_steps };
-    let mut loads = start;
     // What is loaded stays in its registers until it is multiplied: a copy would wait for it.
-    let mut slots = [load(loads), load(loads.next(n_steps))];
-    loads = loads.next(n_steps).next(n_steps);
+    // A unit's slot is that of its number.
+    let (first, second) = (start, start.next(n_steps));
+    let mut slots = if begin.is_multiple_of(2) { [first, second] } else { [second, first] }.map(load);
     grid::launch_dependents();
     grid::wait();
 
@@ -253,7 +249,6 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
     let words: Shared<u32> = unsafe { staged.cast() };
     let half = o.panel * TILES as u32 * TOKENS * STRIDE;
     let rows_of_step = TILES as u32 * TOKENS;
-    let x = o.x.wrapping_add(first_token as usize * o.n_in as usize);
     // Sixteen threads copy a token's values of a step, a piece each: piece i of chunk t is in place 4 i + t.
     const PIECES: u32 = STEP / 8;
     let (first_row, piece) = (thread::thread_idx_x() / PIECES, thread::thread_idx_x() % PIECES);
@@ -269,9 +264,10 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
                 step = if step + 1 == n_steps { 0 } else { step + 1 };
             }
             let value = step * STEP + 8 * piece;
-            let present = token < n_tokens && value < o.n_in;
-            let from = if present { token as usize * o.n_in as usize + value as usize } else { 0 };
-            unsafe { async_copy::copy_16(staged, to, x.wrapping_add(from), present) }
+            let row_of_x = first_token + token;
+            let present = row_of_x < o.n_tokens && value < o.n_in;
+            let from = if present { row_of_x as usize * o.n_in as usize + value as usize } else { 0 };
+            unsafe { async_copy::copy_16(staged, to, o.x.wrapping_add(from), present) }
             to += at_once * STRIDE;
             row += at_once;
             token += at_once;
@@ -290,15 +286,13 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
     let mut sums = [[[0.0; 4]; SIXTEENS]; TILES];
     let mut place = start;
     copy_panel(begin, start.step, 0);
-    let mut panel_step = skip(start.step);
     let (mut unit, mut panel_end, mut which) = (begin, begin, 1);
     let mut word = 0;
     while unit < end {
         if unit == panel_end {
             async_copy::wait::<0>();
             thread::sync_threads();
-            copy_panel(unit + o.panel, panel_step, which);
-            panel_step = skip(panel_step);
+            copy_panel(unit + o.panel, skip(place.step), which);
             panel_end = u32::min(unit + o.panel, end);
             which ^= 1;
             word = (which * half + group * STRIDE) / 2 + 4 * member;
@@ -309,7 +303,7 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
                 SLOTS,
                 #[inline(always)]
                 |slot| {
-                    if unit >= stop || (unit - begin) % SLOTS as u32 != slot as u32 {
+                    if unit >= stop || unit % SLOTS as u32 != slot as u32 {
                         return;
                     }
                     let chunk = u32::min(place.step * 4 + member, chunks - 1);
@@ -334,8 +328,13 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
                         4,
                         #[inline(always)]
                         |piece| {
-                            // A piece of activations is two products'. The next one's are on their way meanwhile.
-                            let next = if piece < 3 { staged(piece + 1) } else { pieces };
+                            // A piece of activations is two products'. The next one's are on their way meanwhile, but where warps are
+                            // many and registers few.
+                            let ahead = SIXTEENS > 1;
+                            if !ahead && piece > 0 {
+                                pieces = staged(piece);
+                            }
+                            let next = if ahead && piece < 3 { staged(piece + 1) } else { pieces };
                             let mut half = 0;
                             while half < 2 {
                                 let index = 2 * piece + half;
@@ -361,8 +360,7 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
                             pieces = next;
                         },
                     );
-                    slots[slot] = load(loads);
-                    loads = loads.next(n_steps);
+                    slots[slot] = load(place.next(n_steps).next(n_steps));
                     unit += 1;
                     place.step += 1;
                     word += rows_of_step * STRIDE / 2;
@@ -370,7 +368,7 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
             );
         }
         if place.step == n_steps || unit == end {
-            unsafe { finish(o, shares, place.tile, n_steps, begin, end, first_token, &sums) }
+            unsafe { finish(o, shares, place.tile, n_steps, &sums) }
             sums = [[[0.0; 4]; SIXTEENS]; TILES];
             place = Place { tile: place.tile + 1, step: 0 };
         }
@@ -387,14 +385,13 @@ unsafe fn finish<const TILES: usize, const SIXTEENS: usize>(
     shares: Shares,
     tile: u32,
     n_steps: u32,
-    begin: u32,
-    end: u32,
-    first_token: u32,
     sums: &[Sums<SIXTEENS>; TILES],
 ) {
     let (first, last) = (tile * n_steps, (tile + 1) * n_steps - 1);
+    // Computed once more: a register less for the products.
+    let (begin, end) = (shares.begin(thread::block_idx_x()), shares.begin(thread::block_idx_x() + 1));
     if begin <= first && last < end {
-        unsafe { write(o, tile, first_token, sums) }
+        unsafe { write(o, tile, sums) }
         return;
     }
     // A block's part that does not begin where the block does is its second.
@@ -460,7 +457,7 @@ unsafe fn finish<const TILES: usize, const SIXTEENS: usize>(
         );
         block += batch as u32;
     }
-    unsafe { write(o, tile, first_token, &all) }
+    unsafe { write(o, tile, &all) }
 }
 
 /// Writes the outputs of a tile of rows.
@@ -468,15 +465,11 @@ unsafe fn finish<const TILES: usize, const SIXTEENS: usize>(
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-unsafe fn write<const TILES: usize, const SIXTEENS: usize>(
-    o: &Operands,
-    tile: u32,
-    first_token: u32,
-    sums: &[Sums<SIXTEENS>; TILES],
-) {
+unsafe fn write<const TILES: usize, const SIXTEENS: usize>(o: &Operands, tile: u32, sums: &[Sums<SIXTEENS>; TILES]) {
     let lane = thread::lane();
     let row = tile * ROWS + 16 * SIXTEENS as u32 * thread::warp() + lane / 4;
-    let (block_token, first_token) = (first_token, first_token + 2 * (lane % 4));
+    let block_token = thread::block_idx_y() * TILES as u32 * TOKENS;
+    let first_token = block_token + 2 * (lane % 4);
     // A tile of tokens at a time, of which a lane has some outputs: what is loaded of theirs takes one trip to the memory.
     unroll(
         TILES,

@@ -237,22 +237,22 @@ fn forks_go_their_own_ways() {
     }
 }
 
-/// Without being asked for bits, many rows go through tensor cores: their logits are as near as a prompt's, which are rounded to f16 alike.
+/// Without being asked for bits, many rows go through tensor cores, which take values rounded to f16: their logits are near those that unrounded
+/// activations give a sequence alone. (Not those of 8-bit activations, which are further from both than these are from each other.)
 #[test]
 fn many_rows_on_tensor_cores_are_near() {
     // From two rows on, of both kinds of weights.
-    // Of values rounded to f16; and, alone, of activations in 8 bits.
-    for (name, n, tolerance) in [
-        ("qwen2-tiny-f16.gguf", 3, 5e-3),
-        ("qwen2-tiny-q4_k_m.gguf", 3, 5e-2),
-        ("llama-tiny-q4_k_m.gguf", 13, 5e-2),
-        ("phi3-tiny-f16.gguf", 2, 5e-3),
+    for (name, n) in [
+        ("qwen2-tiny-f16.gguf", 3),
+        ("qwen2-tiny-q4_k_m.gguf", 3),
+        ("llama-tiny-q4_k_m.gguf", 13),
+        ("phi3-tiny-f16.gguf", 2),
     ] {
         for cache_type in [CacheType::F16, CacheType::Q8_0] {
             let options = EngineOptions { batch_invariant: false, cache_type, ..small() };
             let gguf = model(name);
             let mut random = Random::new();
-            let mut one = engine(&gguf, options);
+            let mut one = engine(&gguf, EngineOptions { activations: Activations::F32, ..options });
             let vocab_size = one.config().vocab_size;
             let sequences: Vec<Alone> = (0..n)
                 .map(|_| {
@@ -272,8 +272,9 @@ fn many_rows_on_tensor_cores_are_near() {
                 let logits = many.logit_rows(n).unwrap();
                 for (row, (got, sequence)) in logits.chunks(vocab_size).zip(&sequences).enumerate() {
                     let error = relative_error(got, &sequence.logits[step + 1]);
-                    // Values on the other side of a step of the cache's integers.
-                    let tolerance = if cache_type == CacheType::Q8_0 { tolerance + 1.5e-2 } else { tolerance };
+                    // Values that fall on the other side of a step of the cache: of 1 500 rows drawn the furthest were 1e-2 and 5e-2 away. What is
+                    // wrongly multiplied is 1 away.
+                    let tolerance = if cache_type == CacheType::Q8_0 { 1.5e-1 } else { 3e-2 };
                     assert!(error < tolerance, "{name} {cache_type}: row {row}, step {step}: {error:e}");
                 }
             }

@@ -328,8 +328,10 @@ fn eight_bit_activations_change_little() {
             let mean = rows().map(|(want, got)| divergence(want, got)).sum::<f64>() / n as f64;
             println!("8-bit activations: {:24} {:6} {error:.1e}, divergence {mean:.1e}", golden.name, prompt.name);
             assert!(error <= BYTE_ACTIVATIONS, "{} {}: {error:.2e} > {BYTE_ACTIVATIONS:.0e}", golden.name, prompt.name);
-            // With weights of one to three bits the logits are larger, and so is what rounded activations do to them.
-            let most = if golden.name == "llama-tiny-iq" { 2.0 * DIVERGENCE } else { DIVERGENCE };
+            // With weights of one to three bits the logits are larger, and so is what rounded activations do to them; for exaone4 see
+            // BYTE_ACTIVATIONS.
+            let is_larger = golden.name == "llama-tiny-iq" || golden.name.starts_with("exaone4");
+            let most = if is_larger { 2.0 * DIVERGENCE } else { DIVERGENCE };
             assert!(mean <= most, "{} {}: divergence {mean:.2e}", golden.name, prompt.name);
             compared += 1;
         }

@@ -84,12 +84,23 @@ fn no_kernel_accesses_memory_generically() {
 #[test]
 fn weights_and_caches_are_read_wide() {
     for (kernel, name, body) in entries() {
-        if kernel.starts_with("gemv_") && !kernel.starts_with("gemv_exact") {
+        let format =
+            ["gemv_many_wide_", "gemv_many_", "gemv_wide_", "gemv_"].iter().find_map(|way| kernel.strip_prefix(way));
+        if let Some(format) = format.filter(|format| !format.starts_with("exact_") && !format.starts_with("stage_")) {
             // In turn the loads of a step's four rows: before the loop those of one or two steps, and in it those of as many.
-            // Each way of taking the activations and each format of a kernel has them.
-            let loads = count(&body, "ld.global.nc.L1::no_allocate.L2::128B.v4.b32");
+            // Each way of taking the activations and each format of a kernel has them. Formats whose largest part is smaller than 16 bytes have
+            // loads as wide as that is.
+            let widest = match format {
+                "iq1_s" | "iq1_m" => "ld.global.nc.v2.b32",
+                "tq1_0" => "ld.global.nc.b32",
+                _ => "ld.global.nc.L1::no_allocate.L2::128B.v4.b32",
+            };
+            let loads = count(&body, widest);
             assert!(loads >= 8 && loads.is_multiple_of(8), "{name}: {loads} wide loads");
-            assert!(count(&body, "ld.shared.v4.b32") >= 1, "{name}: activations");
+            // Several vectors times floats leave no room for them in shared memory.
+            let is_shared = !(kernel.starts_with("gemv_many_") && matches!(format, "f32" | "f16" | "bf16"));
+            let activations = if is_shared { "ld.shared.v4.b32" } else { "ld.global.v4.b32" };
+            assert!(count(&body, activations) >= 1, "{name}: activations");
         }
         if kernel.starts_with("attention_q8_0") {
             // A lane's eight integers are eight bytes: keys (twice, as below) and values, for each of three numbers of lanes

@@ -9,8 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{
     Outcome,
     chat_template::TemplateArguments,
-    generation::count,
     interrupt,
+    many::ManyArguments,
     model::EngineArguments,
     output::{note, shows_progress},
     pooling::PoolingArgument,
@@ -21,7 +21,6 @@ use crate::{
     api::Defaults,
     batch::{AnswersFile, Batch, Progress, Requests, Shard},
     engine::Device,
-    forward::EngineOptions,
 };
 
 /// The arguments of `batch`.
@@ -47,25 +46,11 @@ pub struct Arguments {
     /// Answer a part of the prompts only: 3/8 is the third of eight parts.
     #[arg(long, value_name = "K/N")]
     shard: Option<Shard>,
-    /// Answers written at the same time, at most.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    parallel: u32,
     /// Show the device, the host's time in a step and the longest time between two tokens of an answer on standard error.
     #[arg(short, long)]
     verbose: bool,
-    /// Decode many answers together as each would be alone, to the last bit, where tensor cores would take less time.
-    #[arg(long)]
-    batch_invariant: bool,
-    /// Tokens of an answer at most, where a prompt does not say; -1 for no limit but the end of the turn and the context.
-    #[arg(
-        short,
-        long,
-        visible_alias = "predict",
-        value_name = "N",
-        default_value_t = -1,
-        allow_negative_numbers = true
-    )]
-    n_predict: i64,
+    #[command(flatten)]
+    many: ManyArguments,
     #[command(flatten)]
     pooling: PoolingArgument,
     #[command(flatten)]
@@ -80,10 +65,7 @@ impl Arguments {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
         interrupt::install()?;
-        let n_predict = match self.n_predict {
-            -1 => None,
-            n => Some(count("-n", n, "-1 for no limit")?),
-        };
+        let n_predict = self.many.n_predict()?;
         let (input, output) = (&self.input, &self.output);
         if let (Ok(from), Ok(to)) = (input.canonicalize(), output.canonicalize())
             && from == to
@@ -109,10 +91,7 @@ impl Arguments {
         let (device, tokenizer, _) = self.engine.open_with(&gguf, &self.tokenizer)?;
         let sampler = self.sampler.options(&gguf)?;
         let (template, variables) = self.template.parts(&gguf, &tokenizer)?;
-        let n_sequences = self.parallel as usize;
-        let batch_invariant = self.batch_invariant;
-        let set = |options| EngineOptions { n_sequences, batch_invariant, ..options };
-        let (engine, _) = self.engine.load_with(device, &gguf, set)?;
+        let (engine, _) = self.engine.load_with(device, &gguf, |options| self.many.options(options))?;
         if self.verbose {
             note(&format!("device {}", engine.gpu().name()?));
         }

@@ -17,6 +17,7 @@ mod generation;
 mod inspect;
 mod interrupt;
 mod man;
+mod many;
 mod model;
 mod output;
 mod perplexity;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::RangedU64ValueParser};
 use serde_json::{Map, Value};
 use tracing::{Event, Level, Subscriber, field::Visit};
 use tracing_subscriber::{
@@ -20,14 +20,13 @@ use tracing_subscriber::{
 };
 
 use super::{
-    Outcome, chat_template::TemplateArguments, generation::count, model::EngineArguments, output::note,
+    Outcome, chat_template::TemplateArguments, many::ManyArguments, model::EngineArguments, output::note,
     pooling::PoolingArgument, sampling::SamplerArguments, text::read_source, tokenizer::TokenizerArguments,
 };
 use crate::{
     api::Defaults,
     engine::{Device, Runner},
-    forward::EngineOptions,
-    serve::{Model, ModelParts, Options, Stopper, limit, run},
+    serve::{Model, ModelParts, Options, Server, Stopper, limit},
 };
 
 /// The arguments of `serve`.
@@ -49,22 +48,8 @@ pub struct Arguments {
     /// The model's name in answers [default: its file's].
     #[arg(short, long, value_name = "NAME")]
     alias: Option<String>,
-    /// Answers written at the same time, at most.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    parallel: u32,
-    /// Decode many answers together as each would be alone, to the last bit, where tensor cores would take less time.
-    #[arg(long)]
-    batch_invariant: bool,
-    /// Tokens of an answer where a request does not say; -1 for no limit but the end of the turn and the context.
-    #[arg(
-        short,
-        long,
-        visible_alias = "predict",
-        value_name = "N",
-        default_value_t = -1,
-        allow_negative_numbers = true
-    )]
-    n_predict: i64,
+    #[command(flatten)]
+    many: ManyArguments,
     #[command(flatten)]
     pooling: PoolingArgument,
     #[command(flatten)]
@@ -88,6 +73,13 @@ struct ServerArguments {
     /// A file of such keys, one a line.
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    /// A name under which the server may be asked besides localhost, or * for any; may be given more than once. Holds where it listens on this
+    /// machine alone and asks for no key, so that no page of another name reads its answers.
+    #[arg(long, value_name = "NAME")]
+    allowed_host: Vec<String>,
+    /// Connections at a time at most; more wait.
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    max_connections: usize,
     /// Bytes of a request's body at most.
     #[arg(long, value_name = "N", default_value_t = 8 << 20)]
     max_body: usize,
@@ -127,7 +119,7 @@ enum LogFormat {
 }
 
 impl ServerArguments {
-    fn options(&self) -> Result<Options> {
+    fn options(&self, host: IpAddr) -> Result<Options> {
         let mut api_keys = self.api_key.clone();
         if let Some(path) = &self.api_key_file {
             let text = read_source(path, "the API keys")?;
@@ -140,8 +132,12 @@ impl ServerArguments {
         if api_keys.iter().any(String::is_empty) {
             bail!("--api-key: found an empty key, expected some characters");
         }
+        let is_any = self.allowed_host.iter().any(|name| name == "*");
+        let is_guarded = host.is_loopback() && api_keys.is_empty() && !is_any;
         Ok(Options {
             api_keys,
+            hosts: is_guarded.then(|| self.allowed_host.clone()),
+            max_connections: self.max_connections,
             max_body: self.max_body,
             max_messages: self.max_messages,
             max_waiting: self.max_waiting,
@@ -157,24 +153,19 @@ impl Arguments {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
         log(self.server.log_format);
-        let options = self.server.options()?;
-        let n_predict = match self.n_predict {
-            -1 => None,
-            n => Some(count("-n", n, "-1 for no limit")?),
-        };
+        let options = self.server.options(self.host)?;
+        let n_predict = self.many.n_predict()?;
         // A port that is taken is told before a model is loaded.
         let address = SocketAddr::new(self.host, self.port);
         let listener = TcpListener::bind(address).with_context(|| format!("{address}: cannot listen there"))?;
         let address = listener.local_addr().context("the address that is listened on")?;
+        let server = Server::open(listener, options)?;
 
         let gguf = self.engine.model.open_to_run()?;
         let (device, tokenizer, _) = self.engine.open_with(&gguf, &self.tokenizer)?;
         let sampler = self.sampler.options(&gguf)?;
         let (template, variables) = self.template.parts(&gguf, &tokenizer)?;
-        let n_sequences = self.parallel as usize;
-        let batch_invariant = self.batch_invariant;
-        let set = |options| EngineOptions { n_sequences, batch_invariant, ..options };
-        let (engine, _) = self.engine.load_with(device, &gguf, set)?;
+        let (engine, _) = self.engine.load_with(device, &gguf, |options| self.many.options(options))?;
         let stem =
             self.engine.model.model.as_ref().and_then(|path| path.file_stem()).map(|stem| stem.to_string_lossy());
         let id =
@@ -197,8 +188,10 @@ impl Arguments {
             n_embd,
             pooling,
         });
-        note(&format!("{} at http://{address}", model.id));
-        run(&mut runner, model, options, listener, Stopper::Signals)?;
+        let id = model.id.clone();
+        let serving = server.serve(model, Stopper::Signals)?;
+        note(&format!("{id} at http://{address}"));
+        serving.run(&mut runner)?;
         Ok(Outcome::Done)
     }
 }

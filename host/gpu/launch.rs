@@ -118,7 +118,7 @@ impl Gpu {
         launch: Launch,
         arguments: A,
     ) -> Result<(), GpuError> {
-        let function = &self.functions[kernel.name()];
+        let function = self.function(kernel.name())?;
         launched::note(kernel.name());
         function.raise_shared_limit(kernel.name(), launch.shared_bytes)?;
         let mut packed = kernel.pack(arguments);

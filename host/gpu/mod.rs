@@ -19,7 +19,7 @@ mod timing;
 mod upload;
 mod weights;
 
-use std::collections::HashMap;
+use std::{cell::OnceCell, collections::HashMap};
 
 use cust::{
     context::Context,
@@ -118,8 +118,8 @@ fn capability(device: &Device) -> Result<(u32, u32), GpuError> {
 pub struct Gpu {
     // In the order in which they must be dropped: each needs those after it.
     cublas: Cublas,
-    functions: HashMap<&'static str, Function>,
-    _module: Module,
+    functions: HashMap<&'static str, OnceCell<Function>>,
+    module: Module,
     image: &'static Image,
     stream: Stream,
     side_stream: SideStream,
@@ -142,16 +142,11 @@ impl Gpu {
         let cublas = Cublas::start(device, stream.as_inner());
         let images = image::candidates(capability(&device)?, backend == Backend::Cuda)?;
         let (module, image) = image::load(&images)?;
-        let mut functions = HashMap::new();
-        for &kernel in image::KERNELS {
-            let function = module.get_function(kernel);
-            let function = driver_call(|| format!("finding the kernel `{kernel}`"), function)?;
-            functions.insert(kernel, Function::new(&function)?);
-        }
-        Ok(Gpu {
+        let functions = image::KERNELS.iter().map(|&kernel| (kernel, OnceCell::new())).collect();
+        let gpu = Gpu {
             cublas,
             functions,
-            _module: module,
+            module,
             image,
             stream,
             side_stream: SideStream::new()?,
@@ -159,7 +154,26 @@ impl Gpu {
             multiprocessors: multiprocessors.unsigned_abs() as usize,
             backend,
             _context: context,
-        })
+        };
+        // A driver may have to wait for the device to load one, which it must not do while launches are captured as a graph. softcuda never
+        // waits, and reads those that are launched.
+        if backend == Backend::Cuda {
+            for kernel in image::KERNELS {
+                gpu.function(kernel)?;
+            }
+        }
+        Ok(gpu)
+    }
+
+    /// A kernel of the loaded image.
+    fn function(&self, kernel: &str) -> Result<&Function, GpuError> {
+        let cell = &self.functions[kernel];
+        if let Some(function) = cell.get() {
+            return Ok(function);
+        }
+        let function = driver_call(|| format!("finding the kernel `{kernel}`"), self.module.get_function(kernel))?;
+        let function = Function::new(&function)?;
+        Ok(cell.get_or_init(|| function))
     }
 
     /// Whether this is the NVIDIA driver's device or softcuda's.

@@ -2,6 +2,7 @@
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,7 +16,7 @@ use axum::{
     extract::{MatchedPath, Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-        header::{AUTHORIZATION, CONTENT_TYPE},
+        header::{AUTHORIZATION, CONTENT_TYPE, HOST},
     },
     middleware::{Next, from_fn_with_state},
     response::Response,
@@ -156,6 +157,28 @@ impl App {
         }
     }
 
+    /// That the client means this server. A page whose name was made to lead here has its own name in the request, and would otherwise read
+    /// answers as its own (DNS rebinding).
+    fn check_host(&self, headers: &HeaderMap) -> Result<(), Failure> {
+        // What is no browser may leave it out.
+        let (Some(names), Some(host)) = (&self.options.hosts, headers.get(HOST)) else { return Ok(()) };
+        let host = host.to_str().unwrap_or_default();
+        let name = match host.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => host.split(':').next().unwrap_or_default(),
+        };
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        let is_own = is("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        if is_own || names.iter().any(|name| is(name)) {
+            return Ok(());
+        }
+        let message = format!(
+            "the header host: found {name}, expected localhost or this machine's own address; start the server with --allowed-host {name}, or with \
+             --api-key-file"
+        );
+        Err(Failure::new(StatusCode::FORBIDDEN, "host_not_allowed", message))
+    }
+
     /// That the client shows a key, where there are keys.
     fn authorise(&self, headers: &HeaderMap) -> Result<(), Failure> {
         if self.options.api_keys.is_empty() {
@@ -196,6 +219,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(guarded)
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&app), expect_host))
         .layer(from_fn_with_state(Arc::clone(&app), watch_request))
         .with_state(Arc::clone(&app));
     match cors(&app.options.cors) {
@@ -212,6 +236,11 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     };
     let layer = CorsLayer::new().allow_origin(origin).allow_methods([Method::GET, Method::POST]);
     Some(layer.allow_headers(Any).expose_headers([REQUEST_ID.clone()]))
+}
+
+async fn expect_host(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Failure> {
+    app.check_host(request.headers())?;
+    Ok(next.run(request).await)
 }
 
 async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Failure> {

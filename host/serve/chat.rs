@@ -130,28 +130,36 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let (answers, usage) = running.collect().await?;
     let choices = answers.iter().enumerate().map(|(index, answer)| choice(&head, index, answer));
     let choices: Vec<Value> = choices.collect::<Result<_, Failure>>()?;
-    Ok(Json(json!({
-        "id": head.id,
-        "object": "chat.completion",
-        "created": head.created,
-        "model": app.model.id,
-        "system_fingerprint": FINGERPRINT,
-        "choices": choices,
-        "usage": usage.json(),
-    }))
-    .into_response())
+    Ok(Json(head.object("chat.completion", choices.into(), Some(usage.json()))).into_response())
 }
 
 /// Which program answered.
 pub const FINGERPRINT: &str = concat!("ferrowarp-", env!("CARGO_PKG_VERSION"));
 
-struct Head {
-    id: String,
-    created: u64,
-    app: Arc<App>,
+/// What every object of an answer begins with.
+pub(super) struct Head {
+    pub(super) id: String,
+    pub(super) created: u64,
+    pub(super) app: Arc<App>,
 }
 
 impl Head {
+    /// An answer, or a part of it.
+    pub(super) fn object(&self, kind: &str, choices: Value, usage: Option<Value>) -> Value {
+        let mut object = json!({
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.app.model.id,
+            "system_fingerprint": FINGERPRINT,
+            "choices": choices,
+        });
+        if let Some(usage) = usage {
+            object["usage"] = usage;
+        }
+        object
+    }
+
     fn logprobs(&self, all: &[TokenLogprobs]) -> Result<Value, Failure> {
         if all.is_empty() {
             return Ok(Value::Null);
@@ -211,18 +219,7 @@ struct Chunks {
 
 impl Chunks {
     fn chunk(&self, choices: Value, usage: Value) -> Said {
-        let mut chunk = json!({
-            "id": self.head.id,
-            "object": "chat.completion.chunk",
-            "created": self.head.created,
-            "model": self.head.app.model.id,
-            "system_fingerprint": FINGERPRINT,
-            "choices": choices,
-        });
-        if self.with_usage {
-            chunk["usage"] = usage;
-        }
-        Said::data(&chunk)
+        Said::data(&self.head.object("chat.completion.chunk", choices, self.with_usage.then_some(usage)))
     }
 
     fn one(&self, index: usize, delta: Value, logprobs: Value, finish_reason: Option<&str>) -> Said {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     App, Failure,
-    chat::{FINGERPRINT, Stream},
+    chat::{Head, Stream},
     model::seconds,
     running::{Running, Update},
     sse::{Said, Voice, respond},
@@ -41,38 +41,21 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     }
     let (answers, usage) = running.collect().await.map_err(|failure| failure.renamed("messages", "prompt"))?;
     let choice = |(index, answer): (usize, super::running::Written)| {
-        let logprobs = head.logprobs(&answer.logprobs, 0)?;
+        let logprobs = logprobs(&head, &answer.logprobs, 0)?;
         let stop = answer.stop.unwrap_or(Stop::Interrupted);
         Ok(
             json!({ "index": index, "text": answer.content, "logprobs": logprobs, "finish_reason": finish_reason(&stop) }),
         )
     };
     let choices: Vec<Value> = answers.into_iter().enumerate().map(choice).collect::<Result<_, Failure>>()?;
-    Ok(Json(json!({
-        "id": head.id,
-        "object": "text_completion",
-        "created": head.created,
-        "model": app.model.id,
-        "system_fingerprint": FINGERPRINT,
-        "choices": choices,
-        "usage": usage.json(),
-    }))
-    .into_response())
+    Ok(Json(head.object("text_completion", choices.into(), Some(usage.json()))).into_response())
 }
 
-struct Head {
-    id: String,
-    created: u64,
-    app: Arc<App>,
-}
-
-impl Head {
-    fn logprobs(&self, all: &[TokenLogprobs], offset: usize) -> Result<Value, Failure> {
-        if all.is_empty() {
-            return Ok(Value::Null);
-        }
-        flat_logprobs(all, &self.app.model.tokenizer, offset).map_err(|error| Failure::internal(error.to_string()))
+fn logprobs(head: &Head, all: &[TokenLogprobs], offset: usize) -> Result<Value, Failure> {
+    if all.is_empty() {
+        return Ok(Value::Null);
     }
+    flat_logprobs(all, &head.app.model.tokenizer, offset).map_err(|error| Failure::internal(error.to_string()))
 }
 
 /// A completion in parts.
@@ -85,18 +68,7 @@ struct Chunks {
 
 impl Chunks {
     fn chunk(&self, choices: Value, usage: Value) -> Said {
-        let mut chunk = json!({
-            "id": self.head.id,
-            "object": "text_completion",
-            "created": self.head.created,
-            "model": self.head.app.model.id,
-            "system_fingerprint": FINGERPRINT,
-            "choices": choices,
-        });
-        if self.with_usage {
-            chunk["usage"] = usage;
-        }
-        Said::data(&chunk)
+        Said::data(&self.head.object("text_completion", choices, self.with_usage.then_some(usage)))
     }
 
     fn one(&self, index: usize, text: &str, logprobs: Value, finish_reason: Option<&str>) -> Said {
@@ -113,7 +85,7 @@ impl Voice for Chunks {
     fn say(&mut self, update: Update) -> Vec<Said> {
         match update {
             Update::Delta { answer, parts, logprobs } => {
-                let logprobs = match self.head.logprobs(&logprobs, self.n_characters[answer]) {
+                let logprobs = match self::logprobs(&self.head, &logprobs, self.n_characters[answer]) {
                     Ok(logprobs) => logprobs,
                     Err(failure) => return self.fail(&failure),
                 };

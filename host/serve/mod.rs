@@ -1,7 +1,9 @@
 //! A server: models by HTTP, in the interfaces that clients know.
 //!
 //! ```text
-//! client ── HTTP ──► app      who may ask, how much, how long; errors as OpenAI's objects
+//! client ── HTTP ──► connections      how many; a model that is being loaded
+//!                     │
+//!                    app      who may ask, how much, how long; errors as OpenAI's objects
 //!                     │
 //!                     ├─ chat, completions, responses, messages     bodies read, answers written
 //!                     ├─ model, tools     templates, tokens, grammars: on threads that may take their time
@@ -18,6 +20,7 @@ mod admission;
 mod app;
 mod chat;
 mod completions;
+mod connections;
 mod embeddings;
 pub mod engine;
 mod error;
@@ -35,13 +38,12 @@ pub mod tools;
 
 use std::{
     net::TcpListener,
-    sync::Arc,
+    sync::{Arc, OnceLock, mpsc::SyncSender},
     thread,
     time::{Duration, Instant},
 };
 
-use axum::serve::ListenerExt;
-use tokio::sync::{mpsc::UnboundedReceiver, watch};
+use tokio::sync::{mpsc::UnboundedReceiver, oneshot, watch};
 
 use crate::engine::Runner;
 
@@ -56,6 +58,10 @@ pub use running::limit;
 pub struct Options {
     /// Keys of which a client must show one; none for no keys.
     pub api_keys: Vec<String>,
+    /// Names under which the server may be asked besides those of its own machine; none for any name.
+    pub hosts: Option<Vec<String>>,
+    /// The most connections at a time.
+    pub max_connections: usize,
     /// The most bytes of a body.
     pub max_body: usize,
     /// The most messages of a conversation.
@@ -76,6 +82,8 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             api_keys: Vec::new(),
+            hosts: Some(Vec::new()),
+            max_connections: 1024,
             max_body: 8 << 20,
             max_messages: 2048,
             max_waiting: 256,
@@ -119,57 +127,126 @@ pub enum ServeError {
     Runner(String),
 }
 
-/// Serves until it is told to stop. The engine has the calling thread, HTTP others.
-///
-/// # Errors
-/// [`ServeError`].
-pub fn run<R: Runner<Error: std::fmt::Display>>(
-    runner: &mut R,
-    model: Model,
+/// A server, whose port answers from the first moment: that the model is being loaded, until [`Server::serve`] has one.
+pub struct Server {
     options: Options,
-    listener: TcpListener,
+    begin: oneshot::Sender<Begin>,
+    http: thread::JoinHandle<Result<(), ServeError>>,
+}
+
+/// What requests are answered with.
+struct Begin {
+    app: Arc<App>,
     stopper: Stopper,
-) -> Result<(), ServeError> {
-    let (engine, commands) = engine::channel();
-    let model = Arc::new(model);
-    let app = Arc::new(App::new(Arc::clone(&model), options, engine.clone()));
-    let metrics = Arc::clone(&app.metrics);
-    listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
-    let http = thread::Builder::new().name("http".to_owned()).spawn(move || {
-        let result = runtime.block_on(serve(app, listener, stopper));
-        engine.stop();
-        // A template or grammar that is still at work is nobody's any more.
-        runtime.shutdown_background();
-        result
-    })?;
-    let ran = engine::run(runner, &model, &metrics, &commands);
-    // Requests that came too late find nobody.
-    drop(commands);
-    match ran {
-        Ok(()) => http.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-        // The requests have been told; what HTTP has to write is given a moment.
-        Err(error) => {
-            let start = Instant::now();
-            while !http.is_finished() && start.elapsed() < FAREWELL / 4 {
-                thread::sleep(Duration::from_millis(10));
-            }
-            Err(ServeError::Runner(error.to_string()))
+    /// Told once requests are taken.
+    begun: SyncSender<()>,
+}
+
+impl Server {
+    /// Answers on a port.
+    ///
+    /// # Errors
+    /// [`ServeError::Io`].
+    pub fn open(listener: TcpListener, options: Options) -> Result<Server, ServeError> {
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
+        let (begin, begins) = oneshot::channel();
+        let most = options.max_connections;
+        let http = thread::Builder::new().name("http".to_owned()).spawn(move || {
+            let result = runtime.block_on(serve(listener, most, begins));
+            // A template or grammar that is still at work is nobody's any more.
+            runtime.shutdown_background();
+            result
+        })?;
+        Ok(Server { options, begin, http })
+    }
+
+    /// Takes requests to a model from here on; they wait for [`Serving::run`].
+    ///
+    /// # Errors
+    /// [`ServeError::Io`].
+    pub fn serve(self, model: Model, stopper: Stopper) -> Result<Serving, ServeError> {
+        let Server { options, begin, http } = self;
+        let (engine, commands) = engine::channel();
+        let model = Arc::new(model);
+        let app = Arc::new(App::new(Arc::clone(&model), options, engine));
+        let metrics = Arc::clone(&app.metrics);
+        let (begun, is_begun) = std::sync::mpsc::sync_channel(1);
+        let sent = begin.send(Begin { app, stopper, begun });
+        let serving = Serving { model, metrics, commands, http };
+        if sent.is_err() || is_begun.recv().is_err() {
+            serving.join()?;
+            return Err(std::io::Error::other("the thread that answers ended").into());
         }
+        Ok(serving)
     }
 }
 
-async fn serve(app: Arc<App>, listener: TcpListener, stopper: Stopper) -> Result<(), ServeError> {
-    // A token is on its way at once, not when a packet is full. Where the system will not, it is only later.
-    let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|io| drop(io.set_nodelay(true)));
+/// A server that takes requests.
+pub struct Serving {
+    model: Arc<Model>,
+    metrics: Arc<Metrics>,
+    commands: engine::Commands,
+    http: thread::JoinHandle<Result<(), ServeError>>,
+}
+
+impl Serving {
+    /// Answers until the server is told to stop. The engine has the calling thread, HTTP others.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub fn run<R: Runner<Error: std::fmt::Display>>(self, runner: &mut R) -> Result<(), ServeError> {
+        let ran = engine::run(runner, &self.model, &self.metrics, &self.commands);
+        match ran {
+            Ok(()) => self.join(),
+            // The requests have been told; what HTTP has to write is given a moment.
+            Err(error) => {
+                let Serving { commands, http, .. } = self;
+                // Requests that came too late find nobody.
+                drop(commands);
+                let start = Instant::now();
+                while !http.is_finished() && start.elapsed() < FAREWELL / 4 {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Err(ServeError::Runner(error.to_string()))
+            }
+        }
+    }
+
+    fn join(self) -> Result<(), ServeError> {
+        let Serving { commands, http, .. } = self;
+        drop(commands);
+        http.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    max_connections: usize,
+    begins: oneshot::Receiver<Begin>,
+) -> Result<(), ServeError> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let routes = connections::Routes::default();
+    let (close, closing) = watch::channel(false);
+    let mut connections = tokio::spawn(connections::serve(listener, max_connections, Arc::clone(&routes), closing));
+    // The model could not be loaded: whoever loads it says so.
+    let Ok(begin) = begins.await else { return Ok(()) };
+    let app = Arc::clone(&begin.app);
+    let result = until_stopped(begin, &routes).await;
+    close.send_replace(true);
+    // A client that reads nothing does not hold the end.
+    let _ = tokio::time::timeout(FAREWELL, &mut connections).await;
+    app.engine.stop();
+    result
+}
+
+/// Takes requests, then no new ones, then none.
+async fn until_stopped(begin: Begin, routes: &OnceLock<axum::Router>) -> Result<(), ServeError> {
+    let Begin { app, stopper, begun } = begin;
     let mut stops = Stops::new(stopper)?;
-    let mut closing = app.phase.subscribe();
-    let until = async move {
-        // The sender lives as long as the app.
-        let _ = closing.wait_for(|phase| *phase == Phase::Closing).await;
-    };
-    let server = axum::serve(listener, router(Arc::clone(&app))).with_graceful_shutdown(until);
-    let mut server = tokio::spawn(async move { server.await });
+    routes.get_or_init(|| router(Arc::clone(&app)));
+    // It waits for this.
+    let _ = begun.send(());
     stops.next().await;
     app.phase.send_replace(Phase::Draining);
     tracing::info!(grace = app.options.grace.as_secs(), open = app.admission.n_open(), "draining");
@@ -185,8 +262,6 @@ async fn serve(app: Arc<App>, listener: TcpListener, stopper: Stopper) -> Result
     }
     app.phase.send_replace(Phase::Closing);
     tracing::info!(open = app.admission.n_open(), "closing");
-    // A client that reads nothing does not hold the end.
-    let _ = tokio::time::timeout(FAREWELL, &mut server).await;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! engine's thread, within bounds.
 
 use std::{
+    ops::Deref,
     sync::OnceLock,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -29,8 +30,28 @@ use crate::{
 /// What a stranger's schema or grammar may take.
 const GRAMMAR: bounded::Limits = bounded::Limits { stack: 64 << 20, memory: 512 << 20, time: Duration::from_secs(10) };
 
-/// A model as it is served.
+/// A model as it is served: its parts, and what follows from them.
 pub struct Model {
+    parts: ModelParts,
+    /// Tokens to choose among.
+    pub n_tokens: usize,
+    /// When it was loaded, in seconds since 1970.
+    pub created: u64,
+    /// How it writes calls of tools, and thoughts.
+    pub dialect: Dialect,
+    vocabulary: OnceLock<Result<ConstraintVocabulary, String>>,
+}
+
+impl Deref for Model {
+    type Target = ModelParts;
+
+    fn deref(&self) -> &ModelParts {
+        &self.parts
+    }
+}
+
+/// What [`Model::new`] takes.
+pub struct ModelParts {
     /// Its name in answers.
     pub id: String,
     /// Its name in messages: its file.
@@ -46,41 +67,6 @@ pub struct Model {
     /// What holds where a request says nothing.
     pub defaults: Defaults,
     /// The most tokens of an answer, whatever a request says.
-    pub max_tokens: Option<usize>,
-    /// Tokens to choose among.
-    pub n_tokens: usize,
-    /// Positions of a sequence.
-    pub n_context: usize,
-    /// Sequences at the same time.
-    pub n_slots: usize,
-    /// Numbers of an embedding.
-    pub n_embd: usize,
-    /// How embeddings are made of hidden states.
-    pub pooling: Pooling,
-    /// When it was loaded, in seconds since 1970.
-    pub created: u64,
-    /// How it writes calls of tools, and thoughts.
-    pub dialect: Dialect,
-    vocabulary: OnceLock<Result<ConstraintVocabulary, String>>,
-}
-
-/// What [`Model::new`] takes.
-pub struct ModelParts {
-    /// Its name in answers.
-    pub id: String,
-    /// Its name in messages: its file.
-    pub name: String,
-    /// Its tokenizer.
-    pub tokenizer: Tokenizer,
-    /// Its chat template, or why there is none.
-    pub template: Result<ChatTemplate, ChatError>,
-    /// Variables for the template.
-    pub variables: Map<String, Value>,
-    /// What a conversation begins with that has no system message.
-    pub system: Option<String>,
-    /// What holds where a request says nothing.
-    pub defaults: Defaults,
-    /// The most tokens of an answer.
     pub max_tokens: Option<usize>,
     /// Tokens of the model's own vocabulary.
     pub n_vocab: usize,
@@ -106,33 +92,12 @@ pub struct Rendered {
 impl Model {
     /// A model to serve.
     pub fn new(parts: ModelParts) -> Model {
-        let ModelParts { id, name, tokenizer, template, variables, system, defaults, max_tokens, .. } = parts;
-        let ModelParts { n_vocab, n_context, n_slots, n_embd, pooling, .. } = parts;
-        let dialect = match &template {
+        let dialect = match &parts.template {
             Ok(template) => Dialect::of_template(template.source()),
             Err(_) => Dialect::default(),
         };
-        let n_tokens = tokenizer.vocab_size().min(n_vocab);
-        let vocabulary = OnceLock::new();
-        let created = seconds();
-        Model {
-            id,
-            name,
-            tokenizer,
-            template,
-            variables,
-            system,
-            defaults,
-            max_tokens,
-            n_tokens,
-            n_context,
-            n_slots,
-            n_embd,
-            pooling,
-            created,
-            dialect,
-            vocabulary,
-        }
+        let n_tokens = parts.tokenizer.vocab_size().min(parts.n_vocab);
+        Model { parts, n_tokens, created: seconds(), dialect, vocabulary: OnceLock::new() }
     }
 
     /// The prompt of a conversation, in pieces, and what of the answer it begins.

@@ -16,8 +16,9 @@ pub trait Halves: Block {
     /// - The chunk is within the planes, which are global addresses.
     unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits;
 
-    /// The integers, four to a word.
-    fn integers(bits: Self::Bits) -> [u32; 8];
+    /// Integers 4 · index to 4 · index + 3, one to a byte. `index` is a constant after inlining, as are those of the arrays in `bits`: an
+    /// array that was made here would go to local memory.
+    fn four(bits: Self::Bits, index: usize) -> u32;
 
     /// Scale and minimum of the first and the last 16 values, each an f16 in both halves of its word; `chunk` is the chunk's place in
     /// its row.
@@ -36,16 +37,16 @@ pub fn of_both(scale: u32, minimum: u32) -> [[u32; 2]; 2] {
     [[scale, minimum]; 2]
 }
 
-/// What [`Halves::integers`] is of the integers of the first and the last 16 values.
+/// Four half-bytes of sixteen bytes that lie as in Q4_0: the low halves hold the first 16 values, the high ones the last.
 #[inline(always)]
-pub fn joined(low: [u32; 4], high: [u32; 4]) -> [u32; 8] {
-    [low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]]
+pub fn four_nibbles(qs: [u32; 4], index: usize) -> u32 {
+    qs[index % 4] >> (index / 4 * 4) & 0x0f0f_0f0f
 }
 
 /// Signed bytes as bytes without sign that are [`SIGNED`] more.
 #[inline(always)]
-pub fn unsigned(words: [u32; 8]) -> [u32; 8] {
-    words.map(|word| word ^ 0x8080_8080)
+pub fn unsigned(word: u32) -> u32 {
+    word ^ 0x8080_8080
 }
 
 /// The offset of signed bytes.

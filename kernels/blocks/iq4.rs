@@ -4,9 +4,9 @@ use cuda_std::{F16, float, halves::both};
 
 use super::{
     Block, Fields, GROUP, Packed, Plane, Planes, eight,
-    halves::{Halves, SIGNED, joined, of_both, twice, unsigned},
+    halves::{Halves, SIGNED, of_both, twice, unsigned},
     load_f16, load_u16,
-    look_up::{Table, look_up, table},
+    look_up::{Table, look_up, look_up_four, table},
     q4::nibble,
     run::Pair,
 };
@@ -113,11 +113,10 @@ impl Packed for Iq4Xs {
     }
 }
 
-/// The values that indices stand for.
+/// The values that four indices stand for.
 #[inline(always)]
-fn integers(qs: [u32; 4]) -> [u32; 8] {
-    let (low, high) = look_up(VALUES, qs);
-    unsigned(joined(low, high))
+fn four(qs: [u32; 4], index: usize) -> u32 {
+    unsigned(look_up_four(VALUES, qs, index))
 }
 
 impl Halves for Iq4Nl {
@@ -130,8 +129,8 @@ impl Halves for Iq4Nl {
     }
 
     #[inline(always)]
-    fn integers((qs, _): Self::Bits) -> [u32; 8] {
-        integers(qs)
+    fn four((qs, _): Self::Bits, index: usize) -> u32 {
+        four(qs, index)
     }
 
     #[inline(always)]
@@ -150,8 +149,8 @@ impl Halves for Iq4Xs {
     }
 
     #[inline(always)]
-    fn integers((qs, _): Self::Bits) -> [u32; 8] {
-        integers(qs)
+    fn four((qs, _): Self::Bits, index: usize) -> u32 {
+        four(qs, index)
     }
 
     #[inline(always)]

@@ -36,3 +36,10 @@ pub fn look_up(table: Table, bytes: [u32; 4]) -> ([u32; 4], [u32; 4]) {
     let both = bytes.map(|word| look_up_word(table, word));
     (both.map(|(low, _)| low), both.map(|(_, high)| high))
 }
+
+/// Those of the half-bytes of word `index % 4`: of its low halves below 4, of its high ones from there on.
+#[inline(always)]
+pub fn look_up_four(table: Table, bytes: [u32; 4], index: usize) -> u32 {
+    let (low, high) = look_up_word(table, bytes[index % 4]);
+    if index < 4 { low } else { high }
+}

@@ -634,16 +634,20 @@ formats! {
         many gemv_many_q4_k gemv_many_wide_q4_k
         gemm gemm_q4_k_16 gemm_q4_k_32 gemm_q4_k_64;
     q5_k::Q5K: gemv_q5_k[2] gemv_wide_q5_k gemv_exact_q5_k embedding_q5_k dequantise_q5_k
-        many gemv_many_q5_k gemv_many_wide_q5_k;
+        many gemv_many_q5_k gemv_many_wide_q5_k
+        gemm gemm_q5_k_16 gemm_q5_k_32 gemm_q5_k_64;
     q6_k::Q6K: gemv_q6_k[2] gemv_wide_q6_k gemv_exact_q6_k embedding_q6_k dequantise_q6_k
         many gemv_many_q6_k gemv_many_wide_q6_k
         gemm gemm_q6_k_16 gemm_q6_k_32 gemm_q6_k_64;
     iq4::Iq4Nl: gemv_iq4_nl[2] gemv_wide_iq4_nl gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl
-        many gemv_many_iq4_nl gemv_many_wide_iq4_nl;
+        many gemv_many_iq4_nl gemv_many_wide_iq4_nl
+        gemm gemm_iq4_nl_16 gemm_iq4_nl_32 gemm_iq4_nl_64;
     iq4::Iq4Xs: gemv_iq4_xs[2] gemv_wide_iq4_xs gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs
-        many gemv_many_iq4_xs gemv_many_wide_iq4_xs;
+        many gemv_many_iq4_xs gemv_many_wide_iq4_xs
+        gemm gemm_iq4_xs_16 gemm_iq4_xs_32 gemm_iq4_xs_64;
     mxfp4::Mxfp4: gemv_mxfp4[2] gemv_wide_mxfp4 gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4
-        many gemv_many_mxfp4 gemv_many_wide_mxfp4;
+        many gemv_many_mxfp4 gemv_many_wide_mxfp4
+        gemm gemm_mxfp4_16 gemm_mxfp4_32 gemm_mxfp4_64;
     iq1::Iq1S: gemv_iq1_s[2] gemv_wide_iq1_s gemv_exact_iq1_s embedding_iq1_s dequantise_iq1_s;
     iq1::Iq1M: gemv_iq1_m[2] gemv_wide_iq1_m gemv_exact_iq1_m embedding_iq1_m dequantise_iq1_m;
     iq2::Iq2Xxs: gemv_iq2_xxs[2] gemv_wide_iq2_xxs gemv_exact_iq2_xxs embedding_iq2_xxs dequantise_iq2_xxs;
@@ -653,5 +657,6 @@ formats! {
     iq3::Iq3S: gemv_iq3_s[1] gemv_wide_iq3_s gemv_exact_iq3_s embedding_iq3_s dequantise_iq3_s;
     tq::Tq1_0: gemv_tq1_0[2] gemv_wide_tq1_0 gemv_exact_tq1_0 embedding_tq1_0 dequantise_tq1_0;
     tq::Tq2_0: gemv_tq2_0[2] gemv_wide_tq2_0 gemv_exact_tq2_0 embedding_tq2_0 dequantise_tq2_0;
-    nvfp4::Nvfp4: gemv_nvfp4[2] gemv_wide_nvfp4 gemv_exact_nvfp4 embedding_nvfp4 dequantise_nvfp4;
+    nvfp4::Nvfp4: gemv_nvfp4[2] gemv_wide_nvfp4 gemv_exact_nvfp4 embedding_nvfp4 dequantise_nvfp4
+        gemm gemm_nvfp4_16 gemm_nvfp4_32 gemm_nvfp4_64;
 }

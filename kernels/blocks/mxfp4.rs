@@ -4,8 +4,8 @@ use cuda_std::{float, halves::both};
 
 use super::{
     Block, Fields, GROUP, Packed, Plane, Planes, eight,
-    halves::{Halves, SIGNED, joined, of_both, unsigned},
-    look_up::{Table, look_up, table},
+    halves::{Halves, SIGNED, of_both, unsigned},
+    look_up::{Table, look_up, look_up_four, table},
     q4::nibble,
     run::Pair,
 };
@@ -67,11 +67,10 @@ impl Packed for Mxfp4 {
     }
 }
 
-/// The doubled values of half-bytes.
+/// The doubled values of four half-bytes.
 #[inline(always)]
-pub fn integers(qs: [u32; 4]) -> [u32; 8] {
-    let (low, high) = look_up(DOUBLED, qs);
-    unsigned(joined(low, high))
+pub fn four(qs: [u32; 4], index: usize) -> u32 {
+    unsigned(look_up_four(DOUBLED, qs, index))
 }
 
 impl Halves for Mxfp4 {
@@ -84,8 +83,8 @@ impl Halves for Mxfp4 {
     }
 
     #[inline(always)]
-    fn integers((qs, _): Self::Bits) -> [u32; 8] {
-        integers(qs)
+    fn four((qs, _): Self::Bits, index: usize) -> u32 {
+        four(qs, index)
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@ use super::{
     Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
     halves::{Halves, SIGNED},
     look_up::look_up,
-    mxfp4::{DOUBLED, doubled, integers},
+    mxfp4::{DOUBLED, doubled, four},
     q4::nibble,
     run::Pair,
 };
@@ -73,8 +73,8 @@ impl Halves for Nvfp4 {
     }
 
     #[inline(always)]
-    fn integers((qs, _): Self::Bits) -> [u32; 8] {
-        integers(qs)
+    fn four((qs, _): Self::Bits, index: usize) -> u32 {
+        four(qs, index)
     }
 
     #[inline(always)]

@@ -2,9 +2,9 @@
 
 use super::{
     Block, Fields, GROUP, Packed, Plane, Planes, eight,
-    halves::{Halves, joined, of_both, twice},
+    halves::{Halves, four_nibbles, of_both, twice},
     load_f16,
-    run::{Pair, high_halves, low_halves},
+    run::Pair,
 };
 use crate::gemv::activations::Q8;
 
@@ -99,8 +99,8 @@ impl Halves for Q4_0 {
     }
 
     #[inline(always)]
-    fn integers((qs, _): Self::Bits) -> [u32; 8] {
-        joined(low_halves(qs, [0; 4]), high_halves(qs, [0; 4]))
+    fn four((qs, _): Self::Bits, index: usize) -> u32 {
+        four_nibbles(qs, index)
     }
 
     #[inline(always)]
@@ -119,8 +119,8 @@ impl Halves for Q4_1 {
     }
 
     #[inline(always)]
-    fn integers((qs, _): Self::Bits) -> [u32; 8] {
-        joined(low_halves(qs, [0; 4]), high_halves(qs, [0; 4]))
+    fn four((qs, _): Self::Bits, index: usize) -> u32 {
+        four_nibbles(qs, index)
     }
 
     #[inline(always)]

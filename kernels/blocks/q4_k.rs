@@ -4,11 +4,11 @@ use cuda_std::{float, halves::both, types::two_f16};
 
 use super::{
     Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
-    halves::{Halves, joined, of_both},
+    halves::{Halves, four_nibbles, of_both},
     k_scales::{scale_and_four_minima, scale_and_minimum},
     load_f16,
     q4::nibble,
-    run::{Pair, high_halves, low_halves},
+    run::Pair,
 };
 use crate::gemv::activations::Q8;
 
@@ -99,8 +99,8 @@ impl Halves for Q4K {
     }
 
     #[inline(always)]
-    fn integers((qs, _): Self::Bits) -> [u32; 8] {
-        joined(low_halves(qs, [0; 4]), high_halves(qs, [0; 4]))
+    fn four((qs, _): Self::Bits, index: usize) -> u32 {
+        four_nibbles(qs, index)
     }
 
     #[inline(always)]

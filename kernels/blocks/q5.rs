@@ -3,7 +3,7 @@
 
 use super::{
     Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
-    halves::{Halves, joined, of_both, twice},
+    halves::{Halves, four_nibbles, of_both, twice},
     load_f16,
     q4::nibble,
     run::{Pair, high_halves, low_halves},
@@ -109,11 +109,10 @@ impl Packed for Q5_1 {
     }
 }
 
-/// The 5-bit integers of a block.
+/// Four of a block's integers: the bits of word `index` are the `index`-th from below in each byte of `fifths`.
 #[inline(always)]
-pub fn integers(qs: [u32; 4], fifths: u32) -> [u32; 8] {
-    let (low, high) = fifth_bits(fifths);
-    joined(low_halves(qs, low), high_halves(qs, high))
+pub fn four(qs: [u32; 4], fifths: u32, index: usize) -> u32 {
+    four_nibbles(qs, index) | fifths.rotate_right(index as u32 + 28) & 0x1010_1010
 }
 
 impl Halves for Q5_0 {
@@ -126,8 +125,8 @@ impl Halves for Q5_0 {
     }
 
     #[inline(always)]
-    fn integers((qs, fifths, _): Self::Bits) -> [u32; 8] {
-        integers(qs, fifths)
+    fn four((qs, fifths, _): Self::Bits, index: usize) -> u32 {
+        four(qs, fifths, index)
     }
 
     #[inline(always)]
@@ -146,8 +145,8 @@ impl Halves for Q5_1 {
     }
 
     #[inline(always)]
-    fn integers((qs, fifths, _): Self::Bits) -> [u32; 8] {
-        integers(qs, fifths)
+    fn four((qs, fifths, _): Self::Bits, index: usize) -> u32 {
+        four(qs, fifths, index)
     }
 
     #[inline(always)]

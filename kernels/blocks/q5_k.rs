@@ -6,7 +6,7 @@ use super::{
     k_scales::scale_and_minimum,
     load_f16,
     q4_k::{OfRun, scales},
-    q5::{dot, integer, integers},
+    q5::{dot, four, integer},
 };
 use crate::gemv::activations::Q8;
 
@@ -68,8 +68,8 @@ impl Halves for Q5K {
     }
 
     #[inline(always)]
-    fn integers((qs, fifths, _): Self::Bits) -> [u32; 8] {
-        integers(qs, fifths)
+    fn four((qs, fifths, _): Self::Bits, index: usize) -> u32 {
+        four(qs, fifths, index)
     }
 
     #[inline(always)]

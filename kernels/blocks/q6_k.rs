@@ -4,7 +4,7 @@ use cuda_std::{F16, float, halves::both};
 
 use super::{
     Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
-    halves::{Halves, joined},
+    halves::{Halves, four_nibbles},
     load_f16,
     q4::nibble,
     run::{Pair, high_halves, low_halves},
@@ -91,8 +91,8 @@ impl Halves for Q6K {
     }
 
     #[inline(always)]
-    fn integers((ql, qh, _, _): Self::Bits) -> [u32; 8] {
-        joined(low_halves(ql, upper_pairs(qh[0])), high_halves(ql, upper_pairs(qh[1])))
+    fn four((ql, qh, _, _): Self::Bits, index: usize) -> u32 {
+        four_nibbles(ql, index) | upper_pairs(qh[index / 4])[index % 4]
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use cuda_std::float;
 
 use super::{
     Block, Fields, GROUP, Packed, Plane, Planes, eight,
-    halves::{Halves, SIGNED, joined, of_both, twice, unsigned},
+    halves::{Halves, SIGNED, of_both, twice, unsigned},
     load_f16,
     run::Pair,
 };
@@ -60,8 +60,8 @@ impl Halves for Q8_0 {
     }
 
     #[inline(always)]
-    fn integers((low, high, _): Self::Bits) -> [u32; 8] {
-        unsigned(joined(low, high))
+    fn four((low, high, _): Self::Bits, index: usize) -> u32 {
+        unsigned(if index < 4 { low[index] } else { high[index - 4] })
     }
 
     #[inline(always)]

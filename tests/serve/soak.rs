@@ -36,7 +36,7 @@ fn request(seed: &mut u64) -> (&'static str, Value) {
     let words = [HAIKU, "rain", "Hello, who are you?", "Write a haiku about wind"];
     let prompt = words[random(seed) as usize % words.len()].repeat(1 + random(seed) as usize % 3);
     let max = 1 + random(seed) % 16;
-    let (stream, drawn) = (random(seed) % 2 == 0, random(seed));
+    let (stream, drawn) = (random(seed).is_multiple_of(2), random(seed));
     let messages = json!([{ "role": "user", "content": prompt }]);
     match random(seed) % 8 {
         0 => (
@@ -66,7 +66,7 @@ fn leave(server: &Server, seed: &mut u64) {
     let mut stream = TcpStream::connect(&server.address).unwrap();
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
     stream.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
-    if random(seed) % 2 == 0 {
+    if random(seed).is_multiple_of(2) {
         let _ = stream.read(&mut [0; 64]).unwrap();
     }
 }
@@ -77,7 +77,7 @@ fn send(server: &Server, n: u64, first_seed: u64) {
             scope.spawn(move || {
                 let mut seed = first_seed + client;
                 for _ in 0..n / N_CLIENTS {
-                    if random(&mut seed) % 20 == 0 {
+                    if random(&mut seed).is_multiple_of(20) {
                         leave(server, &mut seed);
                         continue;
                     }

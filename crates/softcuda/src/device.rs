@@ -327,26 +327,28 @@ impl Device {
     /// # Errors
     /// [`FaultKind::OutOfMemory`] when the variables do not fit.
     pub fn load(&self, module: &Module) -> Result<LoadedModule, Fault> {
-        let mut addresses = vec![0; module.variables.len()];
+        let mut addresses = vec![0; module.text.variables.len()];
         let mut globals = BTreeMap::new();
-        for (i, known) in module.variables.iter().enumerate() {
+        for (i, known) in module.text.variables.iter().enumerate() {
             let v = &known.variable;
             if v.space != StateSpace::Shared {
                 addresses[i] = self.memory_mut().alloc_variable(v.size)?;
                 globals.insert(v.name.clone(), (addresses[i], v.size));
             }
         }
-        for (i, known) in module.variables.iter().enumerate() {
+        for (i, known) in module.text.variables.iter().enumerate() {
             if known.variable.space == StateSpace::Shared {
                 continue;
             }
-            let mut bytes =
-                module.contents(known, &addresses).map_err(|message| Fault::new(FaultKind::InvalidValue, message))?;
+            let mut bytes = module
+                .text
+                .contents(known, &addresses)
+                .map_err(|message| Fault::new(FaultKind::InvalidValue, message))?;
             // What the initialiser leaves out is zero, as in C.
             bytes.resize(known.variable.size, 0);
             self.write(addresses[i], &bytes)?;
         }
-        if module.programs.iter().any(|program| program.uses_heap) {
+        if module.text.uses_heap() {
             self.memory_mut().make_heap()?;
         }
         let wide = self.config.wide && wide_is_supported();

@@ -4,19 +4,40 @@ use crate::PtxError;
 use crate::decode::{Functions, ModuleVariable, build, layout_variables};
 use crate::pool::BlockPool;
 use crate::program::{Handler, Instruction, Param, Program, RegisterCounts, Symbol};
-use crate::ptx::ast::{Initialiser, Literal, Source, StateSpace, Type};
+use crate::ptx::ast::{Body, Function, Initialiser, Literal, ModuleText as Tree, Source, StateSpace, Type};
+use crate::ptx::lexer::Bodies;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-/// A PTX module, read and decoded but not yet on a device.
+/// A PTX module, read but not yet on a device. Cloning is cheap.
+#[derive(Clone)]
 pub struct Module {
-    pub(crate) programs: Vec<Arc<Program>>,
+    pub(crate) text: Arc<ModuleText>,
+}
+
+/// What a [`Module`] holds.
+pub(crate) struct ModuleText {
+    tree: Tree,
+    source: Arc<Source>,
     pub(crate) variables: Vec<ModuleVariable>,
-    pub(crate) index: HashMap<String, usize>,
+    index: HashMap<String, usize>,
     /// Addresses of functions, by name.
     functions: HashMap<String, u64>,
-    unknown: Vec<PtxError>,
-    source: Arc<Source>,
+    /// In the order of the text.
+    entries: Vec<Entry>,
+    /// By name.
+    entry_index: HashMap<String, usize>,
+    /// With every function read, for the kernels that need others.
+    whole: OnceLock<Result<Module, PtxError>>,
+    unknown: OnceLock<Vec<PtxError>>,
+}
+
+/// A kernel of a module.
+struct Entry {
+    name: String,
+    /// Index of its function.
+    function: usize,
+    program: OnceLock<Result<Arc<Program>, PtxError>>,
 }
 
 impl Module {
@@ -26,49 +47,120 @@ impl Module {
     /// # Errors
     /// [`PtxError`] with the first line that is wrong.
     pub fn from_ptx(text: &str) -> Result<Module, PtxError> {
-        let (tree, source) = crate::ptx::parser::parse(text)?;
-        let (variables, index) = layout_variables(&tree, &source)?;
-        let functions = Functions::new(&tree, &source)?;
-        let (mut programs, mut unknown) = (Vec::new(), BTreeMap::new());
-        for function in &tree.functions {
+        let module = Module::read(text, Bodies::Read)?;
+        let mut unknown = BTreeMap::new();
+        let functions = Functions::new(&module.text.tree, &module.text.source)?;
+        for (index, function) in module.text.tree.functions.iter().enumerate() {
             if function.body.is_none() {
                 continue;
             }
-            let program = build(&tree, &functions, &index, &source, function)?;
-            for found in &program.unknown {
-                unknown.entry(found.line).or_insert_with(|| source.error(found.line, &found.message));
-            }
-            if function.is_entry {
-                programs.push(Arc::new(program));
+            let program = Arc::new(module.text.build(&functions, function)?);
+            module.text.note_unknown(&program, &mut unknown);
+            if let Some(entry) = module.text.entries.iter().find(|entry| entry.function == index) {
+                let _ = entry.program.set(Ok(program));
             }
         }
-        let unknown = unknown.into_values().collect();
-        let functions = functions.addresses();
-        let module = Module { programs, variables, index, functions, unknown, source };
-        module.check_initialisers(&module.source)?;
+        let _ = module.text.unknown.set(unknown.into_values().collect());
         Ok(module)
+    }
+
+    /// Reads PTX text as far as is needed to tell what is in it: a kernel is read when [`LoadedModule::read_kernel`] asks for it. So a module of
+    /// hundreds of kernels is there at once. What is wrong outside of kernels is an error here.
+    ///
+    /// # Errors
+    /// As [`Module::from_ptx`].
+    pub fn deferred(text: &str) -> Result<Module, PtxError> {
+        Module::read(text, Bodies::Deferred)
+    }
+
+    fn read(text: &str, bodies: Bodies) -> Result<Module, PtxError> {
+        let (tree, source) = crate::ptx::parser::parse(text, bodies)?;
+        let (variables, index) = layout_variables(&tree, &source)?;
+        let functions = Functions::new(&tree, &source)?.addresses();
+        let is_kernel = |function: &Function| function.is_entry && function.body.is_some();
+        let kernels = tree.functions.iter().enumerate().filter(|(_, function)| is_kernel(function));
+        let entries: Vec<Entry> = kernels
+            .map(|(index, function)| Entry { name: function.name.clone(), function: index, program: OnceLock::new() })
+            .collect();
+        let entry_index = entries.iter().enumerate().map(|(index, entry)| (entry.name.clone(), index)).collect();
+        let (whole, unknown) = (OnceLock::new(), OnceLock::new());
+        let text = ModuleText { tree, source, variables, index, functions, entries, entry_index, whole, unknown };
+        text.check_initialisers()?;
+        Ok(Module { text: Arc::new(text) })
     }
 
     /// The text that it was read from.
     pub fn text(&self) -> &str {
-        self.source.text()
+        self.text.source.text()
     }
 
     /// The names of the kernels, in the order of the text.
     pub fn kernels(&self) -> impl Iterator<Item = &str> {
-        self.programs.iter().map(|p| p.name.as_str())
+        self.text.entries.iter().map(|entry| entry.name.as_str())
     }
 
     /// The instructions that softcuda does not know, by line. Whoever executes one ends with
-    /// [`FaultKind::UnknownInstruction`](crate::FaultKind::UnknownInstruction).
+    /// [`FaultKind::UnknownInstruction`](crate::FaultKind::UnknownInstruction). Kernels that were not read are read now; one that is wrong is left
+    /// out.
     pub fn unknown_instructions(&self) -> &[PtxError] {
-        &self.unknown
+        self.text.unknown.get_or_init(|| {
+            let mut unknown = BTreeMap::new();
+            for program in self.kernels().filter_map(|name| self.text.program(name)?.ok()) {
+                self.text.note_unknown(&program, &mut unknown);
+            }
+            unknown.into_values().collect()
+        })
+    }
+}
+
+impl ModuleText {
+    /// A kernel of that name, if there is one.
+    pub(crate) fn program(&self, name: &str) -> Option<Result<Arc<Program>, PtxError>> {
+        let entry = &self.entries[*self.entry_index.get(name)?];
+        Some(entry.program.get_or_init(|| self.read_entry(entry)).clone())
     }
 
-    fn check_initialisers(&self, source: &Source) -> Result<(), PtxError> {
+    /// Whether some kernel allocates memory. Of a kernel that was not read it is enough that it could.
+    pub(crate) fn uses_heap(&self) -> bool {
+        let is_declared =
+            || self.tree.functions.iter().any(|function| matches!(function.name.as_str(), "malloc" | "free"));
+        self.entries.iter().any(|entry| match entry.program.get() {
+            Some(program) => program.as_ref().is_ok_and(|program| program.uses_heap),
+            None => is_declared(),
+        })
+    }
+
+    fn read_entry(&self, entry: &Entry) -> Result<Arc<Program>, PtxError> {
+        let function = &self.tree.functions[entry.function];
+        let Some(Body::Deferred(body)) = &function.body else {
+            unreachable!("what was not deferred has been decoded");
+        };
+        let statements = crate::ptx::parser::parse_body(body, &self.source)?;
+        let functions = Functions::new(&self.tree, &self.source)?;
+        // What calls functions, or takes the address of one, depends on what else is in the text.
+        if functions.are_named_in(&statements) {
+            let whole =
+                self.whole.get_or_init(|| Module::from_ptx(self.source.text())).as_ref().map_err(Clone::clone)?;
+            return whole.text.program(&entry.name).expect("the same text has the same kernels");
+        }
+        let function = Function { body: Some(Body::Read(statements)), ..function.clone() };
+        self.build(&functions, &function).map(Arc::new)
+    }
+
+    fn build(&self, functions: &Functions, function: &Function) -> Result<Program, PtxError> {
+        build(&self.tree, functions, &self.index, &self.source, function)
+    }
+
+    fn note_unknown(&self, program: &Program, unknown: &mut BTreeMap<u32, PtxError>) {
+        for found in &program.unknown {
+            unknown.entry(found.line).or_insert_with(|| self.source.error(found.line, &found.message));
+        }
+    }
+
+    fn check_initialisers(&self) -> Result<(), PtxError> {
         let zeros = vec![0; self.variables.len()];
         for known in &self.variables {
-            self.contents(known, &zeros).map_err(|m| source.error(known.variable.line, m))?;
+            self.contents(known, &zeros).map_err(|m| self.source.error(known.variable.line, m))?;
         }
         Ok(())
     }
@@ -126,7 +218,7 @@ pub struct LoadedModule {
 
 /// What a [`LoadedModule`] holds.
 pub(crate) struct Placed {
-    programs: BTreeMap<String, Arc<Program>>,
+    text: Arc<ModuleText>,
     /// Those that somebody asked for: a module may have hundreds.
     kernels: Mutex<HashMap<String, Kernel>>,
     /// By variable of the module; 0 for shared ones.
@@ -144,25 +236,35 @@ impl LoadedModule {
         globals: BTreeMap<String, (u64, usize)>,
         wide: bool,
     ) -> LoadedModule {
-        let programs = module.programs.iter().map(|program| (program.name.clone(), program.clone())).collect();
-        LoadedModule { placed: Arc::new(Placed { programs, kernels: Mutex::default(), addresses, globals, wide }) }
+        let text = Arc::clone(&module.text);
+        LoadedModule { placed: Arc::new(Placed { text, kernels: Mutex::default(), addresses, globals, wide }) }
     }
 
     /// The names of the kernels, in alphabetical order.
     pub fn kernels(&self) -> impl Iterator<Item = &str> {
-        self.placed.programs.keys().map(String::as_str)
+        let mut names: Vec<&str> = self.placed.text.entries.iter().map(|entry| entry.name.as_str()).collect();
+        names.sort_unstable();
+        names.into_iter()
     }
 
-    /// The kernel of that name.
+    /// The kernel of that name. None also where a kernel of a [deferred](Module::deferred) module is wrong: [`Self::read_kernel`] says how.
     pub fn kernel(&self, name: &str) -> Option<Kernel> {
-        let program = self.placed.programs.get(name)?;
+        self.read_kernel(name).ok().flatten()
+    }
+
+    /// The kernel of that name, which is read if it was not.
+    ///
+    /// # Errors
+    /// It was not read before, and is wrong.
+    pub fn read_kernel(&self, name: &str) -> Result<Option<Kernel>, PtxError> {
         let mut kernels = self.placed.kernels.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(known) = kernels.get(name) {
-            return Some(known.clone());
+            return Ok(Some(known.clone()));
         }
-        let kernel = place(program, &self.placed.addresses, &self.placed.globals, self.placed.wide);
+        let Some(program) = self.placed.text.program(name).transpose()? else { return Ok(None) };
+        let kernel = place(&program, &self.placed.addresses, &self.placed.globals, self.placed.wide);
         kernels.insert(name.to_owned(), kernel.clone());
-        Some(kernel)
+        Ok(Some(kernel))
     }
 
     /// The device address and size in bytes of a `.global` or `.const` variable.

@@ -229,3 +229,70 @@ fn pages_of_other_origins_ask_only_where_they_may() {
     assert_eq!(asked(&["http://other"]), None);
     assert_eq!(asked(&["*"]), Some("*".to_owned()));
 }
+
+/// A page may have a name that leads here; what it asks has that name, where no key protects the answers.
+#[test]
+fn other_names_are_answered_only_where_they_may_be() {
+    let asked = |options: Options, host: &str| {
+        let server = Server::start(Setting { options, ..Setting::default() });
+        Server::got(Server::agent().get(server.url("/props")).header("host", host).call())
+    };
+    for host in ["localhost", "LocalHost:8080", "127.0.0.1", "127.9.9.9:1", "[::1]:8080", "[::1]"] {
+        assert_eq!(asked(Options::default(), host).status, 200, "{host}");
+    }
+    for host in [
+        "evil.example",
+        "evil.example:8080",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "10.0.0.1",
+        "[::2]",
+        "",
+    ] {
+        assert_eq!(asked(Options::default(), host).error(), (403, None, "host_not_allowed".to_owned()), "{host}");
+    }
+    let named = Options { hosts: Some(vec!["models.example".to_owned()]), ..Options::default() };
+    assert_eq!(asked(named.clone(), "Models.example:80").status, 200);
+    assert_eq!(asked(named, "evil.example").status, 403);
+    assert_eq!(asked(Options { hosts: None, ..Options::default() }, "evil.example").status, 200);
+}
+
+/// The port is open before the model is loaded, and says what is the matter.
+#[test]
+fn a_model_that_is_being_loaded_is_told() {
+    let (loaded, load) = std::sync::mpsc::channel::<()>();
+    let wait = move || {
+        let _ = load.recv();
+    };
+    let server = Server::start_after(Setting::default(), wait, || ());
+    for path in ["/", "/health", "/ready", "/v1/models", "/nothing"] {
+        let got = server.get(path);
+        assert_eq!(got.error(), (503, None, "loading".to_owned()), "{path}");
+        assert_eq!((got.header("retry-after"), got.header("refresh")), (Some("1"), None));
+    }
+    assert_eq!(chat(&server, json!({})).error().0, 503);
+    let request = Server::agent().get(server.url("/")).header("accept", "text/html,*/*");
+    assert_eq!(Server::got(request.call()).header("refresh"), Some("1"));
+    drop(loaded);
+    server.wait_for("it is loaded", |server| server.get("/health").status == 200);
+    assert_eq!(chat(&server, json!({ "max_tokens": 1 })).status, 200);
+}
+
+/// Connections beyond the limit wait until others end.
+#[test]
+fn connections_are_bounded() {
+    let options = Options { max_connections: 2, ..Options::default() };
+    let server = Server::start(Setting { options, ..Setting::long() });
+    let first = server.begin("/v1/chat/completions", &endless(json!({})), "data: ");
+    let _second = server.begin("/v1/chat/completions", &endless(json!({})), "data: ");
+    let mut third = TcpStream::connect(server.address).unwrap();
+    third.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    third.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let waits = third.read(&mut [0; 16]).unwrap_err();
+    assert!(matches!(waits.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{waits}");
+    drop(first);
+    third.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut answer = String::new();
+    third.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}

@@ -17,7 +17,7 @@ use std::{
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Model, ModelParts, Options, ServeError, Stopper, run};
+use super::{Model, ModelParts, Options, ServeError, Stopper};
 use crate::{
     api::Defaults,
     cache::Group,
@@ -132,13 +132,28 @@ impl Got {
 
 impl Server {
     fn start(setting: Setting) -> Server {
+        let (loaded, load) = std::sync::mpsc::channel();
+        let server = Server::start_after(setting, || (), move || drop(loaded));
+        let _: Result<(), _> = load.recv();
+        server
+    }
+
+    /// The model is there when `load` returns; then `loaded` is called.
+    fn start_after(
+        setting: Setting,
+        load: impl FnOnce() + Send + 'static,
+        loaded: impl FnOnce() + Send + 'static,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stops, messages) = tokio::sync::mpsc::unbounded_channel();
+        let server = super::Server::open(listener, setting.options.clone()).unwrap();
         let thread = thread::spawn(move || {
+            load();
             let mut runner = setting.runner();
-            let model = setting.model();
-            let ended = run(&mut runner, model, setting.options, listener, Stopper::Messages(messages));
+            let serving = server.serve(setting.model(), Stopper::Messages(messages)).unwrap();
+            loaded();
+            let ended = serving.run(&mut runner);
             let (used, _) = runner.pages.n_taken();
             (ended, used)
         });

@@ -22,13 +22,13 @@ fn send(server: &Server, n_clients: usize, n: usize, seed: u64) {
                 let mut seed = seed.wrapping_add(client as u64);
                 for _ in 0..n / n_clients {
                     let words = "the rain on a tin roof ".repeat(1 + random(&mut seed) as usize % 9);
-                    let stream = random(&mut seed) % 2 == 0;
+                    let stream = random(&mut seed).is_multiple_of(2);
                     let max_tokens = 1 + random(&mut seed) % 12;
                     let body = json!({
                         "messages": [{ "role": "user", "content": words }], "stream": stream, "max_tokens": max_tokens,
                         "seed": random(&mut seed), "n": 1 + random(&mut seed) % 2,
                     });
-                    if random(&mut seed) % 20 == 0 {
+                    if random(&mut seed).is_multiple_of(20) {
                         let mut long = body;
                         long["max_tokens"] = 1000.into();
                         long["ignore_eos"] = true.into();

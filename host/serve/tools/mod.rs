@@ -10,9 +10,11 @@
 //! | gpt-oss (harmony) | `<\|channel\|>commentary to=functions.f <\|constrain\|>json<\|message\|>{…}<\|call\|>` |
 //!
 //! Where a call must be made, its beginning is a part of the prompt and the rest follows a grammar made of the tools' schemas; where one
-//! may be made, the grammar begins where the model begins one. So arguments always parse, unless a limit cuts them. A template that knows no
+//! may be made, the grammar begins where the model begins one. So arguments always parse, unless a limit cuts them, and have
+//! the properties that the schema names and no others, unless it says otherwise. A template that knows no
 //! tools has them described in the system message, in Hermes's form.
 
+mod closed;
 mod harmony;
 mod read;
 mod split;
@@ -288,7 +290,7 @@ impl Tools {
                 // A control token is nothing that a grammar allows: the name before it is in the prompt.
                 Calls::MistralArgs | Calls::Harmony => (String::new(), String::new()),
             };
-            (before, tool.parameters.clone(), after)
+            (before, closed::closed(&tool.parameters), after)
         };
         match dialect.calls {
             Calls::MistralArgs | Calls::Harmony if forced.len() > 1 => None,
@@ -317,7 +319,7 @@ impl Tools {
                 Calls::Mistral => (format!("[{{\"name\": {name}, \"arguments\": "), "}]".to_owned()),
                 Calls::MistralArgs | Calls::Harmony => (String::new(), String::new()),
             };
-            (before, tool.parameters.clone(), after)
+            (before, closed::closed(&tool.parameters), after)
         };
         let by_name = matches!(dialect.calls, Calls::MistralArgs | Calls::Harmony);
         let constraints = if by_name {

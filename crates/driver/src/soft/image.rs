@@ -23,10 +23,11 @@ pub(super) struct Image {
     pub module: Arc<softcuda::Module>,
 }
 
-/// The modules that were read last, the newest at the end: a program loads its image into one context after the other, and
-/// to read one takes as long as a second. Whoever wants one that is being read waits for it.
+/// The modules that were read last, the newest at the end: a program loads its image into one context after the other. Whoever
+/// wants one that is being read waits for it.
 static READ: Mutex<Vec<Arc<softcuda::Module>>> = Mutex::new(Vec::new());
 const MOST_READ: usize = 2;
+const DEFERRED_BYTES: usize = 1 << 20;
 
 const ELF: [u8; 4] = *b"\x7fELF";
 const FATBIN: [u8; 4] = 0xba55_ed50u32.to_le_bytes();
@@ -52,10 +53,10 @@ impl Image {
         let mut read = READ.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let module = match read.iter().position(|known| known.text() == ptx) {
             Some(at) => read.remove(at),
-            None => Arc::new(
-                softcuda::Module::from_ptx(ptx)
-                    .map_err(|error| Failure::new(CUDA_ERROR_INVALID_PTX, error.to_string()))?,
-            ),
+            None => {
+                let read = if is_deferred(ptx) { softcuda::Module::deferred } else { softcuda::Module::from_ptx };
+                Arc::new(read(ptx).map_err(|error| Failure::new(CUDA_ERROR_INVALID_PTX, error.to_string()))?)
+            }
         };
         read.push(module.clone());
         if read.len() > MOST_READ {
@@ -63,6 +64,12 @@ impl Image {
         }
         Ok(Image { module })
     }
+}
+
+/// Whether kernels are read when they are asked for, as CUDA loads them when it is not told otherwise. Of a text that is read in a moment
+/// all is read, so that what is wrong with it is told at once.
+fn is_deferred(ptx: &str) -> bool {
+    ptx.len() >= DEFERRED_BYTES && std::env::var_os("CUDA_MODULE_LOADING").is_none_or(|how| how != "EAGER")
 }
 
 /// # Safety

@@ -200,7 +200,8 @@ pub(super) fn function_named(module: CUmodule, name: &str) -> Result<CUfunction,
     }
     let kernel = loaded
         .loaded
-        .kernel(name)
+        .read_kernel(name)
+        .map_err(|error| Failure::new(CUDA_ERROR_INVALID_PTX, error.to_string()))?
         .ok_or_else(|| Failure::new(CUDA_ERROR_NOT_FOUND, format!("the module has no kernel named {name}")))?;
     let default_limit = properties::SHARED_PER_BLOCK.saturating_sub(kernel.static_shared_bytes());
     let handle = FUNCTIONS.insert(Function {

@@ -242,7 +242,7 @@ pub(crate) fn build(
             Parameter::Register(r) => b.declare(r)?,
         }
     }
-    let body = function.body.as_deref().unwrap_or_default();
+    let body = function.statements();
     b.statements(body)?;
     b.line = function.line;
     b.guard = (UNGUARDED, 0);

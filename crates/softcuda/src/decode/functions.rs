@@ -72,14 +72,21 @@ impl<'m> Functions<'m> {
         self.by_name.iter().map(|(&name, &index)| (name.to_owned(), Self::address(index))).collect()
     }
 
-    fn find_taken(&mut self, tree: &ModuleText) {
-        fn names<'o>(operand: &'o Operand, out: &mut Vec<&'o str>) {
-            match operand {
-                Operand::Name(name) => out.push(name),
-                Operand::Vector(items) => items.iter().for_each(|item| names(item, out)),
+    /// Whether statements name a function that the module defines, or take the address of any.
+    pub(crate) fn are_named_in(&self, statements: &[Statement]) -> bool {
+        let mut named = Vec::new();
+        for statement in statements {
+            match statement {
+                Statement::Instruction(text) => text.operands.iter().for_each(|operand| names(operand, &mut named)),
+                Statement::CallTargets { .. } | Statement::Prototype { .. } => return true,
                 _ => {}
             }
         }
+        // Those that are declared only are the runtime's, which is the same everywhere.
+        named.iter().filter_map(|name| self.find(name)).any(|(_, function)| function.body.is_some())
+    }
+
+    fn find_taken(&mut self, tree: &ModuleText) {
         fn symbols<'i>(item: &'i Initialiser, out: &mut Vec<&'i str>) {
             match item {
                 Initialiser::Symbol(name, _) => out.push(name),
@@ -91,7 +98,7 @@ impl<'m> Functions<'m> {
         for variable in &tree.variables {
             variable.initialiser.iter().for_each(|item| symbols(item, &mut used));
         }
-        for statement in tree.functions.iter().filter_map(|function| function.body.as_ref()).flatten() {
+        for statement in tree.functions.iter().flat_map(Function::statements) {
             match statement {
                 Statement::Instruction(text) if !is_call(&text.opcode) => {
                     text.operands.iter().for_each(|operand| names(operand, &mut used));
@@ -108,7 +115,7 @@ impl<'m> Functions<'m> {
 
     fn find_recursive(&mut self) {
         let callees = |index: usize| -> Vec<usize> {
-            let body = self.list[index].body.iter().flatten();
+            let body = self.list[index].statements().iter();
             let calls = body.filter_map(|statement| match statement {
                 Statement::Instruction(text) if is_call(&text.opcode) => Some(&text.operands),
                 _ => None,
@@ -136,6 +143,15 @@ impl<'m> Functions<'m> {
             false
         };
         self.recursive = (0..graph.len()).filter(|&index| reaches_itself(index)).collect();
+    }
+}
+
+/// The names in an operand.
+fn names<'o>(operand: &'o Operand, out: &mut Vec<&'o str>) {
+    match operand {
+        Operand::Name(name) => out.push(name),
+        Operand::Vector(items) => items.iter().for_each(|item| names(item, out)),
+        _ => {}
     }
 }
 

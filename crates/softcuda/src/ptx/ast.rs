@@ -1,9 +1,11 @@
 //! The syntax tree of a PTX module.
 
+use super::lexer::Bodies;
 use super::lines::LineTable;
 use super::symbols::{self, Accesses};
 use crate::SourceLine;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 /// The module's text, kept for messages, and its line table.
@@ -71,7 +73,7 @@ impl Source {
             let end =
                 known.functions.get(function + 1).map_or(self.text.len(), |(next, _)| self.starts[*next as usize - 1]);
             let text = "\n".repeat(start) + &self.text[self.starts[start]..end];
-            let tree = super::parser::parse(&text).map(|(tree, _)| tree).unwrap_or_default();
+            let tree = super::parser::parse(&text, Bodies::Read).map(|(tree, _)| tree).unwrap_or_default();
             tree.functions.first().map_or_else(Accesses::new, |function| symbols::accesses(function, &known.variables))
         });
         accesses.get(&line).map_or(&[], |names| names)
@@ -322,7 +324,32 @@ pub(crate) struct Function {
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) limits: Limits,
     /// None for a prototype.
-    pub(crate) body: Option<Vec<Statement>>,
+    pub(crate) body: Option<Body>,
+}
+
+/// What lies between the braces of a function.
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    Read(Vec<Statement>),
+    Deferred(BodyText),
+}
+
+/// Where the body of a function lies in the text, its braces included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BodyText {
+    pub(crate) at: Range<usize>,
+    /// The line in which it begins.
+    pub(crate) line: u32,
+}
+
+impl Function {
+    /// Its statements; none for a prototype, and for a body that has not been read.
+    pub(crate) fn statements(&self) -> &[Statement] {
+        match &self.body {
+            Some(Body::Read(statements)) => statements,
+            Some(Body::Deferred(_)) | None => &[],
+        }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -3,8 +3,9 @@
 //! A word runs over dots and double colons, so that an opcode with its modifiers (`ld.global.L1::no_allocate.b32`), a
 //! directive (`.reg`) and a special register (`%tid.x`) are one token each.
 
-use super::ast::{Literal, Source};
+use super::ast::{BodyText, Literal, Source};
 use crate::PtxError;
+use std::ops::Range;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Token {
@@ -12,6 +13,16 @@ pub(crate) enum Token {
     Number(Literal),
     Text,
     Punct(char),
+    /// The body of a kernel, which is read when somebody asks for it.
+    Body(BodyText),
+}
+
+/// What becomes of the bodies of kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bodies {
+    Read,
+    /// Each becomes a [`Token::Body`].
+    Deferred,
 }
 
 #[derive(Clone, Debug)]
@@ -20,10 +31,20 @@ pub(crate) struct Lexeme {
     pub(crate) line: u32,
 }
 
-pub(crate) fn tokenise(text: &str, source: &Source) -> Result<Vec<Lexeme>, PtxError> {
+/// The tokens of a part of the text that begins in `line`.
+pub(crate) fn tokenise(
+    text: &str,
+    part: Range<usize>,
+    mut line: u32,
+    bodies: Bodies,
+    source: &Source,
+) -> Result<Vec<Lexeme>, PtxError> {
+    let text = &text[..part.end];
     let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len() / 4);
-    let (mut at, mut line) = (0, 1u32);
+    let mut out = Vec::with_capacity(if bodies == Bodies::Read { part.len() / 8 } else { 0 });
+    let mut at = part.start;
+    // Between `.entry` and what follows its parameters.
+    let mut in_head = false;
     while at < bytes.len() {
         let c = bytes[at];
         match c {
@@ -103,10 +124,21 @@ pub(crate) fn tokenise(text: &str, source: &Source) -> Result<Vec<Lexeme>, PtxEr
                     at = text[at..].find('\n').map_or(text.len(), |length| at + length);
                     continue;
                 }
+                in_head |= bodies == Bodies::Deferred && &text[start..at] == ".entry";
                 out.push(Lexeme { token: Token::Word(text[start..at].to_owned()), line });
+            }
+            b'{' if in_head => {
+                let end = end_of_block(bytes, at).ok_or_else(|| {
+                    source.error(line, "expected `}` at the end of the function, found the end of the text")
+                })?;
+                out.push(Lexeme { token: Token::Body(BodyText { at: at..end, line }), line });
+                line += bytes[at..end].iter().filter(|&&byte| byte == b'\n').count() as u32;
+                at = end;
+                in_head = false;
             }
             b'{' | b'}' | b'(' | b')' | b'[' | b']' | b'<' | b'>' | b',' | b';' | b':' | b'+' | b'-' | b'|' | b'!'
             | b'@' | b'=' | b'~' | b'*' => {
+                in_head &= c != b';';
                 out.push(Lexeme { token: Token::Punct(c as char), line });
                 at += 1;
             }
@@ -117,6 +149,31 @@ pub(crate) fn tokenise(text: &str, source: &Source) -> Result<Vec<Lexeme>, PtxEr
         }
     }
     Ok(out)
+}
+
+/// Behind the `}` of the block whose `{` is at `start`.
+fn end_of_block(bytes: &[u8], start: usize) -> Option<usize> {
+    let mut depth = 0usize;
+    let mut at = start;
+    while let Some(&byte) = bytes.get(at) {
+        let rest = &bytes[at..];
+        at += match byte {
+            b'{' => {
+                depth += 1;
+                1
+            }
+            b'}' if depth == 1 => return Some(at + 1),
+            b'}' => {
+                depth -= 1;
+                1
+            }
+            b'"' => 2 + rest[1..].iter().position(|&byte| byte == b'"' || byte == b'\n')?,
+            b'/' if rest.starts_with(b"//") => rest.iter().position(|&byte| byte == b'\n')?,
+            b'/' if rest.starts_with(b"/*") => 4 + rest[2..].windows(2).position(|pair| pair == b"*/")?,
+            _ => 1,
+        };
+    }
+    None
 }
 
 fn starts_word(c: u8) -> bool {

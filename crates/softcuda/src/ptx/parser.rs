@@ -3,7 +3,7 @@
 mod body;
 
 use super::ast::*;
-use super::lexer::{Lexeme, Token, tokenise};
+use super::lexer::{Bodies, Lexeme, Token, tokenise};
 use crate::PtxError;
 use std::sync::Arc;
 
@@ -12,13 +12,19 @@ const NESTING: usize = 64;
 /// The largest variable, as a guard against sizes that no device has.
 const VARIABLE_BYTES: usize = 1 << 40;
 
-pub(crate) fn parse(text: &str) -> Result<(ModuleText, Arc<Source>), PtxError> {
+pub(crate) fn parse(text: &str, bodies: Bodies) -> Result<(ModuleText, Arc<Source>), PtxError> {
     let source = Source::new(text);
-    let tokens = tokenise(text, &source)?;
+    let tokens = tokenise(text, 0..text.len(), 1, bodies, &source)?;
     let mut parser = Parser { tokens, at: 0, source: source.clone() };
     let module = parser.module()?;
     source.set_known(&module);
     Ok((module, source))
+}
+
+/// Reads a body that was deferred.
+pub(crate) fn parse_body(text: &BodyText, source: &Arc<Source>) -> Result<Vec<Statement>, PtxError> {
+    let tokens = tokenise(source.text(), text.at.clone(), text.line, Bodies::Read, source)?;
+    Parser { tokens, at: 0, source: source.clone() }.body()
 }
 
 struct Parser {
@@ -45,6 +51,7 @@ impl Parser {
             Some(Token::Number(n)) => format!("{n:?}"),
             Some(Token::Text) => "a string".to_owned(),
             Some(Token::Punct(c)) => format!("`{c}`"),
+            Some(Token::Body(_)) => "`{`".to_owned(),
         };
         self.error(format!("expected {what}, found {found}"))
     }
@@ -275,7 +282,18 @@ impl Parser {
                 _ => break,
             }
         }
-        let body = if self.eat(';') { None } else { Some(self.body()?) };
+        let deferred = match self.peek() {
+            Some(Token::Body(text)) => Some(Body::Deferred(text.clone())),
+            _ => None,
+        };
+        let body = match deferred {
+            Some(body) => {
+                self.at += 1;
+                Some(body)
+            }
+            None if self.eat(';') => None,
+            None => Some(Body::Read(self.body()?)),
+        };
         Ok(Function { line, name, is_entry, results, parameters, limits, body })
     }
 

@@ -70,7 +70,7 @@ struct Walk {
 pub(crate) fn accesses(function: &Function, variables: &[(String, bool)]) -> Accesses {
     let mut walk = Walk { scopes: vec![(0, Vec::new())], ..Walk::default() };
     walk.variables = variables.iter().filter(|(_, sized)| *sized).map(|(name, _)| name.clone()).collect();
-    for statement in function.body.as_deref().unwrap_or_default() {
+    for statement in function.statements() {
         walk.statement(statement);
     }
     walk.solve()

@@ -164,7 +164,7 @@ impl Builder<'_> {
     /// Expands a call in place.
     fn expand(&mut self, function: &Function, results: &[Operand], arguments: &[Operand]) -> Decoded {
         let name = &function.name;
-        let body = function.body.as_deref().unwrap_or_default();
+        let body = function.statements();
         let formals = function.parameters.iter().chain(&function.results);
         let mut bindings = Vec::new();
         for (formal, actual) in formals.zip(arguments.iter().chain(results)) {

@@ -113,7 +113,7 @@ impl<'m> Builder<'m> {
             };
             if result { &mut result_registers } else { &mut parameter_registers }.push(register);
         }
-        let body = function.body.as_deref().unwrap_or_default();
+        let body = function.statements();
         self.statements(body)?;
         self.line = function.line;
         self.guard = (UNGUARDED, 0);

@@ -1,0 +1,46 @@
+//! Arguments of the commands that write many answers at the same time.
+
+use anyhow::Result;
+use clap::Args;
+
+use super::generation::count;
+use crate::forward::EngineOptions;
+
+/// How many answers at the same time, and how long they are.
+#[derive(Args)]
+pub struct ManyArguments {
+    /// Answers written at the same time, at most.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    parallel: u32,
+    /// Decode many answers together as each would be alone, to the last bit, where tensor cores would take less time.
+    #[arg(long)]
+    batch_invariant: bool,
+    /// Tokens of an answer where a request does not say; -1 for no limit but the end of the turn and the context.
+    #[arg(
+        short,
+        long,
+        visible_alias = "predict",
+        value_name = "N",
+        default_value_t = -1,
+        allow_negative_numbers = true
+    )]
+    n_predict: i64,
+}
+
+impl ManyArguments {
+    /// Tokens of an answer where a request does not say.
+    ///
+    /// # Errors
+    /// A negative number that is not -1.
+    pub fn n_predict(&self) -> Result<Option<usize>> {
+        match self.n_predict {
+            -1 => Ok(None),
+            n => count("-n", n, "-1 for no limit").map(Some),
+        }
+    }
+
+    /// The same options for so many sequences.
+    pub fn options(&self, options: EngineOptions) -> EngineOptions {
+        EngineOptions { n_sequences: self.parallel as usize, batch_invariant: self.batch_invariant, ..options }
+    }
+}
