@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytemuck::Pod;
-use cuda_std::Argument;
+use cuda_std::{Argument, Packed};
 use cust::memory::{DeviceBuffer, LockedBuffer};
 
 use super::{Gpu, GpuError, check, driver_call};
@@ -116,14 +116,14 @@ impl<T> Deref for Buffer<T> {
 // A kernel's pointer parameter takes a slice of its element type. Writing through a shared slice is sound because the
 // host never dereferences device memory and the stream orders the launches.
 impl<T> Argument<*const T> for &Slice<T> {
-    fn slot(self) -> u64 {
-        self.address
+    fn write(self, packed: &mut Packed) {
+        packed.push(self.address);
     }
 }
 
 impl<T> Argument<*mut T> for &Slice<T> {
-    fn slot(self) -> u64 {
-        self.address
+    fn write(self, packed: &mut Packed) {
+        packed.push(self.address);
     }
 }
 

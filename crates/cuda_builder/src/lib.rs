@@ -104,7 +104,11 @@ impl NvvmArch {
 
     /// The PTX version the image asks for: the oldest that knows the architecture and what the kernels use.
     fn ptx_feature(self) -> &'static str {
-        "+ptx80"
+        match self {
+            NvvmArch::Compute80 | NvvmArch::Compute90a => "+ptx80",
+            // Ada's conversions of 8-bit floats came later than Hopper's.
+            NvvmArch::Compute89 => "+ptx81",
+        }
     }
 }
 

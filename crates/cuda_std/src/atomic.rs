@@ -92,70 +92,79 @@ atomics! {
     exchange_u64(u64, reg64) => "atom.relaxed.gpu.exch.b64 {}, [{}], {};";
 }
 
-/// Leaves `value` where `expected` was, and returns what was there. Relaxed, for the whole device.
-///
-/// # Safety
-/// - As for [`add_u32`].
-#[inline(always)]
-pub unsafe fn compare_exchange_u32(at: *mut u32, expected: u32, value: u32) -> u32 {
-    #[cfg(target_arch = "nvptx64")]
-    {
-        let before: u32;
-        // SAFETY: passed on to the caller.
-        unsafe {
-            core::arch::asm!(
-                "atom.relaxed.gpu.cas.b32 {}, [{}], {}, {};",
-                out(reg32) before, in(reg64) at, in(reg32) expected, in(reg32) value,
-                options(nostack)
-            );
+/// Compare and exchange, and what is made of it: a change of a float by a function.
+macro_rules! changes {
+    ($($(#[$doc:meta])* $name:ident($bits:ty, $class:ident) => $instruction:literal;
+       $float:ty: $change:ident $min:ident $max:ident;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// - As for [`add_u32`].
+        #[inline(always)]
+        pub unsafe fn $name(at: *mut $bits, expected: $bits, value: $bits) -> $bits {
+            on_device!((at, expected, value) {
+                let before: $bits;
+                // SAFETY: passed on to the caller.
+                unsafe {
+                    core::arch::asm!(
+                        $instruction,
+                        out($class) before, in(reg64) at, in($class) expected, in($class) value,
+                        options(nostack)
+                    );
+                }
+                before
+            })
         }
-        before
-    }
-    #[cfg(not(target_arch = "nvptx64"))]
-    {
-        let _ = (at, expected, value);
-        crate::device_only()
-    }
+
+        /// Replaces the value by `change` of it, as often as others come between, until it holds; returns what it was.
+        ///
+        /// # Safety
+        /// - As for [`add_u32`].
+        #[inline(always)]
+        unsafe fn $change(at: *mut $float, change: impl Fn($float) -> $float) -> $float {
+            // SAFETY: passed on to the caller: exchanging a value for itself reads.
+            let mut before = unsafe { $name(at.cast(), 0, 0) };
+            loop {
+                let value = change(<$float>::from_bits(before)).to_bits();
+                if value == before {
+                    return <$float>::from_bits(before);
+                }
+                // SAFETY: as above.
+                let found = unsafe { $name(at.cast(), before, value) };
+                if found == before {
+                    return <$float>::from_bits(before);
+                }
+                before = found;
+            }
+        }
+
+        /// Leaves the smaller, by compare and exchange; a NaN gives way to a number. Returns what was there.
+        ///
+        /// # Safety
+        /// - As for [`add_u32`].
+        #[inline(always)]
+        pub unsafe fn $min(at: *mut $float, value: $float) -> $float {
+            // SAFETY: passed on to the caller.
+            unsafe { $change(at, |there| if there <= value || value.is_nan() { there } else { value }) }
+        }
+
+        /// Leaves the larger, by compare and exchange; a NaN gives way to a number. Returns what was there.
+        ///
+        /// # Safety
+        /// - As for [`add_u32`].
+        #[inline(always)]
+        pub unsafe fn $max(at: *mut $float, value: $float) -> $float {
+            // SAFETY: passed on to the caller.
+            unsafe { $change(at, |there| if there >= value || value.is_nan() { there } else { value }) }
+        }
+    )*};
 }
 
-/// Replaces the value by `change` of it, as often as others come between, until it holds; returns what it was.
-///
-/// # Safety
-/// - As for [`add_u32`].
-#[inline(always)]
-unsafe fn change_f32(at: *mut f32, change: impl Fn(f32) -> f32) -> f32 {
-    // SAFETY: passed on to the caller: adding nothing reads.
-    let mut before = unsafe { or_u32(at.cast(), 0) };
-    loop {
-        let value = change(f32::from_bits(before)).to_bits();
-        if value == before {
-            return f32::from_bits(before);
-        }
-        // SAFETY: as above.
-        let found = unsafe { compare_exchange_u32(at.cast(), before, value) };
-        if found == before {
-            return f32::from_bits(before);
-        }
-        before = found;
-    }
-}
-
-/// Leaves the smaller, by compare and exchange; a NaN gives way to a number. Returns what was there.
-///
-/// # Safety
-/// - As for [`add_u32`].
-#[inline(always)]
-pub unsafe fn min_f32(at: *mut f32, value: f32) -> f32 {
-    // SAFETY: passed on to the caller.
-    unsafe { change_f32(at, |there| if there <= value || value.is_nan() { there } else { value }) }
-}
-
-/// Leaves the larger, as [`min_f32`] the smaller.
-///
-/// # Safety
-/// - As for [`add_u32`].
-#[inline(always)]
-pub unsafe fn max_f32(at: *mut f32, value: f32) -> f32 {
-    // SAFETY: passed on to the caller.
-    unsafe { change_f32(at, |there| if there >= value || value.is_nan() { there } else { value }) }
+changes! {
+    /// Leaves `value` where `expected` was, and returns what was there. Relaxed, for the whole device.
+    compare_exchange_u32(u32, reg32) => "atom.relaxed.gpu.cas.b32 {}, [{}], {}, {};";
+    f32: change_f32 min_f32 max_f32;
+    /// Leaves `value` where `expected` was, and returns what was there. Relaxed, for the whole device.
+    compare_exchange_u64(u64, reg64) => "atom.relaxed.gpu.cas.b64 {}, [{}], {}, {};";
+    f64: change_f64 min_f64 max_f64;
 }

@@ -20,8 +20,8 @@
 
 use std::{ffi::c_void, marker::PhantomData};
 
-/// The most parameters a kernel takes.
-const MAX_PARAMETERS: usize = 28;
+/// The most parameters that a kernel has in its PTX, where a slice is two.
+const MAX_PARAMETERS: usize = 32;
 
 /// A kernel's entry point: its name in the PTX and the types `P` (a tuple) of its parameters. Made by `#[kernel]`.
 pub struct Kernel<P> {
@@ -64,6 +64,11 @@ impl<P> Kernel<P> {
         self.image
     }
 
+    /// Its parameters' names, in order.
+    pub const fn parameters(&self) -> &'static [&'static str] {
+        self.parameters
+    }
+
     /// The entry's name in the PTX.
     pub const fn name(&self) -> &'static str {
         self.name
@@ -75,26 +80,8 @@ impl<P> Kernel<P> {
     }
 }
 
-impl<P: Parameters> Kernel<P> {
-    /// The kernel without its types.
-    pub const fn info(&self) -> KernelInfo {
-        KernelInfo { name: self.name, parameters: self.parameters, sizes: P::SIZES }
-    }
-}
-
-/// A kernel's name, parameter names and parameter sizes, without its types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KernelInfo {
-    /// The entry's name in the PTX.
-    pub name: &'static str,
-    /// Its parameters' names in order.
-    pub parameters: &'static [&'static str],
-    /// Its parameters' sizes in bytes, in order.
-    pub sizes: &'static [usize],
-}
-
-/// Arguments laid out as `cuLaunchKernel` takes them: one 8-byte slot each, little-endian, read by the driver to the
-/// parameter's own size.
+/// Arguments laid out as `cuLaunchKernel` takes them: an 8-byte slot for each parameter of the PTX, little-endian, read by the
+/// driver to the parameter's own size. A slice is two, its address and its number of elements.
 #[derive(Clone, Debug)]
 pub struct Packed {
     slots: [u64; MAX_PARAMETERS],
@@ -102,12 +89,18 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Each argument's bits, zero-extended, in order.
+    /// Adds a parameter of the PTX: its bits, zero-extended.
+    pub fn push(&mut self, slot: u64) {
+        self.slots[self.count] = slot;
+        self.count += 1;
+    }
+
+    /// Each parameter's bits, zero-extended, in order.
     pub fn slots(&self) -> &[u64] {
         &self.slots[..self.count]
     }
 
-    /// Pointers to each argument, valid while `self` is neither moved nor dropped.
+    /// Pointers to each slot, valid while `self` is neither moved nor dropped.
     pub fn pointers(&mut self) -> ([*mut c_void; MAX_PARAMETERS], usize) {
         let mut pointers = [std::ptr::null_mut(); MAX_PARAMETERS];
         for (pointer, slot) in pointers.iter_mut().zip(&mut self.slots[..self.count]) {
@@ -120,28 +113,28 @@ impl Packed {
 /// A type that a kernel may have as a parameter.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed to a kernel",
-    label = "a kernel's parameters are numbers of 8 to 64 bits and raw pointers"
+    label = "a kernel's parameters are numbers of 8 to 64 bits, raw pointers, and slices: `&[T]` to read, `*mut [T]` to write"
 )]
 pub trait Parameter {
-    /// Its size in the PTX parameter space, in bytes.
-    const SIZE: usize;
+    /// How many parameters of the PTX it is.
+    const SLOTS: usize;
 }
 
 /// A host value that may be passed for a kernel parameter of type `P`.
 pub trait Argument<P: Parameter> {
-    /// The argument's bits, zero-extended.
-    fn slot(self) -> u64;
+    /// Adds [`Parameter::SLOTS`] slots.
+    fn write(self, packed: &mut Packed);
 }
 
 macro_rules! scalar_parameter {
     ($($scalar:ty => $bits:expr),* $(,)?) => {$(
         impl Parameter for $scalar {
-            const SIZE: usize = size_of::<$scalar>();
+            const SLOTS: usize = 1;
         }
         impl Argument<$scalar> for $scalar {
-            fn slot(self) -> u64 {
+            fn write(self, packed: &mut Packed) {
                 let bits: fn($scalar) -> u64 = $bits;
-                bits(self)
+                packed.push(bits(self));
             }
         }
     )*};
@@ -158,33 +151,48 @@ scalar_parameter! {
     i64 => |value| value.cast_unsigned(),
     f64 => f64::to_bits,
     f32 => |value| u64::from(value.to_bits()),
+    crate::F16 => |value| u64::from(value.to_bits()),
+    crate::BF16 => |value| u64::from(value.to_bits()),
 }
 
 impl<T> Parameter for *const T {
-    const SIZE: usize = 8;
+    const SLOTS: usize = 1;
 }
 
 impl<T> Parameter for *mut T {
-    const SIZE: usize = 8;
+    const SLOTS: usize = 1;
+}
+
+// Address and number of elements: `#[kernel]` takes the two apart on the device.
+impl<T: Copy> Parameter for &'static [T] {
+    const SLOTS: usize = 2;
+}
+
+impl<T: Copy> Parameter for *const [T] {
+    const SLOTS: usize = 2;
+}
+
+impl<T: Copy> Parameter for *mut [T] {
+    const SLOTS: usize = 2;
 }
 
 // An optional pointer is null when absent.
 impl<T, A: Argument<*const T>> Argument<*const T> for Option<A> {
-    fn slot(self) -> u64 {
-        self.map_or(0, Argument::slot)
+    fn write(self, packed: &mut Packed) {
+        match self {
+            Some(argument) => argument.write(packed),
+            None => packed.push(0),
+        }
     }
 }
 
 impl<T, A: Argument<*mut T>> Argument<*mut T> for Option<A> {
-    fn slot(self) -> u64 {
-        self.map_or(0, Argument::slot)
+    fn write(self, packed: &mut Packed) {
+        match self {
+            Some(argument) => argument.write(packed),
+            None => packed.push(0),
+        }
     }
-}
-
-/// A tuple of parameter types.
-pub trait Parameters {
-    /// Their sizes in bytes, in order.
-    const SIZES: &'static [usize];
 }
 
 /// A tuple of host values that fits the parameter types `P`.
@@ -195,17 +203,18 @@ pub trait Arguments<P> {
 
 macro_rules! tuples {
     ($(($($parameter:ident $argument:ident),*))*) => {$(
-        impl<$($parameter: Parameter),*> Parameters for ($($parameter,)*) {
-            const SIZES: &'static [usize] = &[$($parameter::SIZE),*];
-        }
         impl<$($parameter: Parameter, $argument: Argument<$parameter>),*> Arguments<($($parameter,)*)> for ($($argument,)*) {
             #[allow(non_snake_case)]
+            #[allow(unused_mut, reason = "of no arguments")]
             fn pack(self) -> Packed {
+                const {
+                    let slots: usize = 0 $(+ $parameter::SLOTS)*;
+                    assert!(slots <= MAX_PARAMETERS, "a kernel has at most 32 parameters, a slice being two");
+                }
                 let ($($argument,)*) = self;
-                let values = [$($argument.slot()),*];
-                let mut slots = [0; MAX_PARAMETERS];
-                slots[..values.len()].copy_from_slice(&values);
-                Packed { slots, count: values.len() }
+                let mut packed = Packed { slots: [0; MAX_PARAMETERS], count: 0 };
+                $($argument.write(&mut packed);)*
+                packed
             }
         }
     )*};
@@ -252,7 +261,22 @@ mod tests {
         const KERNEL: Kernel<(u32, f32, i32, u64)> = Kernel::new("k", &["a", "b", "c", "d"]);
         let packed = KERNEL.pack((7u32, 1.5f32, -1i32, u64::MAX));
         assert_eq!(packed.slots[..packed.count], [7, 0x3fc0_0000, 0xffff_ffff, u64::MAX]);
-        assert_eq!(KERNEL.info().sizes, [4, 4, 4, 8]);
+        assert_eq!(KERNEL.parameters(), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn a_slice_is_an_address_and_a_length() {
+        struct Part(u64, u64);
+        impl Argument<&'static [f32]> for Part {
+            fn write(self, packed: &mut Packed) {
+                packed.push(self.0);
+                packed.push(self.1);
+            }
+        }
+        let packed = Kernel::<(u8, &'static [f32], i16)>::new("k", &["a", "b", "c"]).pack((1u8, Part(16, 5), -1i16));
+        assert_eq!(packed.slots(), [1, 16, 5, 0xffff]);
+        let mut packed = packed;
+        assert_eq!(packed.pointers().1, 4);
     }
 
     #[test]

@@ -5,6 +5,10 @@
 //! here. On the host the same functions type-check but abort when called, and [`Kernel`] with its argument traits describes an
 //! entry point to whoever launches it.
 //!
+//! Instructions that only newer GPUs have (`cluster`, `bulk`, `wgmma`, parts of `mbarrier` and `fence`: Hopper, `sm_90a`) exist on
+//! the device only where the crate is compiled for such a GPU (`cuda_builder::build_kernels_for`): for an older one a kernel that
+//! uses them does not compile, and rustc says what the name is gated behind.
+//!
 //! # A kernel
 //!
 //! ```
@@ -23,6 +27,44 @@
 //! }
 //! # fn main() { assert_eq!(scale.name(), "scale"); }
 //! ```
+//!
+//! # Slices
+//!
+//! A parameter may be a slice, a pointer with the number of its elements: `&[T]`, of which nobody writes an element while the kernel
+//! runs, or `*mut [T]`. The launch passes a buffer, or a part of one, whose length goes along; in the kernel an index past the end is
+//! a panic, which arrives on the host with its line.
+//!
+//! ```
+//! use cuda_std::{kernel, thread};
+//!
+//! /// out[i] = a * x[i]. One thread per element of `out`.
+//! ///
+//! /// # Safety
+//! /// - `x` is as long as `out`.
+//! #[kernel]
+//! pub unsafe fn scale(x: &[f32], out: *mut [f32], a: f32) {
+//!     let i = thread::index_1d() as usize;
+//!     if i < out.len() {
+//!         unsafe { (*out)[i] = a * x[i] }
+//!     }
+//! }
+//! # fn main() { assert_eq!(scale.parameters(), ["x", "out", "a"]); }
+//! ```
+//!
+//! # What cannot be passed
+//!
+//! ```compile_fail,E0277
+//! # use cuda_std::kernel;
+//! #[kernel]
+//! pub unsafe fn takes_text(text: String) {}
+//! # fn main() {}
+//! ```
+//! ```compile_fail
+//! # use cuda_std::kernel;
+//! #[kernel]
+//! pub unsafe fn takes_all_for_itself(out: &mut [f32]) {}
+//! # fn main() {}
+//! ```
 
 #![cfg_attr(target_arch = "nvptx64", no_std)]
 #![cfg_attr(
@@ -31,12 +73,31 @@
     allow(internal_features)
 )]
 
+/// The body of a device function: what it does there; on the host it aborts.
+macro_rules! on_device {
+    (($($argument:expr),*) $body:block) => {{
+        #[cfg(target_arch = "nvptx64")]
+        $body
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            $(let _ = &$argument;)*
+            crate::device_only()
+        }
+    }};
+}
+
 pub mod async_copy;
 pub mod atomic;
+#[cfg(any(not(target_arch = "nvptx64"), cuda_arch_at_least = "90"))]
+pub mod bulk;
+#[cfg(any(not(target_arch = "nvptx64"), cuda_arch_at_least = "90"))]
+pub mod cluster;
+pub mod fence;
 pub mod float;
 pub mod grid;
 pub mod halves;
 pub mod integer;
+pub mod mbarrier;
 pub mod memory;
 pub mod mma;
 pub mod print;
@@ -45,12 +106,14 @@ pub mod thread;
 pub mod types;
 pub mod unroll;
 pub mod warp;
+#[cfg(any(not(target_arch = "nvptx64"), cuda_arch_at_least = "90"))]
+pub mod wgmma;
 
 #[cfg(not(target_arch = "nvptx64"))]
 mod host;
 
 #[cfg(not(target_arch = "nvptx64"))]
-pub use host::{Argument, Arguments, Image, Kernel, KernelInfo, Packed, Parameter, Parameters};
+pub use host::{Argument, Arguments, Image, Kernel, Packed, Parameter};
 
 pub use cuda_std_macros::kernel;
 pub use types::{BF16, F16};

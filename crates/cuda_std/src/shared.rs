@@ -24,13 +24,19 @@ impl<T> Copy for Shared<T> {}
 
 /// Declares arrays in the block's shared memory, at module level: `shared_array! { partial_sums: [f32; 32]; }` makes a
 /// function `partial_sums()` that gives the array's [`Shared<f32>`] handle. The name becomes a PTX symbol and must be
-/// unique among the kernels; only kernels that use the array pay for it.
+/// unique among the kernels; only kernels that use the array pay for it. It begins at a multiple of 16 bytes, or of as many as
+/// `shared_array! { tile: [F16; 4096], align = 1024; }` says.
 #[macro_export]
 macro_rules! shared_array {
-    ($($name:ident: [$element:ty; $length:expr];)*) => {$(
+    ($($name:ident: [$element:ty; $length:expr] $(, align = $align:literal)?;)*) => {$(
         #[cfg(target_arch = "nvptx64")]
         core::arch::global_asm!(
-            concat!(".shared .align 16 .b8 ", stringify!($name), "[{bytes}];"),
+            concat!(".shared .align {align} .b8 ", stringify!($name), "[{bytes}];"),
+            align = const {
+                let _align = 16;
+                $(let _align = $align;)?
+                _align
+            },
             bytes = const $length * core::mem::size_of::<$element>()
         );
         #[cfg(not(target_arch = "nvptx64"))]
@@ -116,8 +122,44 @@ macro_rules! access {
 access! {
     f32: "b32" reg32;
     u32: "b32" reg32;
+    i32: "b32" reg32;
     u16: "b16" reg16;
+    i16: "b16" reg16;
+    u8: "b8" reg16;
+    i8: "b8" reg16;
+    u64: "b64" reg64;
+    i64: "b64" reg64;
+    f64: "b64" reg64;
 }
+
+/// The 16-bit floats, which are accessed as their bits.
+macro_rules! access_halves {
+    ($($element:ty)*) => {$(
+        impl Shared<$element> {
+            /// Element `index`.
+            ///
+            /// # Safety
+            /// - As for `u16`.
+            #[inline(always)]
+            pub unsafe fn get(self, index: u32) -> $element {
+                // SAFETY: the same memory, by this function's contract.
+                <$element>::from_bits(unsafe { self.cast::<u16>().get(index) })
+            }
+
+            /// Writes element `index`.
+            ///
+            /// # Safety
+            /// - As for `u16`.
+            #[inline(always)]
+            pub unsafe fn set(self, index: u32, value: $element) {
+                // SAFETY: the same memory, by this function's contract.
+                unsafe { self.cast::<u16>().set(index, value.to_bits()) }
+            }
+        }
+    )*};
+}
+
+access_halves! { crate::F16 crate::BF16 }
 
 #[cfg(target_arch = "nvptx64")]
 core::arch::global_asm!(".extern .shared .align 16 .b8 dynamic_shared[];");
@@ -185,6 +227,12 @@ impl<T> Shared<T> {
     #[inline(always)]
     pub unsafe fn cast<U>(self) -> Shared<U> {
         Shared { address: self.address, element: PhantomData }
+    }
+
+    /// The array's address in shared memory, for instructions that this crate does not have.
+    #[inline(always)]
+    pub fn address(self) -> u32 {
+        self.address
     }
 
     #[inline(always)]

@@ -118,6 +118,7 @@ macro_rules! eight_bits {
         $(#[$doc])*
         ///
         /// Rounded to nearest, what is too large to the largest; the first in the lower byte. From `sm_89` on.
+        #[cfg(any(not(target_arch = "nvptx64"), cuda_arch_at_least = "89"))]
         #[inline(always)]
         pub fn $pack(low: f32, high: f32) -> u16 {
             #[cfg(target_arch = "nvptx64")]
@@ -139,6 +140,7 @@ macro_rules! eight_bits {
         $(#[$doc])*
         ///
         /// As `f32`, exactly; the one in the lower byte first. From `sm_89` on.
+        #[cfg(any(not(target_arch = "nvptx64"), cuda_arch_at_least = "89"))]
         #[inline(always)]
         pub fn $two(bits: u16) -> (f32, f32) {
             #[cfg(target_arch = "nvptx64")]

@@ -12,13 +12,15 @@ use proc_macro2::TokenStream as Tokens;
 use quote::{quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
-use syn::{FnArg, Ident, ItemFn, LitInt, Pat, ReturnType, Token, parse_macro_input};
+use syn::{FnArg, Ident, ItemFn, LitInt, Pat, PatIdent, ReturnType, Token, Type, parse_macro_input, parse_quote};
 
 /// Marks `pub unsafe fn name(parameters) { … }` as a GPU kernel.
 ///
-/// Parameters are integers of 8 to 64 bits, `f32`, `f64`, `*const T` and `*mut T`; another type is an error at that parameter. A kernel returns nothing, has no generics (stamp
-/// variants out with `macro_rules!`) and is `unsafe`, because it trusts its launch contract; its `# Safety` section
-/// states that contract.
+/// Parameters are integers of 8 to 64 bits, `f32`, `f64`, `F16`, `BF16`, pointers `*const T` and `*mut T`, and slices `&[T]`,
+/// `*const [T]` and `*mut [T]`; another type is an error at that parameter. A kernel returns nothing, has no generics (stamp variants out
+/// with `macro_rules!`) and is `unsafe`, because it trusts its launch contract; its `# Safety` section states that contract.
+///
+/// A slice is two parameters of the PTX, its address and its number of elements.
 ///
 /// `#[kernel(threads = 128, blocks = 3)]` promises blocks of at most 128 threads and asks for so few registers that three of
 /// them fit a multiprocessor: PTX's `.maxntid` and `.minnctapersm`, which the builder writes.
@@ -86,6 +88,7 @@ fn expand(function: &ItemFn, bounds: Option<Bounds>) -> syn::Result<Tokens> {
     }
     let mut names = Vec::new();
     let mut types = Vec::new();
+    let (mut device_inputs, mut slices) = (Vec::new(), Vec::new());
     for input in &signature.inputs {
         let FnArg::Typed(typed) = input else {
             return refuse("a kernel has no `self`");
@@ -94,7 +97,14 @@ fn expand(function: &ItemFn, bounds: Option<Bounds>) -> syn::Result<Tokens> {
             return refuse("a kernel's parameters are plain names");
         };
         names.push(pattern.ident.to_string());
-        types.push(&typed.ty);
+        match on_device(pattern, &typed.ty)? {
+            Some((inputs, slice)) => {
+                device_inputs.push(inputs);
+                slices.push(slice);
+            }
+            None => device_inputs.push(quote! { #typed }),
+        }
+        types.push(with_lifetime(&typed.ty));
     }
     // An error at the parameter itself, not where the kernel is first used.
     let passable = types.iter().map(|kind| {
@@ -127,8 +137,9 @@ fn expand(function: &ItemFn, bounds: Option<Bounds>) -> syn::Result<Tokens> {
         #[cfg(target_arch = "nvptx64")]
         #(#attributes)*
         #[unsafe(no_mangle)]
-        #visibility unsafe extern "ptx-kernel" fn #name(#inputs) {
+        #visibility unsafe extern "ptx-kernel" fn #name(#(#device_inputs),*) {
             #mark
+            #(#slices)*
             #block
         }
 
@@ -143,4 +154,55 @@ fn expand(function: &ItemFn, bounds: Option<Bounds>) -> syn::Result<Tokens> {
             ::cuda_std::Kernel::new(#text, &[#(#names),*])#image
         };
     })
+}
+
+/// A slice parameter on the device: its two parameters there, and the statement that puts them together. None for another type.
+fn on_device(pattern: &PatIdent, kind: &Type) -> syn::Result<Option<(Tokens, Tokens)>> {
+    let (name, mutability) = (&pattern.ident, &pattern.mutability);
+    let length = Ident::new(&format!("__{name}_length"), name.span());
+    Ok(match kind {
+        Type::Reference(reference) => match &*reference.elem {
+            Type::Slice(_) if reference.mutability.is_some() => {
+                return Err(syn::Error::new_spanned(
+                    kind,
+                    "a `&mut` slice would be each thread's alone: take `*mut [T]`, a pointer with its length, and write \
+                     `unsafe { (*out)[i] = … }`",
+                ));
+            }
+            Type::Slice(slice) => {
+                let element = &slice.elem;
+                let made = quote! {
+                    // SAFETY: the launch passes the address of so many elements, by the kernel's contract.
+                    let #mutability #name: &[#element] = unsafe { ::core::slice::from_raw_parts(#name, #length) };
+                };
+                Some((quote! { #name: *const #element, #length: usize }, made))
+            }
+            _ => None,
+        },
+        Type::Ptr(pointer) => match &*pointer.elem {
+            Type::Slice(slice) => {
+                let element = &slice.elem;
+                let (kind, make) = match pointer.mutability {
+                    Some(_) => (quote! { *mut }, quote! { slice_from_raw_parts_mut }),
+                    None => (quote! { *const }, quote! { slice_from_raw_parts }),
+                };
+                let made = quote! { let #mutability #name: #kind [#element] = ::core::ptr::#make(#name, #length); };
+                Some((quote! { #name: #kind #element, #length: usize }, made))
+            }
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+/// The type as a constant's type may name it.
+fn with_lifetime(kind: &Type) -> Type {
+    match kind {
+        Type::Reference(reference) if reference.lifetime.is_none() => {
+            let mut reference = reference.clone();
+            reference.lifetime = Some(parse_quote! { 'static });
+            Type::Reference(reference)
+        }
+        other => other.clone(),
+    }
 }

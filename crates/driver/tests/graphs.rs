@@ -396,11 +396,84 @@ fn launch_attributes() {
 
     refused(launch(1 << 20, &[cooperative]), CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE, "1048576 blocks");
     let cluster = CUlaunchAttribute::number(CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, 2);
-    refused(launch(2, &[cluster]), CUDA_ERROR_NOT_SUPPORTED, "clusters of 2 by 0 by 0");
+    refused(launch(2, &[cluster]), CUDA_ERROR_INVALID_VALUE, "clusters of 2 by 0 by 0");
     refused(launch(2, &[CUlaunchAttribute::number(999, 0)]), CUDA_ERROR_NOT_SUPPORTED, "launch attribute 999");
     // SAFETY: a null configuration is refused.
     let result = unsafe { cuLaunchKernelEx(ptr::null(), ptr::null_mut(), ptr::null_mut(), ptr::null_mut()) };
     refused(result, CUDA_ERROR_INVALID_VALUE, "configuration is null");
+}
+
+/// out[block] = its rank + 100 · the blocks of its cluster.
+const RANKS: &str = "
+.version 8.0
+.target sm_90
+.address_size 64
+.visible .entry ranks(.param .u64 out) {
+    .reg .b32 %r<4>;
+    .reg .b64 %rd<4>;
+    ld.param.u64 %rd1, [out];
+    mov.u32 %r1, %cluster_ctarank;
+    mov.u32 %r2, %cluster_nctarank;
+    mad.lo.u32 %r1, %r2, 100, %r1;
+    mov.u32 %r3, %ctaid.x;
+    mul.wide.u32 %rd2, %r3, 4;
+    add.s64 %rd3, %rd1, %rd2;
+    st.global.u32 [%rd3], %r1;
+    ret;
+}";
+
+#[test]
+fn clusters_by_attribute_at_once_and_in_a_graph() {
+    let _turn = common::turn_on(DeviceChoice::Soft);
+    let module = Module::from_ptx(RANKS, &[]).unwrap();
+    let function = module.get_function("ranks").unwrap();
+    let raw_function: CUfunction = function.to_raw().cast();
+    let stream = stream();
+    let out = DeviceBuffer::from_slice(&[0u32; 32]).unwrap();
+    let mut address = out.as_device_ptr().as_raw();
+    let mut launch = |blocks: c_uint, cluster: [u32; 3]| {
+        let attributes = [CUlaunchAttribute::cluster(cluster)];
+        let config = CUlaunchConfig {
+            gridDimX: blocks,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: 1,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: 0,
+            hStream: raw(&stream),
+            attrs: attributes.as_ptr(),
+            numAttrs: 1,
+        };
+        // SAFETY: the parameter is the one that the PTX declares.
+        unsafe { cuLaunchKernelEx(&config, raw_function, [(&raw mut address).cast()].as_mut_ptr(), ptr::null_mut()) }
+    };
+    let ranks = |size: u32| (0..32).map(|block| block % size + 100 * size).collect::<Vec<u32>>();
+    for size in [4, 1, 8] {
+        ok(launch(32, [size, 1, 1]));
+        assert_eq!(out.as_host_vec().unwrap(), ranks(size));
+    }
+    ok(begin(raw(&stream)));
+    ok(launch(32, [2, 1, 1]));
+    let executable = instantiate(end(raw(&stream)).1);
+    assert_eq!(out.as_host_vec().unwrap(), ranks(8), "a captured launch does not run");
+    // SAFETY: the graph is live.
+    ok(unsafe { cuGraphLaunch(executable, raw(&stream)) });
+    assert_eq!(out.as_host_vec().unwrap(), ranks(2));
+
+    refused(launch(30, [4, 1, 1]), CUDA_ERROR_INVALID_VALUE, "grid x is 30; expected a multiple of the cluster's 4");
+    refused(launch(32, [16, 1, 1]), CUDA_ERROR_INVALID_VALUE, "expected 1 to 8");
+    const NON_PORTABLE_CLUSTER_SIZE_ALLOWED: c_uint = 14;
+    let mut allowed = -1;
+    // SAFETY: the function is live, the value written.
+    unsafe {
+        ok(cuFuncSetAttribute(raw_function, NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1));
+        ok(cuFuncGetAttribute(&mut allowed, NON_PORTABLE_CLUSTER_SIZE_ALLOWED, raw_function));
+    }
+    assert_eq!(allowed, 1);
+    ok(launch(32, [16, 1, 1]));
+    assert_eq!(out.as_host_vec().unwrap(), ranks(16));
+    refused(launch(32, [32, 1, 1]), CUDA_ERROR_INVALID_VALUE, "expected 1 to 16");
 }
 
 #[test]

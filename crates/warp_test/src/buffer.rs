@@ -1,15 +1,16 @@
 //! Memory of a device.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
-use cuda_std::Argument;
+use cuda_std::{Argument, Packed};
 
 use crate::Error;
 use crate::device::{Inner, done};
 
-/// Elements in a device's memory, freed when dropped. A reference to it is an argument for a pointer parameter.
+/// Elements in a device's memory, freed when dropped. A reference to it is an argument for a pointer or slice parameter.
 pub struct Buffer<T: Pod> {
     device: Rc<Inner>,
     address: u64,
@@ -32,6 +33,17 @@ impl<T: Pod> Buffer<T> {
     /// The address on the device.
     pub fn address(&self) -> u64 {
         self.address
+    }
+
+    /// Elements `range` of the buffer, as an argument.
+    ///
+    /// # Panics
+    /// They are not all in the buffer.
+    #[track_caller]
+    pub fn part(&self, range: Range<usize>) -> Part<'_, T> {
+        let fits = range.start <= range.end && range.end <= self.len;
+        assert!(fits, "elements {} to {} of a buffer of {}", range.start, range.end, self.len);
+        Part { buffer: self, start: range.start, len: range.len() }
     }
 
     /// Copies values to the beginning of the buffer.
@@ -63,14 +75,59 @@ impl<T: Pod> Drop for Buffer<T> {
     }
 }
 
-impl<T: Pod> Argument<*const T> for &Buffer<T> {
-    fn slot(self) -> u64 {
-        self.address
+/// Some of a buffer's elements, one after another: an argument for a pointer or slice parameter.
+#[derive(Clone, Copy)]
+pub struct Part<'b, T: Pod> {
+    buffer: &'b Buffer<T>,
+    start: usize,
+    len: usize,
+}
+
+impl<T: Pod> Part<'_, T> {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 }
 
-impl<T: Pod> Argument<*mut T> for &Buffer<T> {
-    fn slot(self) -> u64 {
-        self.address
-    }
+/// A buffer, or a part of one, passes its address to a pointer parameter, and its length besides to a slice parameter.
+macro_rules! arguments {
+    ($($argument:ty, |$value:ident| $address:expr, $len:expr;)*) => {$(
+        impl<T: Pod> Argument<*const T> for $argument {
+            fn write(self, packed: &mut Packed) {
+                let $value = self;
+                packed.push($address);
+            }
+        }
+
+        impl<T: Pod> Argument<*mut T> for $argument {
+            fn write(self, packed: &mut Packed) {
+                let $value = self;
+                packed.push($address);
+            }
+        }
+
+        arguments!(@slice $argument, |$value| $address, $len, &'static [T]);
+        arguments!(@slice $argument, |$value| $address, $len, *const [T]);
+        arguments!(@slice $argument, |$value| $address, $len, *mut [T]);
+    )*};
+    (@slice $argument:ty, |$value:ident| $address:expr, $len:expr, $slice:ty) => {
+        impl<T: Pod> Argument<$slice> for $argument {
+            fn write(self, packed: &mut Packed) {
+                let $value = self;
+                packed.push($address);
+                packed.push($len as u64);
+            }
+        }
+    };
+}
+
+arguments! {
+    &Buffer<T>, |buffer| buffer.address, buffer.len;
+    Part<'_, T>, |part| part.buffer.address + (part.start * size_of::<T>()) as u64, part.len;
 }

@@ -30,6 +30,9 @@ const POISON: u8 = 0xff;
 /// The shared memory (bytes) that a block may have without asking for more.
 const SHARED_WITHOUT_ASKING: u32 = 48 << 10;
 
+/// The blocks of a cluster that every GPU with clusters allows.
+const PORTABLE_CLUSTER: u32 = 8;
+
 pub struct Cuda {
     device: CUdevice,
     context: CUcontext,
@@ -110,7 +113,16 @@ impl Cuda {
             };
             check("asking for shared memory", given)?;
         }
-        let attributes = [CUlaunchAttribute::number(CU_LAUNCH_ATTRIBUTE_COOPERATIVE, u32::from(launch.cooperative))];
+        if launch.cluster.is_some_and(|cluster| cluster.iter().product::<u32>() > PORTABLE_CLUSTER) {
+            const NON_PORTABLE_CLUSTER_SIZE_ALLOWED: u32 = 14;
+            // SAFETY: the function's module is loaded.
+            let given = unsafe { cuFuncSetAttribute(function, NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1) };
+            check("asking for a large cluster", given)?;
+        }
+        let attributes = [
+            CUlaunchAttribute::number(CU_LAUNCH_ATTRIBUTE_COOPERATIVE, u32::from(launch.cooperative)),
+            CUlaunchAttribute::cluster(launch.cluster.unwrap_or([1; 3])),
+        ];
         let config = CUlaunchConfig {
             gridDimX: launch.grid[0],
             gridDimY: launch.grid[1],
@@ -121,7 +133,8 @@ impl Cuda {
             sharedMemBytes: launch.shared_bytes,
             hStream: ptr::null_mut(),
             attrs: attributes.as_ptr(),
-            numAttrs: u32::from(launch.cooperative),
+            // Older GPUs know no clusters, not even of one.
+            numAttrs: 1 + u32::from(launch.cluster.is_some()),
         };
         let mut arguments = arguments.clone();
         let (mut pointers, _) = arguments.pointers();

@@ -2,7 +2,7 @@
 
 use softcuda::Counters;
 
-/// Grid, block and dynamic shared memory of a launch.
+/// Grid, block, dynamic shared memory and clusters of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// Blocks in x, y, z.
@@ -13,6 +13,8 @@ pub struct Launch {
     pub shared_bytes: u32,
     /// Whether all blocks are resident at once and may wait for one another.
     pub cooperative: bool,
+    /// Blocks of a cluster in x, y, z, of which the grid must be made; each block by itself unless told.
+    pub cluster: Option<[u32; 3]>,
 }
 
 impl Launch {
@@ -28,7 +30,7 @@ impl Launch {
 
     /// Blocks and threads in x, y, z.
     pub fn grid(grid: [u32; 3], block: [u32; 3]) -> Launch {
-        Launch { grid, block, shared_bytes: 0, cooperative: false }
+        Launch { grid, block, shared_bytes: 0, cooperative: false, cluster: None }
     }
 
     /// With dynamic shared memory.
@@ -39,6 +41,12 @@ impl Launch {
     /// With all blocks resident at once.
     pub fn cooperative(self) -> Launch {
         Launch { cooperative: true, ..self }
+    }
+
+    /// In clusters of so many blocks in x, y, z: they run at once and reach one another's shared memory. A Hopper has clusters of
+    /// 16 blocks, every GPU that has clusters those of 8.
+    pub fn cluster(self, cluster: [u32; 3]) -> Launch {
+        Launch { cluster: Some(cluster), ..self }
     }
 }
 

@@ -25,7 +25,7 @@
 //! | [`gpu_test`] | one function, two tests: `scale_multiplies::soft` and `scale_multiplies::cuda` |
 //! | [`Device`] | softcuda with its sanitizer on, or the GPU; it launches kernels by their handles |
 //! | [`Buffer`] | memory of a device |
-//! | [`Launch`] | grid, block, shared memory |
+//! | [`Launch`] | grid, block, shared memory, cluster |
 //! | [`Random`] | inputs that `FERROWARP_SEED` draws again |
 //! | [`assert_close!`] | names the worst element |
 //!
@@ -42,7 +42,7 @@ mod random;
 mod run;
 mod soft;
 
-pub use buffer::Buffer;
+pub use buffer::{Buffer, Part};
 pub use close::{Number, Tolerance, assert_within};
 pub use cuda_std_macros::gpu_test;
 pub use device::{Device, Error};

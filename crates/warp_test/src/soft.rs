@@ -64,6 +64,7 @@ impl Soft {
             let bytes = &slot.to_le_bytes()[..parameter.size];
             parameters[parameter.offset..][..bytes.len()].copy_from_slice(bytes);
         }
+        let cluster = launch.cluster;
         let launch = softcuda::Launch {
             grid: launch.grid,
             block: launch.block,
@@ -71,7 +72,10 @@ impl Soft {
             cooperative: launch.cooperative,
             early: false,
         };
-        Ok(self.device.launch(&kernel, &launch, &parameters)?)
+        Ok(match cluster {
+            Some(cluster) => self.device.launch_clusters(&kernel, &launch, cluster, &parameters)?,
+            None => self.device.launch(&kernel, &launch, &parameters)?,
+        })
     }
 
     /// Loads an image when it is first asked for.

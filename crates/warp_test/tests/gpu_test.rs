@@ -130,3 +130,51 @@ fn a_fault_is_reported_at_the_line_of_the_test() {
     message(|device| _ = device.alloc::<f32>(32).read());
     assert!(FILE.take().ends_with("gpu_test.rs"));
 }
+
+/// For each of the slice's elements: its cluster's blocks times 100, and its block's number there.
+const RANKS_PTX: &str = "
+.version 8.0
+.target sm_90
+.address_size 64
+.visible .entry ranks(.param .u64 out, .param .u64 out_length) {
+    .reg .pred %p<2>;
+    .reg .b32 %r<4>;
+    .reg .b64 %rd<6>;
+    ld.param.u64 %rd1, [out];
+    ld.param.u64 %rd2, [out_length];
+    mov.u32 %r1, %cluster_ctarank;
+    mov.u32 %r2, %cluster_nctarank;
+    mad.lo.u32 %r1, %r2, 100, %r1;
+    mov.u32 %r3, %ctaid.x;
+    cvt.u64.u32 %rd3, %r3;
+    setp.ge.u64 %p1, %rd3, %rd2;
+    @%p1 ret;
+    shl.b64 %rd4, %rd3, 2;
+    add.s64 %rd5, %rd1, %rd4;
+    st.global.u32 [%rd5], %r1;
+    ret;
+}";
+
+#[allow(non_upper_case_globals)]
+const ranks: Kernel<(*mut [u32],)> =
+    Kernel::new("ranks", &["out"]).in_image(cuda_std::Image { crate_name: "ranks", ptx: RANKS_PTX });
+
+#[test]
+fn a_launch_is_in_clusters_and_takes_parts_of_buffers() {
+    run_on_soft(&["ranks"], |device| {
+        let out = device.upload(&[0u32; 16]);
+        let launch = Launch::new(16, 1);
+        // SAFETY: the kernel writes to the slice only.
+        unsafe { device.launch(ranks, launch.cluster([4, 1, 1]), (&out,)) };
+        assert_eq!(out.read(), (0..16).map(|i| 400 + i % 4).collect::<Vec<u32>>());
+        // SAFETY: as above.
+        unsafe { device.launch(ranks, launch, (out.part(5..8),)) };
+        let want = |i: u32| if (5..8).contains(&i) { 100 } else { 400 + i % 4 };
+        assert_eq!(out.read(), (0..16).map(want).collect::<Vec<u32>>());
+        // SAFETY: as above.
+        let error = unsafe { device.try_launch(ranks, launch.cluster([3, 1, 1]), (&out,)) }.unwrap_err();
+        assert!(error.to_string().contains("whole clusters"), "{error}");
+    });
+    let text = message(|device| _ = device.alloc::<f32>(4).part(2..5).len());
+    assert!(text.contains("elements 2 to 5 of a buffer of 4"), "{text}");
+}

@@ -34,7 +34,7 @@ pub(crate) unsafe fn kernel(
         early: false,
     };
     // SAFETY: the caller promises a pointer to a value for each parameter.
-    unsafe { run(function, launch, stream, Arguments { parameters, extra }) }
+    unsafe { run(function, launch, None, stream, Arguments { parameters, extra }) }
 }
 
 pub(crate) unsafe fn cooperative_kernel(
@@ -57,7 +57,7 @@ pub(crate) unsafe fn cooperative_kernel(
         early: false,
     };
     // SAFETY: the caller promises a pointer to a value for each parameter.
-    unsafe { run(function, launch, stream, Arguments { parameters, extra: ptr::null_mut() }) }
+    unsafe { run(function, launch, None, stream, Arguments { parameters, extra: ptr::null_mut() }) }
 }
 
 /// `cuLaunchKernelEx`: the launch's attributes are a list.
@@ -83,28 +83,25 @@ pub(crate) unsafe fn kernel_with_attributes(
         let text = format!("{} launch attributes, in a null array", config.numAttrs);
         return Err(capture::spoil(config.hStream, Failure::invalid_value(text)));
     }
+    let mut cluster = None;
     for index in 0..config.numAttrs as usize {
         // SAFETY: not null; the caller promises so many attributes.
         let attribute = unsafe { config.attrs.add(index).read_unaligned() };
-        set(&mut launch, &attribute).map_err(|failure| capture::spoil(config.hStream, failure))?;
+        set(&mut launch, &mut cluster, &attribute).map_err(|failure| capture::spoil(config.hStream, failure))?;
     }
     // SAFETY: the caller promises a pointer to a value for each parameter.
-    unsafe { run(function, launch, config.hStream, Arguments { parameters, extra }) }
+    unsafe { run(function, launch, cluster, config.hStream, Arguments { parameters, extra }) }
 }
 
 /// Does as an attribute says, or refuses it.
-fn set(launch: &mut Launch, attribute: &CUlaunchAttribute) -> Outcome {
+fn set(launch: &mut Launch, cluster: &mut Option<[u32; 3]>, attribute: &CUlaunchAttribute) -> Outcome {
     let [x, y, z, ..] = attribute.value.words;
     match attribute.id {
         // Streams and launches have one priority.
         CU_LAUNCH_ATTRIBUTE_IGNORE | CU_LAUNCH_ATTRIBUTE_PRIORITY => {}
         CU_LAUNCH_ATTRIBUTE_COOPERATIVE => launch.cooperative = x != 0,
         CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION => launch.early = x != 0,
-        CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION if [x, y, z] == [1, 1, 1] => {}
-        CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION => {
-            let text = format!("clusters of {x} by {y} by {z} blocks; softcuda has clusters of one");
-            return Err(Failure::new(CUDA_ERROR_NOT_SUPPORTED, text));
-        }
+        CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION => *cluster = Some([x, y, z]),
         other => {
             let text = format!("launch attribute {other} is none that softcuda knows");
             return Err(Failure::new(CUDA_ERROR_NOT_SUPPORTED, text));
@@ -125,10 +122,16 @@ struct Arguments {
 /// # Safety
 /// - `arguments.parameters` holds, for each parameter of the kernel, a pointer to a value of the parameter's size; or
 ///   `arguments.extra` says where a buffer with all of them is.
-unsafe fn run(function: CUfunction, launch: Launch, stream: CUstream, arguments: Arguments) -> Outcome {
+unsafe fn run(
+    function: CUfunction,
+    launch: Launch,
+    cluster: Option<[u32; 3]>,
+    stream: CUstream,
+    arguments: Arguments,
+) -> Outcome {
     let device = stream::device(stream)?;
     // SAFETY: the caller's promise.
-    let work = unsafe { prepare(device, function, launch, arguments) };
+    let work = unsafe { prepare(device, function, launch, cluster, arguments) };
     let work = work.map_err(|failure| capture::spoil(stream, failure))?;
     // SAFETY: a kernel's work has no host pointers.
     unsafe { stream::submit(stream, work) }
@@ -140,6 +143,7 @@ unsafe fn prepare(
     device: &'static Device,
     function: CUfunction,
     launch: Launch,
+    cluster: Option<[u32; 3]>,
     arguments: Arguments,
 ) -> Result<Work, Failure> {
     let function = module::function(function)?;
@@ -152,6 +156,9 @@ unsafe fn prepare(
 
     let limit = function.max_dynamic_shared.load(Ordering::Relaxed);
     check_sizes(kernel, &launch, limit)?;
+    if let Some(cluster) = cluster {
+        check_cluster(device, function.non_portable_clusters.load(Ordering::Relaxed), kernel, &launch, cluster)?;
+    }
     if launch.cooperative {
         let threads = launch.block.iter().product();
         let resident = occupancy::blocks_on_device(device, kernel, threads, launch.dynamic_shared as usize);
@@ -170,7 +177,7 @@ unsafe fn prepare(
             false => packed(kernel, arguments.extra),
         }
     }?;
-    Ok(Work::Kernel { device, kernel: kernel.clone(), launch, parameters })
+    Ok(Work::Kernel { device, kernel: kernel.clone(), launch, cluster, parameters })
 }
 
 /// The limits that a GPU checks before it runs anything.
@@ -196,6 +203,37 @@ fn check_sizes(kernel: &Kernel, launch: &Launch, dynamic_limit: u32) -> Outcome 
         return refuse(format!(
             "{} bytes of dynamic shared memory; expected at most {dynamic_limit} (cuFuncSetAttribute raises it)",
             launch.dynamic_shared
+        ));
+    }
+    Ok(())
+}
+
+/// The blocks of a cluster that every GPU with clusters allows, and those that a kernel may ask for where it says so.
+const PORTABLE_CLUSTER: u64 = 8;
+const LARGEST_CLUSTER: u64 = 16;
+
+/// What a GPU checks of a launch in clusters.
+fn check_cluster(device: &Device, non_portable: bool, kernel: &Kernel, launch: &Launch, cluster: [u32; 3]) -> Outcome {
+    let [x, y, z] = cluster;
+    let refuse = |what: String| Err(Failure::invalid_value(format!("kernel {}: {what}", kernel.name())));
+    let blocks = cluster.iter().map(|&extent| u64::from(extent)).product::<u64>();
+    let most = if non_portable { LARGEST_CLUSTER } else { PORTABLE_CLUSTER };
+    if properties::clusters(device.config()) == 0 && blocks > 1 {
+        let text = format!("kernel {}: clusters of {x} by {y} by {z} blocks on a device without them", kernel.name());
+        return Err(Failure::new(CUDA_ERROR_NOT_SUPPORTED, text));
+    }
+    if blocks == 0 || blocks > most {
+        return refuse(format!(
+            "clusters of {x} by {y} by {z} blocks; expected 1 to {most} (function attribute \
+             CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED raises it to {LARGEST_CLUSTER})"
+        ));
+    }
+    if let Some(axis) = (0..3).find(|&axis| !launch.grid[axis].is_multiple_of(cluster[axis])) {
+        return refuse(format!(
+            "grid {} is {}; expected a multiple of the cluster's {}",
+            ["x", "y", "z"][axis],
+            launch.grid[axis],
+            cluster[axis]
         ));
     }
     Ok(())

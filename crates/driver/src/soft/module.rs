@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use softcuda::{Device, Kernel, LoadedModule};
@@ -32,6 +32,8 @@ pub(crate) struct Function {
     pub kernel: Kernel,
     /// How much dynamic shared memory (bytes) a launch may ask for.
     pub max_dynamic_shared: AtomicU32,
+    /// Whether a launch may ask for clusters of more blocks than every GPU has.
+    pub non_portable_clusters: AtomicBool,
 }
 
 static MODULES: Registry<Module> = Registry::new("module");
@@ -207,6 +209,7 @@ pub(super) fn function_named(module: CUmodule, name: &str) -> Result<CUfunction,
         device: loaded.device,
         kernel,
         max_dynamic_shared: AtomicU32::new(default_limit),
+        non_portable_clusters: AtomicBool::new(false),
     });
     functions.insert(name.to_owned(), handle.addr());
     Ok(handle)
@@ -271,6 +274,7 @@ const BINARY_VERSION: c_uint = 6;
 const CACHE_MODE_CA: c_uint = 7;
 const MAX_DYNAMIC_SHARED_SIZE_BYTES: c_uint = 8;
 const PREFERRED_SHARED_MEMORY_CARVEOUT: c_uint = 9;
+const NON_PORTABLE_CLUSTER_SIZE_ALLOWED: c_uint = 14;
 
 pub(crate) unsafe fn function_attribute(value: *mut c_int, attribute: c_uint, handle: CUfunction) -> Outcome {
     let function = function(handle)?;
@@ -280,8 +284,9 @@ pub(crate) unsafe fn function_attribute(value: *mut c_int, attribute: c_uint, ha
         SHARED_SIZE_BYTES => kernel.static_shared_bytes(),
         // No machine code has registers or a constant bank: none are used up.
         CONST_SIZE_BYTES | CACHE_MODE_CA | NUM_REGS => 0,
-        // No cluster is required or of an unusual size.
-        10..=15 => 0,
+        // No cluster is required, and none is preferred.
+        10..=13 | 15 => 0,
+        NON_PORTABLE_CLUSTER_SIZE_ALLOWED => function.non_portable_clusters.load(Ordering::Relaxed).into(),
         MAX_DYNAMIC_SHARED_SIZE_BYTES => function.max_dynamic_shared.load(Ordering::Relaxed),
         PTX_VERSION | BINARY_VERSION => {
             let (major, minor) = function.device.config().compute_capability;
@@ -313,6 +318,10 @@ pub(crate) fn set_function_attribute(handle: CUfunction, attribute: c_uint, valu
                     function.kernel.name()
                 ))),
             }
+        }
+        NON_PORTABLE_CLUSTER_SIZE_ALLOWED if (0..=1).contains(&value) => {
+            function.non_portable_clusters.store(value != 0, Ordering::Relaxed);
+            Ok(())
         }
         // A preference, which softcuda does not need.
         PREFERRED_SHARED_MEMORY_CARVEOUT if (-1..=100).contains(&value) => Ok(()),

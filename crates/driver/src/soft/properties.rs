@@ -148,6 +148,11 @@ pub(crate) unsafe fn device_attribute(value: *mut c_int, attribute: c_uint, devi
     unsafe { give(value, answer as c_int) }
 }
 
+/// 1 where blocks can be launched in clusters.
+pub(crate) fn clusters(config: &DeviceConfig) -> u32 {
+    u32::from(config.compute_capability.0 >= 9)
+}
+
 /// The last `CU_DEVICE_ATTRIBUTE_*` of CUDA 13.5.
 const LAST_ATTRIBUTE: c_uint = 161;
 
@@ -190,6 +195,7 @@ fn attribute_value(attribute: c_uint, config: &DeviceConfig) -> Option<u32> {
         106 => BLOCKS_PER_MULTIPROCESSOR,  // MAX_BLOCKS_PER_MULTIPROCESSOR
         111 => SHARED_RESERVED_PER_BLOCK,  // RESERVED_SHARED_MEMORY_PER_BLOCK
         115 => 1,                          // MEMORY_POOLS_SUPPORTED
+        120 => clusters(config),           // CLUSTER_LAUNCH
         131 | 134 => u32::MAX,             // NUMA_ID, HOST_NUMA_ID: -1, none
         _ if (1..=LAST_ATTRIBUTE).contains(&attribute) => 0,
         _ => return None,

@@ -14,6 +14,8 @@ pub(crate) enum Work {
         device: &'static Device,
         kernel: Kernel,
         launch: Launch,
+        /// Blocks of a cluster in x, y, z, where the launch says so.
+        cluster: Option<[u32; 3]>,
         parameters: Vec<u8>,
     },
     CopyToDevice {
@@ -77,8 +79,11 @@ impl Work {
     /// - Host pointers are valid for what is read or written there; a host function may be called with its data.
     pub unsafe fn run(&self) -> Outcome {
         match *self {
-            Work::Kernel { device, ref kernel, ref launch, ref parameters } => {
-                device.launch(kernel, launch, parameters)?;
+            Work::Kernel { device, ref kernel, ref launch, cluster, ref parameters } => {
+                match cluster {
+                    Some(cluster) => device.launch_clusters(kernel, launch, cluster, parameters)?,
+                    None => device.launch(kernel, launch, parameters)?,
+                };
                 Ok(())
             }
             // SAFETY: the caller's promise.

@@ -143,6 +143,14 @@ impl CUlaunchAttribute {
         words[0] = value;
         CUlaunchAttribute { id, _padding: 0, value: CUlaunchAttributeValue { words } }
     }
+
+    /// The blocks of a cluster in x, y, z.
+    pub const fn cluster([x, y, z]: [c_uint; 3]) -> Self {
+        let mut attribute = Self::number(CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, x);
+        attribute.value.words[1] = y;
+        attribute.value.words[2] = z;
+        attribute
+    }
 }
 
 /// A device's identity, 16 bytes.

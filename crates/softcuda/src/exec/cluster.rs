@@ -4,7 +4,7 @@
 //! the rank of the block whose memory it is; `mapa` makes such addresses. Every block is in a cluster, of one block where
 //! nothing else was asked for.
 
-use super::{Context, Wait};
+use super::{Context, Wait, Warp};
 use crate::fault::{Fault, FaultKind};
 use crate::program::{Control, Instruction};
 use crate::space::lanes_of;
@@ -39,6 +39,21 @@ impl Cluster {
 pub(crate) fn split_rank(offset: u64) -> (Option<usize>, u64) {
     let rank = (offset >> RANK_SHIFT) as usize;
     (rank.checked_sub(1), offset & OFFSET)
+}
+
+impl Warp {
+    /// Lets go of the lanes that wait for a phase that is over.
+    fn release_cluster(&mut self, over: u32) {
+        for group in std::mem::take(&mut self.parked) {
+            match group.wait {
+                Wait::Cluster { phase } if phase <= over => {
+                    lanes_of(group.mask).for_each(|l| self.cluster_arrival[l] = 0);
+                    self.insert(group.pc + 1, group.mask);
+                }
+                _ => self.parked.push(group),
+            }
+        }
+    }
 }
 
 impl Context<'_> {
@@ -102,18 +117,7 @@ impl Context<'_> {
         if std::mem::replace(&mut self.block.cluster_phase, phase) == phase {
             return;
         }
-        for warp in &mut self.block.warps {
-            let parked = std::mem::take(&mut warp.parked);
-            for group in parked {
-                match group.wait {
-                    Wait::Cluster { phase: wanted } if wanted <= phase => {
-                        lanes_of(group.mask).for_each(|l| warp.cluster_arrival[l] = 0);
-                        warp.insert(group.pc + 1, group.mask);
-                    }
-                    _ => warp.parked.push(group),
-                }
-            }
-        }
+        self.block.warps.iter_mut().for_each(|warp| warp.release_cluster(phase));
     }
 
     /// Nothing in a cluster can run, and some threads wait at its barrier.
@@ -175,7 +179,10 @@ pub(crate) fn wait(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     let waiting = lanes_of(mask).filter(|&l| ctx.warp.cluster_arrival[l] > phase).fold(0, |m, l| m | 1 << l);
     lanes_of(mask & !waiting).for_each(|l| ctx.warp.cluster_arrival[l] = 0);
     if waiting == 0 {
-        return Control::Next;
+        // Lanes of this warp that came before go on with those that came last, rather than some time later.
+        ctx.warp.release_cluster(phase);
+        ctx.warp.pc += 1;
+        return Control::Jump;
     }
     ctx.park(ins, waiting, Wait::Cluster { phase: phase + 1 })
 }
