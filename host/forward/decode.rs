@@ -16,7 +16,7 @@ use super::{
     Engine, EngineError, FIRST,
     lower::{Launch, Step},
     memory::Uses,
-    run::{MANY_ROWS, Run, key_splits},
+    run::{FEW_ROWS, MANY_ROWS, Run, key_splits},
     unpack::is_packed,
 };
 use crate::{
@@ -133,13 +133,19 @@ impl Engine {
         Ok(())
     }
 
-    /// From how many rows on products on tensor cores take less time than those that read weights as they are: these need no unpacking
-    /// where weights are floats.
+    /// From how many rows on products on tensor cores take less time than those that read weights as they are: floats need no unpacking, and
+    /// packed weights none in memory where there is a product for them, which has more to set up than two rows are worth.
     fn least_rows(&self) -> usize {
         let is_float = |weights: &Weights| weights.parts.iter().all(|part| !part.tensor_type.is_quantised());
         let rooms = self.several.as_ref().and_then(|several| several.rooms.as_ref());
         let is_packed = || rooms.is_some_and(|rooms| rooms.multiplies_packed(&self.weights));
-        if self.weights.stacks().iter().all(is_float) || is_packed() { 2 } else { MANY_ROWS }
+        if self.weights.stacks().iter().all(is_float) {
+            2
+        } else if is_packed() {
+            FEW_ROWS
+        } else {
+            MANY_ROWS
+        }
     }
 
     /// Whether a step of so many rows, on tensor cores, is nothing but kernels: a library's products are not captured.
