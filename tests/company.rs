@@ -272,9 +272,14 @@ fn many_rows_on_tensor_cores_are_near() {
                 let logits = many.logit_rows(n).unwrap();
                 for (row, (got, sequence)) in logits.chunks(vocab_size).zip(&sequences).enumerate() {
                     let error = relative_error(got, &sequence.logits[step + 1]);
-                    // Values that fall on the other side of a step of the cache: of 1 500 rows drawn the furthest were 1e-2 and 5e-2 away. What is
-                    // wrongly multiplied is 1 away.
-                    let tolerance = if cache_type == CacheType::Q8_0 { 1.5e-1 } else { 3e-2 };
+                    // Values that fall on the other side of a step of the cache: of some 200 rows of each kind drawn the furthest were 2e-3 and 2e-2
+                    // away with weights in f16, 1e-2 and 5e-2 with quantised ones. What is wrongly multiplied is 1 away.
+                    let tolerance = match (name.ends_with("f16.gguf"), cache_type) {
+                        (true, CacheType::F16) => 5e-3,
+                        (true, _) => 5e-2,
+                        (false, CacheType::F16) => 3e-2,
+                        (false, _) => 1e-1,
+                    };
                     assert!(error < tolerance, "{name} {cache_type}: row {row}, step {step}: {error:e}");
                 }
             }

@@ -78,7 +78,7 @@ struct ServerArguments {
     #[arg(long, value_name = "NAME")]
     allowed_host: Vec<String>,
     /// Connections at a time at most; more wait.
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     max_connections: usize,
     /// Bytes of a request's body at most.
     #[arg(long, value_name = "N", default_value_t = 8 << 20)]
@@ -145,6 +145,7 @@ impl ServerArguments {
             grace: std::time::Duration::from_secs(self.grace),
             cors: self.cors.clone(),
             log_text: self.log_text,
+            ..Options::default()
         })
     }
 }

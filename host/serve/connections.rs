@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    io::ErrorKind,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -28,21 +29,26 @@ use tower::ServiceExt;
 
 use super::Failure;
 
-/// How long the head of a request may take to come, on a connection that waits for its next one too.
-const HEAD_TIME: Duration = Duration::from_secs(75);
 /// How long nothing is accepted after the system had no room for a connection.
 const NO_ROOM_TIME: Duration = Duration::from_millis(500);
 
 /// The routes, once there are any.
 pub type Routes = Arc<OnceLock<Router>>;
 
-/// Accepts connections until `closing` is true, `most` open at a time: what is beyond them waits with the system. Then the requests that are
-/// under way are answered.
-pub async fn serve(listener: TcpListener, most: usize, routes: Routes, mut closing: watch::Receiver<bool>) {
-    let room = Arc::new(Semaphore::new(most));
+/// What holds for connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub max_connections: usize,
+    pub head_time: Duration,
+}
+
+/// Accepts connections until `closing` is true, `max_connections` open at a time: what is beyond them waits with the system. Then the requests
+/// that are under way are answered. A head that is not whole after `head_time` ends its connection.
+pub async fn serve(listener: TcpListener, bounds: Bounds, routes: Routes, mut closing: watch::Receiver<bool>) {
+    let room = Arc::new(Semaphore::new(bounds.max_connections));
     let open = GracefulShutdown::new();
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    http.timer(TokioTimer::new()).header_read_timeout(bounds.head_time);
     let service = service_fn(move |request| answer(routes.get().cloned(), request));
     loop {
         let next = async {
@@ -70,8 +76,10 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
+            // A client that was gone before it was greeted.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
             Err(error) => {
-                // A client that was gone before it was greeted is over at once; without room for one more, some have to end first.
+                // Some have to end first.
                 tracing::warn!(%error, "no connection accepted");
                 tokio::time::sleep(NO_ROOM_TIME).await;
             }

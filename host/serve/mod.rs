@@ -62,6 +62,8 @@ pub struct Options {
     pub hosts: Option<Vec<String>>,
     /// The most connections at a time.
     pub max_connections: usize,
+    /// How long the head of a request may take to come, on a connection that waits for its next one too.
+    pub head_time: Duration,
     /// The most bytes of a body.
     pub max_body: usize,
     /// The most messages of a conversation.
@@ -84,6 +86,7 @@ impl Default for Options {
             api_keys: Vec::new(),
             hosts: Some(Vec::new()),
             max_connections: 1024,
+            head_time: Duration::from_secs(75),
             max_body: 8 << 20,
             max_messages: 2048,
             max_waiting: 256,
@@ -151,9 +154,10 @@ impl Server {
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
         let (begin, begins) = oneshot::channel();
-        let most = options.max_connections;
+        let Options { max_connections, head_time, .. } = options;
+        let bounds = connections::Bounds { max_connections, head_time };
         let http = thread::Builder::new().name("http".to_owned()).spawn(move || {
-            let result = runtime.block_on(serve(listener, most, begins));
+            let result = runtime.block_on(serve(listener, bounds, begins));
             // A template or grammar that is still at work is nobody's any more.
             runtime.shutdown_background();
             result
@@ -222,13 +226,13 @@ impl Serving {
 
 async fn serve(
     listener: TcpListener,
-    max_connections: usize,
+    bounds: connections::Bounds,
     begins: oneshot::Receiver<Begin>,
 ) -> Result<(), ServeError> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let routes = connections::Routes::default();
     let (close, closing) = watch::channel(false);
-    let mut connections = tokio::spawn(connections::serve(listener, max_connections, Arc::clone(&routes), closing));
+    let mut connections = tokio::spawn(connections::serve(listener, bounds, Arc::clone(&routes), closing));
     // The model could not be loaded: whoever loads it says so.
     let Ok(begin) = begins.await else { return Ok(()) };
     let app = Arc::clone(&begin.app);

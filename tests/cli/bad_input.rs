@@ -138,6 +138,9 @@ fn numbers_and_names() {
     for (arguments, says) in cases {
         refused(&[&["generate", "-p", "hi"], arguments].concat(), "", says);
     }
+    for n in ["0", "18446744073709551615"] {
+        refused(&["serve", "--port", "0", "--max-connections", n], "", &["--max-connections", n]);
+    }
     // The model file's own wishes.
     let folder = Folder::new();
     let hot = folder.file("hot.gguf", with_metadata("general.sampling.temp", &Value::String("hot".into())));

@@ -296,3 +296,16 @@ fn connections_are_bounded() {
     third.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
+
+/// Who sends a head a byte at a time does not keep a connection.
+#[test]
+fn a_head_has_its_time() {
+    let options = Options { head_time: Duration::from_millis(200), ..Options::default() };
+    let server = Server::start(Setting { options, ..Setting::default() });
+    let mut slow = TcpStream::connect(server.address).unwrap();
+    slow.write_all(b"GET /health HTTP/1.1\r\nhost: local").unwrap();
+    slow.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).expect("the connection ends");
+    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+}

@@ -45,7 +45,10 @@ impl Foreign {
     fn load(name: &str) -> Foreign {
         let path = format!("{}/tests/foreign/{name}.ptx", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        let module = Module::from_ptx(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        // What is run is read kernel by kernel; the other tests run what was read whole.
+        let whole = Module::from_ptx(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let module = Module::deferred(&text).unwrap_or_else(|e| panic!("{name}, deferred: {e}"));
+        assert!(whole.kernels().eq(module.kernels()), "{name}");
         let device = Device::new(DeviceConfig {
             total_memory: 1 << 28,
             threads: 1,
@@ -58,6 +61,9 @@ impl Foreign {
         device.set_output(move |text| sink.lock().unwrap().push_str(text));
         let first = module.kernels().next().expect("a kernel").to_owned();
         let loaded = device.load(&module).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for kernel in whole.kernels() {
+            loaded.read_kernel(kernel).unwrap_or_else(|e| panic!("{name}, deferred: {e}")).expect("the kernel");
+        }
         let kernel = loaded.kernel(&first).expect("the kernel");
         Foreign { device, module: loaded, kernel, printed }
     }
