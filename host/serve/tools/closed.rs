@@ -51,8 +51,21 @@ fn close(schema: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use super::closed;
+    use super::{
+        super::{Choice, Dialect, Tool, Tools},
+        closed,
+    };
     use serde_json::json;
+
+    #[test]
+    fn what_a_call_follows_is_closed_and_what_the_model_is_shown_is_not() {
+        let parameters = json!({ "type": "object", "properties": { "x": { "type": "string" } } });
+        let tool = Tool { name: "f".to_owned(), description: None, parameters: parameters.clone() };
+        let tools = Tools::new(vec![tool], Some(Choice::Required)).unwrap();
+        let dialect = Dialect { knows_tools: true, ..Dialect::default() };
+        assert_eq!(tools.must_call(dialect).unwrap()[0].1, closed(&parameters));
+        assert_eq!(tools.for_template(dialect).unwrap()[0]["function"]["parameters"], parameters);
+    }
 
     #[test]
     fn objects_have_what_is_named_unless_they_say_otherwise() {
