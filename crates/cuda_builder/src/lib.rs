@@ -237,8 +237,9 @@ impl CudaBuilder {
             .env("RUSTC_BOOTSTRAP", "1") // the NVPTX ABI and inline assembly are behind feature gates
             .env(
                 "CARGO_TARGET_NVPTX64_NVIDIA_CUDA_RUSTFLAGS",
+                // Where a condition is asked before and behind a barrier, `JumpThreading` makes a barrier for each answer.
                 format!(
-                    "-Ctarget-cpu={} -Ctarget-feature={} -Clinker=true{}",
+                    "-Ctarget-cpu={} -Ctarget-feature={} -Clinker=true -Zmir-enable-passes=-JumpThreading{}",
                     self.arch.target_cpu(),
                     self.arch.ptx_feature(),
                     self.arch.cfgs()

@@ -83,27 +83,30 @@ position! {
     size => "%cluster_nctarank";
 }
 
-macro_rules! barriers {
-    ($($(#[$doc:meta])* $name:ident => $instruction:literal;)*) => {$(
-        $(#[$doc])*
-        #[inline(always)]
-        pub fn $name() {
-            on_device!(() {
-                // SAFETY: no operands; being asm with a memory clobber, nothing is moved across it.
-                unsafe { core::arch::asm!($instruction, options(nostack)) }
-            })
-        }
-    )*};
+/// Says that this thread is here, and goes on: what it wrote is seen behind the others' [`wait`]. Each thread of the cluster
+/// arrives once, then waits, before it arrives again.
+#[inline(always)]
+pub fn arrive() {
+    on_device!(() {
+        // SAFETY: no operands.
+        unsafe { crate::collective::cluster_arrive() }
+    })
 }
 
-barriers! {
-    /// Says that this thread is here, and goes on: what it wrote is seen behind the others' [`wait`]. Each thread of the cluster
-    /// arrives once, then waits, before it arrives again.
-    arrive => "barrier.cluster.arrive.release;";
-    /// Waits until every thread of the cluster has arrived.
-    wait => "barrier.cluster.wait.acquire;";
-    /// Both: waits until every thread of the cluster is here; shared and global writes before it are seen after it.
-    sync => "barrier.cluster.arrive.release; barrier.cluster.wait.acquire;";
+/// Waits until every thread of the cluster has arrived.
+#[inline(always)]
+pub fn wait() {
+    on_device!(() {
+        // SAFETY: no operands.
+        unsafe { crate::collective::cluster_wait() }
+    })
+}
+
+/// Both: waits until every thread of the cluster is here; shared and global writes before it are seen after it.
+#[inline(always)]
+pub fn sync() {
+    arrive();
+    wait();
 }
 
 /// An array in the shared memory of a block of the cluster, [`map`]ped.

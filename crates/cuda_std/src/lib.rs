@@ -69,7 +69,7 @@
 #![cfg_attr(target_arch = "nvptx64", no_std)]
 #![cfg_attr(
     target_arch = "nvptx64",
-    feature(asm_experimental_arch, stdarch_nvptx, f16, link_llvm_intrinsics),
+    feature(asm_experimental_arch, stdarch_nvptx, f16, link_llvm_intrinsics, abi_unadjusted),
     allow(internal_features)
 )]
 
@@ -92,6 +92,8 @@ pub mod atomic;
 pub mod bulk;
 #[cfg(any(not(target_arch = "nvptx64"), cuda_arch_at_least = "90"))]
 pub mod cluster;
+#[cfg(target_arch = "nvptx64")]
+mod collective;
 pub mod fence;
 pub mod float;
 pub mod grid;

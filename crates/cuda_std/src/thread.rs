@@ -66,13 +66,10 @@ pub fn warp() -> u32 {
 /// All threads of the block must reach the same call.
 #[inline(always)]
 pub fn sync_threads() {
-    #[cfg(target_arch = "nvptx64")]
-    // SAFETY: `bar.sync 0` has no operands; being asm with a memory clobber, nothing is moved across it.
-    unsafe {
-        core::arch::asm!("bar.sync 0;", options(nostack));
-    }
-    #[cfg(not(target_arch = "nvptx64"))]
-    crate::device_only()
+    on_device!(() {
+        // SAFETY: no operands.
+        unsafe { core::arch::nvptx::_syncthreads() }
+    })
 }
 
 /// Waits as [`sync_threads`] does, and says for how many of the block's threads `condition` is true.
@@ -80,11 +77,12 @@ pub fn sync_threads() {
 /// All threads of the block must reach the same call.
 #[inline(always)]
 pub fn count_threads(condition: bool) -> u32 {
-    #[cfg(target_arch = "nvptx64")]
-    {
+    on_device!((condition) {
         let count: u32;
-        // SAFETY: as for `sync_threads`.
+        // SAFETY: barriers; the caller is collective. The assembly, of which LLVM does not know that it is convergent, stays beside an
+        // intrinsic of which it does: the names of those that count have changed from one LLVM to the next.
         unsafe {
+            crate::collective::warp_barrier(crate::warp::FULL);
             core::arch::asm!(
                 "{{ .reg .pred mine; setp.ne.u32 mine, {1}, 0; bar.red.popc.u32 {0}, 0, mine; }}",
                 out(reg32) count, in(reg32) u32::from(condition),
@@ -92,10 +90,5 @@ pub fn count_threads(condition: bool) -> u32 {
             );
         }
         count
-    }
-    #[cfg(not(target_arch = "nvptx64"))]
-    {
-        let _ = condition;
-        crate::device_only()
-    }
+    })
 }

@@ -2,6 +2,9 @@
 //!
 //! Every function here is collective: all 32 lanes must call it together.
 
+#[cfg(target_arch = "nvptx64")]
+use crate::collective;
+
 /// The member mask of a whole warp.
 pub const FULL: u32 = 0xffff_ffff;
 
@@ -11,94 +14,46 @@ pub fn shuffle_xor(value: f32, lane_mask: u32) -> f32 {
     f32::from_bits(shuffle_xor_bits(value.to_bits(), lane_mask))
 }
 
-/// [`shuffle_xor`] for 32 bits of anything.
-#[inline(always)]
-pub fn shuffle_xor_bits(bits: u32, lane_mask: u32) -> u32 {
-    #[cfg(target_arch = "nvptx64")]
-    {
-        let result: u32;
-        // SAFETY: shfl.sync with a full member mask; the caller is collective. Not `pure`, so that it is never moved
-        // into a branch that part of the warp takes.
-        unsafe {
-            core::arch::asm!(
-                "shfl.sync.bfly.b32 {}, {}, {}, 31, -1;",
-                out(reg32) result, in(reg32) bits, in(reg32) lane_mask,
-                options(nomem, nostack)
-            );
-        }
-        result
-    }
-    #[cfg(not(target_arch = "nvptx64"))]
-    {
-        let _ = (bits, lane_mask);
-        crate::device_only()
-    }
-}
-
 /// The value that lane `from` holds.
 #[inline(always)]
 pub fn shuffle(value: f32, from: u32) -> f32 {
     f32::from_bits(shuffle_bits(value.to_bits(), from))
 }
 
-/// [`shuffle`] for 32 bits of anything.
-#[inline(always)]
-pub fn shuffle_bits(bits: u32, from: u32) -> u32 {
-    #[cfg(target_arch = "nvptx64")]
-    {
-        let result: u32;
-        // SAFETY: shfl.sync with a full member mask, as above.
-        unsafe {
-            core::arch::asm!(
-                "shfl.sync.idx.b32 {}, {}, {}, 31, -1;",
-                out(reg32) result, in(reg32) bits, in(reg32) from,
-                options(nomem, nostack)
-            );
-        }
-        result
-    }
-    #[cfg(not(target_arch = "nvptx64"))]
-    {
-        let _ = (bits, from);
-        crate::device_only()
-    }
-}
-
-/// The shuffles by a distance, from the lane below and from the one above.
-macro_rules! shuffle_by {
-    ($($(#[$doc:meta])* $name:ident, $name_bits:ident => $instruction:literal;)*) => {$(
+macro_rules! shuffles {
+    ($($(#[$doc:meta])* $name:ident($by:ident) => $intrinsic:ident, $clamp:literal;)*) => {$(
         $(#[$doc])*
         #[inline(always)]
-        pub fn $name(value: f32, by: u32) -> f32 {
-            f32::from_bits($name_bits(value.to_bits(), by))
-        }
-
-        $(#[$doc])*
-        #[inline(always)]
-        pub fn $name_bits(bits: u32, by: u32) -> u32 {
-            #[cfg(target_arch = "nvptx64")]
-            {
-                let result: u32;
-                // SAFETY: shfl.sync with a full member mask, as above.
-                unsafe {
-                    core::arch::asm!($instruction, out(reg32) result, in(reg32) bits, in(reg32) by, options(nomem, nostack));
-                }
-                result
-            }
-            #[cfg(not(target_arch = "nvptx64"))]
-            {
-                let _ = (bits, by);
-                crate::device_only()
-            }
+        pub fn $name(bits: u32, $by: u32) -> u32 {
+            on_device!((bits, $by) {
+                // SAFETY: a shuffle with a full member mask; the caller is collective.
+                unsafe { collective::$intrinsic(FULL, bits, $by, $clamp) }
+            })
         }
     )*};
 }
 
-shuffle_by! {
-    /// The value of the lane `by` below; a lane that has none keeps its own.
-    shuffle_up, shuffle_up_bits => "shfl.sync.up.b32 {}, {}, {}, 0, -1;";
-    /// The value of the lane `by` above; a lane that has none keeps its own.
-    shuffle_down, shuffle_down_bits => "shfl.sync.down.b32 {}, {}, {}, 31, -1;";
+shuffles! {
+    /// [`shuffle_xor`] for 32 bits of anything.
+    shuffle_xor_bits(lane_mask) => shuffle_butterfly, 31;
+    /// [`shuffle`] for 32 bits of anything.
+    shuffle_bits(from) => shuffle_index, 31;
+    /// The 32 bits of the lane `by` below; a lane that has none keeps its own.
+    shuffle_up_bits(by) => shuffle_up, 0;
+    /// The 32 bits of the lane `by` above; a lane that has none keeps its own.
+    shuffle_down_bits(by) => shuffle_down, 31;
+}
+
+/// The value of the lane `by` below; a lane that has none keeps its own.
+#[inline(always)]
+pub fn shuffle_up(value: f32, by: u32) -> f32 {
+    f32::from_bits(shuffle_up_bits(value.to_bits(), by))
+}
+
+/// The value of the lane `by` above; a lane that has none keeps its own.
+#[inline(always)]
+pub fn shuffle_down(value: f32, by: u32) -> f32 {
+    f32::from_bits(shuffle_down_bits(value.to_bits(), by))
 }
 
 /// A shuffle of 64 bits: `shuffle` is done for the lower and for the upper half.
@@ -117,24 +72,10 @@ pub fn uniform(value: u32) -> u32 {
 /// Whether `condition` is true in some lane.
 #[inline(always)]
 pub fn any(condition: bool) -> bool {
-    #[cfg(target_arch = "nvptx64")]
-    {
-        let result: u32;
-        // SAFETY: a vote with a full member mask; the caller is collective. Not `pure`, as for the shuffle.
-        unsafe {
-            core::arch::asm!(
-                "{{ .reg .pred mine, some; setp.ne.u32 mine, {1}, 0; vote.sync.any.pred some, mine, -1; selp.u32 {0}, 1, 0, some; }}",
-                out(reg32) result, in(reg32) u32::from(condition),
-                options(nomem, nostack)
-            );
-        }
-        result != 0
-    }
-    #[cfg(not(target_arch = "nvptx64"))]
-    {
-        let _ = condition;
-        crate::device_only()
-    }
+    on_device!((condition) {
+        // SAFETY: a vote with a full member mask; the caller is collective.
+        unsafe { collective::any(FULL, condition) }
+    })
 }
 
 /// Whether `condition` is true in every lane.
@@ -143,58 +84,55 @@ pub fn all(condition: bool) -> bool {
     ballot(condition) == FULL
 }
 
-/// Instructions that take a word of each lane and give one.
-macro_rules! collective {
-    ($($(#[$doc:meta])* $name:ident($input:ty) -> $output:ty => $instruction:literal;)*) => {$(
+/// The lanes for which `condition` is true, lane `l` as bit `l`.
+#[inline(always)]
+pub fn ballot(condition: bool) -> u32 {
+    on_device!((condition) {
+        // SAFETY: as for `any`.
+        unsafe { collective::ballot(FULL, condition) }
+    })
+}
+
+/// The lanes whose value is this lane's, lane `l` as bit `l`.
+#[inline(always)]
+pub fn match_any(value: u32) -> u32 {
+    on_device!((value) {
+        // SAFETY: as for `any`.
+        unsafe { collective::match_any(FULL, value) }
+    })
+}
+
+/// Instructions that take a word of each lane and give all of them one.
+macro_rules! reductions {
+    ($($(#[$doc:meta])* $name:ident($word:ty) => $intrinsic:ident;)*) => {$(
         $(#[$doc])*
         #[inline(always)]
-        pub fn $name(value: $input) -> $output {
-            #[cfg(target_arch = "nvptx64")]
-            {
-                let result: $output;
-                // SAFETY: a collective with a full member mask; the caller is collective. Not `pure`, as for the shuffle.
-                unsafe {
-                    core::arch::asm!($instruction, out(reg32) result, in(reg32) value, options(nomem, nostack));
-                }
-                result
-            }
-            #[cfg(not(target_arch = "nvptx64"))]
-            {
-                let _ = value;
-                crate::device_only()
-            }
+        pub fn $name(value: $word) -> $word {
+            on_device!((value) {
+                // SAFETY: as for `any`.
+                unsafe { collective::$intrinsic(value, FULL) }
+            })
         }
     )*};
 }
 
-collective! {
-    /// The lanes whose value is not 0, lane `l` as bit `l`.
-    ballot_bits(u32) -> u32 =>
-        "{{ .reg .pred mine; setp.ne.u32 mine, {1}, 0; vote.sync.ballot.b32 {0}, mine, -1; }}";
-    /// The lanes whose value is this lane's, lane `l` as bit `l`.
-    match_any(u32) -> u32 => "match.any.sync.b32 {}, {}, -1;";
+reductions! {
     /// The sum over the warp.
-    sum_u32(u32) -> u32 => "redux.sync.add.u32 {}, {}, -1;";
+    sum_u32(u32) => sum;
     /// The smallest value of the warp.
-    min_u32(u32) -> u32 => "redux.sync.min.u32 {}, {}, -1;";
+    min_u32(u32) => min_unsigned;
     /// The largest value of the warp.
-    max_u32(u32) -> u32 => "redux.sync.max.u32 {}, {}, -1;";
+    max_u32(u32) => max_unsigned;
     /// The smallest value of the warp.
-    min_i32(i32) -> i32 => "redux.sync.min.s32 {}, {}, -1;";
+    min_i32(i32) => min_signed;
     /// The largest value of the warp.
-    max_i32(i32) -> i32 => "redux.sync.max.s32 {}, {}, -1;";
+    max_i32(i32) => max_signed;
     /// The bits that are set in every lane.
-    and_bits(u32) -> u32 => "redux.sync.and.b32 {}, {}, -1;";
+    and_bits(u32) => and;
     /// The bits that are set in some lane.
-    or_bits(u32) -> u32 => "redux.sync.or.b32 {}, {}, -1;";
+    or_bits(u32) => or;
     /// The bits that are set in an odd number of lanes.
-    xor_bits(u32) -> u32 => "redux.sync.xor.b32 {}, {}, -1;";
-}
-
-/// The lanes for which `condition` is true, lane `l` as bit `l`.
-#[inline(always)]
-pub fn ballot(condition: bool) -> u32 {
-    ballot_bits(u32::from(condition))
+    xor_bits(u32) => xor;
 }
 
 /// Whether every lane has the same value.
@@ -206,13 +144,10 @@ pub fn same(value: u32) -> bool {
 /// Waits for all lanes of the warp; memory written before it is seen after it by the warp's other lanes.
 #[inline(always)]
 pub fn sync() {
-    #[cfg(target_arch = "nvptx64")]
-    // SAFETY: a warp barrier with a full member mask; the caller is collective.
-    unsafe {
-        core::arch::asm!("bar.warp.sync -1;", options(nostack));
-    }
-    #[cfg(not(target_arch = "nvptx64"))]
-    crate::device_only()
+    on_device!(() {
+        // SAFETY: a warp barrier with a full member mask; the caller is collective.
+        unsafe { collective::warp_barrier(FULL) }
+    })
 }
 
 /// Combines `value` over groups of `lanes` neighbouring lanes (a power of two up to 32), in the same order in every

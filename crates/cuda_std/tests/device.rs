@@ -368,3 +368,25 @@ fn an_older_gpu_gets_what_it_can_have() {
     assert!(entries(&old) >= 7 && !old.contains("cluster") && !old.contains("wgmma"), "{old}");
     assert!(entries(&ptx(NvvmArch::Compute90a)) > entries(&old));
 }
+
+/// A barrier, or an exchange, that all threads reach stays one instruction where a condition is asked before and behind it: a copy for
+/// each answer would be reached by some threads, who wait for the others at theirs.
+#[test]
+fn what_all_reach_together_is_not_copied() {
+    let text = ptx(NvvmArch::Compute90a);
+    for (kernel, instruction) in [
+        ("asks_beside_a_barrier", "bar.sync"),
+        ("asks_beside_a_count", "bar.red.popc"),
+        ("asks_beside_a_warp_barrier", "bar.warp.sync"),
+        ("asks_beside_a_shuffle", "shfl.sync"),
+        ("asks_beside_a_ballot", "vote.sync"),
+        ("asks_beside_a_vote", "vote.sync"),
+        ("asks_beside_a_match", "match.any.sync"),
+        ("asks_beside_a_sum", "redux.sync"),
+        ("asks_beside_a_cluster_barrier", "barrier.cluster.wait"),
+    ] {
+        let start = text.find(&format!(".entry {kernel}(")).unwrap_or_else(|| panic!("no {kernel}"));
+        let body = &text[start..start + text[start..].find("\n}").expect("its end")];
+        assert_eq!(body.matches(instruction).count(), 1, "{body}");
+    }
+}

@@ -255,3 +255,16 @@ products! {
     product_i8_16(i8, i32, 16, 2, Swizzle::Bytes32, AlongK);
     product_u8_32(u8, i32, 32, 4, Swizzle::Bytes128, AlongK);
 }
+
+/// A condition is asked before and behind a cluster's barrier.
+#[kernel]
+pub unsafe fn asks_beside_a_cluster_barrier(out: *mut u32) {
+    let i = thread::thread_idx_x();
+    if i == 0 {
+        unsafe { *out = 7 }
+    }
+    cluster::sync();
+    if i == 0 {
+        unsafe { *out.add(1) = *out.add(2) }
+    }
+}

@@ -206,3 +206,34 @@ pub unsafe fn elements(out: *mut f64, offsets: *mut u32) {
         }
     }
 }
+
+/// A condition is asked before and behind what all threads do together.
+macro_rules! asks_twice {
+    ($($name:ident: $together:expr;)*) => {$(
+        #[kernel]
+        pub unsafe fn $name(out: *mut u32) {
+            let i = thread::thread_idx_x();
+            let mut mine = i;
+            if i == 0 {
+                mine += 5;
+                unsafe { *out = 7 }
+            }
+            let together: fn(u32) -> u32 = $together;
+            let others = together(mine);
+            if i == 0 {
+                unsafe { *out.add(1) = *out.add(2) + others }
+            }
+        }
+    )*};
+}
+
+asks_twice! {
+    asks_beside_a_barrier: |mine| { thread::sync_threads(); mine };
+    asks_beside_a_count: |mine| thread::count_threads(mine > 3);
+    asks_beside_a_warp_barrier: |mine| { warp::sync(); mine };
+    asks_beside_a_shuffle: |mine| warp::shuffle_bits(mine, 3);
+    asks_beside_a_ballot: |mine| warp::ballot(mine > 3);
+    asks_beside_a_vote: |mine| warp::any(mine > 3) as u32;
+    asks_beside_a_match: warp::match_any;
+    asks_beside_a_sum: warp::sum_u32;
+}
