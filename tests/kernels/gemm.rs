@@ -14,8 +14,9 @@ use crate::{
     support::*,
 };
 
-/// Weights are rounded to f16 twice, by their scale and with it; activations are f16 in the definition too, and sums are f32.
-const TOLERANCE: f64 = 2e-3;
+/// Weights are rounded to f16 twice, by their scale and with it; activations are f16 in the definition too, and sums are f32. What a scale
+/// or a minimum is rounded by is the same for all of its values, so of a million outputs some have twice what independent roundings give.
+const TOLERANCE: f64 = 4e-3;
 
 /// Rows and columns around a block's 128 rows and a step's 128 columns; tiles that one block has alone and that several share.
 const SHAPES: [(usize, usize); 4] = [(1, 256), (130, 256), (40, 1280), (300, 768)];
