@@ -23,6 +23,12 @@
 //! last, from what they all left in memory, in the tile's order. Which parts there are depends on the shape and the device
 //! alone, so a token's outputs are the same bits whatever other tokens there are.
 //!
+//! # Experts
+//!
+//! Of a stack of matrices, one for each expert, a block takes tokens of one expert alone. Which they are, [`experts`](crate::experts) made a
+//! list of, cut into tiles of as many tokens as a block has; a block along y has a tile. So an expert's weights are read once for a tile of its
+//! tokens, wherever these are, and outputs go where the list says. A tile of rows is then one block's alone.
+//!
 //! # Precision
 //!
 //! A weight is rounded to f16 twice: its scale, and the product with it. Sums are `f32`.
@@ -36,7 +42,10 @@ use cuda_std::{
     unroll::unroll,
 };
 
-use crate::blocks::{Halves, Planes};
+use crate::{
+    blocks::{Halves, Planes},
+    experts::ExpertTile,
+};
 
 /// The block's number of threads, of a kernel whose warps have so many times 16 rows.
 pub const fn threads(sixteens: usize) -> u32 {
@@ -64,6 +73,12 @@ pub const SLOTS: usize = 2;
 /// Parts of tiles that a block can leave behind: the end of one, the beginning of another.
 pub const PARTS: u32 = 2;
 
+/// The most tokens of a block.
+const MOST_TOKENS: usize = 64;
+
+/// No row of x.
+const ABSENT: u32 = u32::MAX;
+
 /// One launch's operands: the kernels' parameters by name.
 #[derive(Clone, Copy)]
 pub struct Operands {
@@ -73,6 +88,14 @@ pub struct Operands {
     pub n_blocks: u32,
     /// The first output's row.
     pub first_row: u32,
+    /// Rows from an expert's matrix to the next one's.
+    pub matrix_rows: u32,
+    /// The experts' tiles, or null.
+    pub tiles: *const ExpertTile,
+    /// The list that they are cut from: outputs' rows.
+    pub pairs: *const u32,
+    /// Neighbouring rows of outputs that are of the same x: without experts 1.
+    pub share: u32,
     /// The activations.
     pub x: *const F16,
     /// What each token's outputs are multiplied by, or null.
@@ -107,6 +130,10 @@ pub struct Operands {
 
 shared_array! {
     gemm_before: [u32; 1];
+    // Of a block's tokens: which rows of x they are, or `ABSENT`, which of the outputs, and how many there are.
+    gemm_sources: [u32; MOST_TOKENS];
+    gemm_targets: [u32; MOST_TOKENS];
+    gemm_n_tokens: [u32; 1];
 }
 
 /// A place in the list of all tiles' steps.
@@ -218,7 +245,19 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
     // SAFETY: as above.
     unsafe { core::hint::assert_unchecked(n_steps > 0) }
     let (begin, end) = (shares.begin(thread::block_idx_x()), shares.begin(thread::block_idx_x() + 1));
-    let first_token = thread::block_idx_y() * TILES as u32 * TOKENS;
+    let rows_of_step = TILES as u32 * TOKENS;
+    let (mut first_token, mut n_tokens) = (thread::block_idx_y() * rows_of_step, o.n_tokens);
+    let mut first_output = o.first_row;
+    if !o.tiles.is_null() {
+        grid::launch_dependents();
+        grid::wait();
+        let tile = unsafe { *o.tiles.add(thread::block_idx_y() as usize) };
+        if tile.n_pairs == 0 {
+            return;
+        }
+        first_output += tile.expert * o.matrix_rows;
+        (first_token, n_tokens) = (tile.first, tile.first + tile.n_pairs);
+    }
 
     let planes = Planes::of::<B>(global(o.weights), o.n_blocks);
     let row_of_warp = 16 * SIXTEENS as u32 * warp + group;
@@ -226,7 +265,7 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
         // Rows and chunks beyond the matrix's end are the last ones, which do not count.
         let chunk = u32::min(place.step * 4 + member, chunks - 1);
         let at =
-            |row: u32| (o.first_row + u32::min(place.tile * ROWS + row_of_warp + row, o.n_out - 1)) * chunks + chunk;
+            |row: u32| (first_output + u32::min(place.tile * ROWS + row_of_warp + row, o.n_out - 1)) * chunks + chunk;
         [0, 1].map(
             #[inline(always)]
             |sixteen| {
@@ -244,11 +283,27 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
     grid::launch_dependents();
     grid::wait();
 
+    let token = thread::thread_idx_x();
+    if token < rows_of_step {
+        let row = first_token + token;
+        let there = row < n_tokens;
+        let target = if o.tiles.is_null() || !there { row } else { unsafe { *o.pairs.add(row as usize) } };
+        // SAFETY: by the launch contract; said here so that the division is not guarded by a panic.
+        unsafe { core::hint::assert_unchecked(o.share > 0) }
+        unsafe {
+            gemm_targets().set(token, target);
+            gemm_sources().set(token, if there { target / o.share } else { ABSENT });
+        }
+        if token == 0 {
+            unsafe { gemm_n_tokens().set(0, n_tokens - first_token) }
+        }
+    }
+    thread::sync_threads();
+
     // Panels of activations take turns in two halves of the block's memory.
     let staged: Shared<F16> = shared::dynamic(0);
     let words: Shared<u32> = unsafe { staged.cast() };
-    let half = o.panel * TILES as u32 * TOKENS * STRIDE;
-    let rows_of_step = TILES as u32 * TOKENS;
+    let half = o.panel * rows_of_step * STRIDE;
     // Sixteen threads copy a token's values of a step, a piece each: piece i of chunk t is in place 4 i + t.
     const PIECES: u32 = STEP / 8;
     let (first_row, piece) = (thread::thread_idx_x() / PIECES, thread::thread_idx_x() % PIECES);
@@ -264,8 +319,8 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
                 step = if step + 1 == n_steps { 0 } else { step + 1 };
             }
             let value = step * STEP + 8 * piece;
-            let row_of_x = first_token + token;
-            let present = row_of_x < o.n_tokens && value < o.n_in;
+            let row_of_x = unsafe { gemm_sources().get(token) };
+            let present = row_of_x != ABSENT && value < o.n_in;
             let from = if present { row_of_x as usize * o.n_in as usize + value as usize } else { 0 };
             unsafe { async_copy::copy_16(staged, to, o.x.wrapping_add(from), present) }
             to += at_once * STRIDE;
@@ -468,28 +523,29 @@ unsafe fn finish<const TILES: usize, const SIXTEENS: usize>(
 unsafe fn write<const TILES: usize, const SIXTEENS: usize>(o: &Operands, tile: u32, sums: &[Sums<SIXTEENS>; TILES]) {
     let lane = thread::lane();
     let row = tile * ROWS + 16 * SIXTEENS as u32 * thread::warp() + lane / 4;
-    let block_token = thread::block_idx_y() * TILES as u32 * TOKENS;
-    let first_token = block_token + 2 * (lane % 4);
+    let n_tokens = unsafe { gemm_n_tokens().get(0) };
+    let first_token = 2 * (lane % 4);
     // A tile of tokens at a time, of which a lane has some outputs: what is loaded of theirs takes one trip to the memory.
     unroll(
         TILES,
         #[inline(always)]
         |index| {
-            if TOKENS * index as u32 >= o.n_tokens - block_token {
+            if TOKENS * index as u32 >= n_tokens {
                 return;
             }
             let token = |output: usize| first_token + TOKENS * index as u32 + output as u32 % 2;
             let row = |output: usize| row + output as u32 / 2 * 8;
-            let there = |output: usize| token(output) < o.n_tokens && row(output) < o.n_out;
-            let at = |output: usize| (token(output) * o.out_stride + row(output)) as usize;
+            let there = |output: usize| token(output) < n_tokens && row(output) < o.n_out;
+            let targets = [0, 1].map(|next| unsafe { gemm_targets().get(token(next)) });
+            let at = |output: usize| targets[output % 2] as usize * o.out_stride as usize + row(output) as usize;
             let mut values = [0.0; 8];
             unroll(
                 4 * SIXTEENS,
                 #[inline(always)]
                 |output| {
-                    let factor = match o.factors.is_null() {
+                    let factor = match o.factors.is_null() || !there(output) {
                         true => 1.0,
-                        false => unsafe { *o.factors.add(u32::min(token(output), o.n_tokens - 1) as usize) },
+                        false => unsafe { *o.factors.add(gemm_sources().get(token(output)) as usize) },
                     };
                     values[output] = sums[index][output / 4][output % 4] * (o.alpha * factor);
                 },
@@ -522,7 +578,8 @@ unsafe fn write<const TILES: usize, const SIXTEENS: usize>(o: &Operands, tile: u
 #[cfg(not(target_arch = "nvptx64"))]
 #[rustfmt::skip]
 pub type GemmParameters = (
-    *const u8, u32, u32, *const F16, *const f32, *mut f32, *mut F16, u32, f32, u32, *mut f32, *mut u32, u32, u32, u32, u32, u32, u32,
+    *const u8, u32, u32, u32, *const u32, *const u32, u32, *const F16, *const f32, *mut f32, *mut F16, u32, f32, u32, *mut f32,
+    *mut u32, u32, u32, u32, u32, u32, u32,
 );
 
 /// Declares the entry points: a name, the format, and how many products' tokens a block takes.
@@ -530,16 +587,21 @@ macro_rules! gemm_kernels {
     ($($(#[$doc:meta])* $name:ident => $block:ty, $tiles:literal, $sixteens:literal, threads $threads:literal, blocks $blocks:literal;)*) => {$(
         $(#[$doc])*
         ///
-        /// out[token][o] = alpha · factors[token] · Σ_i weights[o][i] · x[token][i] (+ out[token][o] where `adds` is not 0).
+        /// out[token][o] = alpha · factors[token] · Σ_i weights[o][i] · x[token][i] (+ out[token][o] where `adds` is not 0). Where `tiles` is not
+        /// null, a token is a pair of one and an expert of its, its weights are that expert's, and x and factors are those of pair ÷ share.
         ///
-        /// Launch: grid (n_blocks_of_grid, ⌈n_tokens ÷ tokens⌉), `tokens` being those that a block takes; block
+        /// Launch: grid (n_blocks_of_grid, ⌈n_tokens ÷ tokens⌉), `tokens` being those that a block takes, or (⌈n_out ÷ ROWS⌉, the number of
+        /// `tiles`); block
         /// ([`threads`]($crate::gemm::threads) of the kernel's share of rows); dynamic shared memory for two panels of `panel` steps: 2 · panel ·
         /// `tokens` · [`STRIDE`]($crate::gemm::STRIDE) f16. `least` and `more` are ⌈n_out ÷ ROWS⌉ · ⌈n_in ÷ STEP⌉ ÷ grid.x and what is left: `least ≥ 1`.
         ///
         /// # Safety
         /// - `weights` is the planes of `n_blocks` blocks, 16-byte aligned; outputs are rows of `n_in` values from `first_row` on;
         ///   `n_in` is a whole number of blocks, at least 32; `n_out ≥ 1`.
-        /// - `x` is `[n_tokens][n_in]`, 16-byte aligned, `n_tokens ≥ 1`; `factors` is null or `[n_tokens]`.
+        /// - `x` is `[n_tokens][n_in]`, 16-byte aligned, `n_tokens ≥ 1`; `factors` is null or `[n_tokens]`. With `tiles`, `n_tokens` are
+        ///   pairs, and x has one row, and factors one element, for every `share ≥ 1` of them; without, `share` is 1.
+        /// - `tiles` is null or made, 16-byte aligned, by [`experts_group`]($crate::experts::experts_group) for as many tokens as a block takes, of `pairs`, each
+        ///   below `n_tokens`; then an expert's rows begin `matrix_rows` behind the last one's.
         /// - One of `out` and `out_f16` is null; the other has a token's `n_out` outputs every `out_stride` values, all below 2^32; `adds` is 0 with
         ///   `out_f16`.
         /// - `partial` is `[grid.y][grid.x][PARTS][ROWS · tokens]`, 16-byte aligned; `arrivals` is `[grid.y][⌈n_out ÷ ROWS⌉]`, all
@@ -549,6 +611,10 @@ macro_rules! gemm_kernels {
             weights: *const u8,
             n_blocks: u32,
             first_row: u32,
+            matrix_rows: u32,
+            tiles: *const u32,
+            pairs: *const u32,
+            share: u32,
             x: *const cuda_std::F16,
             factors: *const f32,
             out: *mut f32,
@@ -566,8 +632,8 @@ macro_rules! gemm_kernels {
             more: u32,
         ) {
             let operands = $crate::gemm::Operands {
-                weights, n_blocks, first_row, x, factors, out, out_f16, out_stride, alpha, adds, partial, arrivals, n_tokens, n_in,
-                n_out, panel, least, more,
+                weights, n_blocks, first_row, matrix_rows, tiles: tiles.cast(), pairs, share, x, factors, out, out_f16, out_stride, alpha, adds,
+                partial, arrivals, n_tokens, n_in, n_out, panel, least, more,
             };
             unsafe { $crate::gemm::gemm::<$block, $tiles, $sixteens>(&operands) }
         }

@@ -12,6 +12,7 @@ mod cache;
 mod decode;
 mod embed;
 mod error;
+mod experts;
 pub mod explain;
 mod lower;
 mod memory;
@@ -22,7 +23,7 @@ mod state;
 mod unpack;
 mod weights;
 
-use std::ops::Range;
+use std::{cell::Cell, ops::Range};
 
 use crate::{
     cache::{Origin, SequenceId},
@@ -38,6 +39,7 @@ use crate::{
 use cache::KvCache;
 use decode::Decode;
 pub use error::EngineError;
+use experts::ExpertScratch;
 pub use lower::Launch;
 use lower::Pass;
 use memory::{Layout, Scratch};
@@ -157,6 +159,7 @@ pub struct Engine {
     attention: TokenAttention,
     matmul: Matmul,
     gemm: GemmScratch,
+    experts: ExpertScratch,
     staging: Staging,
     input: Buffer<u32>,  // [3][n_batch]: tokens, positions, and the numbers of their sequences
     staged: Pinned<u32>, // [3][n_batch]: the same, on the host
@@ -166,6 +169,8 @@ pub struct Engine {
     is_staging: bool,
     /// [`EngineOptions::batch_invariant`].
     batch_invariant: bool,
+    /// [`EngineOptions::exact`].
+    exact: bool,
     // Last, so that everything on the device is freed before it.
     gpu: Gpu,
 }
@@ -186,7 +191,7 @@ impl Engine {
         // The weights first: loading them takes a buffer that the rest then has the place of.
         let weights = DeviceWeights::upload(&gpu, &model, plan.n_context, options.matrices, progress)?;
         gpu.expect_cublas()?;
-        let Passes { one, several, rows, matmul, gemm } = passes;
+        let Passes { one, several, rows, matmul, gemm, experts } = passes;
         let mut cache = KvCache::new(&gpu, &model.figure, plan.cache_size, options.cache_type)?;
         assert_eq!(cache.pages.open(), Some(FIRST), "the first of the slots");
         let several = several.map(|pass| Ready::new(&gpu, &model, &weights, pass)).transpose()?;
@@ -214,6 +219,7 @@ impl Engine {
             attention,
             matmul: Matmul::new(&gpu, matmul.tokens, matmul.columns, matmul.unpacked, options.activations)?,
             gemm: GemmScratch::new(&gpu, gemm)?,
+            experts: ExpertScratch::new(&gpu, experts)?,
             staging: Staging::new(&gpu, plan.cache_size.n_sequences, plan.columns)?,
             input: gpu.alloc("tokens", 3 * n_batch)?,
             staged: gpu.alloc_pinned("tokens", 3 * n_batch)?,
@@ -225,6 +231,7 @@ impl Engine {
             plan,
             is_staging: false,
             batch_invariant: options.batch_invariant,
+            exact: options.exact,
             gpu,
         })
     }
@@ -451,6 +458,9 @@ impl Engine {
             rooms: ready.rooms.as_ref(),
             matmul: &self.matmul,
             gemm: &self.gemm,
+            // A token's pass says the same of it in any company, and the exact one rounds nothing.
+            experts: (!self.exact && !std::ptr::eq(ready, &self.one)).then_some(&self.experts),
+            sorted: Cell::new(None),
             staging: &self.staging,
             attention: &self.attention,
             logits: &self.logits,

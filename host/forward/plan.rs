@@ -14,6 +14,7 @@ use super::{
     EngineError, EngineOptions,
     cache::{CacheSize, KvCache},
     decode,
+    experts::ExpertSizes,
     lower::{self, Launch, Pass},
     memory::{Layout, MostRows, Scratch, Uses},
     unpack::Rooms,
@@ -85,6 +86,8 @@ pub(super) struct Passes {
     pub matmul: MatmulSizes,
     /// Elements of [`GemmScratch`].
     pub gemm: [usize; 2],
+    /// Elements of [`ExpertScratch`](super::experts::ExpertScratch).
+    pub experts: ExpertSizes,
 }
 
 /// Sizes of [`Matmul`](crate::gpu::Matmul)'s buffers.
@@ -249,6 +252,12 @@ impl MemoryPlan {
         let of_several = several.as_ref().map(|pass| MatmulSizes::new(model, pass, rows)).unwrap_or_default();
         let of_rows = rows_pass.as_ref().map(|pass| MatmulSizes::new(model, pass, of_one)).unwrap_or_default();
         let matmul = of_several.max(of_rows);
+        let of_experts = |pass: &Pass, rows| ExpertSizes::new(model, pass, rows);
+        let experts = match &several {
+            Some(pass) if !options.exact => of_experts(pass, rows),
+            _ => ExpertSizes::default(),
+        };
+        let experts = experts.max(rows_pass.as_ref().map(|pass| of_experts(pass, of_one)).unwrap_or_default());
         let with_layout = |pass: Pass, rows| {
             let layout = Layout::new(&pass, rows);
             (pass, layout)
@@ -262,6 +271,7 @@ impl MemoryPlan {
             rows: rows_pass.map(|pass| with_layout(pass, of_one)),
             matmul,
             gemm,
+            experts,
         };
 
         let mut uses = Uses::default();
@@ -285,6 +295,7 @@ impl MemoryPlan {
         for elements in gemm {
             uses.add("matmul", elements * size_of::<u32>());
         }
+        experts.uses(&mut uses);
         let columns = figure.stacks.iter().map(|stack| stack.n_in).max().unwrap_or(0);
         for elements in Staging::elements(n_sequences, columns) {
             uses.add("activations", elements * size_of::<u32>());

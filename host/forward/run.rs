@@ -1,12 +1,13 @@
 //! Carrying a pass out: each launch with the memory and the weights that it names.
 
-use std::ops::Range;
+use std::{cell::Cell, ops::Range};
 
 use half::f16;
 
 use super::{
     DeviceWeights,
     cache::{KvCache, PageTablesOf},
+    experts::ExpertScratch,
     lower::{AttentionHeads, Form, Launch, Local, Made, Pass, Place, QkvParts, RowsOf, ScaleId, Step, query_type},
     memory::{Layout, Scratch},
     unpack::Rooms,
@@ -23,7 +24,7 @@ use crate::{
     },
     model::{
         self, Figure, Scores,
-        figure::{RopeId, Span, VectorId},
+        figure::{Matrix, RopeId, Span, VectorId},
     },
     trace::{POSITION_PADDING, Recorder},
 };
@@ -58,6 +59,10 @@ pub struct Run<'a> {
     pub rooms: Option<&'a Rooms>,
     pub matmul: &'a Matmul,
     pub gemm: &'a GemmScratch,
+    /// Where experts' products of many tokens are made together.
+    pub experts: Option<&'a ExpertScratch>,
+    /// Whose pairs it has sorted.
+    pub sorted: Cell<Option<Local>>,
     pub staging: &'a Staging,
     pub attention: &'a TokenAttention,
     pub logits: &'a Buffer<f32>,
@@ -420,6 +425,13 @@ impl Part<'_, '_> {
                 };
                 let (bias, residual) = (self.span(bias), residual.map(|residual| self.f32(residual)));
                 let chosen = experts.map(|(experts, share)| (self.u32(experts), share));
+                if let (Some(together), Some((experts, share)), Some((chosen, _))) = (self.experts, experts, &chosen)
+                    && together.takes(&w.rows(weight), chosen.len())
+                {
+                    debug_assert!(norm.is_none() && bias.is_none() && residual.is_none() && !swiglu, "a product alone");
+                    let (x, out) = (self.f32(*x), self.f32(*out));
+                    return self.experts_together(together, weight, *experts, chosen, *share, &x, &out);
+                }
                 let gemv = Gemv {
                     weights: w.rows(weight),
                     x: match (&x_f32, &x_q8) {
@@ -523,6 +535,25 @@ impl Part<'_, '_> {
                 gpu.glu_f16(unit(*glu), &gate_up, &out, n, width, in_scale, out_scale)
             }
         }
+    }
+
+    /// The products of tokens with their experts, sorted by these where the launch before has not done so.
+    #[allow(clippy::too_many_arguments)]
+    fn experts_together(
+        &self,
+        together: &ExpertScratch,
+        weight: &Matrix,
+        experts: Local,
+        chosen: &Slice<u32>,
+        share: usize,
+        x: &Slice<f32>,
+        out: &Slice<f32>,
+    ) -> Result<(), GpuError> {
+        let rows = self.weights.rows(weight);
+        if self.sorted.replace(Some(experts)) != Some(experts) {
+            together.sort(self.gpu, chosen, rows.n_matrices())?;
+        }
+        together.multiply(self.gpu, rows, x, share, out, chosen.len())
     }
 
     /// Vectors into the cache, then attention over them.

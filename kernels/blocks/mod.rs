@@ -553,7 +553,7 @@ macro_rules! formats {
                 /// A product with packed blocks and 8-bit activations.
                 $gemv[$resident] => gemv::<Integers<$block>>;
                 /// A product with packed blocks and 16-bit activations.
-                $gemv_wide[1] => gemv::<WideIntegers<$block>>;
+                $gemv_wide[$resident] => gemv::<WideIntegers<$block>>;
                 /// A product with packed blocks and `f32` activations.
                 $gemv_exact[1] => exact::<$block>;
             }

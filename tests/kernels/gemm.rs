@@ -1,10 +1,12 @@
 //! Products of a few tokens with packed weights, on tensor cores, against their definition in `f64`.
 
+use std::ops::Range;
+
 use ferrowarp::{
     gguf::TensorType,
     gpu::{
-        Gpu, Product,
-        kernels::{Gemm, GemmScratch},
+        Gpu, Product, Weights,
+        kernels::{ExpertLists, ExpertPairs, Gemm, GemmScratch},
     },
 };
 use half::f16;
@@ -127,4 +129,99 @@ fn a_token_is_the_same_in_any_company() {
 fn scratch(gpu: &Gpu, n_out: usize, n_in: usize) -> GemmScratch {
     let elements = GemmScratch::elements([[n_out, n_in]].into_iter(), Gpu::MOST_GEMM_TOKENS);
     GemmScratch::new(gpu, elements).unwrap()
+}
+
+/// Pairs of tokens and experts are sorted by expert, each expert's as they were, in tiles: with tokens that all want one expert, experts that
+/// nobody wants, and more and fewer pairs than threads.
+#[test]
+fn pairs_are_sorted_by_expert() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for (n_pairs, n_experts, of_tile) in [(1, 1usize, 16), (7, 5, 16), (300, 3, 32), (64, 8, 64), (1000, 128, 16), (513, 600, 4)] {
+        for wanted in [n_experts, n_experts.div_ceil(3), 1] {
+            let experts: Vec<u32> = random.indices(n_pairs, wanted).iter().map(|of| n_experts as u32 - 1 - of).collect();
+            let on_device = gpu.upload("experts", &experts).unwrap();
+            let elements = ExpertLists::elements(n_pairs, n_experts, of_tile);
+            let lists = ExpertLists::new(&gpu, elements).unwrap();
+            gpu.experts_group(&on_device, n_experts, of_tile, &lists).unwrap();
+            let [pairs, tiles] = lists.read(&gpu).unwrap();
+            let mut want: Vec<u32> = (0..n_pairs as u32).collect();
+            want.sort_by_key(|pair| experts[*pair as usize]);
+            assert_eq!(pairs, want, "{n_pairs} pairs of {wanted} of {n_experts} experts");
+            let mut next = 0;
+            for tile in tiles.chunks_exact(4) {
+                let (expert, first, n) = (tile[0], tile[1], tile[2]);
+                if n == 0 {
+                    continue;
+                }
+                let of = |at: u32| experts[pairs[at as usize] as usize];
+                assert_eq!(first, next, "tiles follow each other");
+                assert!((first..first + n).all(|at| of(at) == expert) && n <= of_tile as u32, "one expert's, {n} of them");
+                next += n;
+                assert!(n == of_tile as u32 || next == n_pairs as u32 || of(next) != expert, "full but at an expert's end");
+            }
+            assert_eq!(next, n_pairs as u32, "every pair is in a tile");
+        }
+    }
+}
+
+/// A pair's outputs are its token's with its expert's matrix, the same bits in any company, for each kernel's tiles.
+#[test]
+fn experts_multiply_their_own_tokens() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let (n_experts, n_out, n_in) = (5, 140, 512);
+    // Both halves of a stack of gates above up projections; pairs of a token that share its x, and such that have their own.
+    for (index, (n_tokens, n_used)) in [(3, 2), (40, 3), (90, 3), (120, 4)].into_iter().enumerate() {
+        let tensor_type = [TensorType::Q4_K, TensorType::Q8_0, TensorType::Q6_K, TensorType::MXFP4][index];
+        let (flat, values) = blocks(&gpu, &mut random, tensor_type, 2 * n_experts * n_out, n_in);
+        let stacks = Weights::of_one_type(flat.data, tensor_type, n_experts, 2 * n_out, n_in);
+        let n_pairs = n_tokens * n_used;
+        let experts = random.indices(n_pairs, n_experts);
+        let run = |pairs: Range<usize>, share: usize, stack: usize, x: &[f16], factors: &[f32]| {
+            let (n_pairs, of_tile) = (pairs.len(), Gpu::pairs_of_tile(pairs.len(), n_experts));
+            let chosen = gpu.upload("experts", &experts[pairs.clone()]).unwrap();
+            let lists = ExpertLists::new(&gpu, ExpertLists::elements(n_pairs, n_experts, of_tile)).unwrap();
+            gpu.experts_group(&chosen, n_experts, of_tile, &lists).unwrap();
+            let rows = pairs.start / share..pairs.end / share;
+            let x = gpu.upload("x", &x[rows.start * n_in..rows.end * n_in]).unwrap();
+            let factors = gpu.upload("factors", &factors[rows]).unwrap();
+            let out = Output::<f32>::new(&gpu, n_pairs * n_out);
+            let gemm = Gemm {
+                weights: stacks.rows(stack * n_out..(stack + 1) * n_out),
+                x: &x,
+                factors: Some(&factors),
+                out: Product::F32(&out),
+                out_stride: n_out,
+                alpha: 0.5,
+                adds: false,
+            };
+            gpu.gemm_experts(&gemm, &ExpertPairs { lists: &lists, n_pairs, n_experts, share }).unwrap();
+            out.read(&gpu)
+        };
+        for (share, stack) in [(n_used, 0), (1, 1)] {
+            let x: Vec<f16> =
+                random.values(n_pairs / share * n_in, 2.0).into_iter().map(f16::from_f32).collect();
+            let factors = random.values(n_pairs / share, 3.0);
+            let found = run(0..n_pairs, share, stack, &x, &factors);
+            for pair in 0..n_pairs {
+                let (row_of_x, expert) = (pair / share, experts[pair] as usize);
+                for row in 0..n_out {
+                    let weights = &values[((stack * n_experts + expert) * n_out + row) * n_in..][..n_in];
+                    let x = &x[row_of_x * n_in..][..n_in];
+                    let products = weights.iter().zip(x).map(|(w, x)| f64::from(*w) * x.to_f64());
+                    let (sum, size) =
+                        products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product * product));
+                    let factor = 0.5 * f64::from(factors[row_of_x]);
+                    let (got, want) = (f64::from(found[pair * n_out + row]), factor * sum);
+                    let limit = TOLERANCE * factor.abs() * size.sqrt() + 1e-5 * (1.0 + want.abs());
+                    assert!((got - want).abs() <= limit, "{tensor_type}, pair {pair} of {n_pairs}, row {row}: {got} for {want}");
+                }
+            }
+            let part = n_used..n_pairs / 2 / n_used * n_used + n_used;
+            let alone = run(part.clone(), share, stack, &x, &factors);
+            let same = alone.iter().zip(&found[part.start * n_out..]).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{tensor_type}: pairs {part:?} of {n_pairs} differ from the same alone");
+        }
+    }
 }

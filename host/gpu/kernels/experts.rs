@@ -1,11 +1,12 @@
 //! Launches the kernels in `kernels/experts.rs`.
 
 use kernels::experts::{
-    COMBINE_BLOCK, MAX_GROUPS, ROUTE_BLOCK, experts_bias, experts_combine, experts_every, experts_route,
+    COMBINE_BLOCK, GROUP_BLOCK, MAX_GROUPED, MAX_GROUPS, ROUTE_BLOCK, experts_bias, experts_combine, experts_every,
+    experts_group, experts_route,
 };
 
 use super::{count, expect_len};
-use crate::gpu::{Gpu, GpuError, Slice};
+use crate::gpu::{Buffer, Gpu, GpuError, Slice};
 
 /// What a router's logit becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +65,70 @@ impl Routing<'_> {
     }
 }
 
+/// Pairs of a token and an expert of its, sorted by expert, and the tiles that products take of them.
+pub struct ExpertLists {
+    pub(super) pairs: Buffer<u32>,
+    pub(super) tiles: Buffer<u32>,
+}
+
+impl ExpertLists {
+    /// The most experts that are told apart.
+    pub const MAX_EXPERTS: usize = MAX_GROUPED;
+
+    /// Elements of the allocations for so many pairs, experts and pairs of a tile.
+    pub fn elements(n_pairs: usize, n_experts: usize, of_tile: usize) -> [usize; 2] {
+        [n_pairs, 4 * n_tiles(n_pairs, n_experts, of_tile)]
+    }
+
+    /// Allocates them.
+    ///
+    /// # Errors
+    /// The device has not so much memory.
+    pub fn new(gpu: &Gpu, [pairs, tiles]: [usize; 2]) -> Result<ExpertLists, GpuError> {
+        Ok(ExpertLists { pairs: gpu.alloc("experts", pairs)?, tiles: gpu.alloc("experts", tiles)? })
+    }
+
+    /// The pairs, and each tile's expert, first of the pairs, how many there are, and 0.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn read(&self, gpu: &Gpu) -> Result<[Vec<u32>; 2], GpuError> {
+        Ok([gpu.read(&self.pairs)?, gpu.read(&self.tiles)?])
+    }
+}
+
+/// The most tiles that pairs can make: an expert's last need not be full.
+pub(super) fn n_tiles(n_pairs: usize, n_experts: usize, of_tile: usize) -> usize {
+    n_pairs / of_tile + n_experts.min(n_pairs)
+}
+
 impl Gpu {
+    /// Sorts pairs by their experts, `[n_pairs]`, of which each is below `n_experts`, and cuts them into tiles of `of_tile`.
+    pub fn experts_group(
+        &self,
+        experts: &Slice<u32>,
+        n_experts: usize,
+        of_tile: usize,
+        lists: &ExpertLists,
+    ) -> Result<(), GpuError> {
+        let n_pairs = experts.len();
+        assert!((1..=MAX_GROUPED).contains(&n_experts), "{n_experts} experts to sort by");
+        let n_tiles = n_tiles(n_pairs, n_experts, of_tile);
+        expect_len("pairs", &lists.pairs, n_pairs);
+        expect_len("tiles", &lists.tiles, 4 * n_tiles);
+        let arguments = (
+            experts,
+            &*lists.pairs,
+            &*lists.tiles,
+            count(n_pairs),
+            count(n_experts),
+            count(of_tile),
+            count(n_tiles),
+        );
+        // SAFETY: the slices hold what the contract asks for; the experts are the caller's promise.
+        unsafe { self.launch(experts_group, [count(n_experts), 1, 1], GROUP_BLOCK, arguments) }
+    }
+
     /// experts[token], weights[token], each `[n_used]`: the experts that a token uses, from its logits `[n_experts]`.
     pub fn experts_route(
         &self,

@@ -3,7 +3,11 @@
 use half::f16;
 use kernels::gemm::{CHUNK, GemmParameters, PARTS, ROWS, STEP, STRIDE, threads};
 
-use super::{blocks::block_format, count, expect_len};
+use super::{
+    blocks::block_format,
+    count, expect_len,
+    experts::{ExpertLists, n_tiles},
+};
 use crate::{
     gguf::TensorType,
     gpu::{Buffer, Gpu, GpuError, Product, Rows, Slice, launch::Launch},
@@ -61,6 +65,27 @@ fn units(n_out: usize, n_in: usize) -> usize {
     n_out.div_ceil(ROWS as usize) * n_in.div_ceil(STEP as usize)
 }
 
+/// The kernel for so many pairs of tokens and experts, and how many of a tile.
+fn tile(n_pairs: usize, n_experts: usize) -> (usize, usize) {
+    // A tile that is not full costs as much as one that is: half of an expert's last one is empty.
+    let of_expert = n_pairs / n_experts.max(1);
+    let which = KERNELS.iter().position(|(of_block, _)| 2 * of_expert <= 3 * of_block).unwrap_or(KERNELS.len() - 1);
+    (which, KERNELS[which].0)
+}
+
+/// Pairs of tokens and experts that are sorted.
+#[derive(Clone, Copy)]
+pub struct ExpertPairs<'a> {
+    /// By expert, in tiles of [`Gpu::pairs_of_tile`].
+    pub lists: &'a ExpertLists,
+    /// How many there are.
+    pub n_pairs: usize,
+    /// Of how many experts.
+    pub n_experts: usize,
+    /// How many neighbouring pairs, before they were sorted, use the same x.
+    pub share: usize,
+}
+
 /// One launch.
 #[derive(Clone, Copy)]
 pub struct Gemm<'a> {
@@ -92,13 +117,56 @@ impl Gpu {
     /// Enqueues out[token] = alpha · factors[token] · W · x[token] (+ out[token]), reading the packed weights once for 64 tokens. A token's
     /// outputs are the same bits whatever others there are.
     pub fn gemm(&self, gemm: &Gemm, n_tokens: usize, scratch: &GemmScratch) -> Result<(), GpuError> {
+        assert!((1..=Gpu::MOST_GEMM_TOKENS).contains(&n_tokens), "{n_tokens} tokens of a product of a few");
+        assert_eq!(gemm.weights.n_matrices(), 1, "a product with a stack of matrices needs to know the experts");
+        let (n_in, n_out) = (gemm.weights.n_in(), gemm.weights.n_out);
+        let (which, of_block, groups) = groups(n_tokens);
+        let blocks = units(n_out, n_in).min(RESIDENT * self.multiprocessors()).min(MOST_BLOCKS);
+        expect_len("partial", &scratch.partial, groups * blocks * (PARTS * ROWS) as usize * of_block);
+        expect_len("arrivals", &scratch.arrivals, groups * n_out.div_ceil(ROWS as usize));
+        // SAFETY: there are as many blocks along x as share all steps, and scratch for all of them.
+        unsafe { self.launch_gemm(gemm, n_tokens, which, [blocks, groups], Some(scratch), None) }
+    }
+
+    /// Enqueues out[pair] = alpha · factors[pair ÷ share] · W[expert of the pair] · x[pair ÷ share] for the pairs of tokens and experts that
+    /// `of` sorted, each expert's packed weights read once for a tile of its pairs. A pair's outputs are the same bits whatever others there
+    /// are.
+    pub fn gemm_experts(&self, gemm: &Gemm, of: &ExpertPairs) -> Result<(), GpuError> {
+        assert_eq!(gemm.weights.n_matrices(), of.n_experts, "an expert has a matrix");
+        let (which, of_tile) = tile(of.n_pairs, of.n_experts);
+        let n_tiles = n_tiles(of.n_pairs, of.n_experts, of_tile);
+        let grid = [gemm.weights.n_out.div_ceil(ROWS as usize), n_tiles];
+        expect_len("pairs", &of.lists.pairs, of.n_pairs);
+        expect_len("tiles", &of.lists.tiles, 4 * n_tiles);
+        // SAFETY: a block has a whole tile of rows; the lists were made for as many pairs to a tile as the kernel takes, which the caller
+        // promises by having had [`Gpu::pairs_of_tile`].
+        unsafe { self.launch_gemm(gemm, of.n_pairs, which, grid, None, Some(of)) }
+    }
+
+    /// How many pairs of a token and an expert a tile of [`Gpu::gemm_experts`] has, of so many.
+    pub fn pairs_of_tile(n_pairs: usize, n_experts: usize) -> usize {
+        tile(n_pairs, n_experts).1
+    }
+
+    /// # Safety
+    /// - The grid's blocks share all steps of all tiles of rows, with `scratch` for those that more than one has a part of.
+    unsafe fn launch_gemm(
+        &self,
+        gemm: &Gemm,
+        n_tokens: usize,
+        which: usize,
+        [blocks, groups]: [usize; 2],
+        scratch: Option<&GemmScratch>,
+        experts: Option<&ExpertPairs>,
+    ) -> Result<(), GpuError> {
         let Gemm { weights, x, factors, out, out_stride, alpha, adds } = *gemm;
         let (n_in, n_out) = (weights.n_in(), weights.n_out);
-        assert!((1..=Gpu::MOST_GEMM_TOKENS).contains(&n_tokens), "{n_tokens} tokens of a product of a few");
+        let share = experts.map_or(1, |experts| experts.share);
         assert!(n_in.is_multiple_of(CHUNK as usize), "rows of {n_in} are no whole chunks");
         assert!(x.address().is_multiple_of(16), "x starts on a 16-byte boundary");
-        expect_len("x", x, n_tokens * n_in);
-        factors.inspect(|factors| expect_len("factors", factors, n_tokens));
+        assert!(share > 0 && n_tokens.is_multiple_of(share), "{n_tokens} pairs, {share} to an x");
+        expect_len("x", x, n_tokens / share * n_in);
+        factors.inspect(|factors| expect_len("factors", factors, n_tokens / share));
         let last = (n_tokens - 1) * out_stride + n_out;
         let (out_f32, out_f16) = match out {
             Product::F32(out) => {
@@ -111,17 +179,17 @@ impl Gpu {
                 (None, Some(out))
             }
         };
-        let kernels = kernels(weights.tensor_type()).expect("as `has_gemm` says");
-        let (which, of_block, groups) = groups(n_tokens);
-        let blocks = units(n_out, n_in).min(RESIDENT * self.multiprocessors()).min(MOST_BLOCKS);
-        expect_len("partial", &scratch.partial, groups * blocks * (PARTS * ROWS) as usize * of_block);
-        expect_len("arrivals", &scratch.arrivals, groups * n_out.div_ceil(ROWS as usize));
+        let (of_block, sixteens) = KERNELS[which];
         let panel = if which == 0 { 4 } else { 2 };
         let shared = 2 * panel * count(of_block) * STRIDE * size_of::<f16>() as u32;
         let arguments = (
             &*weights.part(),
             count(weights.blocks_of_part()),
             count(weights.first()),
+            count(n_out),
+            experts.map(|experts| &*experts.lists.tiles),
+            experts.map(|experts| &*experts.lists.pairs),
+            count(share),
             x,
             factors,
             out_f32,
@@ -129,8 +197,8 @@ impl Gpu {
             count(out_stride),
             alpha,
             u32::from(adds),
-            &*scratch.partial,
-            &*scratch.arrivals,
+            scratch.map(|scratch| &*scratch.partial),
+            scratch.map(|scratch| &*scratch.arrivals),
             count(n_tokens),
             count(n_in),
             count(n_out),
@@ -138,8 +206,8 @@ impl Gpu {
             count(units(n_out, n_in) / blocks),
             count(units(n_out, n_in) % blocks),
         );
-        let launch =
-            Launch::new([count(blocks), count(groups), 1], threads(KERNELS[which].1)).shared_bytes(shared).early();
+        let launch = Launch::new([count(blocks), count(groups), 1], threads(sixteens)).shared_bytes(shared).early();
+        let kernels = kernels(weights.tensor_type()).expect("as `has_gemm` says");
         // SAFETY: the slices hold what the contract asks for; parts are 256-byte aligned, rows whole blocks, as the file's reader
         // checked. The kernel waits before it reads what an earlier one writes.
         unsafe { self.launch_as(kernels[which], launch, arguments) }
