@@ -126,10 +126,12 @@ fn check_logits(way: &str, cache_type: CacheType, step: usize, longest: usize, t
         let with_logits = golden.prompts.iter().filter(|prompt| prompt.logits.is_some());
         for prompt in with_logits.filter(|prompt| prompt.ids.len() <= longest) {
             let got = logits(&mut engine, &prompt.ids, step);
-            // Where keys are rounded to 8 bits, a near tie of experts may fall the other way.
+            // Where keys are rounded, a near tie of experts may fall the other way: the nearer, the finer they are rounded.
             let is_certain = match cache_type {
-                CacheType::Q8_0 => certain_experts(&golden, &prompt.ids),
-                _ => vec![true; prompt.ids.len()],
+                CacheType::F32 => vec![true; prompt.ids.len()],
+                CacheType::F16 => certain_experts(&golden, &prompt.ids, 0.05),
+                CacheType::BF16 => certain_experts(&golden, &prompt.ids, 0.5),
+                CacheType::Q8_0 => certain_experts(&golden, &prompt.ids, 1.0),
             };
             report(way, &golden, prompt, &got, &is_certain, tolerance(&golden));
             compared += 1;
@@ -262,13 +264,13 @@ fn vector(model: &Model, vector: VectorId) -> Vec<f32> {
 
 /// How many of the tokens, from the first on, choose experts without a near tie.
 fn tokens_of_certain_experts(golden: &Golden, ids: &[u32]) -> usize {
-    let is_certain = certain_experts(golden, ids);
+    let is_certain = certain_experts(golden, ids, 1.0);
     is_certain.iter().position(|is_certain| !is_certain).unwrap_or(ids.len())
 }
 
 /// Of each token, whether it chooses experts without a near tie. One that falls the other way is another expert's output, and changes all
 /// that follows, however small the rounding was; in the last layer alone it changes its own token.
-fn certain_experts(golden: &Golden, ids: &[u32]) -> Vec<bool> {
+fn certain_experts(golden: &Golden, ids: &[u32], rounding: f64) -> Vec<bool> {
     let gguf = Gguf::open(&golden.model).unwrap();
     let model = Model::open(&gguf).unwrap();
     let Some(experts) = model.config.experts else { return vec![true; ids.len()] };
@@ -289,7 +291,7 @@ fn certain_experts(golden: &Golden, ids: &[u32]) -> Vec<bool> {
             let (mut certain, mut certain_in_last) = (true, true);
             let mut sink = |name: &str, _: &[usize], logits: &[f32]| {
                 if let Some((bias, routing)) = routers.get(name) {
-                    let limit = if bias.is_some() { CERTAIN_SCORE } else { CERTAIN_EXPERT };
+                    let limit = rounding * if bias.is_some() { CERTAIN_SCORE } else { CERTAIN_EXPERT };
                     let mut ranks = ranks(*routing, bias.as_deref(), logits);
                     let of_groups = routing.experts.groups.map(|groups| keep_best_groups(&mut ranks, groups));
                     let is_certain =
