@@ -39,7 +39,9 @@ fn build() -> Result<(), BuildError> {
     let assembler = Assembler::find()?;
     let build_one = |arch: NvvmArch| {
         let ptx = out.join(format!("kernels.{}.ptx", arch.target_cpu()));
-        CudaBuilder::new("kernels").arch(arch).copy_to(&ptx).bounds(bounded(arch)).build()?;
+        // The loops of the products ask again and again whether there is more to load, and what is loaded must not be copied from register to
+        // register for it. Every kernel has as many barriers and exchanges as without.
+        CudaBuilder::new("kernels").arch(arch).copy_to(&ptx).bounds(bounded(arch)).thread_jumps().build()?;
         let names = names(&ptx)?;
         let mut images = image(arch.target_cpu(), "Ptx", &ptx)?;
         let Some(assembler) = &assembler else {

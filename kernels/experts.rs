@@ -232,10 +232,7 @@ pub unsafe fn experts_route(
 }
 
 /// The number of threads of `experts_group`'s blocks.
-pub const GROUP_BLOCK: u32 = 256;
-
-/// The most experts that [`experts_group`] knows.
-pub const MAX_GROUPED: usize = 1024;
+pub const GROUP_BLOCK: u32 = 1024;
 
 /// Neighbours of a list, which are of one expert.
 #[repr(C, align(16))]
@@ -245,109 +242,78 @@ pub struct ExpertTile {
     pub expert: u32,
     /// Where they begin.
     pub first: u32,
-    /// How many there are; of tiles behind the last, none.
+    /// How many there are; of some tiles none.
     pub n_pairs: u32,
     /// Nothing: a tile is 16 bytes.
     pub padding: u32,
 }
 
 shared_array! {
-    experts_counts: [u32; MAX_GROUPED];
-    experts_of_warps: [u32; (GROUP_BLOCK / 32) as usize];
-}
-
-/// The sum of `value` over the block's threads before this one, and over all. Collective over the block.
-#[inline(always)]
-fn sums_before(value: u32) -> (u32, u32) {
-    let lane = thread::lane();
-    let (mut up_to, mut distance) = (value, 1);
-    while distance < 32 {
-        let below = warp::shuffle_up_bits(up_to, distance);
-        up_to += if lane >= distance { below } else { 0 };
-        distance *= 2;
-    }
-    if lane == 31 {
-        unsafe { experts_of_warps().set(thread::warp(), up_to) }
-    }
-    thread::sync_threads();
-    let (mut before, mut all, mut index) = (up_to - value, 0, 0);
-    while index < GROUP_BLOCK / 32 {
-        let of_warp = unsafe { experts_of_warps().get(index) };
-        before += if index < thread::warp() { of_warp } else { 0 };
-        all += of_warp;
-        index += 1;
-    }
-    thread::sync_threads();
-    (before, all)
+    // Of each warp's pairs: those of experts before the block's, and its own.
+    experts_before: [u32; (GROUP_BLOCK / 32) as usize];
+    experts_own: [u32; (GROUP_BLOCK / 32) as usize];
 }
 
 /// pairs = 0 … n_pairs − 1 in the order of `experts[pair]`, those of one expert as they are; tiles = that list cut at each expert's end and
-/// into pieces of `of_tile`, each an [`ExpertTile`], and empty ones behind them.
+/// into pieces of `of_tile`, each an [`ExpertTile`], with empty ones between some experts.
 ///
-/// A block has an expert: it counts all experts' pairs, which says where its own go, and puts them there.
+/// A block has an expert, and a warp neighbouring pairs. What is before the expert's own pairs it counts, and so knows where they go, and its
+/// tiles too: as many before it as full ones of all pairs before, and one for each expert.
 /// Launch: grid (n_experts), block ([`GROUP_BLOCK`]).
 ///
 /// # Safety
-/// - `experts` is `[n_pairs]`, each below `n_experts`, at most [`MAX_GROUPED`]; `pairs` is `[n_pairs]`; `tiles` is `[n_tiles][4]`, 16-byte
-///   aligned, as many as there can be: ⌊n_pairs ÷ of_tile⌋ and one for each expert that has pairs; `of_tile ≥ 1`.
+/// - `experts` is `[n_pairs]`, each below `n_experts`; `pairs` is `[n_pairs]`; `tiles` is `[⌊n_pairs ÷ of_tile⌋ + n_experts][4]`, 16-byte aligned;
+///   `of_tile ≥ 1`.
 #[kernel]
-pub unsafe fn experts_group(
-    experts: *const u32,
-    pairs: *mut u32,
-    tiles: *mut u32,
-    n_pairs: u32,
-    n_experts: u32,
-    of_tile: u32,
-    n_tiles: u32,
-) {
+pub unsafe fn experts_group(experts: *const u32, pairs: *mut u32, tiles: *mut u32, n_pairs: u32, of_tile: u32) {
     grid::launch_dependents_and_wait();
-    let (thread, expert) = (thread::thread_idx_x(), thread::block_idx_x());
+    let (expert, lane, warp) = (thread::block_idx_x(), thread::lane(), thread::warp());
+    let n_warps = const { GROUP_BLOCK / 32 };
     // SAFETY: by the launch contract; said here so that divisions are not guarded by a panic.
     unsafe { core::hint::assert_unchecked(of_tile > 0) }
-    let counts = experts_counts();
-    let mut index = thread;
-    while index < n_experts {
-        unsafe { counts.set(index, 0) }
-        index += GROUP_BLOCK;
+    let each = n_pairs.div_ceil(GROUP_BLOCK) * 32;
+    let (begin, end) = (u32::min(warp * each, n_pairs), u32::min((warp + 1) * each, n_pairs));
+    let of = |pair: u32| if pair < end { unsafe { *experts.add(pair as usize) } } else { u32::MAX };
+    let (mut first, mut before, mut own) = (begin, 0, 0);
+    while first < end {
+        let of = of(first + lane);
+        before += warp::ballot(of < expert).count_ones();
+        own += warp::ballot(of == expert).count_ones();
+        first += 32;
     }
-    thread::sync_threads();
-    // A thread has neighbours.
-    let each = n_pairs.div_ceil(GROUP_BLOCK);
-    let (begin, end) = (u32::min(thread * each, n_pairs), u32::min((thread + 1) * each, n_pairs));
-    let (mut pair, mut mine) = (begin, 0);
-    while pair < end {
-        let of = unsafe { *experts.add(pair as usize) };
-        unsafe { counts.add(of, 1) };
-        mine += u32::from(of == expert);
-        pair += 1;
-    }
-    thread::sync_threads();
-    let (mut pairs_before, mut tiles_before) = (0, 0);
-    let mut index = thread;
-    while index < expert {
-        let count = unsafe { counts.get(index) };
-        pairs_before += count;
-        tiles_before += count.div_ceil(of_tile);
-        index += GROUP_BLOCK;
-    }
-    let (_, first) = sums_before(pairs_before);
-    let (_, first_tile) = sums_before(tiles_before);
-    let (before, n_mine) = sums_before(mine);
-    let (mut pair, mut place) = (begin, first + before);
-    while pair < end {
-        if unsafe { *experts.add(pair as usize) } == expert {
-            unsafe { *pairs.add(place as usize) = pair }
-            place += 1;
+    if lane == 0 {
+        unsafe {
+            experts_before().set(warp, before);
+            experts_own().set(warp, own);
         }
-        pair += 1;
     }
-    let end_tile = first_tile + n_mine.div_ceil(of_tile);
-    let last = if expert + 1 == n_experts { n_tiles } else { end_tile };
-    let mut tile = first_tile + thread;
-    while tile < last {
-        let at = (tile - first_tile) * of_tile;
-        let n_pairs = if tile < end_tile { u32::min(n_mine - at, of_tile) } else { 0 };
-        let made = ExpertTile { expert, first: first + at, n_pairs, padding: 0 };
+    thread::sync_threads();
+    let (mut all_before, mut own_before, mut all_own, mut index) = (0, 0, 0, 0);
+    while index < n_warps {
+        let own = unsafe { experts_own().get(index) };
+        all_before += unsafe { experts_before().get(index) };
+        own_before += if index < warp { own } else { 0 };
+        all_own += own;
+        index += 1;
+    }
+    let (mut first, mut place) = (begin, all_before + own_before);
+    while first < end {
+        let is_own = of(first + lane) == expert;
+        let lanes = warp::ballot(is_own);
+        if is_own {
+            let place = place + (lanes & ((1 << lane) - 1)).count_ones();
+            unsafe { *pairs.add(place as usize) = first + lane }
+        }
+        place += lanes.count_ones();
+        first += 32;
+    }
+    let first_tile = all_before / of_tile + expert;
+    let next_tile = (all_before + all_own) / of_tile + expert + 1;
+    let mut tile = first_tile + thread::thread_idx_x();
+    while tile < next_tile {
+        let at = u32::min((tile - first_tile) * of_tile, all_own);
+        let n_pairs = u32::min(all_own - at, of_tile);
+        let made = ExpertTile { expert, first: all_before + at, n_pairs, padding: 0 };
         unsafe { *tiles.cast::<ExpertTile>().add(tile as usize) = made }
         tile += GROUP_BLOCK;
     }

@@ -70,7 +70,7 @@ impl ExpertSizes {
 
 /// Whether so many pairs of so many experts are multiplied together.
 fn is_together(n_pairs: usize, n_experts: usize) -> bool {
-    n_pairs >= PAIRS_OF_EXPERT * n_experts && (2..=ExpertLists::MAX_EXPERTS).contains(&n_experts)
+    n_experts > 1 && n_pairs >= PAIRS_OF_EXPERT * n_experts
 }
 
 /// What such products work in.

@@ -1,6 +1,6 @@
 //! Q3_K: 256 integers of 3 bits, in 16 runs of 16 with a 6-bit scale each.
 
-use cuda_std::{float, integer};
+use cuda_std::float;
 
 use super::{
     Block, Fields, GROUP, Packed, Plane, Planes, eight, load_f16,
@@ -64,8 +64,6 @@ impl Packed for Q3K {
     #[inline(always)]
     fn dot((qs, thirds, scales, d): Self::Bits, x: &FourRuns, sum: f32) -> f32 {
         let (half, sixteen) = (x.chunk / 2, x.chunk % 2);
-        // With several vectors there is no register left for scales that wait.
-        let scales = scales.map(integer::anew);
         let (mut scaled, mut run) = (0.0, 0);
         while run < 4 {
             let third = thirds.map(|word| word >> (4 * half + run) << 2 & 0x0404_0404);

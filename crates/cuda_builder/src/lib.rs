@@ -122,6 +122,7 @@ pub struct CudaBuilder {
     features: Option<String>,
     copy_to: Option<PathBuf>,
     bounds: Option<ChangeBounds>,
+    threads_jumps: bool,
     lines: bool,
 }
 
@@ -129,7 +130,15 @@ impl CudaBuilder {
     /// `path` is the kernel crate's folder, relative to the package whose build script this is.
     pub fn new(path: impl AsRef<Path>) -> Self {
         let crate_path = path.as_ref().to_owned();
-        CudaBuilder { crate_path, arch: NvvmArch::Compute80, features: None, copy_to: None, bounds: None, lines: true }
+        CudaBuilder {
+            crate_path,
+            arch: NvvmArch::Compute80,
+            features: None,
+            copy_to: None,
+            bounds: None,
+            threads_jumps: false,
+            lines: true,
+        }
     }
 
     /// The architecture to compile for; `sm_80` unless told.
@@ -147,6 +156,14 @@ impl CudaBuilder {
     /// The crate's features, with commas between, in place of its default ones.
     pub fn features(mut self, features: impl Into<String>) -> Self {
         self.features = Some(features.into());
+        self
+    }
+
+    /// Lets the compiler make copies of what stands between two questions for the same condition, one for each answer (rustc's pass
+    /// `JumpThreading`). Of a barrier, or an exchange between lanes, that stands there it makes copies too, and where lanes answer differently
+    /// each half of them then waits at its own: a kernel must have none there.
+    pub fn thread_jumps(mut self) -> Self {
+        self.threads_jumps = true;
         self
     }
 
@@ -237,11 +254,12 @@ impl CudaBuilder {
             .env("RUSTC_BOOTSTRAP", "1") // the NVPTX ABI and inline assembly are behind feature gates
             .env(
                 "CARGO_TARGET_NVPTX64_NVIDIA_CUDA_RUSTFLAGS",
-                // Where a condition is asked before and behind a barrier, `JumpThreading` makes a barrier for each answer.
                 format!(
-                    "-Ctarget-cpu={} -Ctarget-feature={} -Clinker=true -Zmir-enable-passes=-JumpThreading{}",
+                    "-Ctarget-cpu={} -Ctarget-feature={} -Clinker=true{}{}",
                     self.arch.target_cpu(),
                     self.arch.ptx_feature(),
+                    // See `thread_jumps`.
+                    if self.threads_jumps { "" } else { " -Zmir-enable-passes=-JumpThreading" },
                     self.arch.cfgs()
                 ),
             )

@@ -37,17 +37,6 @@ three_operands! {
     pick_bytes(low: u32, high: u32, selector: u32) -> u32 => "prmt.b32";
 }
 
-/// The same word, which the compiler takes for another: what is made of it is made anew where it is needed, and takes no registers in between.
-#[inline(always)]
-pub fn anew(word: u32) -> u32 {
-    on_device!((word) {
-        let mut word = word;
-        // SAFETY: no instruction.
-        unsafe { core::arch::asm!("/* {} */", inout(reg32) word, options(nomem, nostack)) }
-        word
-    })
-}
-
 /// Bytes of ones where the four bytes of `word` have their highest bit, of zeros elsewhere.
 #[inline(always)]
 pub fn spread_signs(word: u32) -> u32 {

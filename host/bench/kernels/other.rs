@@ -6,8 +6,11 @@ use super::{Row, matrices, matrix_bytes, room, values};
 use crate::{
     gguf::TensorType,
     gpu::{
-        Gpu,
-        kernels::{ExpertGroups, Experts as Chosen, Gemv, NoiseFloat, RouterScore, Routing, Strided},
+        Gpu, Product,
+        kernels::{
+            ExpertGroups, ExpertLists, ExpertPairs, Experts as Chosen, Gemm, Gemv, NoiseFloat, RouterScore, Routing,
+            Strided,
+        },
     },
 };
 
@@ -86,7 +89,49 @@ fn experts() -> Vec<Row> {
             gpu.gemv(&Gemv { experts, ..Gemv::new(weights.all(), &x, &out) })
         })
     });
-    vec![route.small(), biased.small(), grouped.small(), every.small(), add_bias.small(), combine.small(), up]
+    let sort = |n_tokens: usize| {
+        let n_pairs = n_tokens * n_used;
+        let of_tile = Gpu::pairs_of_tile(n_pairs, n_experts);
+        let name = format!("{n_tokens} tokens with {n_used} of {n_experts}");
+        Row::new("experts_group", name, 8 * n_pairs, move |gpu| {
+            let chosen = gpu.upload("experts", &spread(n_pairs, n_experts))?;
+            let lists = ExpertLists::new(gpu, ExpertLists::elements(n_pairs, n_experts, of_tile))?;
+            Ok(move |gpu: &Gpu| gpu.experts_group(&chosen, n_experts, of_tile, &lists))
+        })
+    };
+    let mut rows =
+        vec![route.small(), biased.small(), grouped.small(), every.small(), add_bias.small(), combine.small(), up];
+    rows.extend([sort(512).small(), sort(2048)]);
+    rows.extend([16, 64, 512, 2048].map(|n_tokens| together(n_tokens, n_used, n_experts, (N_FF, N_EMBD))));
+    rows.push(together(32, 2, 8, (128, 256)).small());
+    rows
+}
+
+/// Experts of pairs of a token and an expert of its: every expert with as many, one or none more.
+fn spread(n_pairs: usize, n_experts: usize) -> Vec<u32> {
+    (0..n_pairs as u32).map(|pair| pair * 13 % n_experts as u32).collect()
+}
+
+/// The products of many tokens with their experts, in tiles.
+fn together(n_tokens: usize, n_used: usize, n_experts: usize, (n_out, n_in): (usize, usize)) -> Row {
+    let (tensor_type, n_pairs) = (TensorType::Q4_K, n_tokens * n_used);
+    let of_tile = Gpu::pairs_of_tile(n_pairs, n_experts);
+    let n_chosen = n_experts.min(n_pairs);
+    let bytes = matrix_bytes(tensor_type, n_chosen * n_out, n_in) + 2 * n_tokens * n_in + 4 * n_pairs * n_out;
+    let name = format!("{n_tokens} tokens with {n_used} of {n_experts} experts {n_out}×{n_in}");
+    Row::new(format!("gemm_q4_k_{of_tile}"), name, bytes, move |gpu| {
+        let weights = matrices(gpu, tensor_type, n_experts, n_out, n_in)?;
+        let (x, out) = (gpu.alloc::<f16>("x", n_tokens * n_in)?, room(gpu, n_pairs * n_out)?);
+        gpu.fill(&x, 0)?;
+        let chosen = gpu.upload("experts", &spread(n_pairs, n_experts))?;
+        let lists = ExpertLists::new(gpu, ExpertLists::elements(n_pairs, n_experts, of_tile))?;
+        gpu.experts_group(&chosen, n_experts, of_tile, &lists)?;
+        Ok(move |gpu: &Gpu| {
+            let (weights, out) = (weights.all(), Product::F32(&out));
+            let gemm = Gemm { weights, x: &x, factors: None, out, out_stride: n_out, alpha: 1.0, adds: false };
+            gpu.gemm_experts(&gemm, &ExpertPairs { lists: &lists, n_pairs, n_experts, share: n_used })
+        })
+    })
 }
 
 /// Blocks of Q4_K from a file's order into planes.

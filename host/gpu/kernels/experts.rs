@@ -1,7 +1,7 @@
 //! Launches the kernels in `kernels/experts.rs`.
 
 use kernels::experts::{
-    COMBINE_BLOCK, GROUP_BLOCK, MAX_GROUPED, MAX_GROUPS, ROUTE_BLOCK, experts_bias, experts_combine, experts_every,
+    COMBINE_BLOCK, GROUP_BLOCK, MAX_GROUPS, ROUTE_BLOCK, experts_bias, experts_combine, experts_every,
     experts_group, experts_route,
 };
 
@@ -72,9 +72,6 @@ pub struct ExpertLists {
 }
 
 impl ExpertLists {
-    /// The most experts that are told apart.
-    pub const MAX_EXPERTS: usize = MAX_GROUPED;
-
     /// Elements of the allocations for so many pairs, experts and pairs of a tile.
     pub fn elements(n_pairs: usize, n_experts: usize, of_tile: usize) -> [usize; 2] {
         [n_pairs, 4 * n_tiles(n_pairs, n_experts, of_tile)]
@@ -97,9 +94,9 @@ impl ExpertLists {
     }
 }
 
-/// The most tiles that pairs can make: an expert's last need not be full.
+/// Tiles of so many pairs, some of them empty: an expert's last need not be full.
 pub(super) fn n_tiles(n_pairs: usize, n_experts: usize, of_tile: usize) -> usize {
-    n_pairs / of_tile + n_experts.min(n_pairs)
+    n_pairs / of_tile + n_experts
 }
 
 impl Gpu {
@@ -112,18 +109,14 @@ impl Gpu {
         lists: &ExpertLists,
     ) -> Result<(), GpuError> {
         let n_pairs = experts.len();
-        assert!((1..=MAX_GROUPED).contains(&n_experts), "{n_experts} experts to sort by");
-        let n_tiles = n_tiles(n_pairs, n_experts, of_tile);
         expect_len("pairs", &lists.pairs, n_pairs);
-        expect_len("tiles", &lists.tiles, 4 * n_tiles);
+        expect_len("tiles", &lists.tiles, 4 * n_tiles(n_pairs, n_experts, of_tile));
         let arguments = (
             experts,
             &*lists.pairs,
             &*lists.tiles,
             count(n_pairs),
-            count(n_experts),
             count(of_tile),
-            count(n_tiles),
         );
         // SAFETY: the slices hold what the contract asks for; the experts are the caller's promise.
         unsafe { self.launch(experts_group, [count(n_experts), 1, 1], GROUP_BLOCK, arguments) }
