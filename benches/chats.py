@@ -44,12 +44,14 @@ def prompt(connection, rng, n_tokens):
     return text
 
 
-def ask(connection, text, n_gen):
-    """Times at which parts of the answer came, the time of asking first, and how many tokens it has."""
+def ask(url, text, n_gen):
+    """On a connection of its own, which a server may close behind an answer: times at which parts of the answer came, the time of asking first, and how many tokens it has."""
     body = {
         "prompt": text, "max_tokens": n_gen, "ignore_eos": True, "stream": True, "temperature": 1, "top_k": 40,
         "stream_options": {"include_usage": True},
     }
+    connection = connect(url)
+    connection.connect()
     times, n_tokens = [time.perf_counter()], 0
     response = post(connection, "/v1/completions", body)
     while line := response.readline():
@@ -60,6 +62,7 @@ def ask(connection, text, n_gen):
             times.append(now)
         if data.get("usage"):
             n_tokens = data["usage"]["completion_tokens"]
+    connection.close()
     if n_tokens != n_gen:
         raise SystemExit(f"an answer has {n_tokens} tokens, asked for were {n_gen}")
     return times
@@ -67,11 +70,12 @@ def ask(connection, text, n_gen):
 
 def process(url, seed, n_clients, rounds, n_prompt, n_gen, barrier, results):
     rng = random.Random(seed)
-    connections = [connect(url) for _ in range(n_clients)]
-    texts = [[prompt(connection, rng, n_prompt) for _ in range(rounds)] for connection in connections]
+    connection = connect(url)
+    texts = [[prompt(connection, rng, n_prompt) for _ in range(rounds)] for _ in range(n_clients)]
+    connection.close()
     answers = []
-    run = lambda connection, texts: answers.extend(ask(connection, text, n_gen) for text in texts)
-    threads = [threading.Thread(target=run, args=pair) for pair in zip(connections, texts)]
+    run = lambda texts: answers.extend(ask(url, text, n_gen) for text in texts)
+    threads = [threading.Thread(target=run, args=(texts,)) for texts in texts]
     barrier.wait()
     for thread in threads:
         thread.start()
@@ -117,7 +121,7 @@ def main():
     arguments.add_argument("--n-gen", type=int, default=200)
     arguments.add_argument("--rounds", type=int, default=2)
     got = arguments.parse_args()
-    ask(connect(got.url), "once, to be warm", got.n_gen)
+    ask(got.url, "once, to be warm", got.n_gen)
     print("| clients | requests/s | tokens/s | first token, ms: p50 | p99 | between tokens, ms: p50 | p99 |")
     print("|---|---|---|---|---|---|---|")
     for n_clients in map(int, got.clients.split(",")):

@@ -15,8 +15,10 @@ use crate::{
     model::Model,
 };
 
-/// From how many pairs of a token and an expert on, for each expert there is, sorting them pays: below, most experts have a token or none.
-const PAIRS_OF_EXPERT: usize = 1;
+/// How many experts there may be to a pair of a token and one of them for sorting the pairs to pay: with more, hardly two tokens want the same.
+/// On an H200, 4 tokens with 8 of 128 experts each took as long either way, 6 tokens a tenth less sorted, 16 tokens half
+/// (`benches/results/2026-11-29-h200-experts.md`).
+const EXPERTS_OF_PAIR: usize = 3;
 
 /// Elements of [`ExpertScratch`]'s allocations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +72,7 @@ impl ExpertSizes {
 
 /// Whether so many pairs of so many experts are multiplied together.
 fn is_together(n_pairs: usize, n_experts: usize) -> bool {
-    n_experts > 1 && n_pairs >= PAIRS_OF_EXPERT * n_experts
+    n_experts > 1 && EXPERTS_OF_PAIR * n_pairs >= n_experts
 }
 
 /// What such products work in.

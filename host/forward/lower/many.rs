@@ -16,7 +16,8 @@
 //! | product with the down projection, added to x | product, x: 2f + 8e |
 //!
 //! and each weight once in f16, after being unpacked from what it is in the file, if that is another type. The residual stream x is f32
-//! throughout. What is none of these, a mixture of experts for one, is launched an operation at a time.
+//! throughout. What is none of these, a mixture of experts for one, is launched an operation at a time; its products are those of
+//! [`experts`](crate::forward::experts).
 //!
 //! Two products add to x as they end (cuBLAS's β = 1), so x is neither read nor written in a kernel of its own. What is rounded to f16
 //! between two products could be too large for it; a power of two, made for each place when the model is loaded, then takes it back into

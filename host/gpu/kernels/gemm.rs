@@ -67,9 +67,10 @@ fn units(n_out: usize, n_in: usize) -> usize {
 
 /// The kernel for so many pairs of tokens and experts, and how many of a tile.
 fn tile(n_pairs: usize, n_experts: usize) -> (usize, usize) {
-    // A tile that is not full costs as much as one that is: half of an expert's last one is empty.
+    // A tile that is not full costs as much as one that is, but a larger one unpacks its weights for more. Measured on an H200 with 8 of 128
+    // experts (`benches/results/2026-11-29-h200-experts.md`): the largest from 32 pairs of an expert on, the middle one at 16.
     let of_expert = n_pairs / n_experts.max(1);
-    let which = KERNELS.iter().position(|(of_block, _)| 2 * of_expert <= 3 * of_block).unwrap_or(KERNELS.len() - 1);
+    let which = KERNELS.iter().position(|(of_block, _)| 2 * of_expert <= *of_block).unwrap_or(KERNELS.len() - 1);
     (which, KERNELS[which].0)
 }
 
