@@ -106,6 +106,19 @@ pub unsafe fn elementwise_join(a: *const f32, b: *const f32, out: *mut f32, a_wi
     unsafe { each(out.wrapping_add(row * width), width as u32, value) }
 }
 
+/// What queries grow by at a position: 1 + scale · ln(⌊position ÷ length⌋ + 1).
+///
+/// # Safety
+/// - `length` is not 0.
+#[inline(always)]
+pub unsafe fn growth(position: u32, scale: f32, length: u32) -> f32 {
+    // SAFETY: as the caller promises; said here so that the division is not guarded by a panic.
+    unsafe { core::hint::assert_unchecked(length > 0) }
+    // ln is log2 · ln 2; of 1 it is 0 exactly.
+    let turns = position / length + 1;
+    float::fma(scale, float::log2_approx(turns as f32) * core::f32::consts::LN_2, 1.0)
+}
+
 /// out[token][i] = x[token][i] · (1 + scale · ln(⌊positions[token] ÷ length⌋ + 1)). `out` may be `x`.
 ///
 /// One thread an element. Launch: grid (⌈width ÷ BLOCK⌉, n_tokens), block ([`BLOCK`]).
@@ -122,12 +135,9 @@ pub unsafe fn elementwise_temper(
     length: u32,
 ) {
     grid::launch_dependents_and_wait();
-    // SAFETY: by the launch contract; said here so that the division is not guarded by a panic.
-    unsafe { core::hint::assert_unchecked(length > 0) }
     let token = thread::block_idx_y() as usize;
     let (x, out) = (x.wrapping_add(token * width as usize), out.wrapping_add(token * width as usize));
-    let turns = unsafe { *positions.add(token) } / length + 1;
-    // ln is log2 · ln 2; of 1 it is 0 exactly.
-    let factor = float::fma(scale, float::log2_approx(turns as f32) * core::f32::consts::LN_2, 1.0);
+    // SAFETY: the length is not zero by the launch contract.
+    let factor = unsafe { growth(*positions.add(token), scale, length) };
     unsafe { each(out, width, |index| *x.add(index) * factor) }
 }

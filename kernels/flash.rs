@@ -120,6 +120,13 @@ const SLACK: f32 = 8.0;
 /// branch is taken on it, which the compiler could carry on past the warp's collective instructions.
 const NO_SCORE: f32 = -1e30;
 
+/// Holds a score within ±cap: cap · tanh(score / cap), `rate` being 2 log₂e / cap.
+#[inline(always)]
+fn hold(score: &mut f32, cap: f32, rate: f32) {
+    let power = float::exp2_approx_flushed(*score * rate);
+    *score = float::fma(-2.0 * cap, float::reciprocal_approx(1.0 + power), cap);
+}
+
 /// The two rows of a lane: `group` and `group + 8` of its warp's.
 #[derive(Clone, Copy)]
 struct Row {
@@ -175,9 +182,14 @@ impl Row {
         member: u32,
         output: &[[f32; 4]; 32],
         column: usize,
+        sink: Option<f32>,
         out_scale: f32,
     ) {
-        let factor = float::reciprocal(warp::sum_over(self.sum, 4)) * out_scale;
+        let mut sum = warp::sum_over(self.sum, 4);
+        if let Some(sink) = sink {
+            sum += float::exp2_approx_flushed(sink - self.reference);
+        }
+        let factor = float::reciprocal(sum) * out_scale;
         let out = out.wrapping_add((self.start + 2 * member) as usize);
         if !self.exists {
             return;
@@ -298,6 +310,9 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize, const FRAGMENTS: usize>(
     ratio: u32,
     table_stride: u32,
     window: u32,
+    sinks: *const f32,
+    cap: f32,
+    cap_rate: f32,
 ) {
     let shape = const { Shape::new(HEAD_DIM) };
     // Two fragments leave no registers for a second limit of each row.
@@ -308,6 +323,7 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize, const FRAGMENTS: usize>(
     unsafe {
         core::hint::assert_unchecked(ratio > 0);
         core::hint::assert_unchecked(n_tokens > 0);
+        core::hint::assert_unchecked(n_heads > 0);
     }
     grid::launch_dependents();
     grid::wait();
@@ -409,6 +425,26 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize, const FRAGMENTS: usize>(
             },
         );
 
+        if FRAGMENTS == 1 && cap != 0.0 {
+            unroll(
+                FRAGMENTS,
+                #[inline(always)]
+                |fragment| {
+                    unroll(
+                        shape.keys / 8,
+                        #[inline(always)]
+                        |part| {
+                            let [a, b, c, d] = &mut scores[fragment][part];
+                            hold(a, cap, cap_rate);
+                            hold(b, cap, cap_rate);
+                            hold(c, cap, cap_rate);
+                            hold(d, cap, cap_rate);
+                        },
+                    );
+                },
+            );
+        }
+
         if first_key < all_see_from || all_see_to < next {
             unroll(
                 FRAGMENTS,
@@ -508,12 +544,22 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize, const FRAGMENTS: usize>(
         stage ^= 1;
     }
 
+    // A sink takes part in the sum, and has no value.
+    let sink = |row: &Row| {
+        if FRAGMENTS == 1 && !sinks.is_null() {
+            let head = row.start / HEAD_DIM as u32 % n_heads;
+            Some(unsafe { *sinks.add(head as usize) } * core::f32::consts::LOG2_E)
+        } else {
+            None
+        }
+    };
     unroll(
         FRAGMENTS,
         #[inline(always)]
         |fragment| unsafe {
-            upper[fragment].finish::<HEAD_DIM>(out, member, &output[fragment], 0, out_scale);
-            lower[fragment].finish::<HEAD_DIM>(out, member, &output[fragment], 2, out_scale);
+            let (upper, lower) = (&upper[fragment], &lower[fragment]);
+            upper.finish::<HEAD_DIM>(out, member, &output[fragment], 0, sink(upper), out_scale);
+            lower.finish::<HEAD_DIM>(out, member, &output[fragment], 2, sink(lower), out_scale);
         },
     );
 }
@@ -522,7 +568,9 @@ macro_rules! variants {
     ($($name:ident: $element:ty, $head_dim:literal, $fragments:literal, blocks $blocks:literal;)*) => {$(
         /// out[token][head] = out_scale · softmax₂(q[token][head] · Kᵀ) · V in f16, softmax₂ being 2^score over its sum, over the
         /// last `window` of the keys at positions 0 to positions[0] + token of KV head `head / ratio`; a window of 2^32 − 1 sees
-        /// them all, and so does any in a `wide` kernel.
+        /// them all, and so does any in a `wide` kernel. Scores are held within `cap` where it is not 0: they become cap · tanh(score / cap),
+        /// `cap_rate` being 2 log₂e / cap. A head's sink, where `sinks` is not null, is a score (of base e, as files have it) of no value.
+        /// A `wide` kernel knows neither.
         ///
         /// Launch: grid (n_kv_heads, ⌈n_tokens · ratio ÷ rows⌉), block ([`BLOCK`]), a block having [`ROWS`] · [`N_WARPS`] rows, or in
         /// a `wide` kernel twice as many.
@@ -532,7 +580,7 @@ macro_rules! variants {
         ///   same; `n_tokens ≥ 1`, `ratio ≥ 1`.
         /// - `positions` and `slots` are `[1]` or longer: the tokens are of one sequence. `keys` and `values` are a layer's caches of
         ///   this type (`cache.rs`), 16-byte aligned, written up to the last token's position in the pages that the table of
-        ///   `slots[0]` has for what is seen; `window ≥ 1`.
+        ///   `slots[0]` has for what is seen; `window ≥ 1`; `sinks` is null or `[n_kv_heads · ratio]`.
         #[kernel(threads = 128, blocks = $blocks)]
         pub unsafe fn $name(
             q: *const $element,
@@ -547,10 +595,14 @@ macro_rules! variants {
             ratio: u32,
             table_stride: u32,
             window: u32,
+            sinks: *const f32,
+            cap: f32,
+            cap_rate: f32,
         ) {
             unsafe {
                 flash::<$element, $head_dim, $fragments>(
-                    q, keys, values, positions, tables, slots, out, out_scale, n_tokens, ratio, table_stride, window,
+                    q, keys, values, positions, tables, slots, out, out_scale, n_tokens, ratio, table_stride, window, sinks,
+                    cap, cap_rate,
                 )
             }
         }

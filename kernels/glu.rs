@@ -111,6 +111,42 @@ pub unsafe fn glu(gate: *const f32, up: *const f32, out: *mut f32, n: u32, activ
 #[kernel]
 pub unsafe fn glu_f16(gate_up: *const F16, out: *mut F16, n: u32, activation: u32, in_scale: f32, out_scale: f32) {
     grid::launch_dependents_and_wait();
+    unsafe { eight(gate_up, out, n, activation, in_scale, out_scale) }
+}
+
+/// [`glu_f16`] of rows that are `factors[token]` times what is there, into rows that each have a scale of their own: the unit is
+/// out_factors[token] · out[token], the factor a power of two, no less than 1, and such that nothing is beyond f16's range: `headroom`
+/// is the largest power of two by which what the unit can be at most may be multiplied where the factor is at most 1, and it grows
+/// no faster than the factor's square.
+///
+/// Launch: as [`glu_f16`].
+///
+/// # Safety
+/// - As for [`glu_f16`]; `factors` and `out_factors` are `[n_tokens]`, the factors powers of two.
+#[kernel]
+pub unsafe fn glu_rows_f16(
+    gate_up: *const F16,
+    factors: *const f32,
+    out: *mut F16,
+    out_factors: *mut f32,
+    n: u32,
+    activation: u32,
+    in_scale: f32,
+    headroom: f32,
+) {
+    grid::launch_dependents_and_wait();
+    let token = thread::block_idx_y() as usize;
+    let factor = unsafe { *factors.add(token) };
+    let out_factor = float::max(1.0, float::max(1.0, factor * factor) / headroom);
+    if thread::index_1d() == 0 {
+        unsafe { *out_factors.add(token) = out_factor }
+    }
+    unsafe { eight(gate_up, out, n, activation, in_scale * factor, float::reciprocal(out_factor)) }
+}
+
+/// The thread's [`GROUP`] elements of its token.
+#[inline(always)]
+unsafe fn eight(gate_up: *const F16, out: *mut F16, n: u32, activation: u32, in_scale: f32, out_scale: f32) {
     let first = thread::index_1d() * GROUP as u32;
     if first >= n {
         return;

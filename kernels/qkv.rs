@@ -11,6 +11,7 @@ use cuda_std::{BF16, F16, float, grid, kernel, thread, types::Element, warp};
 
 use crate::{
     cache::Pages,
+    elementwise::growth,
     rope::{elements, rotation, turn},
 };
 
@@ -56,6 +57,7 @@ unsafe fn qkv<T: Element>(
     keys: *mut T,
     values: *mut T,
     q_scale: f32,
+    growth_scale: f32,
     magnitude: f32,
     epsilon: f32,
     n_heads: u32,
@@ -63,6 +65,7 @@ unsafe fn qkv<T: Element>(
     head_dim: u32,
     n_rot: u32,
     neighbours: u32,
+    growth_length: u32,
     table_stride: u32,
 ) {
     grid::launch_dependents();
@@ -89,6 +92,9 @@ unsafe fn qkv<T: Element>(
     };
     let (out, norm, rotated, plain) = if is_query {
         let row = token as usize * n_heads as usize + head as usize;
+        // SAFETY: the length is not zero.
+        let grown = if growth_length == 0 { 1.0 } else { unsafe { growth(position, growth_scale, growth_length) } };
+        let q_scale = q_scale * grown;
         (q.wrapping_add(row * dim), q_norm, magnitude * q_scale, q_scale)
     } else if is_key {
         (of_cache(keys, head - n_heads), k_norm, 1.0, float::reciprocal(magnitude))
@@ -142,6 +148,8 @@ macro_rules! variants {
         /// positions[token], keys without RoPE's magnitude. Where `tables` is null, `keys` and `values` are
         /// `[n_tokens][n_kv_heads][head_dim]` instead, a row a token.
         ///
+        /// Queries grow by their position besides, as `elementwise_temper` has it, where `growth_length` is not 0.
+        ///
         /// A null `bias`, `q_norm` or `k_norm` leaves that out. Elements from `n_rot` on are not turned; `neighbours` is 0 for
         /// RoPE over pairs (i, i + n_rot/2), else it is over (2i, 2i + 1).
         ///
@@ -167,6 +175,7 @@ macro_rules! variants {
             keys: *mut $element,
             values: *mut $element,
             q_scale: f32,
+            growth_scale: f32,
             magnitude: f32,
             epsilon: f32,
             n_heads: u32,
@@ -174,12 +183,13 @@ macro_rules! variants {
             head_dim: u32,
             n_rot: u32,
             neighbours: u32,
+            growth_length: u32,
             table_stride: u32,
         ) {
             unsafe {
                 qkv(
-                    product, bias, q_norm, k_norm, frequencies, positions, tables, slots, q, keys, values, q_scale, magnitude,
-                    epsilon, n_heads, n_kv_heads, head_dim, n_rot, neighbours, table_stride,
+                    product, bias, q_norm, k_norm, frequencies, positions, tables, slots, q, keys, values, q_scale,
+                    growth_scale, magnitude, epsilon, n_heads, n_kv_heads, head_dim, n_rot, neighbours, growth_length, table_stride,
                 )
             }
         }

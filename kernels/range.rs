@@ -7,7 +7,7 @@
 //!
 //! The rows of one matrix differ less than the bounds are loose, and f16 keeps its precision down to 2^-14: nothing is lost.
 
-use cuda_std::{BF16, F16, float, kernel, memory::Vector16, mma::Operand, thread, types::Element, warp};
+use cuda_std::{BF16, F16, float, grid, kernel, memory::Vector16, mma::Operand, thread, types::Element, warp};
 
 use crate::cache::{GROUP as LOADED, load_eight};
 
@@ -114,4 +114,19 @@ range_to_f16! {
     range_to_f16_f16: F16;
     range_to_f16_f32: f32;
     range_to_f16_bf16: BF16;
+}
+
+/// out[i] = x[i] · scale.
+///
+/// One thread an element. Launch: grid (⌈n ÷ BLOCK⌉), block ([`BLOCK`]).
+///
+/// # Safety
+/// - `x` and `out` hold `n` elements.
+#[kernel]
+pub unsafe fn range_from_f16(x: *const F16, out: *mut f32, scale: f32, n: u32) {
+    grid::launch_dependents_and_wait();
+    let index = thread::index_1d();
+    if index < n {
+        unsafe { *out.add(index as usize) = (*x.add(index as usize)).to_f32() * scale }
+    }
 }

@@ -95,6 +95,40 @@ const FAULTS: &[Fault] = &[
         found_at: "ffn_swiglu-0",
     },
     Fault {
+        what: "the residual stream is not added to a norm",
+        model: "gemma3-tiny-f16",
+        one_by_one: true,
+        plant: |launch| {
+            if let Launch::NormAdd { x, residual, .. } = launch {
+                *residual = *x;
+            }
+        },
+        found_at: "sa_out-0",
+    },
+    Fault {
+        what: "what rows of a prompt were divided by is forgotten",
+        model: "exaone4-tiny-f16",
+        one_by_one: false,
+        plant: |launch| {
+            if let Launch::Sum { factors, .. } = launch {
+                *factors = None;
+            }
+        },
+        // The first layer reads embeddings, whose rows are near 1.
+        found_at: "kqv_out-1",
+    },
+    Fault {
+        what: "sinks of a prompt are left out",
+        model: "gpt-oss-tiny-f16",
+        one_by_one: false,
+        plant: |launch| {
+            if let Launch::Flash { sinks, .. } = launch {
+                *sinks = None;
+            }
+        },
+        found_at: "kqv_out-0",
+    },
+    Fault {
         what: "queries of a prompt are not rotated",
         model: "qwen2-tiny-f16",
         one_by_one: false,

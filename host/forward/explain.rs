@@ -85,16 +85,20 @@ fn row(model: &Model, passes: [Option<&Pass>; 2], index: usize, first: usize) ->
     let launch = |pass: Option<&Pass>| {
         let Some(pass) = pass else { return String::new() };
         let step = pass.step_of_node[index];
-        let number = step - pass.step_of_node[first].min(step) + 1;
+        let begin = pass.begin_of_node(index);
+        let number = |step: usize| step - pass.begin_of_node(first).min(step) + 1;
         // A launch of several operations is named at the last of them.
         if pass.step_of_node.get(index + 1) == Some(&step) {
-            return format!("{number} ╷");
+            return format!("{} ╷", number(step));
         }
-        let launch = &pass.steps[step].launch;
-        match weight_bytes(model, &pass.locals, launch) {
-            0 => format!("{number} {}", launch.name()),
-            bytes => format!("{number} {} {}", launch.name(), Size(bytes)),
-        }
+        let described = (begin..=step).map(|step| {
+            let launch = &pass.steps[step].launch;
+            match weight_bytes(model, &pass.locals, launch) {
+                0 => format!("{} {}", number(step), launch.name()),
+                bytes => format!("{} {} {}", number(step), launch.name(), Size(bytes)),
+            }
+        });
+        described.collect::<Vec<_>>().join(", ")
     };
     [name(figure, node.out), shape, operation(figure, node), launch(passes[0]), launch(passes[1])]
 }

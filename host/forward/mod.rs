@@ -32,7 +32,10 @@ use crate::{
         Activations, Buffer, Gpu, GpuError, Matmul, Pinned, SubSlice,
         kernels::{CacheType, GemmScratch, Staging},
     },
-    model::{Config, Figure, Model},
+    model::{
+        Config, Figure, Model,
+        figure::{Node, Op},
+    },
     trace::{Recorder, Trace},
 };
 
@@ -130,8 +133,10 @@ impl Ready {
         let rooms = Rooms::new(gpu, model, &pass)?;
         let ranges = Ranges::new(gpu, &model.figure, weights, &rooms)?;
         for step in &pass.steps {
-            if let (Launch::Product { stack, .. }, Some(made)) = (&step.launch, step.makes.first()) {
-                let layer = model.figure.maker(made.value).and_then(|node| node.layer).unwrap_or(0);
+            if let Launch::Product { stack, .. } = &step.launch {
+                let multiplies =
+                    |node: &&Node| matches!(&node.op, Op::Product { weight, .. } if weight.stack == *stack);
+                let layer = model.figure.nodes.iter().find(multiplies).and_then(|node| node.layer).unwrap_or(0);
                 ranges.expect_f16(weights.stack(*stack), layer)?;
             }
         }

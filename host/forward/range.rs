@@ -17,8 +17,23 @@ const LARGEST: f64 = 64_000.0;
 
 /// The largest power of two, at most 1, that makes `bound` times it no more than [`LARGEST`].
 fn scale(bound: f64) -> f32 {
-    let exponent = (LARGEST / bound).log2().floor().min(0.0);
-    exponent.exp2() as f32
+    headroom(bound).min(1.0)
+}
+
+/// The largest power of two, at most 2^30, that makes `bound` times it no more than [`LARGEST`].
+fn headroom(bound: f64) -> f32 {
+    (LARGEST / bound).log2().floor().min(30.0).exp2() as f32
+}
+
+/// For averages of values that nothing is known to bound, of a type with f32's range: room for a thousand times what f16 has, while values
+/// down to 2^-4 keep all bits.
+const VALUES: f32 = 1.0 / 1024.0;
+
+/// What a unit can be at most, by what its gates, the first half, and the others can be.
+fn unit_bound(bounds: &[f64]) -> f64 {
+    let (gate, up) = bounds.split_at(bounds.len() / 2);
+    // |act(g)| ≤ |g| for each of the units, and the clamped one adds 1 to the other factor.
+    gate.iter().zip(up).map(|(gate, up)| gate * (up + 1.0)).fold(0.0, f64::max)
 }
 
 /// Computes the scales of a pass.
@@ -50,10 +65,11 @@ impl<'a> Ranges<'a> {
         let largest = |bounds: &[f64]| bounds.iter().copied().fold(0.0, f64::max);
         let bound = match bound {
             Bound::None => return Ok(1.0),
+            Bound::Values => return Ok(VALUES),
             Bound::Norm(weight) => (self.figure.vector(*weight).len() as f64).sqrt() * self.largest(*weight)?,
             Bound::Product { rows, norm } => largest(&self.bounds(rows, *norm)?),
             Bound::Average { rows, norm, bias } => {
-                let bounds = self.bounds(rows, *norm)?;
+                let bounds = self.bounds(rows, Some(*norm))?;
                 let biases = match bias {
                     Some(bias) => self.gpu.read(&self.weights.span(bias))?,
                     None => vec![0.0; bounds.len()],
@@ -61,18 +77,14 @@ impl<'a> Ranges<'a> {
                 let values = bounds.iter().zip(&biases).map(|(bound, bias)| bound + f64::from(bias.abs()));
                 values.fold(0.0, f64::max)
             }
-            Bound::Glu { rows, norm } => {
-                let bounds = self.bounds(rows, *norm)?;
-                let (gate, up) = bounds.split_at(bounds.len() / 2);
-                // |act(g)| ≤ |g| for each of the units, and the clamped one adds 1 to the other factor.
-                gate.iter().zip(up).map(|(gate, up)| gate * (up + 1.0)).fold(0.0, f64::max)
-            }
+            Bound::Glu { rows, norm } => unit_bound(&self.bounds(rows, Some(*norm))?),
+            Bound::GluHeadroom { rows } => return Ok(headroom(unit_bound(&self.bounds(rows, None)?))),
         };
         Ok(scale(bound))
     }
 
-    /// √n · ‖row ∘ norm‖ for each row: what the row makes of a normalised token at most.
-    fn bounds(&self, matrix: &Matrix, norm: VectorId) -> Result<Vec<f64>, GpuError> {
+    /// √n · ‖row ∘ norm‖ for each row: what the row makes of a normalised token at most, or without a norm of one of that length.
+    fn bounds(&self, matrix: &Matrix, norm: Option<VectorId>) -> Result<Vec<f64>, GpuError> {
         let weights = self.weights.stack(matrix.stack);
         let root = (weights.n_in as f64).sqrt();
         let mut bounds = Vec::with_capacity(matrix.rows.len());
@@ -83,7 +95,7 @@ impl<'a> Ranges<'a> {
             if rows.is_empty() {
                 continue;
             }
-            let measured = self.measure(weights.rows(rows), Some(norm))?;
+            let measured = self.measure(weights.rows(rows), norm)?;
             bounds.extend(measured.chunks_exact(2).map(|pair| root * f64::from(pair[0])));
         }
         Ok(bounds)

@@ -1,5 +1,7 @@
 //! Carrying a pass out: each launch with the memory and the weights that it names.
 
+mod attention;
+
 use std::{cell::Cell, ops::Range};
 
 use half::f16;
@@ -8,7 +10,7 @@ use super::{
     DeviceWeights,
     cache::{KvCache, PageTablesOf},
     experts::ExpertScratch,
-    lower::{AttentionHeads, Form, Launch, Local, Made, Pass, Place, QkvParts, RowsOf, ScaleId, Step, query_type},
+    lower::{AttentionHeads, Form, Launch, Local, Made, Pass, Place, QkvParts, RowsOf, ScaleId, Step},
     memory::{Layout, Scratch},
     unpack::Rooms,
 };
@@ -17,16 +19,15 @@ use crate::{
     gpu::{
         Activations, Buffer, Gpu, GpuError, Matmul, Product, Slice, SubSlice,
         kernels::{
-            Attention, AttentionDecode, AttentionShape, DeltaNetShape, ExpertGroups, Experts, FlashRows, GemmScratch,
-            Gemv, GemvParts, Glu, Input, KeyHeads, KeySplits, LatentAttention, NormAndRope, Output, Qkv, RopeShape,
-            RouterScore, Routing, SigmoidGate, Staging,
+            AttentionDecode, AttentionShape, DeltaNetShape, ExpertGroups, Experts, GemmScratch, Gemv, GemvParts, Glu,
+            Input, KeyHeads, KeySplits, NormAndRope, Output, RopeShape, RouterScore, Routing, SigmoidGate, Staging,
         },
     },
     model::{
         self, Figure, Scores,
-        figure::{Matrix, RopeId, Span, VectorId},
+        figure::{Matrix, RopeId, Span},
     },
-    trace::{POSITION_PADDING, Recorder},
+    trace::Recorder,
 };
 
 /// Rows of a step from which on unpacking the weights for tensor cores takes less time than products that read packed weights for each
@@ -244,6 +245,7 @@ impl Part<'_, '_> {
             n_rot: if heads.rope.is_some() { shape.n_rot } else { 0 },
             pairing: shape.pairing,
             magnitude: self.magnitude(heads),
+            growth: parts.temperature,
         }
     }
 
@@ -269,6 +271,17 @@ impl Part<'_, '_> {
                     Some(weight) => gpu.rmsnorm(&self.f32(*x), w.vector(*weight), &self.f32(*out), rows, *epsilon),
                     None => gpu.rmsnorm_without_weight(&self.f32(*x), &self.f32(*out), rows, *row, *epsilon),
                 }
+            }
+            Launch::NormAdd { x, factors, weight, epsilon, residual, out } => {
+                let (factors, weight) = (factors.map(|factors| self.f32(factors)), w.vector(*weight));
+                let (x, residual, out) = (self.f32(*x), self.f32(*residual), self.f32(*out));
+                gpu.rmsnorm_add(&x, factors.as_deref(), weight, &residual, &out, n, *epsilon)
+            }
+            Launch::NormQk { qkv, factors, norms, widths, epsilon } => {
+                let factors = factors.map(|factors| self.f32(factors));
+                let norms = norms.map(|norm| norm.map(|norm| &**w.vector(norm)));
+                let stride = self.width(*qkv);
+                gpu.rmsnorm_qk(&self.f32(*qkv), factors.as_deref(), norms, *widths, stride, n, *epsilon)
             }
             Launch::LayerNorm { x, out, weight, epsilon } => {
                 let weight = w.vector(*weight);
@@ -302,10 +315,11 @@ impl Part<'_, '_> {
                 }
                 gpu.matmul(self.matmul, rows, &x, None, None, &out, n)
             }
-            Launch::Sum { x, bias, residual, out } => {
-                let (bias, residual) = (self.span(bias), residual.map(|residual| self.f32(residual)));
+            Launch::Sum { x, factors, bias, residual, out } => {
+                let bias = self.span(bias);
+                let [factors, residual] = [factors, residual].map(|local| local.map(|local| self.f32(local)));
                 let (x, out, width) = (self.f32(*x), self.f32(*out), self.width(*x));
-                gpu.matmul_epilogue(&x, None, bias.as_deref(), residual.as_deref(), &out, n, width)
+                gpu.matmul_epilogue(&x, factors.as_deref(), bias.as_deref(), residual.as_deref(), &out, n, width)
             }
             Launch::Rope { x, rope, n_heads, head_dim } => {
                 let (shape, on_device) = (&self.figure.ropes[rope.0], w.rope(*rope));
@@ -321,33 +335,7 @@ impl Part<'_, '_> {
                 self.latent_attention(*q, *k, *out, heads, probabilities, trace)
             }
             Launch::Attention { q, k, v, out, heads, sinks, soft_cap, probabilities } => {
-                let (keys, values) = (self.cache.keys(heads.cache), self.cache.values(heads.cache));
-                let (shape, cache_type, magnitude) = (self.shape(heads), self.cache.cache_type, self.magnitude(heads));
-                let pages = self.pages(heads);
-                let (positions, pages) = (self.positions, pages.get());
-                if let (Some(k), Some(v)) = (k, v) {
-                    gpu.cache_store(shape, &self.f32(*k), positions, pages, &keys, cache_type, magnitude.recip())?;
-                    gpu.cache_store(shape, &self.f32(*v), positions, pages, &values, cache_type, 1.0)?;
-                }
-                let softmax = self.probabilities(heads.n_heads, trace)?;
-                gpu.attention(&Attention {
-                    shape,
-                    q: &self.f32(*q),
-                    keys: &keys,
-                    values: &values,
-                    cache_type,
-                    positions,
-                    pages,
-                    out: &self.f32(*out),
-                    probabilities: softmax.as_ref().map(|(buffer, stride)| (&**buffer, *stride)),
-                    scale: heads.scale * magnitude,
-                    soft_cap: *soft_cap,
-                    sinks: sinks.map(|sinks| &**w.vector(sinks)),
-                })?;
-                if let Some((buffer, stride)) = softmax {
-                    trace.record(probabilities, &[heads.n_heads, n, stride], &gpu.read(&buffer)?);
-                }
-                Ok(())
+                self.attention(*q, [*k, *v], *out, heads, (*sinks, *soft_cap), probabilities, trace)
             }
             Launch::Gate { x, gate, out } => {
                 let (width, gate_width, gate) = (self.width(*x), self.width(*gate), self.f32(*gate));
@@ -497,42 +485,40 @@ impl Part<'_, '_> {
                 )
             }
             Launch::Qkv { product, bias, parts, heads, q, kv } => self.qkv(*product, *bias, parts, heads, *q, *kv),
-            Launch::Flash { q, heads, out, scale } => {
-                let (shape, cache_type) = (self.shape(heads), self.cache.cache_type);
-                let (keys, values) = (self.cache.keys(heads.cache), self.cache.values(heads.cache));
-                let rows = FlashRows::choose(shape, self.n_past, cache_type, gpu.multiprocessors());
-                let (q, out, scale) = (self.bytes(*q), self.f16(*out), self.scale_of(*scale));
-                let (positions, pages) = (self.positions, self.pages(heads));
-                gpu.flash(shape, &q.cast(), &keys, &values, cache_type, positions, pages.get(), &out, scale, rows)
+            Launch::RowsF16 { x, out, factors } => {
+                let (x, width) = (self.f32(*x), self.width(*x));
+                gpu.rmsnorm_power_f16(&x, &self.f16(*out), &self.f32(*factors), n, width)
+            }
+            Launch::ToF16 { x, scale, out } => {
+                gpu.range_to_f16_f32(&self.f32(*x), &self.f16(*out), self.scale_of(*scale), n * self.width(*x))
+            }
+            Launch::FromF16 { x, scale, out } => {
+                let (scale, len) = (self.scale_of(*scale).recip(), n * self.width(*x));
+                gpu.range_from_f16(&self.f16(*x), &self.f32(*out), scale, len)
+            }
+            Launch::Queries { x, heads, q } => self.queries(*x, heads, *q),
+            Launch::Store { k, v, heads } => self.store(*k, *v, heads),
+            Launch::Flash { q, heads, sinks, soft_cap, out, scale } => {
+                self.flash(*q, heads, (*sinks, *soft_cap), *out, *scale)
             }
             Launch::AttentionRows { qkv, parts, heads, exact, out, scale } => {
                 self.attention_token(*qkv, parts, heads, *exact)?;
                 let scale = self.scale_of(*scale);
                 gpu.range_to_f16_f32(&self.f32(*exact), &self.f16(*out), scale, n * self.width(*out))
             }
-            Launch::AttentionMany { q, heads, exact, out, scale } => {
-                let (shape, cache_type) = (self.shape(heads), self.cache.cache_type);
-                gpu.attention(&Attention {
-                    shape,
-                    q: &self.bytes(*q).cast(),
-                    keys: &self.cache.keys(heads.cache),
-                    values: &self.cache.values(heads.cache),
-                    cache_type,
-                    positions: self.positions,
-                    pages: self.pages(heads).get(),
-                    out: &self.f32(*exact),
-                    probabilities: None,
-                    scale: heads.scale * self.magnitude(heads),
-                    soft_cap: None,
-                    sinks: None,
-                })?;
-                let scale = self.scale_of(*scale);
-                gpu.range_to_f16_f32(&self.f32(*exact), &self.f16(*out), scale, n * self.width(*out))
+            Launch::AttentionMany { q, heads, sinks, soft_cap, exact, out, scale } => {
+                self.attention_many(*q, heads, (*sinks, *soft_cap), *exact, *out, *scale)
             }
-            Launch::GluF16 { gate_up, in_scale, out, out_scale, glu } => {
+            Launch::GluF16 { gate_up, factors, in_scale, out, out_scale, glu } => {
                 let (in_scale, out_scale) = (self.scale_of(*in_scale).recip(), self.scale_of(*out_scale));
                 let (gate_up, out, width) = (self.f16(*gate_up), self.f16(*out), self.width(*out));
-                gpu.glu_f16(unit(*glu), &gate_up, &out, n, width, in_scale, out_scale)
+                match factors {
+                    None => gpu.glu_f16(unit(*glu), &gate_up, &out, n, width, in_scale, out_scale),
+                    Some(factors) => {
+                        let [factors, of_out] = factors.map(|local| self.f32(local));
+                        gpu.glu_rows_f16(unit(*glu), &gate_up, &factors, &out, &of_out, n, width, in_scale, out_scale)
+                    }
+                }
             }
         }
     }
@@ -554,42 +540,6 @@ impl Part<'_, '_> {
             together.sort(self.gpu, chosen, rows.n_matrices())?;
         }
         together.multiply(self.gpu, rows, x, share, out, chosen.len())
-    }
-
-    /// Vectors into the cache, then attention over them.
-    fn latent_attention(
-        &self,
-        q: Local,
-        k: Local,
-        out: Local,
-        heads: &AttentionHeads,
-        name: &str,
-        trace: &mut Recorder,
-    ) -> Result<(), GpuError> {
-        let (gpu, shape, cache, cache_type) =
-            (self.gpu, self.shape(heads), self.cache.keys(heads.cache), self.cache.cache_type);
-        let pages = self.pages(heads);
-        gpu.cache_store(shape, &self.f32(k), self.positions, pages.get(), &cache, cache_type, 1.0)?;
-        let softmax = self.probabilities(heads.n_heads, trace)?;
-        gpu.latent_attention(&LatentAttention {
-            n_tokens: self.n(),
-            n_heads: heads.n_heads,
-            dim: shape.head_dim,
-            value_dim: self.width(out) / heads.n_heads,
-            n_pages: shape.n_pages,
-            pages: pages.get(),
-            q: &self.f32(q),
-            cache: &cache,
-            cache_type,
-            positions: self.positions,
-            out: &self.f32(out),
-            probabilities: softmax.as_ref().map(|(buffer, stride)| (&**buffer, *stride)),
-            scale: heads.scale,
-        })?;
-        if let Some((buffer, stride)) = softmax {
-            trace.record(name, &[heads.n_heads, self.n(), stride], &gpu.read(&buffer)?);
-        }
-        Ok(())
     }
 
     fn delta_net(&self, n_k_heads: usize, n_v_heads: usize, head_dim: usize, grouped: bool) -> DeltaNetShape {
@@ -629,62 +579,12 @@ impl Part<'_, '_> {
         })
     }
 
-    fn qkv(
-        &self,
-        product: Local,
-        bias: Option<VectorId>,
-        parts: &QkvParts,
-        heads: &AttentionHeads,
-        q: Local,
-        kv: Option<[Local; 2]>,
-    ) -> Result<(), GpuError> {
-        let (gpu, cache_type, shape) = (self.gpu, self.cache.cache_type, self.shape(heads));
-        let (keys, values) = (self.cache.keys(heads.cache), self.cache.values(heads.cache));
-        let (magnitude, pages) = (self.magnitude(heads), self.pages(heads));
-        let element = query_type(cache_type);
-        let packed = kv.map(|kv| kv.map(|local| self.f32(local)));
-        gpu.qkv(&Qkv {
-            shape,
-            product: &self.f32(product),
-            bias: bias.map(|bias| &**self.weights.vector(bias)),
-            norm_and_rope: self.norm_and_rope(parts, heads),
-            // Flash attention takes powers of two.
-            q_scale: if element == cache_type && super::lower::has_flash(cache_type) {
-                heads.scale * magnitude * std::f32::consts::LOG2_E
-            } else {
-                1.0
-            },
-            positions: self.positions,
-            pages: if packed.is_some() { None } else { Some(pages.get()) },
-            q: &self.bytes(q),
-            keys: packed.as_ref().map(|[k, _]| k.cast()).as_deref().unwrap_or(&keys),
-            values: packed.as_ref().map(|[_, v]| v.cast()).as_deref().unwrap_or(&values),
-            element,
-        })?;
-        if let Some([k, v]) = packed {
-            gpu.cache_store(shape, &k, self.positions, pages.get(), &keys, cache_type, 1.0)?;
-            gpu.cache_store(shape, &v, self.positions, pages.get(), &values, cache_type, 1.0)?;
-        }
-        Ok(())
-    }
-
-    /// A zeroed buffer for attention probabilities, `[n_heads][n_tokens][stride]`, and its stride, when recording.
-    fn probabilities(&self, n_heads: usize, trace: &Recorder) -> Result<Option<(Buffer<f32>, usize)>, GpuError> {
-        if !trace.is_on() {
-            return Ok(None);
-        }
-        let stride = (self.n_past + self.n_tokens).next_multiple_of(POSITION_PADDING);
-        let buffer = self.gpu.alloc("attention probabilities", n_heads * self.n() * stride)?;
-        self.gpu.fill(&buffer, 0)?;
-        Ok(Some((buffer, stride)))
-    }
-
     /// Hands a value, which is on the device, to the recorder.
     fn record(&self, made: &Made, trace: &mut Recorder) -> Result<(), GpuError> {
         let value = self.figure.value(made.value);
         let Some(name) = &value.name else { return Ok(()) };
         let room = self.pass.locals.get(made.local);
-        let rows: Vec<f32> = match room.form {
+        let mut rows: Vec<f32> = match room.form {
             Form::F32 => self.gpu.read(&self.f32(made.local))?,
             Form::U32 => self.gpu.read(&self.u32(made.local))?.into_iter().map(|id| id as f32).collect(),
             Form::F16 => {
@@ -694,6 +594,12 @@ impl Part<'_, '_> {
             Form::Quantised => dequantised(&self.gpu.read(&self.u32(made.local))?, room.width),
             Form::Bytes => return Ok(()),
         };
+        if let Some(factors) = made.factors {
+            let factors = self.gpu.read(&self.f32(factors))?;
+            for (row, factor) in rows.chunks_exact_mut(room.width).zip(factors) {
+                row.iter_mut().for_each(|value| *value *= factor);
+            }
+        }
         let width = value.width();
         let values: Vec<f32> = if width == room.width {
             rows

@@ -31,6 +31,7 @@ use cuda_std::{BF16, F16, float, grid, kernel, shared::Shared, shared_array, thr
 
 use crate::{
     cache::{GROUP as PER_LANE, Pages, Place, load_eight, n_rows},
+    elementwise::growth,
     rope,
 };
 use combine::{Found, finish};
@@ -149,6 +150,7 @@ struct Operands<T> {
     arrivals: *mut u32,
     epsilon: f32,
     scale: f32,
+    growth_scale: f32,
     magnitude: f32,
     n_kv_heads: u32,
     group: u32,
@@ -159,6 +161,7 @@ struct Operands<T> {
     window: u32,
     n_rot: u32,
     neighbours: u32,
+    growth_length: u32,
 }
 
 impl<T> Operands<T> {
@@ -407,7 +410,11 @@ unsafe fn attention_decode<T: CacheWords, A: Attend<T>, const HEAD_DIM: usize, c
     }
     if warp < heads {
         // Scores in units of ln 2.
-        let factor = o.scale * core::f32::consts::LOG2_E;
+        let mut factor = o.scale * core::f32::consts::LOG2_E;
+        if o.growth_length != 0 {
+            // SAFETY: the length is not zero.
+            factor *= unsafe { growth(position, o.growth_scale, o.growth_length) };
+        }
         unsafe {
             let head = o.qkv().add((first_head + warp) as usize * HEAD_DIM);
             prepare::<T, HEAD_DIM>(&o, head, o.q_norm, |element, value| A::set_query(warp, element, value * factor));
@@ -446,6 +453,7 @@ macro_rules! variants {
         /// and its keys are normalised where `q_norm` and `k_norm` are not null, and rotated; key and value become those of position
         /// positions[row] in the cache; and out[row][head] = softmax(q[head] · Kᵀ · scale) · V over the last `window` positions up to
         /// that one, each as the cache holds it. RoPE's magnitude multiplies the queries alone; `scale` has it once more.
+        /// Queries grow by their position besides, as `elementwise_temper` has it, where `growth_length` is not 0.
         ///
         /// Launch: grid (⌈group ÷ HEADS⌉, splits, n · n_kv_heads), block ([`BLOCK`]), HEADS as in [`heads`]; no fewer splits than
         /// [`n_splits`] gives for any row and `room`, which is at most [`MAX_SPLITS`].
@@ -481,6 +489,7 @@ macro_rules! variants {
             arrivals: *mut u32,
             epsilon: f32,
             scale: f32,
+            growth_scale: f32,
             magnitude: f32,
             n_kv_heads: u32,
             group: u32,
@@ -491,11 +500,13 @@ macro_rules! variants {
             window: u32,
             n_rot: u32,
             neighbours: u32,
+            growth_length: u32,
         ) {
             unsafe {
                 attention_decode::<$element, $attend, $head_dim, $heads>(Operands {
                     qkv, positions, tables, slots, frequencies, q_norm, k_norm, keys, values, out, quantised_out, parts, arrivals,
-                    epsilon, scale, magnitude, n_kv_heads, group, qkv_stride, table_stride, n_pages, room, window, n_rot, neighbours,
+                    epsilon, scale, growth_scale, magnitude, n_kv_heads, group, qkv_stride, table_stride, n_pages, room, window, n_rot,
+                    neighbours, growth_length,
                 })
             }
         }

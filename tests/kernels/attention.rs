@@ -10,10 +10,11 @@ use crate::support::*;
 
 /// What changes scores and their softmax in some models.
 #[derive(Clone, Default)]
-struct Scores {
-    soft_cap: Option<f32>,
+pub struct Scores {
+    /// What natural scores are held within.
+    pub soft_cap: Option<f32>,
     /// `[n_heads]`.
-    sinks: Option<Vec<f32>>,
+    pub sinks: Option<Vec<f32>>,
 }
 
 /// What a reference reads: the cache's values, and where a token's positions are in it.
@@ -33,7 +34,7 @@ pub fn reference(shape: AttentionShape, q: &[f32], cached: Cached, positions: &[
 }
 
 /// Softmax rows `[n_heads][n_tokens][stride]` and outputs, for any scores.
-fn reference_of_scores(
+pub fn reference_of_scores(
     shape: AttentionShape,
     scores: &Scores,
     q: &[f32],

@@ -11,7 +11,7 @@ use ferrowarp::{
             PageTables, RopeShape,
         },
     },
-    model::RopePairing,
+    model::{RopePairing, Temperature},
 };
 use half::{bf16, f16};
 
@@ -30,6 +30,7 @@ struct Case {
     n_rot: usize,
     pairing: RopePairing,
     magnitude: f32,
+    growth: Option<Temperature>,
     norms: bool,
     /// Of each sequence's token.
     positions: &'static [usize],
@@ -50,6 +51,7 @@ impl Case {
             n_rot: head_dim,
             pairing: RopePairing::Halves,
             magnitude: 1.0,
+            growth: None,
             norms: false,
             positions: &[40],
             window: None,
@@ -151,6 +153,9 @@ fn run(gpu: &Gpu, case: Case) {
         gpu.read(&cache).unwrap()
     });
     let [keys, values] = [0, 1].map(|which| values_of(cache_type, &stored[which], n_rows, head_dim));
+    if let Some(Temperature { scale, length }) = case.growth {
+        gpu.temper(&q, &device_positions, &q, n, q_len, scale, length).unwrap();
+    }
     let q = gpu.read(&q).unwrap();
     let cached = Cached { keys: &keys, values: &values, pages: &pages, slots: &slots };
     let want = reference(shape, &q, cached, &at, scale * magnitude);
@@ -182,6 +187,7 @@ fn run(gpu: &Gpu, case: Case) {
                 n_rot,
                 pairing,
                 magnitude,
+                growth: case.growth,
             },
             scale,
             keys: &caches[0],
@@ -282,6 +288,15 @@ fn every_position_and_every_room_for_splits() {
 }
 
 #[test]
+fn queries_grow_by_their_position() {
+    let gpu = gpu();
+    let growth = Some(Temperature { scale: 0.4, length: 16 });
+    for (cache_type, head_dim) in [(CacheType::F16, 128), (CacheType::Q8_0, 64)] {
+        run(&gpu, Case { growth, positions: &[70, 5], magnitude: 1.2, ..Case::new(cache_type, head_dim) });
+    }
+}
+
+#[test]
 fn a_sliding_window_hides_older_keys_from_every_split() {
     let gpu = gpu();
     for window in [1, 5, 64, 300, 1000] {
@@ -335,6 +350,7 @@ fn company_changes_nothing() {
                     n_rot: head_dim,
                     pairing: RopePairing::Halves,
                     magnitude: 1.0,
+                    growth: None,
                 },
                 scale: 0.125,
                 keys: &keys,
@@ -416,6 +432,7 @@ fn a_generation_reads_what_it_wrote() {
                     n_rot: head_dim,
                     pairing: RopePairing::Neighbours,
                     magnitude: 1.0,
+                    growth: None,
                 },
                 scale: 0.125,
                 keys: &keys,

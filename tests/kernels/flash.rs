@@ -1,11 +1,11 @@
 //! softmax₂(q · Kᵀ) · V over the keys a token sees, for many tokens at once: the definition is attention's, with scores in
 //! powers of two.
 
-use ferrowarp::gpu::kernels::{AttentionShape, CacheType, FlashRows};
+use ferrowarp::gpu::kernels::{AttentionShape, CacheType, FlashRows, FlashScores};
 use half::{bf16, f16};
 
 use crate::{
-    attention::{Cached, cache, reference},
+    attention::{Cached, Scores, cache, reference_of_scores},
     support::*,
 };
 
@@ -30,15 +30,28 @@ struct Case {
     rows: FlashRows,
     /// Queries are random in this range: the larger, the sharper the softmax.
     size: f32,
+    /// What scores are held within.
+    soft_cap: Option<f32>,
+    /// Sinks of about this size.
+    sinks: Option<f32>,
 }
 
-const PLAIN: Case =
-    Case { n_tokens: 40, first: 0, ratio: 2, n_kv_heads: 2, window: None, rows: FlashRows::One, size: 0.5 };
+const PLAIN: Case = Case {
+    n_tokens: 40,
+    first: 0,
+    ratio: 2,
+    n_kv_heads: 2,
+    window: None,
+    rows: FlashRows::One,
+    size: 0.5,
+    soft_cap: None,
+    sinks: None,
+};
 
 fn run(case: Case, cache_type: CacheType, head_dim: usize) {
     let gpu = gpu();
     let mut random = Random::new();
-    let Case { n_tokens, first, ratio, n_kv_heads, window, rows, size } = case;
+    let Case { n_tokens, first, ratio, n_kv_heads, window, rows, size, soft_cap, sinks } = case;
     let n_heads = ratio * n_kv_heads;
     let pages = Pages::of_one(&gpu, &mut random, first + n_tokens + 5, n_tokens);
     let shape = AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_pages: pages.n_pages, window };
@@ -48,7 +61,9 @@ fn run(case: Case, cache_type: CacheType, head_dim: usize) {
     let (mut value_bytes, values) = cache(&mut random, cache_type, pages.n_rows(n_kv_heads), head_dim);
     let slots = vec![0; n_tokens];
     let cached = Cached { keys: &keys, values: &values, pages: &pages, slots: &slots };
-    let mut want = reference(shape, &q, cached, &positions, std::f32::consts::LN_2);
+    let scores = Scores { soft_cap, sinks: sinks.map(|size| random.values(n_heads, size)) };
+    let mut want =
+        reference_of_scores(shape, &scores, &q, cached, &positions, std::f32::consts::LN_2, first + n_tokens).1;
     // All but what some token sees is no number.
     let oldest = (first + 1).saturating_sub(window.unwrap_or(usize::MAX));
     let seen: std::collections::BTreeSet<usize> = (oldest..first + n_tokens)
@@ -66,6 +81,7 @@ fn run(case: Case, cache_type: CacheType, head_dim: usize) {
     want.iter_mut().for_each(|value| *value *= f64::from(out_scale));
 
     let out = Output::<f16>::new(&gpu, n_tokens * n_heads * head_dim);
+    let sinks = scores.sinks.map(|sinks| gpu.upload("sinks", &sinks).unwrap());
     gpu.flash(
         shape,
         &gpu.upload("q", &q_bits).unwrap(),
@@ -76,6 +92,7 @@ fn run(case: Case, cache_type: CacheType, head_dim: usize) {
         pages.get(),
         &out,
         out_scale,
+        FlashScores { sinks: sinks.as_deref(), soft_cap },
         rows,
     )
     .unwrap();
@@ -123,7 +140,7 @@ fn two_fragments_a_warp_give_the_same() {
 fn rows_are_chosen_by_the_shape() {
     let choose = |n_past, n_tokens, n_heads, n_kv_heads, head_dim, window| {
         let shape = AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_pages: 128, window };
-        FlashRows::choose(shape, n_past, CacheType::F16, 132)
+        FlashRows::choose(shape, FlashScores::default(), n_past, CacheType::F16, 132)
     };
     // Qwen2.5-0.5B with chunks of 512 and of 2048 tokens, the beginning of a prompt, a window, and a larger head.
     assert_eq!(choose(8192, 512, 14, 2, 64, None), FlashRows::One);
@@ -139,6 +156,28 @@ fn flash_attention_honours_a_sliding_window() {
         let case = Case { n_tokens: 50, first: 100, window: Some(window), ..PLAIN };
         run(case, CacheType::F16, 64);
         run(Case { ratio: 1, ..case }, CacheType::BF16, 128);
+    }
+}
+
+#[test]
+fn sinks_take_part_in_the_softmax() {
+    for (window, sinks) in [(None, 3.0), (Some(40), 8.0), (None, 300.0)] {
+        let case = Case { n_tokens: 21, first: 50, ratio: 3, window, sinks: Some(sinks), ..PLAIN };
+        run(case, CacheType::F16, 64);
+        run(Case { soft_cap: Some(5.0), ..case }, CacheType::BF16, 128);
+    }
+}
+
+#[test]
+fn soft_caps_hold_scores() {
+    // Scores of up to 2 · 64 · 0.35 and of thousands, for every head size.
+    for size in [2.0, 500.0] {
+        for cache_type in TYPES {
+            for head_dim in cache_type.head_dims() {
+                let case = Case { n_tokens: 21, first: 50, window: Some(64), size, soft_cap: Some(4.0), ..PLAIN };
+                run(case, cache_type, head_dim);
+            }
+        }
     }
 }
 

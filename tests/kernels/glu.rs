@@ -106,3 +106,34 @@ fn glu_of_f16_has_its_limits_at_large_gates() {
         assert_eq!(got[..5], [0.0, 0.0, 0.0, large, 0.0].map(|v| f16::from_f32(v).to_f32()), "{unit:?}");
     }
 }
+
+#[test]
+fn rows_with_factors_get_factors_of_their_own() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let factors = [0.25f32, 1.0, 8.0, 4096.0];
+    for unit in Glu::ALL {
+        for (n, in_scale, headroom) in [(8, 1.0, 16.0f32), (264, 2.0, 0.5), (2056, 0.5, 4.0)] {
+            let n_tokens = factors.len();
+            let gate_up: Vec<f16> =
+                random.values(n_tokens * 2 * n, 40.0).iter().map(|value| f16::from_f32(*value)).collect();
+            let device = gpu.upload("gate and up", &gate_up).unwrap();
+            let device_factors = gpu.upload("factors", &factors).unwrap();
+            let (out, of_out) = (Output::<f16>::new(&gpu, n_tokens * n), Output::new(&gpu, n_tokens));
+            gpu.glu_rows_f16(unit, &device, &device_factors, &out, &of_out, n_tokens, n, in_scale, headroom).unwrap();
+            let (out, of_out) = (out.read(&gpu), of_out.read(&gpu));
+            for (token, factor) in factors.into_iter().enumerate() {
+                let want_factor = ((factor * factor).max(1.0) / headroom).max(1.0);
+                let what = format!("{unit:?} of {n}, factor {factor}, headroom {headroom}");
+                assert_eq!(of_out[token], want_factor, "{what}");
+                let row = &gate_up[token * 2 * n..][..2 * n];
+                let value = |index: usize| row[index].to_f32() * in_scale * factor;
+                let want: Vec<f64> = (0..n)
+                    .map(|index| reference(unit, value(index), value(n + index)) / f64::from(want_factor))
+                    .collect();
+                let got: Vec<f32> = out[token * n..][..n].iter().map(|half| half.to_f32()).collect();
+                assert_close(&what, &got, &want, 2f64.powi(-25) * 1.01, 2f64.powi(-11) * 1.01);
+            }
+        }
+    }
+}

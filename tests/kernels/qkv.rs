@@ -3,7 +3,7 @@
 use ferrowarp::{
     forward::turns,
     gpu::kernels::{AttentionShape, CacheType, NormAndRope, Qkv, RopeShape},
-    model::RopePairing,
+    model::{RopePairing, Temperature},
 };
 use half::{bf16, f16};
 
@@ -22,6 +22,7 @@ struct Case {
     with_bias: bool,
     with_norms: bool,
     magnitude: f32,
+    growth: Option<Temperature>,
 }
 
 /// Some heads of every token's row: `[n_tokens][heads.len()][head_dim]`.
@@ -41,7 +42,8 @@ fn numbers(bytes: &[u8], element: CacheType) -> Vec<f32> {
 fn run(case: Case, element: CacheType, first: usize, in_cache: bool) {
     let gpu = gpu();
     let mut random = Random::new();
-    let Case { n_tokens, n_heads, n_kv_heads, head_dim, n_rot, pairing, with_bias, with_norms, magnitude } = case;
+    let Case { n_tokens, n_heads, n_kv_heads, head_dim, n_rot, pairing, with_bias, with_norms, magnitude, growth } =
+        case;
     let n_all = n_heads + 2 * n_kv_heads;
     let product = random.values(n_tokens * n_all * head_dim, 2.0);
     let bias = random.values(n_all * head_dim, 3.0);
@@ -65,7 +67,15 @@ fn run(case: Case, element: CacheType, first: usize, in_cache: bool) {
         };
         rope::reference(shape, &normed, &positions, &radians, magnitude)
     };
-    let q: Vec<f64> = turned(0..n_heads, &q_norm, magnitude).iter().map(|q| q * f64::from(q_scale)).collect();
+    let grown = |token: usize| match growth {
+        Some(Temperature { scale, length }) => {
+            1.0 + f64::from(scale) * ((positions[token] as usize / length + 1) as f64).ln()
+        }
+        None => 1.0,
+    };
+    let q = turned(0..n_heads, &q_norm, magnitude);
+    let of_head = |(index, q): (usize, &f64)| q * f64::from(q_scale) * grown(index / (n_heads * head_dim));
+    let q: Vec<f64> = q.iter().enumerate().map(of_head).collect();
     let k: Vec<f64> =
         turned(n_heads..n_heads + n_kv_heads, &k_norm, magnitude).iter().map(|k| k / f64::from(magnitude)).collect();
     let v = as_f64(&heads(&biased, n_all, n_heads + n_kv_heads..n_all, head_dim));
@@ -89,6 +99,7 @@ fn run(case: Case, element: CacheType, first: usize, in_cache: bool) {
             n_rot,
             pairing,
             magnitude,
+            growth,
         },
         q_scale,
         positions: &gpu.upload("positions", &positions).unwrap(),
@@ -142,6 +153,7 @@ const CASES: [Case; 4] = [
         with_bias: true,
         with_norms: false,
         magnitude: 1.0,
+        growth: None,
     },
     Case {
         n_tokens: 2,
@@ -153,6 +165,7 @@ const CASES: [Case; 4] = [
         with_bias: false,
         with_norms: true,
         magnitude: 1.25,
+        growth: Some(Temperature { scale: 0.1, length: 16 }),
     },
     Case {
         n_tokens: 4,
@@ -164,6 +177,7 @@ const CASES: [Case; 4] = [
         with_bias: true,
         with_norms: true,
         magnitude: 1.25,
+        growth: Some(Temperature { scale: 0.5, length: 8192 }),
     },
     Case {
         n_tokens: 1,
@@ -175,6 +189,7 @@ const CASES: [Case; 4] = [
         with_bias: false,
         with_norms: false,
         magnitude: 1.0,
+        growth: None,
     },
 ];
 
@@ -191,5 +206,46 @@ fn queries_keys_and_values_get_to_attention_and_cache() {
 fn queries_keys_and_values_are_left_beside_one_another() {
     for case in CASES {
         run(case, CacheType::F32, 1000, false);
+    }
+}
+
+/// Queries alone, of what is in memory: scaled and brought to a type.
+#[test]
+fn queries_alone_are_scaled() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let (n_tokens, n_heads, head_dim) = (3, 5, 96);
+    let values = random.values(n_tokens * n_heads * head_dim, 4.0);
+    let shape = AttentionShape { n_tokens, n_heads, n_kv_heads: 0, head_dim, n_pages: 0, window: None };
+    for element in [CacheType::F16, CacheType::BF16] {
+        let q = Output::<u8>::new(&gpu, element.bytes(n_tokens * n_heads, head_dim));
+        let nothing = gpu.upload("nothing", &[0u8; 4]).unwrap();
+        gpu.qkv(&Qkv {
+            shape,
+            product: &gpu.upload("x", &values).unwrap(),
+            bias: None,
+            norm_and_rope: NormAndRope {
+                q_norm: None,
+                k_norm: None,
+                epsilon: 0.0,
+                frequencies: &gpu.upload("frequencies", &[0.0f32; 2]).unwrap(),
+                n_rot: 0,
+                pairing: RopePairing::Halves,
+                magnitude: 1.0,
+                growth: None,
+            },
+            q_scale: 0.3,
+            positions: &gpu.upload("positions", &[7u32, 8, 9]).unwrap(),
+            pages: None,
+            q: &q,
+            keys: &nothing,
+            values: &nothing,
+            element,
+        })
+        .unwrap();
+        let want: Vec<f64> = values.iter().map(|value| f64::from(*value) * f64::from(0.3f32)).collect();
+        let relative = if element == CacheType::F16 { 2f64.powi(-11) } else { 2f64.powi(-8) };
+        // Rounded once in f32 before.
+        assert_close(&format!("{element}"), &numbers(&q.read(&gpu), element), &want, 1e-7, relative + 1e-6);
     }
 }

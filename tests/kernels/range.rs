@@ -62,3 +62,16 @@ fn values_are_scaled_and_rounded_to_f16() {
         assert_eq!(bits(&out.read(&gpu)), bits(&want), "{n} values of bf16");
     }
 }
+
+#[test]
+fn values_come_back_from_f16() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for (n, scale) in [(1, 1.0f32), (255, 1024.0), (2055, 0.25)] {
+        let halves: Vec<f16> = random.values(n, 100.0).iter().map(|value| f16::from_f32(*value)).collect();
+        let out = Output::new(&gpu, n);
+        gpu.range_from_f16(&gpu.upload("x", &halves).unwrap(), &out, scale, n).unwrap();
+        let want: Vec<f32> = halves.iter().map(|half| half.to_f32() * scale).collect();
+        assert_eq!(out.read(&gpu), want);
+    }
+}

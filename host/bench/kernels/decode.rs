@@ -266,6 +266,7 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n_position
                     n_rot: head_dim,
                     pairing: RopePairing::Halves,
                     magnitude: 1.0,
+                    growth: None,
                 },
                 scale: 0.125,
                 keys: &keys,

@@ -6,7 +6,7 @@ use super::{Row, Widths, room, values};
 use crate::{
     gpu::{
         Buffer, Gpu, GpuError, Product,
-        kernels::{AttentionShape, CacheType, FlashRows, Glu, NormAndRope, OneSequence, PAGE, Qkv},
+        kernels::{AttentionShape, CacheType, FlashRows, FlashScores, Glu, NormAndRope, OneSequence, PAGE, Qkv},
     },
     model::RopePairing,
 };
@@ -28,6 +28,7 @@ pub fn rows() -> Vec<Row> {
                 );
             }
             rows.extend([qkv(&widths, CacheType::F16, n), rmsnorm(&widths, n), glu(&widths, n)]);
+            rows.extend(unbounded(&widths, n));
         }
     }
     let small = Widths::small();
@@ -38,6 +39,7 @@ pub fn rows() -> Vec<Row> {
     let types = [CacheType::F32, CacheType::F16, CacheType::BF16];
     rows.extend(types.map(|element| qkv(&small, element, FEW).small()));
     rows.extend([rmsnorm(&small, FEW).small(), glu(&small, FEW).small()]);
+    rows.extend(unbounded(&small, FEW).into_iter().map(Row::small));
     rows.extend(ranges(&small).into_iter().map(Row::small));
     rows
 }
@@ -96,7 +98,19 @@ fn flash(widths: &Widths, cache_type: CacheType, head_dim: usize, n: usize, dept
         let pages = OneSequence::new(gpu, n_context, 1)?;
         Ok(move |gpu: &Gpu| {
             let (keys, cached, pages) = (keys.cast(), cached.cast(), pages.get());
-            gpu.flash(shape, &q.cast(), &keys, &cached, cache_type, &positions, pages, &out, 1.0, tile)
+            gpu.flash(
+                shape,
+                &q.cast(),
+                &keys,
+                &cached,
+                cache_type,
+                &positions,
+                pages,
+                &out,
+                1.0,
+                FlashScores::default(),
+                tile,
+            )
         })
     })
     .operations(4.0 * seen * (n_heads * head_dim) as f64)
@@ -130,6 +144,7 @@ fn qkv(widths: &Widths, element: CacheType, n: usize) -> Row {
                     n_rot: head_dim,
                     pairing: RopePairing::Halves,
                     magnitude: 1.0,
+                    growth: None,
                 },
                 q_scale: 0.125,
                 positions: &positions,
@@ -159,6 +174,34 @@ fn glu(widths: &Widths, n: usize) -> Row {
     })
 }
 
+/// What families have around products of values that no norm bounds.
+fn unbounded(widths: &Widths, n: usize) -> Vec<Row> {
+    let Widths { n_embd, n_ff, n_heads, n_kv_heads, head_dim, .. } = *widths;
+    let of = |width: usize| format!("{} {n} tokens of {width}", widths.name);
+    let to_f16 = Row::new("rmsnorm_power_f16", of(n_embd), 6 * n * n_embd, move |gpu| {
+        let (x, out, factors) = (values(gpu, n * n_embd)?, room(gpu, n * n_embd)?, room(gpu, n)?);
+        Ok(move |gpu: &Gpu| gpu.rmsnorm_power_f16(&x, &out, &factors, n, n_embd))
+    });
+    let added = Row::new("rmsnorm_add", of(n_embd), 12 * n * n_embd, move |gpu| {
+        let (x, weight, factors) = (values(gpu, n * n_embd)?, values(gpu, n_embd)?, values(gpu, n)?);
+        let (residual, out) = (values(gpu, n * n_embd)?, room(gpu, n * n_embd)?);
+        Ok(move |gpu: &Gpu| gpu.rmsnorm_add(&x, Some(&factors), &weight, &residual, &out, n, 1e-6))
+    });
+    let [n_q, n_k] = [n_heads, n_kv_heads].map(|heads| heads * head_dim);
+    let stride = n_q + 2 * n_k;
+    let heads = Row::new("rmsnorm_qk", of(stride), 8 * n * stride, move |gpu| {
+        let (x, factors) = (values(gpu, n * stride)?, values(gpu, n)?);
+        let (q, k) = (values(gpu, n_q)?, values(gpu, n_k)?);
+        Ok(move |gpu: &Gpu| gpu.rmsnorm_qk(&x, Some(&factors), [Some(&q), Some(&k)], [n_q, n_k], stride, n, 1e-6))
+    });
+    let unit = Row::new("glu_rows_f16", of(n_ff), 6 * n * n_ff, move |gpu| {
+        let (gate_up, out) = (halves(gpu, n * 2 * n_ff)?, room(gpu, n * n_ff)?);
+        let (factors, of_out) = (values(gpu, n)?, room(gpu, n)?);
+        Ok(move |gpu: &Gpu| gpu.glu_rows_f16(Glu::Swiglu, &gate_up, &factors, &out, &of_out, n, n_ff, 1.0, 1.0))
+    });
+    vec![to_f16, added, heads, unit]
+}
+
 /// What measures weights when a model is loaded, and conversions to f16.
 fn ranges(widths: &Widths) -> Vec<Row> {
     let (rows, n) = (64, widths.n_embd);
@@ -184,5 +227,9 @@ fn ranges(widths: &Widths) -> Vec<Row> {
         let (x, out) = (halves(gpu, len)?, room(gpu, len)?);
         Ok(move |gpu: &Gpu| gpu.range_to_f16_bf16(&x.cast::<bf16>(), &out, 1.0, len))
     });
-    vec![measure_f16, measure_bf16, of_f16, of_f32, of_bf16]
+    let from_f16 = Row::new("range_from_f16", &*name, 6 * len, move |gpu| {
+        let (x, out) = (halves(gpu, len)?, room(gpu, len)?);
+        Ok(move |gpu: &Gpu| gpu.range_from_f16(&x, &out, 1.0, len))
+    });
+    vec![measure_f16, measure_bf16, of_f16, of_f32, of_bf16, from_f16]
 }

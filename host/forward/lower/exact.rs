@@ -19,10 +19,10 @@ impl Lowering<'_, '_> {
             Op::Reshape { x } => {
                 let x = at(x);
                 let local = self.place_in(out, x, 0);
-                return self.also_makes(Made { value: out, local, scale: None, start: 0 });
+                return self.also_makes(Made::new(out, local));
             }
             Op::Part { x, first } => {
-                return self.also_makes(Made { value: out, local: at(x), scale: None, start: first });
+                return self.also_makes(Made { start: first, ..Made::new(out, at(x)) });
             }
             Op::Rope { x, rope } => {
                 let (shape, x) = (&figure.value(x).shape, at(x));
@@ -50,10 +50,12 @@ impl Lowering<'_, '_> {
             Op::Every { .. } => Launch::Every { experts: self.place(out, Form::U32) },
             Op::Product { x, weight } => Launch::Matmul { x: at(x), weight, out: self.place(out, Form::F32) },
             Op::Bias { x, bias } => {
-                Launch::Sum { x: at(x), bias: Some(bias), residual: None, out: self.place(out, Form::F32) }
+                let (x, bias, out) = (at(x), Some(bias), self.place(out, Form::F32));
+                Launch::Sum { x, factors: None, bias, residual: None, out }
             }
             Op::Add { a, b } => {
-                Launch::Sum { x: at(a), bias: None, residual: Some(at(b)), out: self.place(out, Form::F32) }
+                let (x, residual, out) = (at(a), Some(at(b)), self.place(out, Form::F32));
+                Launch::Sum { x, factors: None, bias: None, residual, out }
             }
             Op::Attention { q, k, v, cache, rope, scale, sinks, soft_cap, probabilities } => {
                 let heads = AttentionHeads { n_heads: figure.value(q).shape[0], cache, rope, scale };

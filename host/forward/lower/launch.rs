@@ -19,10 +19,14 @@ pub enum Bound {
     Norm(VectorId),
     /// Averages of what these rows of a stack make of a normalised row: attention over values.
     Average { rows: Matrix, norm: VectorId, bias: Option<Span> },
-    /// What these rows make of a normalised row.
-    Product { rows: Matrix, norm: VectorId },
+    /// What these rows make of a normalised row; without a norm, of one whose mean square is at most 1.
+    Product { rows: Matrix, norm: Option<VectorId> },
     /// The first half of the rows' products, at most, times the second half's.
     Glu { rows: Matrix, norm: VectorId },
+    /// The same of a row whose mean square is at most 1; how much room they leave, where they leave some.
+    GluHeadroom { rows: Matrix },
+    /// Averages of values that nothing is known to bound.
+    Values,
 }
 
 /// The heads of one attention.
@@ -47,6 +51,8 @@ pub struct QkvParts {
     pub k_norm: Option<VectorId>,
     /// The norms' ε.
     pub epsilon: f32,
+    /// How queries grow by their position.
+    pub temperature: Option<Temperature>,
 }
 
 /// A launch. Where an operation of the figure has the same name, its definition holds.
@@ -69,6 +75,25 @@ pub enum Launch {
         row: usize,
         epsilon: f32,
     },
+    /// RMSNorm of whole rows, times a factor of each before it where there are some, and the residual stream added.
+    NormAdd {
+        x: Local,
+        factors: Option<Local>,
+        weight: VectorId,
+        epsilon: f32,
+        residual: Local,
+        out: Local,
+    },
+    /// In place: RMSNorm over all heads of queries, and of keys, which lie beside values; all three times a factor of each row where there
+    /// are some.
+    NormQk {
+        qkv: Local,
+        factors: Option<Local>,
+        norms: [Option<VectorId>; 2],
+        /// Values of queries and of keys.
+        widths: [usize; 2],
+        epsilon: f32,
+    },
     LayerNorm {
         x: Local,
         out: Local,
@@ -81,9 +106,10 @@ pub enum Launch {
         weight: Matrix,
         out: Local,
     },
-    /// x + bias + residual.
+    /// x, times a factor of each row where there are some, + bias + residual.
     Sum {
         x: Local,
+        factors: Option<Local>,
         bias: Option<Span>,
         residual: Option<Local>,
         out: Local,
@@ -246,6 +272,24 @@ pub enum Launch {
         epsilon: f32,
         scale: ScaleId,
     },
+    /// Values that nothing is known to bound, to f16: each row by the power of two above its root mean square, which is left in `factors`.
+    RowsF16 {
+        x: Local,
+        out: Local,
+        factors: Local,
+    },
+    /// To f16.
+    ToF16 {
+        x: Local,
+        scale: ScaleId,
+        out: Local,
+    },
+    /// Back from f16.
+    FromF16 {
+        x: Local,
+        scale: ScaleId,
+        out: Local,
+    },
     /// A product of f16 on tensor cores, with a stack unpacked into a room; added to `out` where `adds`.
     Product {
         x: Local,
@@ -265,10 +309,24 @@ pub enum Launch {
         q: Local,
         kv: Option<[Local; 2]>,
     },
+    /// Queries that are in memory, to what attention over the cache takes.
+    Queries {
+        x: Local,
+        heads: AttentionHeads,
+        q: Local,
+    },
+    /// Keys and values that are in memory into the cache.
+    Store {
+        k: Local,
+        v: Local,
+        heads: AttentionHeads,
+    },
     /// Many tokens' attention, to f16.
     Flash {
         q: Local,
         heads: AttentionHeads,
+        sinks: Option<VectorId>,
+        soft_cap: Option<f32>,
         out: Local,
         scale: ScaleId,
     },
@@ -285,13 +343,17 @@ pub enum Launch {
     AttentionMany {
         q: Local,
         heads: AttentionHeads,
+        sinks: Option<VectorId>,
+        soft_cap: Option<f32>,
         exact: Local,
         out: Local,
         scale: ScaleId,
     },
-    /// Gate and up projection beside each other, f16 to f16.
+    /// Gate and up projection beside each other, f16 to f16; with the factors of their rows and of what becomes of them, where there are
+    /// some: `out_scale` is then the headroom that factors of at most 1 leave.
     GluF16 {
         gate_up: Local,
+        factors: Option<[Local; 2]>,
         in_scale: ScaleId,
         out: Local,
         out_scale: ScaleId,
@@ -315,10 +377,17 @@ impl Launch {
             | Launch::SoftCap { x, out, .. }
             | Launch::Convolve { x, out, .. }
             | Launch::RmsNormF16 { x, out, .. }
+            | Launch::ToF16 { x, out, .. }
+            | Launch::FromF16 { x, out, .. }
             | Launch::Product { x, out, .. }
             | Launch::Matmul { x, out, .. }
             | Launch::GemvStack { x, out, .. } => vec![x, out],
-            Launch::Sum { x, residual, out, .. } => some(&[x, out], &[residual]),
+            Launch::Sum { x, factors, residual, out, .. } => some(&[x, out], &[factors, residual]),
+            Launch::NormAdd { x, factors, residual, out, .. } => some(&[x, residual, out], &[factors]),
+            Launch::NormQk { qkv, factors, .. } => some(&[qkv], &[factors]),
+            Launch::RowsF16 { x, out, factors } => vec![x, out, factors],
+            Launch::Queries { x, q, .. } => vec![x, q],
+            Launch::Store { k, v, .. } => vec![k, v],
             Launch::Rope { x, .. } | Launch::UnitHeads { x, .. } => vec![x],
             Launch::DeltaGates { beta, alpha, .. } => vec![beta, alpha],
             Launch::Attention { q, k, v, out, .. } => some(&[q, out], &[k, v]),
@@ -338,7 +407,9 @@ impl Launch {
             Launch::Flash { q, out, .. } => vec![q, out],
             Launch::AttentionMany { q, exact, out, .. } => vec![q, exact, out],
             Launch::AttentionRows { qkv, exact, out, .. } => vec![qkv, exact, out],
-            Launch::GluF16 { gate_up, out, .. } => vec![gate_up, out],
+            Launch::GluF16 { gate_up, factors, out, .. } => {
+                some(&[gate_up, out], &[factors.map(|factors| factors[0]), factors.map(|factors| factors[1])])
+            }
         }
     }
 
@@ -348,6 +419,11 @@ impl Launch {
             Launch::Embed { .. } => "embedding",
             Launch::Scale { .. } => "scale",
             Launch::RmsNorm { .. } | Launch::RmsNormF16 { .. } => "rmsnorm",
+            Launch::NormAdd { .. } => "rmsnorm_add",
+            Launch::NormQk { .. } => "rmsnorm_qk",
+            Launch::RowsF16 { .. } => "rmsnorm_power",
+            Launch::ToF16 { .. } => "range_to_f16",
+            Launch::FromF16 { .. } => "range_from_f16",
             Launch::LayerNorm { .. } => "layer_norm",
             Launch::Temper { .. } => "elementwise_temper",
             Launch::Every { .. } => "experts_every",
@@ -374,7 +450,8 @@ impl Launch {
             Launch::GemvStack { .. } => "gemv",
             Launch::AttentionToken { .. } | Launch::AttentionRows { .. } => "attention_decode",
             Launch::Product { .. } => "cuBLAS",
-            Launch::Qkv { .. } => "qkv",
+            Launch::Qkv { .. } | Launch::Queries { .. } => "qkv",
+            Launch::Store { .. } => "cache_store ×2",
             Launch::Flash { .. } => "flash",
             Launch::AttentionMany { .. } => "attention",
         }

@@ -16,12 +16,18 @@
 //! | product with the down projection, added to x | product, x: 2f + 8e |
 //!
 //! and each weight once in f16, after being unpacked from what it is in the file, if that is another type. The residual stream x is f32
-//! throughout. What is none of these, a mixture of experts for one, is launched an operation at a time; its products are those of
+//! throughout. What is none of these, a mixture of experts for one, is launched an operation at a time; but attention is flash attention
+//! wherever queries, keys and values come from: where no pattern has them, a launch brings queries that are in memory to its type, and
+//! one stores keys and values. An expert's products are those of
 //! [`experts`](crate::forward::experts).
 //!
 //! Two products add to x as they end (cuBLAS's β = 1), so x is neither read nor written in a kernel of its own. What is rounded to f16
 //! between two products could be too large for it; a power of two, made for each place when the model is loaded, then takes it back into
 //! the range: see [`Bound`] and [`range`](crate::forward::range).
+//!
+//! What is no norm's is bound by nothing known beforehand: the residual stream, which OLMo's and EXAONE's branches read, or a LayerNorm's.
+//! Each of its rows is divided by a power of two of its own, so that it is no longer than a normalised one, and the products' rows are
+//! multiplied by it again where they are next read ([`Half::factors`]). Where nothing reads them but a norm, that does.
 //!
 //! # Unpacking
 //!
@@ -30,7 +36,9 @@
 
 use std::collections::HashMap;
 
-use super::{Bound, Form, Launch, Local, Lowering, Made, Options, Pass, ScaleId, Step, attention::FusedAttention};
+use super::{
+    AttentionHeads, Bound, Form, Launch, Local, Lowering, Made, Options, Pass, ScaleId, Step, attention::FusedAttention,
+};
 use crate::{
     gguf::TensorType,
     gpu::kernels::CacheType,
@@ -40,8 +48,17 @@ use crate::{
     },
 };
 
-/// Values in f16: where, times what, and the norm that made them.
-type Halves = HashMap<ValueId, (Local, ScaleId)>;
+/// A value in f16.
+#[derive(Clone, Copy)]
+struct Half {
+    local: Local,
+    /// What it was multiplied by.
+    scale: ScaleId,
+    /// What each of its rows has still to be multiplied by.
+    factors: Option<Local>,
+}
+
+type Halves = HashMap<ValueId, Half>;
 
 pub(super) fn lower(model: &Model, options: Options, of_sequences: bool) -> Option<Pass> {
     let figure = &model.figure;
@@ -53,10 +70,15 @@ pub(super) fn lower(model: &Model, options: Options, of_sequences: bool) -> Opti
             figure.stack(pattern.stack).n_out == rows && pattern.head_dim.is_multiple_of(8)
         })
         .collect();
-    let mut plan =
-        Many { patterns: Vec::new(), of_sequences, halves: Halves::new(), norms: HashMap::new(), room: 0, layer: None };
-    // What goes into a product in f16 is a norm's, which bounds it.
-    plan.patterns = patterns.into_iter().filter(|pattern| plan.is_norm(&lowering, pattern.x)).collect();
+    let mut plan = Many {
+        patterns,
+        of_sequences,
+        halves: Halves::new(),
+        norms: HashMap::new(),
+        factors: HashMap::new(),
+        room: 0,
+        layer: None,
+    };
     if !plan.suits(&lowering) {
         return None;
     }
@@ -70,6 +92,8 @@ struct Many {
     halves: Halves,
     /// The norm's weights of values that are in `halves`.
     norms: HashMap<ValueId, VectorId>,
+    /// What rows of values in f32 have still to be multiplied by: a norm is the only one to read them.
+    factors: HashMap<ValueId, Local>,
     /// The next product's room, counted within a layer.
     room: usize,
     layer: Option<usize>,
@@ -106,11 +130,9 @@ impl Many {
     fn takes(&self, l: &Lowering, index: usize) -> bool {
         let figure = &l.model.figure;
         let Op::Product { x, weight } = &figure.nodes[index].op else { return false };
-        if self.patterns.iter().any(|pattern| pattern.projections.contains(&index)) {
-            return self.is_norm(l, *x);
-        }
-        if l.glu_of(index, weight).is_some() {
-            return self.is_norm(l, *x);
+        if self.patterns.iter().any(|pattern| pattern.projections.contains(&index)) || l.glu_of(index, weight).is_some()
+        {
+            return true;
         }
         // Behind attention, or behind a GLU that is made in f16.
         let Some(maker) = l.maker_index(*x) else { return false };
@@ -118,20 +140,29 @@ impl Many {
             return false;
         }
         match &figure.nodes[maker].op {
-            Op::Attention { .. } => self.patterns.iter().any(|pattern| pattern.node == maker),
-            Op::Glu { gate, .. } => l.maker_index(*gate).is_some_and(|gate| {
-                matches!(&figure.nodes[gate].op, Op::Product { weight, x }
-                    if l.glu_of(gate, weight).is_some() && self.is_norm(l, *x))
-            }),
+            Op::Attention { .. } => {
+                self.patterns.iter().any(|pattern| pattern.node == maker) || self.has_flash(l, maker)
+            }
+            Op::Glu { gate, .. } => l.maker_index(*gate).is_some_and(
+                |gate| matches!(&figure.nodes[gate].op, Op::Product { weight, .. } if l.glu_of(gate, weight).is_some()),
+            ),
             _ => false,
         }
     }
 
-    /// Whether a value is a normalised row.
-    fn is_norm(&self, l: &Lowering, value: ValueId) -> bool {
-        self.norm_of(l, value).is_some()
+    /// Whether flash attention is for this attention by itself, over values that are in memory.
+    fn has_flash(&self, l: &Lowering, index: usize) -> bool {
+        let figure = &l.model.figure;
+        let Op::Attention { k, v, cache, .. } = figure.nodes[index].op else { return false };
+        let (shape, cache_type) = (figure.caches[cache.0], l.options.cache_type);
+        // Vectors that are keys and values have a cache of their own.
+        has_flash(cache_type)
+            && shape.value_dim.is_none()
+            && k.is_some() == v.is_some()
+            && cache_type.head_dims().any(|dim| dim == shape.head_dim)
     }
 
+    /// The weights of the norm that made a value, where it is a normalised row.
     fn norm_of(&self, l: &Lowering, value: ValueId) -> Option<VectorId> {
         let figure = &l.model.figure;
         match figure.nodes[l.maker_index(value)?].op {
@@ -149,7 +180,11 @@ impl Many {
             (self.layer, self.room) = (node.layer, 0);
         }
         match &node.op {
-            Op::RmsNorm { x, weight: Some(weight), epsilon } if !l.in_head => {
+            Op::RmsNorm { x, .. } if l.added_norm(index).is_some() => {
+                let factors = self.factors.get(x).copied();
+                l.norm_add(index, factors)
+            }
+            Op::RmsNorm { x, weight: Some(weight), epsilon } if !l.in_head && self.norm_of(l, node.out).is_some() => {
                 let readers = l.readers(node.out).to_vec();
                 let (in_f16, others): (Vec<usize>, Vec<usize>) =
                     readers.into_iter().partition(|reader| self.takes(l, *reader));
@@ -162,10 +197,10 @@ impl Many {
                 let scale = l.scale(Bound::Norm(*weight));
                 let out = l.room(figure.value(node.out).width(), Form::F16);
                 let x = l.local(*x);
-                self.halves.insert(node.out, (out, scale));
+                self.halves.insert(node.out, Half { local: out, scale, factors: None });
                 self.norms.insert(node.out, *weight);
                 let launch = Launch::RmsNormF16 { x, out, weight: *weight, epsilon: *epsilon, scale };
-                let made = Made { value: node.out, local: out, scale: Some(scale), start: 0 };
+                let made = Made { scale: Some(scale), ..Made::new(node.out, out) };
                 l.steps.push(Step { launch, makes: if others.is_empty() { vec![made] } else { vec![] } });
                 true
             }
@@ -182,11 +217,15 @@ impl Many {
                 true
             }
             Op::Attention { .. } => {
-                let Some(pattern) = self.patterns.iter().find(|pattern| pattern.node == index).cloned() else {
-                    return false;
-                };
-                self.attention(l, &pattern);
-                true
+                if let Some(pattern) = self.patterns.iter().find(|pattern| pattern.node == index).cloned() {
+                    self.attention(l, &pattern);
+                    return true;
+                }
+                let is_flash = self.has_flash(l, index);
+                if is_flash {
+                    self.flash_alone(l, index);
+                }
+                is_flash
             }
             _ => false,
         }
@@ -197,18 +236,31 @@ impl Many {
         self.room - 1
     }
 
+    /// A value in f16: as its norm made it, or made now, with a power of two for each row.
+    fn half(&mut self, l: &mut Lowering, value: ValueId) -> Half {
+        if let Some(half) = self.halves.get(&value) {
+            return *half;
+        }
+        let (out, factors) = (l.room(l.model.figure.value(value).width(), Form::F16), l.room(1, Form::F32));
+        let half = Half { local: out, scale: l.scale(Bound::None), factors: Some(factors) };
+        self.halves.insert(value, half);
+        let launch = Launch::RowsF16 { x: l.local(value), out, factors };
+        l.steps.push(Step { launch, makes: vec![] });
+        half
+    }
+
     /// Queries, keys and values, from the product to where attention reads them.
     fn qkv(&mut self, l: &mut Lowering, pattern: &FusedAttention) {
         let figure = &l.model.figure;
-        let (x, x_scale) = self.halves[&pattern.x];
+        let Half { local: x, scale: x_scale, factors } = self.half(l, pattern.x);
         let stack = pattern.stack;
         let product = l.room(figure.stack(stack).n_out, Form::F32);
         let room = self.next_room();
         let launch = Launch::Product { x, x_scale, stack, room, out: product, out_scale: None, adds: false };
-        // The values before a bias, in columns of the product.
+        // The values before a bias or a norm, in columns of the product.
         let makes = pattern.projections.iter().filter_map(|node| match &figure.nodes[*node].op {
             Op::Product { weight, .. } => {
-                Some(Made { value: figure.nodes[*node].out, local: product, scale: None, start: weight.rows.start })
+                Some(Made { factors, start: weight.rows.start, ..Made::new(figure.nodes[*node].out, product) })
             }
             _ => None,
         });
@@ -216,23 +268,35 @@ impl Many {
         for node in pattern.projections.iter().chain(&pattern.between) {
             l.done[*node] = true;
         }
-        if self.of_sequences {
-            if let Some(vector) = pattern.bias {
-                let bias = Some(Span { vector, range: 0..figure.stack(stack).n_out });
-                l.launch(Launch::Sum { x: product, bias, residual: None, out: product }, &[]);
-            }
+        // A bias is added behind a factor, by the next kernel only where there is none; and not by attention of a token.
+        let mut bias = pattern.bias;
+        if pattern.whole != [None, None] {
+            l.norm_qk(pattern, product, factors);
+        } else if factors.is_some() || self.is_decoded(pattern) && bias.is_some() {
+            let bias = bias.take().map(|vector| Span { vector, range: 0..figure.stack(stack).n_out });
+            l.launch(Launch::Sum { x: product, factors, bias, residual: None, out: product }, &[]);
+        }
+        if self.is_decoded(pattern) {
             l.of_value[pattern.projected[0].0] = Some(product);
             return;
         }
         let cache_type = l.options.cache_type;
         let (n_heads, head_dim) = (pattern.heads.n_heads, pattern.head_dim);
-        let q = l.room(query_type(cache_type).bytes(n_heads, head_dim), Form::Bytes);
-        // A cache of 8-bit integers takes its keys and values from f32.
-        let kv =
-            (cache_type == CacheType::Q8_0).then(|| [(); 2].map(|()| l.room(pattern.n_kv_heads * head_dim, Form::F32)));
-        let launch = Launch::Qkv { product, bias: pattern.bias, parts: pattern.parts, heads: pattern.heads, q, kv };
+        // Flash attention takes queries of the cache's type, the exact one f32: the latter's keys and values come from f32 as well where the
+        // cache is of another type.
+        let in_f32 = self.of_sequences || !has_flash(cache_type);
+        let q_type = if in_f32 { CacheType::F32 } else { query_type(cache_type) };
+        let q = l.room(q_type.bytes(n_heads, head_dim), Form::Bytes);
+        let kv = (in_f32 && cache_type != CacheType::F32)
+            .then(|| [(); 2].map(|()| l.room(pattern.n_kv_heads * head_dim, Form::F32)));
+        let launch = Launch::Qkv { product, bias, parts: pattern.parts, heads: pattern.heads, q, kv };
         l.steps.push(Step { launch, makes: vec![] });
         l.of_value[pattern.projected[0].0] = Some(q);
+    }
+
+    /// Whether the kernel that attends for a token of a sequence does it: it knows neither sinks nor soft caps.
+    fn is_decoded(&self, pattern: &FusedAttention) -> bool {
+        self.of_sequences && pattern.has_plain_scores()
     }
 
     fn attention(&mut self, l: &mut Lowering, pattern: &FusedAttention) {
@@ -244,7 +308,8 @@ impl Many {
         let q_len = pattern.heads.n_heads * pattern.head_dim;
         // Values in f16 average to nothing beyond f16.
         let scale = match (l.options.cache_type, self.norms.get(&pattern.x)) {
-            (CacheType::F16, _) | (_, None) => l.scale(Bound::None),
+            (CacheType::F16, _) => l.scale(Bound::None),
+            (_, None) => l.scale(Bound::Values),
             (_, Some(norm)) => {
                 let values = q_len + kv_len..q_len + 2 * kv_len;
                 let bias = pattern.bias.map(|vector| Span { vector, range: values.clone() });
@@ -252,46 +317,89 @@ impl Many {
             }
         };
         let out = l.room(width, Form::F16);
-        self.halves.insert(value, (out, scale));
-        let heads = pattern.heads;
-        let launch = if self.of_sequences {
+        self.halves.insert(value, Half { local: out, scale, factors: None });
+        let FusedAttention { heads, sinks, soft_cap, .. } = *pattern;
+        let launch = if self.is_decoded(pattern) {
             let exact = l.room(width, Form::F32);
             Launch::AttentionRows { qkv: q, parts: pattern.parts, heads, exact, out, scale }
-        } else if has_flash(l.options.cache_type) {
-            Launch::Flash { q, heads, out, scale }
+        } else if has_flash(l.options.cache_type) && !self.of_sequences {
+            Launch::Flash { q, heads, sinks, soft_cap, out, scale }
         } else {
             let exact = l.room(width, Form::F32);
-            Launch::AttentionMany { q, heads, exact, out, scale }
+            Launch::AttentionMany { q, heads, sinks, soft_cap, exact, out, scale }
         };
-        l.steps.push(Step { launch, makes: vec![Made { value, local: out, scale: Some(scale), start: 0 }] });
+        l.steps.push(Step { launch, makes: vec![Made { scale: Some(scale), ..Made::new(value, out) }] });
+    }
+
+    /// Attention over queries, keys and values that are in memory in f32, wherever they come from.
+    fn flash_alone(&mut self, l: &mut Lowering, index: usize) {
+        let figure = &l.model.figure;
+        let (value, op) = (figure.nodes[index].out, figure.nodes[index].op.clone());
+        let Op::Attention { q, k, v, cache, rope, scale, sinks, soft_cap, .. } = op else { unreachable!("as found") };
+        let (n_heads, cache_type) = (figure.value(q).shape[0], l.options.cache_type);
+        let heads = AttentionHeads { n_heads, cache, rope, scale };
+        let bound = if cache_type == CacheType::F16 { Bound::None } else { Bound::Values };
+        let (scale, out) = (l.scale(bound), l.room(figure.value(value).width(), Form::F16));
+        let is_multiplied = l.only_reader(value).is_some_and(|reader| self.takes(l, reader));
+        if is_multiplied {
+            self.halves.insert(value, Half { local: out, scale, factors: None });
+        }
+        // Rows of sequences are not one behind another.
+        if self.of_sequences {
+            l.node(index);
+            if is_multiplied {
+                l.launch(Launch::ToF16 { x: l.local(value), scale, out }, &[]);
+            }
+            return;
+        }
+        let bytes = query_type(cache_type).bytes(n_heads, figure.caches[cache.0].head_dim);
+        let in_type = l.room(bytes, Form::Bytes);
+        l.launch(Launch::Queries { x: l.local(q), heads, q: in_type }, &[]);
+        if let (Some(k), Some(v)) = (k, v) {
+            l.launch(Launch::Store { k: l.local(k), v: l.local(v), heads }, &[]);
+        }
+        let launch = Launch::Flash { q: in_type, heads, sinks, soft_cap, out, scale };
+        l.steps.push(Step { launch, makes: vec![Made { scale: Some(scale), ..Made::new(value, out) }] });
+        if !is_multiplied {
+            let exact = l.place(value, Form::F32);
+            l.launch(Launch::FromF16 { x: out, scale, out: exact }, &[]);
+        }
     }
 
     /// Gate and up projection, and what joins them.
     fn glu(&mut self, l: &mut Lowering, x: ValueId, weight: &Matrix, glu: usize, products: [usize; 2]) {
         let figure = &l.model.figure;
-        let (input, x_scale) = self.halves[&x];
+        let Half { local: input, scale: x_scale, factors } = self.half(l, x);
         let n_out = figure.stack(weight.stack).n_out;
         let Op::Glu { glu: kind, .. } = figure.nodes[glu].op else { unreachable!("as found") };
-        let norm = self.norms[&x];
+        let norm = self.norms.get(&x).copied();
         let rows = Matrix { stack: weight.stack, rows: 0..n_out };
         let in_scale = l.scale(Bound::Product { rows: rows.clone(), norm });
-        let out_scale = l.scale(Bound::Glu { rows, norm });
+        let out_scale = l.scale(match norm {
+            Some(norm) => Bound::Glu { rows, norm },
+            None => Bound::GluHeadroom { rows },
+        });
         let gate_up = l.room(n_out, Form::F16);
         let (stack, room) = (weight.stack, self.next_room());
         let launch =
             Launch::Product { x: input, x_scale, stack, room, out: gate_up, out_scale: Some(in_scale), adds: false };
         let halves = products.iter().zip([0, n_out / 2]).map(|(node, start)| Made {
-            value: figure.nodes[*node].out,
-            local: gate_up,
             scale: Some(in_scale),
+            factors,
             start,
+            ..Made::new(figure.nodes[*node].out, gate_up)
         });
         l.steps.push(Step { launch, makes: halves.collect() });
         let value = figure.nodes[glu].out;
         let out = l.room(n_out / 2, Form::F16);
-        self.halves.insert(value, (out, out_scale));
-        let launch = Launch::GluF16 { gate_up, in_scale, out, out_scale, glu: kind };
-        l.steps.push(Step { launch, makes: vec![Made { value, local: out, scale: Some(out_scale), start: 0 }] });
+        // Rows with factors have their scales in those.
+        let of_rows = factors.map(|factors| [factors, l.room(1, Form::F32)]);
+        let scale = if of_rows.is_some() { l.scale(Bound::None) } else { out_scale };
+        let half = Half { local: out, scale, factors: of_rows.map(|[_, factors]| factors) };
+        self.halves.insert(value, half);
+        let launch = Launch::GluF16 { gate_up, factors: of_rows, in_scale, out, out_scale, glu: kind };
+        let made = Made { scale: Some(scale), factors: half.factors, ..Made::new(value, out) };
+        l.steps.push(Step { launch, makes: vec![made] });
         for node in products.into_iter().chain([glu]) {
             l.done[node] = true;
         }
@@ -300,7 +408,7 @@ impl Many {
     /// A product back to the residual stream's width: added to the stream where nothing comes between and nothing else needs it as it was.
     fn last_product(&mut self, l: &mut Lowering, index: usize, x: ValueId, stack: StackId) {
         let figure = &l.model.figure;
-        let (input, x_scale) = self.halves[&x];
+        let Half { local: input, scale: x_scale, factors } = self.half(l, x);
         let mut value = figure.nodes[index].out;
         let mut bias = None;
         if let Some(reader) = l.only_reader(value)
@@ -310,6 +418,27 @@ impl Many {
             l.done[reader] = true;
         }
         let room = self.next_room();
+        let product = |out, adds| Launch::Product { x: input, x_scale, stack, room, out, out_scale: None, adds };
+        // Factors are for what reads the product: a norm that is a launch with its sum, or a launch of their own.
+        if factors.is_some() {
+            let out = l.place(value, Form::F32);
+            let is_normed = |reader: usize| l.added_norm(reader).is_some();
+            if bias.is_none() && l.only_reader(value).is_some_and(is_normed) {
+                self.factors.extend(factors.map(|factors| (value, factors)));
+                return l.steps.push(Step {
+                    launch: product(out, false),
+                    makes: vec![Made { factors, ..Made::new(value, out) }],
+                });
+            }
+            l.launch(product(out, false), &[]);
+            let mut residual = None;
+            if let Some((add, other)) = l.added_to(value) {
+                (residual, value) = (Some(other), figure.nodes[add].out);
+                l.done[add] = true;
+                l.place_in(value, out, 0);
+            }
+            return l.launch(Launch::Sum { x: out, factors, bias, residual, out }, &[value]);
+        }
         let added = l.added_to(value).filter(|(add, _)| {
             let Op::Add { a, b } = figure.nodes[*add].op else { return false };
             let residual = if a == value { b } else { a };
@@ -323,12 +452,12 @@ impl Many {
             }
             None => (l.place(value, Form::F32), false),
         };
-        let launch = Launch::Product { x: input, x_scale, stack, room, out, out_scale: None, adds };
         match bias {
-            None => l.launch(launch, &[value]),
+            None => l.launch(product(out, adds), &[value]),
             Some(bias) => {
-                l.launch(launch, &[]);
-                l.launch(Launch::Sum { x: out, bias: Some(bias), residual: None, out }, &[value]);
+                l.launch(product(out, adds), &[]);
+                let bias = Some(bias);
+                l.launch(Launch::Sum { x: out, factors: None, bias, residual: None, out }, &[value]);
             }
         }
     }

@@ -8,6 +8,8 @@ mod attention;
 mod exact;
 mod launch;
 mod many;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use crate::{
@@ -134,8 +136,17 @@ pub struct Made {
     pub local: Local,
     /// What it was multiplied by, where it is f16.
     pub scale: Option<ScaleId>,
+    /// What each row there has still to be multiplied by, where rows have such factors.
+    pub factors: Option<Local>,
     /// The first of its columns in the local.
     pub start: usize,
+}
+
+impl Made {
+    /// A value that is all of a local, as it is.
+    pub fn new(value: ValueId, local: Local) -> Made {
+        Made { value, local, scale: None, factors: None, start: 0 }
+    }
 }
 
 /// The launches that carry a figure out.
@@ -175,6 +186,13 @@ impl Pass {
     /// 16-byte vectors of f16.
     pub fn many(model: &Model, options: Options) -> Option<Pass> {
         many::lower(model, options, false)
+    }
+
+    /// The first step of a node: before the one that makes its value there may be some that make nothing with a name.
+    pub fn begin_of_node(&self, node: usize) -> usize {
+        let step = self.step_of_node[node];
+        let is_nameless = |before: &usize| !self.step_of_node.contains(before);
+        (0..step).rev().take_while(is_nameless).last().unwrap_or(step)
     }
 
     /// For a token of each of many sequences, on tensor cores: as for many tokens, but for attention, which is each row's own. There is
@@ -314,7 +332,7 @@ impl<'m, 'a> Lowering<'m, 'a> {
     }
 
     fn launch(&mut self, launch: Launch, makes: &[ValueId]) {
-        let makes = makes.iter().map(|value| Made { value: *value, local: self.local(*value), scale: None, start: 0 });
+        let makes = makes.iter().map(|value| Made::new(*value, self.local(*value)));
         self.steps.push(Step { launch, makes: makes.collect() });
     }
 
@@ -334,6 +352,33 @@ impl<'m, 'a> Lowering<'m, 'a> {
             [only] if value != self.model.figure.residual => Some(*only),
             _ => None,
         }
+    }
+
+    /// A norm of whole rows that is only added to a value that is there: the two as one launch, of a row that has still to be multiplied by
+    /// `factors`.
+    fn norm_add(&mut self, index: usize, factors: Option<Local>) -> bool {
+        let node = &self.model.figure.nodes[index];
+        let (Op::RmsNorm { x, weight: Some(weight), epsilon }, Some((add, residual))) =
+            (&node.op, self.added_norm(index))
+        else {
+            return false;
+        };
+        let (x, weight, epsilon) = (self.local(*x), *weight, *epsilon);
+        let sum = self.model.figure.nodes[add].out;
+        let out = self.place(sum, Form::F32);
+        self.done[add] = true;
+        self.launch(Launch::NormAdd { x, factors, weight, epsilon, residual, out }, &[sum]);
+        true
+    }
+
+    /// What such a norm is added to: the sum's node, and where the other value is.
+    fn added_norm(&self, index: usize) -> Option<(usize, Local)> {
+        let figure = &self.model.figure;
+        let node = &figure.nodes[index];
+        let Op::RmsNorm { weight: Some(weight), .. } = node.op else { return None };
+        let width = figure.value(node.out).width();
+        let whole = figure.vector(weight).len() == width && width.is_multiple_of(4);
+        self.added_to(node.out).filter(|_| whole && !self.in_head)
     }
 
     /// A scale by what bounds the values.

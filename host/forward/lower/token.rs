@@ -20,8 +20,9 @@ type Norms = HashMap<ValueId, (ValueId, VectorId, f32)>;
 
 pub(super) fn lower(model: &Model, options: Options) -> Pass {
     let lowering = Lowering::new(model, options);
-    let patterns: Vec<FusedAttention> =
-        (0..model.figure.nodes.len()).filter_map(|node| lowering.fused_attention(node)).collect();
+    let patterns = (0..model.figure.nodes.len()).filter_map(|node| lowering.fused_attention(node));
+    // The kernel knows neither sinks nor soft caps.
+    let patterns: Vec<FusedAttention> = patterns.filter(FusedAttention::has_plain_scores).collect();
     let mut norms = Norms::new();
     lowering.walk(|lowering, index| lowering.token(index, &patterns, &mut norms))
 }
@@ -32,6 +33,9 @@ impl Lowering<'_, '_> {
         let node = &figure.nodes[index];
         match &node.op {
             Op::RmsNorm { x, weight: Some(weight), epsilon } => {
+                if self.norm_add(index, None) {
+                    return true;
+                }
                 let is_product = |reader: &usize| match &figure.nodes[*reader].op {
                     Op::Product { .. } => true,
                     Op::ExpertProduct { experts, .. } => *experts != node.out,
@@ -139,7 +143,11 @@ impl Lowering<'_, '_> {
                     self.done[*node] = true;
                 }
             }
-            return self.launch(Launch::GemvStack { x: input, norm, stack: weight.stack, bias, out }, &made);
+            self.launch(Launch::GemvStack { x: input, norm, stack: weight.stack, bias, out }, &made);
+            if let Some(pattern) = pattern {
+                self.norm_qk(pattern, out, None);
+            }
+            return;
         }
         // The product with what follows it: its bias, and the residual stream.
         let mut value = figure.nodes[index].out;

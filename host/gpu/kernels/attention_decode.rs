@@ -98,6 +98,7 @@ impl Gpu {
         let KeySplits { n_splits, room } = splits;
         assert!(n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads), "{n_heads} heads over {n_kv_heads} KV heads");
         norm_and_rope.expect_head_dim(head_dim);
+        let (growth_scale, growth_length) = norm_and_rope.growth();
         assert!(window != Some(0), "a sliding window holds at least the token itself");
         assert!((1..=MAX_SPLITS as usize).contains(&room), "{room} splits, of at most {MAX_SPLITS}");
         assert!((1..=room).contains(&n_splits), "{n_splits} splits, of at most {room}");
@@ -151,6 +152,7 @@ impl Gpu {
                             operands.arrivals,
                             epsilon,
                             operands.scale * magnitude,
+                            growth_scale,
                             magnitude,
                             count(n_kv_heads),
                             count(n_heads / n_kv_heads),
@@ -161,6 +163,7 @@ impl Gpu {
                             window.map_or(u32::MAX, count),
                             count(n_rot),
                             norm_and_rope.neighbours(),
+                            growth_length,
                         ),
                     )
                 }

@@ -1,5 +1,7 @@
 //! Launches the kernels in `kernels/flash.rs`.
 
+use std::f32::consts::LOG2_E;
+
 use half::{bf16, f16};
 use kernels::flash::*;
 
@@ -11,8 +13,25 @@ use crate::gpu::{Gpu, GpuError, Slice};
 pub enum FlashRows {
     /// 16: for every shape.
     One,
-    /// 32, which halves the reading of shared memory: for a cache of f16, heads of 64, and no sliding window.
+    /// 32, which halves the reading of shared memory: for a cache of f16, heads of 64, and neither a sliding window nor anything in
+    /// [`FlashScores`].
     Two,
+}
+
+/// What becomes of scores besides the softmax.
+#[derive(Clone, Copy, Default)]
+pub struct FlashScores<'a> {
+    /// `[n_heads]`: a score of each head that takes part in the softmax and has no value.
+    pub sinks: Option<&'a Slice<f32>>,
+    /// Scores become cap · tanh(score / cap), before the factor log₂ e.
+    pub soft_cap: Option<f32>,
+}
+
+impl FlashScores<'_> {
+    /// Whether nothing does.
+    fn are_plain(&self) -> bool {
+        self.sinks.is_none() && self.soft_cap.is_none()
+    }
 }
 
 impl FlashRows {
@@ -25,9 +44,15 @@ impl FlashRows {
     /// The more, behind `n_past` other tokens, where there are blocks enough for the device's multiprocessors all the same. On the
     /// diagonal of a prompt's beginning smaller tiles waste less: of 2048 tokens the more rows take 57 µs, not 52, behind
     /// none, and 435 µs, not 507, behind 14336 (H200, heads of Qwen2.5-0.5B).
-    pub fn choose(shape: AttentionShape, n_past: usize, cache_type: CacheType, multiprocessors: usize) -> FlashRows {
+    pub fn choose(
+        shape: AttentionShape,
+        scores: FlashScores,
+        n_past: usize,
+        cache_type: CacheType,
+        multiprocessors: usize,
+    ) -> FlashRows {
         let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, window, .. } = shape;
-        let can = cache_type == CacheType::F16 && head_dim == 64 && window.is_none();
+        let can = cache_type == CacheType::F16 && head_dim == 64 && window.is_none() && scores.are_plain();
         let blocks = n_kv_heads * (n_tokens * (n_heads / n_kv_heads)).div_ceil(FlashRows::Two.of_block());
         if can && n_past >= 2 * n_tokens && 2 * blocks >= 3 * multiprocessors { FlashRows::Two } else { FlashRows::One }
     }
@@ -49,6 +74,7 @@ impl Gpu {
         pages: PageTables,
         out: &Slice<f16>,
         out_scale: f32,
+        scores: FlashScores,
         rows: FlashRows,
     ) -> Result<(), GpuError> {
         let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, window, .. } = shape;
@@ -62,6 +88,10 @@ impl Gpu {
         expect_len("values", values, cache_len);
         expect_len("positions", positions, 1);
         expect_len("out", out, n_elements);
+        scores.sinks.inspect(|sinks| expect_len("sinks", sinks, n_heads));
+        assert!(scores.soft_cap.is_none_or(|cap| cap > 0.0), "a soft cap is positive");
+        let cap = scores.soft_cap.map_or(0.0, |cap| cap * LOG2_E);
+        let cap_rate = scores.soft_cap.map_or(0.0, |_| 2.0 * LOG2_E / cap);
         assert!(window != Some(0), "a sliding window holds at least the token itself");
         let ratio = n_heads / n_kv_heads;
         let grid = [count(n_kv_heads), count((n_tokens * ratio).div_ceil(rows.of_block())), 1];
@@ -87,6 +117,9 @@ impl Gpu {
                             count(ratio),
                             count(pages.stride),
                             window.map_or(u32::MAX, count),
+                            scores.sinks,
+                            cap,
+                            cap_rate,
                         ),
                     )
                 }
@@ -94,7 +127,7 @@ impl Gpu {
         }
         if rows == FlashRows::Two {
             assert!(
-                cache_type == CacheType::F16 && head_dim == 64 && window.is_none(),
+                cache_type == CacheType::F16 && head_dim == 64 && window.is_none() && scores.are_plain(),
                 "{rows:?} fragments: {shape:?}"
             );
             return launch!(flash_f16_64_wide, f16);

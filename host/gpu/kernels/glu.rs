@@ -1,7 +1,7 @@
 //! Launches the kernels in `kernels/glu.rs`.
 
 use half::f16;
-use kernels::glu::{BLOCK, GEGLU, GROUP, SWIGLU, SWIGLU_CLAMPED, glu, glu_f16};
+use kernels::glu::{BLOCK, GEGLU, GROUP, SWIGLU, SWIGLU_CLAMPED, glu, glu_f16, glu_rows_f16};
 
 use super::{count, expect_aligned, expect_len};
 use crate::gpu::{Gpu, GpuError, Slice};
@@ -72,5 +72,33 @@ impl Gpu {
         let arguments = (gate_up, out, count(n), unit.activation(), in_scale, out_scale);
         // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
         unsafe { self.launch_early(glu_f16, grid, BLOCK, arguments) }
+    }
+
+    /// [`Gpu::glu_f16`] of rows that are factors[token] times what is there: the unit is out_factors[token] · out[token], a power of two
+    /// of at least 1 that grows with the factor's square, and from it on where that is more than `headroom`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn glu_rows_f16(
+        &self,
+        unit: Glu,
+        gate_up: &Slice<f16>,
+        factors: &Slice<f32>,
+        out: &Slice<f16>,
+        out_factors: &Slice<f32>,
+        n_tokens: usize,
+        n: usize,
+        in_scale: f32,
+        headroom: f32,
+    ) -> Result<(), GpuError> {
+        assert!(n.is_multiple_of(GROUP), "rows of {n} values");
+        expect_len("gate_up", gate_up, n_tokens * 2 * n);
+        expect_len("factors", factors, n_tokens);
+        expect_len("out", out, n_tokens * n);
+        expect_len("out_factors", out_factors, n_tokens);
+        expect_aligned("gate_up", gate_up);
+        expect_aligned("out", out);
+        let grid = [count(n.div_ceil(GROUP * BLOCK as usize)), count(n_tokens), 1];
+        let arguments = (gate_up, factors, out, out_factors, count(n), unit.activation(), in_scale, headroom);
+        // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
+        unsafe { self.launch_early(glu_rows_f16, grid, BLOCK, arguments) }
     }
 }

@@ -41,6 +41,7 @@ impl Gpu {
         let NormAndRope { q_norm, k_norm, epsilon, frequencies, n_rot, magnitude, .. } = norm_and_rope;
         let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, .. } = shape;
         norm_and_rope.expect_head_dim(head_dim);
+        let (growth_scale, growth_length) = norm_and_rope.growth();
         let heads = n_heads + 2 * n_kv_heads;
         let kv_bytes = match pages {
             None => element.bytes(n_tokens * n_kv_heads, head_dim),
@@ -76,6 +77,7 @@ impl Gpu {
                             &*operands.keys.cast::<$element>(),
                             &*operands.values.cast::<$element>(),
                             operands.q_scale,
+                            growth_scale,
                             magnitude,
                             epsilon,
                             count(n_heads),
@@ -83,6 +85,7 @@ impl Gpu {
                             count(head_dim),
                             count(n_rot),
                             norm_and_rope.neighbours(),
+                            growth_length,
                             pages.map_or(0, |pages| count(pages.stride)),
                         ),
                     )

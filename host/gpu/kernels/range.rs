@@ -55,6 +55,15 @@ impl Gpu {
         // SAFETY: the slices hold what the contract asks for, as was just checked.
         unsafe { self.launch(range_to_f16_bf16, grid, BLOCK, (x, out, scale, n as u64)) }
     }
+
+    /// out[i] = x[i] · scale, of f16.
+    pub fn range_from_f16(&self, x: &Slice<f16>, out: &Slice<f32>, scale: f32, n: usize) -> Result<(), GpuError> {
+        expect_len("x", x, n);
+        expect_len("out", out, n);
+        let grid = [count(n.div_ceil(BLOCK as usize)), 1, 1];
+        // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
+        unsafe { self.launch_early(range_from_f16, grid, BLOCK, (x, out, scale, count(n))) }
+    }
 }
 
 fn rows_grid<T: Element>(

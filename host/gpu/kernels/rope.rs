@@ -5,7 +5,7 @@ use kernels::rope::{BLOCK, rope_halves, rope_neighbours};
 use super::{count, expect_len};
 use crate::{
     gpu::{Gpu, GpuError, Slice},
-    model::RopePairing,
+    model::{RopePairing, Temperature},
 };
 
 /// The shape of what is rotated: `[n_tokens][n_heads][head_dim]`, the first `n_rot` values of each head.
@@ -41,6 +41,8 @@ pub struct NormAndRope<'a> {
     pub pairing: RopePairing,
     /// RoPE's magnitude (YaRN's attention factor), else 1.
     pub magnitude: f32,
+    /// How queries grow by their position, where the family has that.
+    pub growth: Option<Temperature>,
 }
 
 impl NormAndRope<'_> {
@@ -51,6 +53,15 @@ impl NormAndRope<'_> {
         q_norm.inspect(|norm| expect_len("q_norm", norm, head_dim));
         k_norm.inspect(|norm| expect_len("k_norm", norm, head_dim));
         expect_len("frequencies", frequencies, n_rot);
+    }
+
+    /// The growth as the kernels take it: over so many positions there is none; 0 is none at all.
+    pub(super) fn growth(&self) -> (f32, u32) {
+        self.growth.map_or((0.0, 0), |Temperature { scale, length }| {
+            assert!(length > 0, "growth over no positions");
+            // No position is beyond 2^24.
+            (scale, u32::try_from(length).unwrap_or(u32::MAX))
+        })
     }
 
     /// The pairing as the kernels take it.
