@@ -54,6 +54,7 @@ pub fn run(device: DeviceChoice, model: &Path, prompt: &str, out: &mut dyn Write
         limits: Limits { n_predict: Some(128), ignore_eos: false, shift_keeping: None },
         logprobs: None,
         interrupt: None,
+        speculation: None,
     };
     let mut written = Ok(());
     generate(&mut session, &tokenizer, request, &mut |text| {

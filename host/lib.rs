@@ -22,6 +22,7 @@ mod rules;
 pub mod sample;
 pub mod serve;
 pub mod session;
+pub mod speculate;
 pub mod synth;
 pub mod tokenizer;
 pub mod trace;

@@ -7,7 +7,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{
-    forward::{Engine, EngineError, Logits},
+    cache::SequenceId,
+    forward::{Engine, EngineError, FIRST, Logits},
     trace::Recorder,
 };
 
@@ -92,14 +93,27 @@ impl Session {
         Ok(Prefill { n_reused, interrupted: !rest.is_empty() })
     }
 
-    /// Adds one token to the sequence, and leaves its logits on the device.
+    /// Adds a token to the sequence, and those that were guessed behind it, and leaves a row of logits for each on the device.
     ///
     /// # Errors
-    /// [`EngineError`]: the context is full, the id is not in the vocabulary, or the device failed.
-    pub fn decode(&mut self, token: u32) -> Result<(), EngineError> {
-        self.engine.decode(token)?;
-        self.ids.push(token);
+    /// [`EngineError`]: the context is full, an id is not in the vocabulary, or the device failed.
+    ///
+    /// # Panics
+    /// Where there are more than the engine has rows ([`Engine::n_rows`]).
+    pub fn decode(&mut self, tokens: &[u32]) -> Result<(), EngineError> {
+        let rows: Vec<(SequenceId, u32)> = tokens.iter().map(|token| (FIRST, *token)).collect();
+        self.engine.decode_rows(&rows)?;
+        self.ids.extend_from_slice(tokens);
         Ok(())
+    }
+
+    /// Takes the last `n` tokens of the last step back.
+    ///
+    /// # Panics
+    /// As [`Engine::take_back`].
+    pub fn take_back(&mut self, n: usize) {
+        self.engine.take_back(FIRST, n);
+        self.ids.truncate(self.ids.len() - n);
     }
 
     /// Makes room in the context: the first `n_keep` tokens stay, the older half of the others goes, and what moved to a new

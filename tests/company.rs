@@ -7,7 +7,7 @@ use ferrowarp::{
     bench::measure_served,
     cache::SequenceId,
     engine::{Answer, AnswerRequest, Device, Key, Scheduler, Work, WorkEnd},
-    forward::{Engine, EngineOptions, FIRST, Logits},
+    forward::{Engine, EngineError, EngineOptions, FIRST, Logits},
     generate::{Limits, sampler},
     gguf::Gguf,
     gpu::{Activations, Gpu, kernels::CacheType},
@@ -24,11 +24,15 @@ fn model(name: &str) -> Gguf {
     Gguf::open(&path).unwrap()
 }
 
-fn engine(gguf: &Gguf, options: EngineOptions) -> Engine {
+fn load(gguf: &Gguf, options: EngineOptions) -> Result<Engine, EngineError> {
     let choice = std::env::var("FERROWARP_DEVICE").unwrap_or_else(|_| "auto".into());
     let choice: DeviceChoice = choice.parse().expect("FERROWARP_DEVICE");
     let gpu = Gpu::open(choice).expect("the device asked for");
-    Engine::load(gpu, gguf, options, &mut |_, _| {}).unwrap()
+    Engine::load(gpu, gguf, options, &mut |_, _| {})
+}
+
+fn engine(gguf: &Gguf, options: EngineOptions) -> Engine {
+    load(gguf, options).unwrap()
 }
 
 /// A small source of numbers (SplitMix64), seeded by `FERROWARP_SEED` or the time.
@@ -173,6 +177,99 @@ fn every_cache_type_and_activation_in_company() {
     for activations in [Activations::Q16, Activations::F32] {
         check(&name, EngineOptions { activations, ..small() }, 4);
     }
+}
+
+/// Models that take no drafts, and a word of why.
+const TAKE_NO_DRAFTS: [(&str, &str); 3] = [
+    ("qwen35-tiny-f16.gguf", "recurrent"),
+    ("gpt-oss-tiny-f16.gguf", "one token at a time"),
+    ("gemma3-tiny-f16.gguf", "one token at a time"),
+];
+
+/// Several tokens of each sequence in a step, of which some turn out to be wrong and are taken back.
+fn check_drafts(name: &str, options: EngineOptions, n_sequences: usize) {
+    let gguf = model(name);
+    let mut random = Random::new();
+    let mut one = engine(&gguf, options);
+    let vocab_size = one.config().vocab_size;
+    let sequences: Vec<Alone> = (0..n_sequences)
+        .map(|_| {
+            let n_prompt = 1 + random.below(70);
+            alone(&mut one, random.tokens(n_prompt, vocab_size), random.tokens(14, vocab_size))
+        })
+        .collect();
+    drop(one);
+    let mut many = engine(&gguf, EngineOptions { n_sequences, n_drafted: 6, ..options });
+    many.close(FIRST);
+    let ids: Vec<SequenceId> = sequences.iter().map(|_| many.open().unwrap()).collect();
+    ids.iter().zip(&sequences).for_each(|(id, sequence)| prompt(&mut many, *id, &sequence.prompt));
+    let mut done = vec![0; n_sequences];
+    while done.iter().zip(&sequences).any(|(done, sequence)| *done < sequence.tokens.len()) {
+        // Of each sequence: how many of its rows are right, and the tokens of all.
+        let mut n_left = 6;
+        let steps: Vec<(usize, Vec<u32>)> = done
+            .iter()
+            .zip(&sequences)
+            .map(|(done, sequence)| {
+                let rest = &sequence.tokens[*done..];
+                if rest.is_empty() {
+                    return (0, Vec::new());
+                }
+                let n = random.below(n_left.min(5) + 1);
+                n_left -= n;
+                let n_right = 1 + random.below(n + 1).min(rest.len() - 1);
+                let wrong = random.tokens(n + 1 - n_right, vocab_size);
+                (n_right, [&rest[..n_right], &wrong].concat())
+            })
+            .collect();
+        // The first of all, then the second, or one sequence after the other.
+        let mut places: Vec<(usize, usize)> = steps
+            .iter()
+            .enumerate()
+            .flat_map(|(index, (_, tokens))| (0..tokens.len()).map(move |at| (at, index)))
+            .collect();
+        if random.below(2) == 0 {
+            places.sort_unstable();
+        }
+        let rows: Vec<(SequenceId, u32)> =
+            places.iter().map(|(at, index)| (ids[*index], steps[*index].1[*at])).collect();
+        many.decode_rows(&rows).unwrap();
+        let logits = many.logit_rows(rows.len()).unwrap();
+        for ((at, index), got) in places.iter().zip(logits.chunks(vocab_size)) {
+            if *at < steps[*index].0 {
+                let want = &sequences[*index].logits[done[*index] + at + 1];
+                assert!(bits(got) == bits(want), "{name}: row {at} of {rows:?}, {done:?} tokens of {index} done");
+            }
+        }
+        for (index, (n_right, tokens)) in steps.iter().enumerate() {
+            done[index] += n_right;
+            many.take_back(ids[index], tokens.len() - n_right);
+            assert_eq!(many.n_tokens(ids[index]), sequences[index].prompt.len() + done[index]);
+        }
+    }
+}
+
+#[test]
+fn drafted_tokens_have_the_logits_that_they_have_alone() {
+    for name in support::fixtures::of_many_kinds() {
+        if let Some((_, reason)) = TAKE_NO_DRAFTS.iter().find(|(of, _)| *of == name) {
+            let options = EngineOptions { n_drafted: 1, ..small() };
+            let error = load(&model(&name), options).err().expect("an error").to_string();
+            assert!(error.starts_with(model(&name).name()) && error.contains(reason), "{error}");
+            continue;
+        }
+        check_drafts(&name, small(), 1);
+    }
+    check_drafts("qwen2-tiny-q4_k_m.gguf", small(), 3);
+    // With windows.
+    check_drafts("cohere2-tiny-f16.gguf", small(), 2);
+    let name = "qwen2-tiny-q4_k_m.gguf";
+    for cache_type in [CacheType::Q8_0, CacheType::F32] {
+        check_drafts(name, EngineOptions { cache_type, ..small() }, 1);
+    }
+    check_drafts(name, EngineOptions { activations: Activations::F32, ..small() }, 1);
+    // Without being asked for bits, they do not depend on how many tokens were drafted.
+    check_drafts(name, EngineOptions { batch_invariant: false, ..small() }, 1);
 }
 
 /// What a prompt shares with others, and how they were cut, changes none of its bits.

@@ -68,7 +68,7 @@ fn from_rows(session: &mut Session, prompt: &[u32], n_tokens: usize, sampler: &m
         if ids.len() == STEPS {
             return ids;
         }
-        session.decode(id).unwrap();
+        session.decode(&[id]).unwrap();
     }
 }
 
@@ -101,6 +101,7 @@ fn the_devices_shortlist_draws_what_the_whole_row_does() {
                 limits: Limits { n_predict: Some(STEPS), ignore_eos: true, shift_keeping: None },
                 logprobs: None,
                 interrupt: None,
+                speculation: None,
             };
             let got = generate(&mut on_device, &tokenizer, request, &mut |_| true).unwrap().ids;
             assert_eq!(got, want, "{}, setting {index}, seed {seed}", gguf.name());

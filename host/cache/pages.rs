@@ -345,8 +345,17 @@ impl Pages {
             let table = &mut self.sequence_mut(id).tables[group];
             let passed = table.first..first_seen.max(table.first);
             table.first = passed.end;
+            if passed.is_empty() {
+                continue;
+            }
+            let path = self.path(id);
             for index in passed {
                 let page = std::mem::take(&mut self.sequence_mut(id).tables[group].pages[index]);
+                // Another sequence's page had this content, and may have been taken since: the sequence may want it back.
+                if self.registered(path[index], group).is_none() {
+                    self.node_mut(path[index]).pages[group] = page;
+                    self.pools[group].pages[page as usize].node = path[index];
+                }
                 self.release(group, page);
             }
         }
@@ -400,14 +409,7 @@ impl Pages {
     pub fn truncate(&mut self, id: SequenceId, n: usize) -> usize {
         let sequence = self.sequence(id);
         let n = n.min(sequence.n_tokens);
-        // The contents of its full pages, in order.
-        let mut path = Vec::with_capacity(sequence.n_tokens / POSITIONS);
-        let mut node = sequence.node;
-        while node != NONE {
-            path.push(node);
-            node = self.node(node).content.parent;
-        }
-        path.reverse();
+        let path = self.path(id);
         let n = self.reachable(n, |group, index| {
             let table = &sequence.tables[group];
             index >= table.first || self.registered(path[index], group).is_some()
@@ -459,6 +461,19 @@ impl Pages {
         self.sequences[fork.index()] = Some(copy);
         self.join(node);
         Some(fork)
+    }
+
+    /// The contents of a sequence's full pages, in order.
+    fn path(&self, id: SequenceId) -> Vec<u32> {
+        let sequence = self.sequence(id);
+        let mut path = Vec::with_capacity(sequence.n_tokens / POSITIONS);
+        let mut node = sequence.node;
+        while node != NONE {
+            path.push(node);
+            node = self.node(node).content.parent;
+        }
+        path.reverse();
+        path
     }
 
     fn sequence(&self, id: SequenceId) -> &Sequence {

@@ -15,6 +15,7 @@ use super::{
     output::{note, shows_progress},
     pooling::PoolingArgument,
     sampling::SamplerArguments,
+    speculation::SpeculationArguments,
     tokenizer::TokenizerArguments,
 };
 use crate::{
@@ -51,6 +52,8 @@ pub struct Arguments {
     verbose: bool,
     #[command(flatten)]
     many: ManyArguments,
+    #[command(flatten)]
+    speculation: SpeculationArguments,
     #[command(flatten)]
     pooling: PoolingArgument,
     #[command(flatten)]
@@ -91,7 +94,9 @@ impl Arguments {
         let (device, tokenizer, _) = self.engine.open_with(&gguf, &self.tokenizer)?;
         let sampler = self.sampler.options(&gguf)?;
         let (template, variables) = self.template.parts(&gguf, &tokenizer)?;
-        let (engine, _) = self.engine.load_with(device, &gguf, |options| self.many.options(options))?;
+        let guessing = self.speculation.load(&self.engine, &gguf, self.many.n_sequences())?;
+        let set = |options| guessing.options(self.many.options(options));
+        let (engine, _) = self.engine.load_with(device, &gguf, set)?;
         if self.verbose {
             note(&format!("device {}", engine.gpu().name()?));
         }
@@ -116,7 +121,8 @@ impl Arguments {
         let start = Instant::now();
         let rate = |progress: &Progress| progress.n_completion as f64 / start.elapsed().as_secs_f64().max(1e-9);
         let listener = interrupt::Listener::new();
-        let mut runner = Device::new(engine);
+        let drafting = guessing.drafting(&engine);
+        let mut runner = Device::drafting(engine, drafting);
         let progress = batch.run(&mut requests, &mut answers, &mut runner, listener.flag(), &mut |progress| {
             bar.set_position((n_found + progress.n_written) as u64);
             bar.set_message(format!("{:.1} tokens/s", rate(progress)));

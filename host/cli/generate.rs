@@ -14,6 +14,7 @@ use super::{
     output::{Notes, note, out},
     prompt::PromptArguments,
     report::{Format, Report},
+    speculation::{Guessing, SpeculationArguments},
     tokenizer::TokenizerArguments,
 };
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
     prompt_cache,
     sample::SamplerOptions,
     session::Session,
+    speculate::Speculation,
     tokenizer::{ControlText, Tokenizer},
 };
 
@@ -33,6 +35,7 @@ use crate::{
     ferrowarp generate -p 'Write a haiku about rain that includes the word \"tin\"' --temp 0\n  \
     ferrowarp generate -m model.gguf -f question.txt -n 200 --seed 7 --system 'Answer in one sentence.'\n  \
     ferrowarp generate -m model.gguf --messages saved.json -p 'And then?'\n  \
+    ferrowarp generate -m model.gguf -f edit-this.txt --temp 0 --speculate ngram -v\n  \
     ferrowarp generate -m model.gguf -p 'Name three rivers.' --json-schema rivers.json --format json\n  \
     echo 'Once upon a time' | ferrowarp generate -m model.gguf --raw -n 50 -r 'The end'")]
 pub struct Arguments {
@@ -63,6 +66,8 @@ pub struct Arguments {
     tokenizer: TokenizerArguments,
     #[command(flatten)]
     generation: GenerationArguments,
+    #[command(flatten)]
+    speculation: SpeculationArguments,
 }
 
 impl Arguments {
@@ -79,13 +84,15 @@ impl Arguments {
 
         // Each answer is what its seed gives alone.
         let n_sequences = self.n_samples as usize;
-        let set = |options| EngineOptions { n_sequences, batch_invariant: true, ..options };
+        let guessing = self.speculation.load(&self.engine, &gguf, n_sequences)?;
+        let set = |options| guessing.options(EngineOptions { n_sequences, batch_invariant: true, ..options });
         let (engine, load_time) = self.engine.load_with(device, &gguf, set)?;
         let device = engine.gpu().name()?;
         if self.n_samples > 1 {
             let context = Context { gguf: &gguf, tokenizer: &tokenizer, prompt: &prompt, limits };
-            return self.samples(&context, engine, sampler.seed(), (device, vocab_time, load_time));
+            return self.samples(&context, (engine, guessing), sampler.seed(), (device, vocab_time, load_time));
         }
+        let mut speculation = guessing.drafting(&engine).map(Speculation::new);
         let mut session = Session::new(engine);
         if let Some(path) = &self.prompt_cache {
             prompt_cache::load(path, &gguf, &mut session, &prompt)?;
@@ -104,6 +111,7 @@ impl Arguments {
             limits,
             logprobs: self.logprobs,
             interrupt: Some(listener.flag()),
+            speculation: speculation.as_mut(),
         };
         let generation = generate(&mut session, &tokenizer, request, &mut |text| {
             if stream {
@@ -160,7 +168,7 @@ impl Arguments {
     fn samples(
         &self,
         context: &Context,
-        engine: Engine,
+        (engine, guessing): (Engine, Guessing),
         first_seed: u32,
         (device, vocab_time, load_time): (String, Duration, Duration),
     ) -> Result<Outcome> {
@@ -183,7 +191,8 @@ impl Arguments {
             };
             answers.push(Answer::new(request, tokenizer, n_tokens, None));
         }
-        let mut runner = Device::new(engine);
+        let drafting = guessing.drafting(&engine);
+        let mut runner = Device::drafting(engine, drafting);
         let mut scheduler = Scheduler::new(&runner, n_tokens);
         let keys = scheduler.submit(&runner, prompt, answers)?;
         let listener = interrupt::Listener::new();

@@ -39,8 +39,13 @@ impl ManyArguments {
         }
     }
 
+    /// Answers at the same time.
+    pub fn n_sequences(&self) -> usize {
+        self.parallel as usize
+    }
+
     /// The same options for so many sequences.
     pub fn options(&self, options: EngineOptions) -> EngineOptions {
-        EngineOptions { n_sequences: self.parallel as usize, batch_invariant: self.batch_invariant, ..options }
+        EngineOptions { n_sequences: self.n_sequences(), batch_invariant: self.batch_invariant, ..options }
     }
 }

@@ -26,6 +26,7 @@ mod prompt;
 mod report;
 mod sampling;
 mod serve;
+mod speculation;
 mod synth;
 mod template;
 mod text;

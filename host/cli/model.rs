@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{output::shows_progress, tokenizer::TokenizerArguments};
 use crate::{
-    forward::{Engine, EngineOptions},
+    forward::{DEFAULT_CONTEXT, Engine, EngineOptions},
     gguf::Gguf,
     gpu::{Activations, Gpu, kernels::CacheType},
     model::Family,
@@ -91,6 +91,15 @@ pub struct MemoryArguments {
 }
 
 impl MemoryArguments {
+    /// Positions of a model that was made for `longest`, as the engine takes them.
+    pub fn n_context(&self, longest: usize) -> usize {
+        match self.context {
+            None => longest.min(DEFAULT_CONTEXT),
+            Some(0) => longest,
+            Some(n) => n,
+        }
+    }
+
     /// As the engine takes them.
     pub fn options(&self) -> EngineOptions {
         EngineOptions {

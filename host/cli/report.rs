@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     generate::{Generation, Stop, TokenLogprobs},
     sample::Logprob,
+    speculate::Counts,
     tokenizer::Tokenizer,
 };
 
@@ -66,6 +67,12 @@ impl Report<'_> {
                 "eval_s": generation.eval_time.as_secs_f64(),
             },
         });
+        if let Some(drafts) = generation.drafts {
+            let timings = &mut object["timings"];
+            timings["steps_n"] = json!(drafts.n_steps);
+            timings["drafted_n"] = json!(drafts.n_drafted);
+            timings["kept_n"] = json!(drafts.n_kept);
+        }
         if let Stop::StopString(stop) = &generation.stop {
             object["stop_string"] = json!(stop);
         }
@@ -129,6 +136,10 @@ impl Report<'_> {
         }
         if generation.n_reused > 0 {
             writeln!(out, "reused  {} of the prompt's {} tokens", generation.n_reused, self.prompt.len())?;
+        }
+        if let Some(Counts { n_steps, n_drafted, n_kept }) = generation.drafts {
+            let eval_n = self.eval_n();
+            writeln!(out, "drafts  {n_drafted} drafted, {n_kept} kept: {eval_n} tokens in {n_steps} steps")?;
         }
         if generation.n_shifts > 0 {
             writeln!(out, "shifts  {}", generation.n_shifts)?;

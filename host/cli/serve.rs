@@ -21,7 +21,8 @@ use tracing_subscriber::{
 
 use super::{
     Outcome, chat_template::TemplateArguments, many::ManyArguments, model::EngineArguments, output::note,
-    pooling::PoolingArgument, sampling::SamplerArguments, text::read_source, tokenizer::TokenizerArguments,
+    pooling::PoolingArgument, sampling::SamplerArguments, speculation::SpeculationArguments, text::read_source,
+    tokenizer::TokenizerArguments,
 };
 use crate::{
     api::Defaults,
@@ -50,6 +51,8 @@ pub struct Arguments {
     alias: Option<String>,
     #[command(flatten)]
     many: ManyArguments,
+    #[command(flatten)]
+    speculation: SpeculationArguments,
     #[command(flatten)]
     pooling: PoolingArgument,
     #[command(flatten)]
@@ -166,14 +169,17 @@ impl Arguments {
         let (device, tokenizer, _) = self.engine.open_with(&gguf, &self.tokenizer)?;
         let sampler = self.sampler.options(&gguf)?;
         let (template, variables) = self.template.parts(&gguf, &tokenizer)?;
-        let (engine, _) = self.engine.load_with(device, &gguf, |options| self.many.options(options))?;
+        let guessing = self.speculation.load(&self.engine, &gguf, self.many.n_sequences())?;
+        let set = |options| guessing.options(self.many.options(options));
+        let (engine, _) = self.engine.load_with(device, &gguf, set)?;
         let stem =
             self.engine.model.model.as_ref().and_then(|path| path.file_stem()).map(|stem| stem.to_string_lossy());
         let id =
             self.alias.clone().or_else(|| stem.map(|stem| stem.into_owned())).unwrap_or_else(|| "haiku".to_owned());
         let n_vocab = engine.config().vocab_size;
         let (n_embd, pooling) = (engine.config().n_embd, self.pooling.of(engine.config()));
-        let mut runner = Device::new(engine);
+        let drafting = guessing.drafting(&engine);
+        let mut runner = Device::drafting(engine, drafting);
         let model = Model::new(ModelParts {
             id,
             name: gguf.name().to_owned(),

@@ -6,6 +6,7 @@ use super::{End, Finished, Row, Runner, Task};
 use crate::{
     generate::{ChoiceError, GenerateError, Generation, Limits, Pushed, Rooms, Stop, TokenLogprobs, Written, choose},
     sample::{Constraint, ConstraintError, Sampler},
+    speculate::Counts,
     tokenizer::{ControlText, Tokenizer},
 };
 
@@ -182,20 +183,20 @@ impl<'t> Answer<'t> {
 
     /// What came of it.
     pub fn end(finished: Finished<Answer<'t>>) -> AnswerEnd {
-        let Finished { mut task, end, n_reused, .. } = finished;
+        let Finished { mut task, end, n_reused, drafts, .. } = finished;
         let outcome = match end {
             End::Done => task.outcome.take().unwrap_or(Ok(Stop::Interrupted)),
             End::ContextFull => Ok(Stop::ContextFull),
         };
-        task.close(outcome, n_reused)
+        task.close(outcome, n_reused, drafts)
     }
 
     /// An answer that was cancelled: what there is of it.
     pub fn interrupted(self) -> AnswerEnd {
-        self.close(Ok(Stop::Interrupted), 0)
+        self.close(Ok(Stop::Interrupted), 0, None)
     }
 
-    fn close(mut self, outcome: Result<Stop, GenerateError>, n_reused: usize) -> AnswerEnd {
+    fn close(mut self, outcome: Result<Stop, GenerateError>, n_reused: usize, drafts: Option<Counts>) -> AnswerEnd {
         let seed = self.sampler.seed();
         let stop = match outcome {
             Ok(stop) => stop,
@@ -218,6 +219,7 @@ impl<'t> Answer<'t> {
             logprobs,
             n_reused,
             n_shifts: 0,
+            drafts,
             prompt_time: first_token - self.asked,
             eval_time: self.last_token.map_or(Duration::ZERO, |last| last - first_token),
         };
@@ -228,6 +230,10 @@ impl<'t> Answer<'t> {
 impl Task for Answer<'_> {
     fn is_greedy(&self) -> bool {
         self.constraint.is_none() && self.part.is_none() && self.logprobs.is_none() && self.sampler.is_argmax()
+    }
+
+    fn n_wanted(&self) -> Option<usize> {
+        self.written.n_left()
     }
 
     fn next<R: Runner>(&mut self, row: Row<R>) -> Result<Option<u32>, R::Error> {

@@ -2,30 +2,32 @@
 
 use std::ops::Range;
 
-use super::{Limits, Runner, runner::NO_CHOICE};
+use super::{Limits, Runner};
 use crate::{
     cache::{SequenceId, Shortage},
     forward::{Engine, EngineError, FIRST, Logits},
+    generate::{EngineRow, Found, LogitRow},
+    speculate::{Costs, Drafting, Wanted},
     trace::Recorder,
 };
 
 /// An engine, all of whose sequences are a scheduler's.
 pub struct Device {
     engine: Engine,
-    /// Rows of the last step.
-    n_rows: usize,
-    /// The most of the largest logits that were asked for. A graph makes one choice for all rows, and what sequences ask for differs:
-    /// the device always finds as many as any of them wanted.
-    k: usize,
-    /// `[n_rows][k]`, where they were read since the last step.
-    largest: Vec<(u32, f32)>,
+    found: Found,
+    drafting: Option<Drafting>,
 }
 
 impl Device {
     /// The engine without any sequence.
-    pub fn new(mut engine: Engine) -> Device {
+    pub fn new(engine: Engine) -> Device {
+        Device::drafting(engine, None)
+    }
+
+    /// The same, with guesses of what follows, for which the engine has rows.
+    pub fn drafting(mut engine: Engine, drafting: Option<Drafting>) -> Device {
         engine.close(FIRST);
-        Device { engine, n_rows: 0, k: 0, largest: Vec::new() }
+        Device { engine, found: Found::default(), drafting }
     }
 
     /// The engine again, with its first sequence, where no other is open.
@@ -41,47 +43,6 @@ impl Device {
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
-
-    /// A step was made: what was read before is no longer true.
-    fn left(&mut self, n_rows: usize) {
-        self.n_rows = n_rows;
-        self.largest.clear();
-    }
-
-    /// The largest logits of a row, `k` of them or more.
-    fn found(&mut self, row: usize, n_tokens: usize, k: usize) -> Result<&[(u32, f32)], EngineError> {
-        if k > self.k {
-            self.k = k;
-            self.largest.clear();
-        }
-        if self.largest.is_empty() {
-            self.largest.resize(self.n_rows * self.k, (0, 0.0));
-            if self.engine.finds_largest_of_rows() {
-                self.engine.largest_of_rows(n_tokens, self.k, &mut self.largest)?;
-            } else {
-                let mut logits = vec![0.0; n_tokens];
-                for (row, largest) in self.largest.chunks_exact_mut(self.k).enumerate() {
-                    self.engine.row_into(row, &mut logits)?;
-                    select(&logits, largest);
-                }
-            }
-        }
-        Ok(&self.largest[row * self.k..(row + 1) * self.k])
-    }
-}
-
-/// The largest of a row as the device finds them: in descending order, equal ones by ascending id, NaN before all others.
-fn select(logits: &[f32], largest: &mut [(u32, f32)]) {
-    // −0 counts as 0.
-    let key = |id: &u32| match logits[*id as usize] + 0.0 {
-        logit if logit.is_nan() => f32::INFINITY.next_up(),
-        logit => logit,
-    };
-    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
-    ids.sort_unstable_by(|a, b| key(b).total_cmp(&key(a)).then(a.cmp(b)));
-    for (place, id) in largest.iter_mut().zip(ids) {
-        *place = (id, logits[id as usize]);
-    }
 }
 
 impl Runner for Device {
@@ -90,8 +51,12 @@ impl Runner for Device {
 
     fn limits(&self) -> Limits {
         let engine = &self.engine;
-        let n_slots = engine.n_sequences();
-        Limits { n_slots, n_context: engine.n_context(), n_batch: engine.n_batch(), max_rows: n_slots }
+        Limits {
+            n_slots: engine.n_sequences(),
+            n_context: engine.n_context(),
+            n_batch: engine.n_batch(),
+            max_rows: engine.n_rows(),
+        }
     }
 
     fn pages(&self) -> (usize, usize) {
@@ -103,6 +68,9 @@ impl Runner for Device {
     }
 
     fn close(&mut self, id: SequenceId) {
+        if let Some(drafting) = &mut self.drafting {
+            drafting.forget(id);
+        }
         self.engine.close(id);
     }
 
@@ -132,35 +100,40 @@ impl Runner for Device {
 
     fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool) -> Result<(), EngineError> {
         let logits = if logits { Logits::Last } else { Logits::None };
-        self.left(1);
+        self.found.left(1);
         self.engine.forward_of(id, tokens, logits, &mut Recorder::off())
     }
 
     fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, EngineError> {
-        self.left(1);
+        self.found.left(1);
         self.engine.states_of(id, tokens, wanted)
     }
 
+    fn drafts(&self) -> Option<Costs> {
+        self.drafting.as_ref().map(Drafting::costs)
+    }
+
+    fn draft(&mut self, wanted: &[Wanted]) -> Result<Vec<Vec<u32>>, EngineError> {
+        self.drafting.as_mut().map_or_else(|| Ok(Vec::new()), |drafting| drafting.draft(wanted))
+    }
+
+    fn take_back(&mut self, id: SequenceId, n: usize) {
+        self.engine.take_back(id, n);
+    }
+
     fn decode(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), EngineError> {
-        self.left(rows.len());
+        self.found.left(rows.len());
         self.engine.decode_rows(rows)
     }
 
     fn greedy(&mut self, n_tokens: usize, choices: &mut [u32]) -> Result<(), EngineError> {
-        if self.k == 0 {
-            return self.engine.greedy_rows(n_tokens, choices);
-        }
-        for (row, choice) in choices.iter_mut().enumerate() {
-            let (id, logit) = self.found(row, n_tokens, 1)?[0];
-            *choice = if logit.is_nan() || logit == f32::NEG_INFINITY { NO_CHOICE } else { id };
-        }
+        let n = choices.len();
+        choices.copy_from_slice(&self.found.greedy(&mut self.engine, n_tokens)?[..n]);
         Ok(())
     }
 
     fn largest(&mut self, row: usize, n_tokens: usize, largest: &mut [(u32, f32)]) -> Result<(), EngineError> {
-        let k = largest.len();
-        largest.copy_from_slice(&self.found(row, n_tokens, k)?[..k]);
-        Ok(())
+        EngineRow { engine: &mut self.engine, found: &mut self.found, row }.largest(n_tokens, largest)
     }
 
     fn logits(&mut self, row: usize, logits: &mut [f32]) -> Result<(), EngineError> {

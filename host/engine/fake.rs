@@ -3,7 +3,10 @@
 use std::{convert::Infallible, ops::Range};
 
 use super::runner::{Limits, NO_CHOICE, Runner};
-use crate::cache::{Group, Origin, POSITIONS, Pages, SequenceId, Shortage};
+use crate::{
+    cache::{Group, Origin, POSITIONS, Pages, SequenceId, Shortage},
+    speculate::{Costs, Wanted},
+};
 
 /// Tokens of its vocabulary.
 pub const N_VOCAB: usize = 40;
@@ -51,6 +54,20 @@ pub struct Fake {
     pub longest_gap: usize,
     /// Slots that had a row in the last decoding step.
     pub decoded: Vec<SequenceId>,
+    /// Where it guesses.
+    pub guesses: Option<Guesses>,
+}
+
+/// How a runner guesses that knows what it would say.
+#[derive(Clone, Copy, Debug)]
+pub struct Guesses {
+    pub costs: Costs,
+    /// How many of a hundred are its likeliest token; the others are any.
+    pub percent: u64,
+    /// Tokens that it knows.
+    pub n_vocab: usize,
+    /// What is drawn next.
+    pub draw: u64,
 }
 
 impl Fake {
@@ -64,6 +81,7 @@ impl Fake {
             n_between: 0,
             longest_gap: 0,
             decoded: Vec::new(),
+            guesses: None,
         }
     }
 
@@ -77,6 +95,23 @@ impl Fake {
             let look = |at: usize| memory[table[at / POSITIONS] as usize][at % POSITIONS];
             let content = content(group, position, token, origin, look);
             memory[table[position / POSITIONS] as usize][position % POSITIONS] = content;
+            contents = mix(contents, content);
+        }
+        contents
+    }
+
+    /// What would lie behind a sequence's tokens in each group, if this one were next and then those ahead.
+    fn look_ahead(&self, id: SequenceId, token: u32, ahead: &mut [Vec<u64>]) -> u64 {
+        let n_done = self.pages.n_tokens(id);
+        let mut contents = 0;
+        for ((number, group), ahead) in self.groups.iter().enumerate().zip(ahead) {
+            let (table, memory) = (self.pages.table(id, number), &self.memory[number]);
+            let look = |at: usize| match at.checked_sub(n_done) {
+                None => memory[table[at / POSITIONS] as usize][at % POSITIONS],
+                Some(at) => ahead[at],
+            };
+            let content = content(group, n_done + ahead.len(), token, Origin::Token, look);
+            ahead.push(content);
             contents = mix(contents, content);
         }
         contents
@@ -163,13 +198,47 @@ impl Runner for Fake {
         Ok(contents[wanted].iter().flat_map(|contents| state(*contents)).collect())
     }
 
+    fn drafts(&self) -> Option<Costs> {
+        self.guesses.map(|guesses| guesses.costs)
+    }
+
+    fn draft(&mut self, wanted: &[Wanted]) -> Result<Vec<Vec<u32>>, Infallible> {
+        let Some(Guesses { percent, n_vocab, mut draw, .. }) = self.guesses else { return Ok(Vec::new()) };
+        let mut of = |wanted: &Wanted| {
+            let mut ahead = vec![Vec::new(); self.groups.len()];
+            let mut next = *wanted.text.last().expect("a text");
+            let mut guesses = Vec::new();
+            while guesses.len() < wanted.n {
+                let contents = self.look_ahead(wanted.id, next, &mut ahead);
+                draw = mix(draw, 3);
+                let order = |a: &u32, b: &u32| logit(contents, *a as usize).total_cmp(&logit(contents, *b as usize));
+                let best = (0..n_vocab as u32).max_by(order).expect("tokens");
+                next = if (draw >> 32) % 100 < percent { best } else { (draw >> 8) as u32 % n_vocab as u32 };
+                guesses.push(next);
+                // Often it knows no further.
+                if draw % 7 == 0 {
+                    break;
+                }
+            }
+            guesses
+        };
+        let drafts = wanted.iter().map(&mut of).collect();
+        self.guesses = self.guesses.map(|guesses| Guesses { draw, ..guesses });
+        Ok(drafts)
+    }
+
+    fn take_back(&mut self, id: SequenceId, n: usize) {
+        let n_left = self.pages.n_tokens(id) - n;
+        assert_eq!(self.pages.truncate(id, n_left), n_left);
+    }
+
     fn decode(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), Infallible> {
         assert!(!rows.is_empty() && rows.len() <= self.limits.max_rows);
         self.decoded = rows.iter().map(|(id, _)| *id).collect();
         let mut different = self.decoded.clone();
         different.sort_unstable();
         different.dedup();
-        assert_eq!(different.len(), rows.len(), "a sequence twice");
+        assert!(different.len() == rows.len() || self.guesses.is_some(), "a sequence twice");
         self.n_between = 0;
         self.rows.clear();
         for (id, token) in rows {

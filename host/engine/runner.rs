@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::{
     cache::{SequenceId, Shortage},
     generate::LogitRow,
+    speculate::{Costs, Wanted},
 };
 
 /// What [`Runner::greedy`] says of a row with a NaN, or with nothing above −∞.
@@ -20,7 +21,7 @@ pub struct Limits {
     /// Tokens of a prompt that go through the model together, an even number: a prompt is cut at multiples of this, whatever else there is
     /// to do.
     pub n_batch: usize,
-    /// Rows of a decoding step.
+    /// Rows of a decoding step: a token of each sequence, and what was guessed behind it.
     pub max_rows: usize,
 }
 
@@ -88,7 +89,24 @@ pub trait Runner {
     /// The device failed.
     fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, Self::Error>;
 
-    /// Computes a token of each of these different sequences, for which there is room; the logits of `rows[i]` become row i.
+    /// What guesses cost, where there is who makes them.
+    fn drafts(&self) -> Option<Costs> {
+        None
+    }
+
+    /// Guesses what follows the texts of these different sequences ([`Drafter::draft`](crate::speculate::Drafter::draft)).
+    ///
+    /// # Errors
+    /// The device failed.
+    fn draft(&mut self, _wanted: &[Wanted]) -> Result<Vec<Vec<u32>>, Self::Error> {
+        Ok(Vec::new())
+    }
+
+    /// Takes the last `n` tokens of a sequence back, which the last decoding step added.
+    fn take_back(&mut self, id: SequenceId, n: usize);
+
+    /// Computes tokens of sequences, for which there is room, one of each or, where they are guessed, several that follow one another; the logits
+    /// of `rows[i]` become row i.
     ///
     /// # Errors
     /// The device failed.

@@ -1,6 +1,6 @@
 //! What goes into the next step.
 //!
-//! A step is a token of every sequence that is generating, and beside these at most `n_batch` tokens of prompts: however long a prompt is, a
+//! A step is a token of every sequence that is generating, with guesses behind it as far as there are rows and pages that nobody else needs, and beside these at most `n_batch` tokens of prompts: however long a prompt is, a
 //! running sequence waits for no more than that between two of its tokens. Prompts are cut at multiples of `n_batch` from their beginning, in
 //! company as alone, so that what a model says does not depend on who else is there.
 //!
@@ -9,6 +9,9 @@
 //! then another is the oldest: nothing starves. A sequence that was set back gets its prompt from prompt chunks and each token that it
 //! had generated from a decoding step, as the first time, because the two passes round differently: it goes on with the words that it would
 //! have said. What of its pages nobody took meanwhile is adopted instead.
+//!
+//! What a task chooses from a row that was guessed rightly is what it would have chosen a step later: guesses change when a sequence says its words,
+//! and not which.
 //!
 //! Several answers to one prompt are a family: the prompt is computed once and forked.
 
@@ -26,6 +29,7 @@ use super::{
 use crate::{
     cache::{POSITIONS, SequenceId, Shortage},
     model::Pooling,
+    speculate::{Adapt, Counts, Wanted},
 };
 
 /// Names a sequence to the one who submitted it. Older ones are smaller.
@@ -41,6 +45,11 @@ pub trait Task {
     /// # Errors
     /// The runner's. What is wrong with the sequence alone ends it, and is the task's to keep.
     fn next<R: Runner>(&mut self, row: Row<R>) -> Result<Option<u32>, R::Error>;
+
+    /// How many more tokens it wants at most, if that is known: no more are guessed.
+    fn n_wanted(&self) -> Option<usize> {
+        None
+    }
 
     /// Where it is an embedding's: which hidden states of its prompt it wants in place of logits. It ends with its prompt, all of which is
     /// computed for it.
@@ -73,6 +82,8 @@ pub struct Finished<T> {
     pub end: End,
     /// Tokens of the prompt that were there already when it began.
     pub n_reused: usize,
+    /// What was guessed for it, where there is who does.
+    pub drafts: Option<Counts>,
 }
 
 /// Why a request was not taken.
@@ -96,8 +107,12 @@ pub struct Statistics {
     pub n_steps: u64,
     /// Tokens of prompts computed.
     pub n_prefilled: u64,
-    /// Rows of decoding steps.
+    /// Rows of decoding steps, those of wrong guesses among them.
     pub n_decoded: u64,
+    /// Tokens guessed.
+    pub n_drafted: u64,
+    /// Those that were right.
+    pub n_kept: u64,
     /// How often a sequence was set back.
     pub n_set_back: u64,
     /// Tokens of prompts that were there already.
@@ -133,7 +148,11 @@ impl fmt::Display for Statistics {
             self.n_prefilled,
             self.n_reused,
             self.n_set_back,
-        )
+        )?;
+        match self.n_drafted {
+            0 => Ok(()),
+            n => write!(f, "; {n} tokens drafted and {} kept", self.n_kept),
+        }
     }
 }
 
@@ -150,6 +169,8 @@ struct Live<T> {
     n_reused: Option<usize>,
     /// When it got its last token.
     last_token: Option<Instant>,
+    /// How many guesses are worth it, where there is who makes them.
+    adapt: Option<Adapt>,
 }
 
 impl<T> Live<T> {
@@ -162,8 +183,14 @@ impl<T> Live<T> {
         self.tokens.len() == self.n_prompt
     }
 
+    /// Whether its next step ends in a choice. Of a token that is computed again, the next is known.
+    fn chooses(&self) -> bool {
+        !self.is_in_prompt() && self.n_done + 1 == self.tokens.len()
+    }
+
     fn finished(self, end: End) -> Finished<T> {
-        Finished { key: self.key, task: self.task, end, n_reused: self.n_reused.unwrap_or(0) }
+        let drafts = self.adapt.map(|adapt| adapt.counts());
+        Finished { key: self.key, task: self.task, end, n_reused: self.n_reused.unwrap_or(0), drafts }
     }
 }
 
@@ -231,7 +258,9 @@ impl<T: Task> Scheduler<T> {
         for task in tasks {
             let tokens = prompt.to_vec();
             let (key, n_done, n_reused, last_token) = (self.next_key, 0, None, None);
-            self.waiting.insert(key, Live { key, family, task, tokens, n_prompt, n_done, n_reused, last_token });
+            let adapt = runner.drafts().map(Adapt::new);
+            let live = Live { key, family, task, tokens, n_prompt, n_done, n_reused, last_token, adapt };
+            self.waiting.insert(key, live);
             self.next_key += 1;
         }
         Ok((family..self.next_key).collect())
@@ -345,7 +374,39 @@ impl<T: Task> Scheduler<T> {
         Ok(true)
     }
 
-    /// The next token of every sequence whose prompt is computed.
+    /// Guesses for each active sequence, the oldest first, as many as there are rows. Nobody is set back for them.
+    fn draft<R: Runner>(&mut self, runner: &mut R) -> Result<Vec<Vec<u32>>, R::Error> {
+        let mut drafts = vec![Vec::new(); self.active.len()];
+        let n_decoding = self.active.iter().filter(|(_, live)| !live.is_in_prompt()).count();
+        let mut n_rows = self.limits.max_rows - n_decoding;
+        let (mut indices, mut wanted) = (Vec::new(), Vec::new());
+        for (index, (id, live)) in self.active.iter_mut().enumerate() {
+            if !live.chooses() {
+                continue;
+            }
+            let Some(adapt) = &mut live.adapt else { continue };
+            let n_room = self.n_most - live.n_done - 1;
+            let n_wanted = live.task.n_wanted().map_or(usize::MAX, |n| n.saturating_sub(1));
+            let n = adapt.n_drafts(n_decoding).min(n_rows).min(n_room).min(n_wanted);
+            if n > 0 {
+                n_rows -= n;
+                indices.push(index);
+                wanted.push(Wanted { id: *id, text: &live.tokens, n });
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(drafts);
+        }
+        let found = runner.draft(&wanted)?;
+        for (index, found) in indices.into_iter().zip(found) {
+            if runner.reserve(self.active[index].0, 1 + found.len())?.is_ok() {
+                drafts[index] = found;
+            }
+        }
+        Ok(drafts)
+    }
+
+    /// The next token of every sequence whose prompt is computed, and what was guessed behind it.
     fn decode<R: Runner>(&mut self, runner: &mut R, finished: &mut Vec<Finished<T>>) -> Result<(), R::Error> {
         let mut index = 0;
         while index < self.active.len() {
@@ -353,36 +414,73 @@ impl<T: Task> Scheduler<T> {
                 index += 1;
             }
         }
-        let decoding = self.active.iter().filter(|(_, live)| !live.is_in_prompt());
-        let rows: Vec<(SequenceId, u32)> = decoding.map(|(id, live)| (*id, live.tokens[live.n_done])).collect();
+        let drafts = self.draft(runner)?;
+        // The first token of all sequences, then the second of those that have one: so attention takes the fewest launches.
+        let mut rows: Vec<(SequenceId, u32)> = Vec::new();
+        let mut rows_of: Vec<Vec<usize>> = vec![Vec::new(); self.active.len()];
+        let most = drafts.iter().map(Vec::len).max().unwrap_or(0);
+        for at in 0..=most {
+            for (index, (id, live)) in self.active.iter().enumerate().filter(|(_, (_, live))| !live.is_in_prompt()) {
+                let next = if at == 0 { Some(&live.tokens[live.n_done]) } else { drafts[index].get(at - 1) };
+                if let Some(token) = next {
+                    rows_of[index].push(rows.len());
+                    rows.push((*id, *token));
+                }
+            }
+        }
         if rows.is_empty() {
             return Ok(());
         }
         runner.decode(&rows)?;
         self.statistics.n_decoded += rows.len() as u64;
-        let mut choices = vec![NO_CHOICE; rows.len()];
-        // Of a token that is computed again, the next is known.
-        let chooses = |live: &Live<T>| !live.is_in_prompt() && live.n_done + 1 == live.tokens.len();
-        let is_greedy = self.active.iter().any(|(_, live)| chooses(live) && live.task.is_greedy());
-        if is_greedy {
-            runner.greedy(self.n_vocab, &mut choices)?;
+        let mut choices = None;
+        if self.active.iter().any(|(_, live)| live.chooses() && live.task.is_greedy()) {
+            let choices = choices.insert(vec![NO_CHOICE; rows.len()]);
+            runner.greedy(self.n_vocab, choices)?;
         }
-        let mut row = 0;
-        for (id, mut live) in std::mem::take(&mut self.active) {
-            if live.is_in_prompt() {
-                self.active.push((id, live));
-                continue;
-            }
-            let is_last = chooses(&live);
-            live.n_done += 1;
-            if is_last {
-                let greedy = is_greedy.then_some(choices[row]);
-                self.choose((id, live), Row { runner, row, greedy }, finished)?;
+        let active = std::mem::take(&mut self.active);
+        for (((id, mut live), rows), drafts) in active.into_iter().zip(rows_of).zip(drafts) {
+            if live.chooses() {
+                self.walk(runner, (id, live), (&rows, &drafts), choices.as_deref(), finished)?;
             } else {
+                live.n_done += rows.len();
                 self.active.push((id, live));
             }
-            row += 1;
         }
+        Ok(())
+    }
+
+    /// The rows of a sequence's next token and of the guesses behind it: its task chooses from one after another while what it chooses was
+    /// guessed, and the rest is taken back.
+    fn walk<R: Runner>(
+        &mut self,
+        runner: &mut R,
+        (id, mut live): Active<T>,
+        (rows, drafts): (&[usize], &[u32]),
+        choices: Option<&[u32]>,
+        finished: &mut Vec<Finished<T>>,
+    ) -> Result<(), R::Error> {
+        let (mut n_kept, mut is_wrong) = (0, false);
+        let end = loop {
+            let row = rows[n_kept];
+            live.n_done += 1;
+            let end = self.choose(&mut live, Row { runner, row, greedy: choices.map(|choices| choices[row]) })?;
+            if end.is_some() || n_kept == drafts.len() {
+                break end;
+            }
+            if live.tokens.last() != Some(&drafts[n_kept]) {
+                is_wrong = true;
+                break end;
+            }
+            n_kept += 1;
+        };
+        self.statistics.n_drafted += drafts.len() as u64;
+        self.statistics.n_kept += n_kept as u64;
+        if let Some(adapt) = &mut live.adapt {
+            adapt.judge(drafts.len(), n_kept, is_wrong);
+        }
+        runner.take_back(id, drafts.len() - n_kept);
+        self.go_on(runner, (id, live), end, finished);
         Ok(())
     }
 
@@ -470,38 +568,45 @@ impl<T: Task> Scheduler<T> {
             runner.greedy(self.n_vocab, &mut choices)?;
             greedy = Some(choices[0]);
         }
-        for active in begun {
-            self.choose(active, Row { runner, row: 0, greedy }, finished)?;
+        for (id, mut live) in begun {
+            let end = self.choose(&mut live, Row { runner, row: 0, greedy })?;
+            self.go_on(runner, (id, live), end, finished);
         }
         self.active.extend(younger);
         Ok(())
     }
 
-    /// A row for a sequence's task: it goes on, behind the others, or ends.
-    fn choose<R: Runner>(
-        &mut self,
-        (id, mut live): Active<T>,
-        row: Row<R>,
-        finished: &mut Vec<Finished<T>>,
-    ) -> Result<(), R::Error> {
-        let Row { runner, row, greedy } = row;
-        let token = live.task.next(Row { runner, row, greedy })?;
-        let end = match token {
+    /// A row for a sequence's task: its next token, or how it ended.
+    fn choose<R: Runner>(&mut self, live: &mut Live<T>, row: Row<R>) -> Result<Option<End>, R::Error> {
+        match live.task.next(row)? {
             Some(token) if live.n_done < self.n_most => {
                 live.tokens.push(token);
                 let now = Instant::now();
                 if let Some(last) = live.last_token.replace(now) {
                     self.statistics.longest_gap = self.statistics.longest_gap.max(now - last);
                 }
-                self.active.push((id, live));
-                return Ok(());
+                Ok(None)
             }
-            Some(_) => End::ContextFull,
-            None => End::Done,
-        };
-        runner.close(id);
-        finished.push(live.finished(end));
-        Ok(())
+            Some(_) => Ok(Some(End::ContextFull)),
+            None => Ok(Some(End::Done)),
+        }
+    }
+
+    /// A sequence goes on, behind the others, or ends.
+    fn go_on<R: Runner>(
+        &mut self,
+        runner: &mut R,
+        (id, live): Active<T>,
+        end: Option<End>,
+        finished: &mut Vec<Finished<T>>,
+    ) {
+        match end {
+            None => self.active.push((id, live)),
+            Some(end) => {
+                runner.close(id);
+                finished.push(live.finished(end));
+            }
+        }
     }
 }
 

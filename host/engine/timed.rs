@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Limits, Runner};
-use crate::cache::{SequenceId, Shortage};
+use crate::{
+    cache::{SequenceId, Shortage},
+    speculate::{Costs, Wanted},
+};
 
 /// A runner, and the time spent in it.
 pub struct Timed<'a, R> {
@@ -76,6 +79,18 @@ impl<R: Runner> Runner for Timed<'_, R> {
 
     fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, R::Error> {
         self.timed(|runner| runner.states(id, tokens, wanted))
+    }
+
+    fn drafts(&self) -> Option<Costs> {
+        self.runner.drafts()
+    }
+
+    fn draft(&mut self, wanted: &[Wanted]) -> Result<Vec<Vec<u32>>, R::Error> {
+        self.timed(|runner| runner.draft(wanted))
+    }
+
+    fn take_back(&mut self, id: SequenceId, n: usize) {
+        self.runner.take_back(id, n);
     }
 
     fn decode(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), R::Error> {

@@ -34,9 +34,9 @@ impl<'t> Work<'t> {
 
     /// What came of it.
     pub fn end(finished: Finished<Work<'t>>) -> WorkEnd {
-        let Finished { key, task, end, n_reused } = finished;
+        let Finished { key, task, end, n_reused, drafts } = finished;
         match task {
-            Work::Answer(task) => WorkEnd::Answer(Answer::end(Finished { key, task: *task, end, n_reused })),
+            Work::Answer(task) => WorkEnd::Answer(Answer::end(Finished { key, task: *task, end, n_reused, drafts })),
             Work::Embedding(pooled) => {
                 debug_assert_eq!(end, End::Done, "a prompt that was taken fits");
                 WorkEnd::Embedding(pooled.finish())
@@ -54,6 +54,13 @@ impl Task for Work<'_> {
         match self {
             Work::Answer(answer) => answer.next(row),
             Work::Embedding(_) => Ok(None),
+        }
+    }
+
+    fn n_wanted(&self) -> Option<usize> {
+        match self {
+            Work::Answer(answer) => answer.n_wanted(),
+            Work::Embedding(_) => None,
         }
     }
 

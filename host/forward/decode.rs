@@ -1,9 +1,12 @@
-//! A token at a time of each of some sequences: the pass for one token, captured as a graph and replayed.
+//! A token at a time of each of some sequences, or several that were drafted: the pass for one token, captured as a graph and replayed.
 //!
 //! The step reads the tokens, their positions and whose they are from device memory; behind it is what the next tokens are chosen by, their
 //! [`Choice`]. Each launch waits for the one before it no sooner than it needs to (programmatic dependent launch). A row's logits are the
 //! same, bit for bit, whatever other rows there are: no kernel of the pass sums in an order that depends on them. Many rows go through a pass
 //! on tensor cores instead, where that takes less time and `batch_invariant` does not forbid it.
+//!
+//! Tokens of one sequence go through all of a layer together but for attention, which is launched for one after another ([`Run::waves`]): each
+//! sees the keys of those before it. What was drafted wrongly is taken back ([`Engine::take_back`]).
 //!
 //! A sampler that draws from the largest logits gets these alone. It runs on the host: its probabilities must be llama.cpp's to the last
 //! bit, and so its exponentials the C library's.
@@ -49,8 +52,45 @@ pub(super) struct Decode {
     graphs: Vec<(Key, Graph)>,
 }
 
-/// What a graph is for: its number of rows, how their attention is split, and whose states it carries on, where there are any.
-type Key = (usize, Vec<KeySplits>, Option<SequenceId>);
+/// What a graph is for: its rows, by [`Run::waves`], how their attention is split, and whose states it carries on, where there are any.
+type Key = (Vec<usize>, Vec<KeySplits>, Option<SequenceId>);
+
+/// The rows of a step.
+struct StepRows<'a> {
+    rows: &'a [(SequenceId, u32)],
+    /// [`Run::waves`].
+    waves: Vec<usize>,
+    /// Each row's position.
+    positions: Vec<usize>,
+    /// The rows that are the first of their sequence.
+    firsts: Vec<usize>,
+}
+
+impl StepRows<'_> {
+    fn new(rows: &[(SequenceId, u32)], n_tokens: impl Fn(SequenceId) -> usize) -> StepRows<'_> {
+        let (mut waves, mut positions, mut firsts) = (Vec::new(), Vec::with_capacity(rows.len()), Vec::new());
+        let mut start = 0;
+        for (index, (id, _)) in rows.iter().enumerate() {
+            let before = |rows: &[(SequenceId, u32)]| rows.iter().filter(|(other, _)| other == id).count();
+            if before(&rows[start..index]) > 0 {
+                waves.push(index - start);
+                start = index;
+            }
+            let n_before = if waves.is_empty() { 0 } else { before(&rows[..start]) };
+            if n_before == 0 {
+                firsts.push(index);
+            }
+            positions.push(n_tokens(*id) + n_before);
+        }
+        waves.push(rows.len() - start);
+        StepRows { rows, waves, positions, firsts }
+    }
+
+    /// The most tokens before any of them.
+    fn n_past(&self) -> usize {
+        self.positions.iter().copied().max().unwrap_or(0)
+    }
+}
 
 /// What the device finds in each row of logits, among the first `n_tokens` of the vocabulary: a file may pad it past the tokenizer's
 /// last token.
@@ -104,28 +144,39 @@ impl Engine {
         self.decode_rows(&[(FIRST, token)])
     }
 
-    /// Runs one token of each of some sequences through the model; the logits of `rows[i]` are left as row i.
+    /// Runs a token of each of some sequences through the model, or several that follow one another; the logits of `rows[i]` are left as row
+    /// i. Tokens of several sequences take the fewest launches where the first of all come before the second of any, and so on.
+    ///
+    /// A row's logits are those that its token has alone, bit for bit, where the step does not go through tensor cores. That depends on the
+    /// number of sequences, not on how many tokens of each there are: what is drafted changes nothing where one sequence is there.
     ///
     /// # Errors
     /// A token is none of the model's, there is no room for it, or the device failed.
     ///
     /// # Panics
-    /// Where there are no rows, more than sequences, or two of one sequence.
+    /// Where there are no rows or more than [`Engine::n_rows`], or several of one sequence of a model that takes no drafts
+    /// ([`EngineOptions::n_drafted`](super::EngineOptions::n_drafted)).
     pub fn decode_rows(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), EngineError> {
         let n = rows.len();
-        assert!((1..=self.n_sequences()).contains(&n), "{n} rows of a step, of at most {}", self.n_sequences());
-        for (index, (id, token)) in rows.iter().enumerate() {
-            assert!(rows[..index].iter().all(|(other, _)| other != id), "two tokens of one sequence in a step");
-            self.prepare(*id, &[*token])?;
+        assert!((1..=self.n_rows()).contains(&n), "{n} rows of a step, of at most {}", self.n_rows());
+        let step = StepRows::new(rows, |id| self.cache.pages.n_tokens(id));
+        for first in &step.firsts {
+            let id = rows[*first].0;
+            let tokens: Vec<u32> = rows[*first..].iter().filter(|(of, _)| *of == id).map(|(_, token)| *token).collect();
+            self.prepare(id, &tokens)?;
         }
-        let on_tensor_cores = self.rows.is_some() && n >= self.least_rows();
-        if on_tensor_cores && !self.is_captured(n) {
-            self.step_on_tensor_cores(rows)?;
-        } else if n > 1 && !on_tensor_cores && !self.one.pass.takes_rows {
+        let on_tensor_cores = self.rows.is_some() && step.firsts.len() >= self.least_rows();
+        if n > 1 && !on_tensor_cores && !self.one.pass.takes_rows {
+            assert_eq!(step.waves.len(), 1, "two tokens of one sequence in a step of a model that takes no drafts");
             return self.one_by_one(rows);
-        } else {
-            self.step(rows, on_tensor_cores)?;
+        }
+        // How several sequences' drafts lie side by side differs from step to step: a graph would hardly be used twice.
+        let is_common = step.waves.len() == 1 || step.firsts.len() == 1;
+        if is_common && (!on_tensor_cores || self.is_captured(n)) {
+            self.step(&step, on_tensor_cores)?;
             self.decode.has_choice = true;
+        } else {
+            self.step_without_graph(&step, on_tensor_cores)?;
         }
         for (id, token) in rows {
             self.cache.pages.advance(*id, &[*token], Origin::Token);
@@ -161,29 +212,28 @@ impl Engine {
         n <= Gpu::MOST_GEMM_TOKENS && pass.steps.iter().enumerate().all(is_kernel)
     }
 
-    /// The launches of a step of many rows, which have room.
-    fn step_on_tensor_cores(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), EngineError> {
-        self.enqueue_input(rows)?;
-        let n_past = rows.iter().map(|(id, _)| self.cache.pages.n_tokens(*id)).max().unwrap_or(0);
-        self.launch_rows(rows, n_past, true)?;
-        (self.decode.n_rows, self.decode.has_choice) = (rows.len(), false);
+    /// The launches of a step whose rows have room, one by one.
+    fn step_without_graph(&mut self, step: &StepRows, on_tensor_cores: bool) -> Result<(), EngineError> {
+        self.enqueue_input(step)?;
+        self.launch_rows(step, on_tensor_cores)?;
+        (self.decode.n_rows, self.decode.has_choice) = (step.rows.len(), false);
         Ok(())
     }
 
     /// A step's pass, on tensor cores or not.
-    fn launch_rows(&self, rows: &[(SequenceId, u32)], n_past: usize, on_tensor_cores: bool) -> Result<(), GpuError> {
-        let n = rows.len();
+    fn launch_rows(&self, step: &StepRows, on_tensor_cores: bool) -> Result<(), GpuError> {
+        let (n, n_past, first) = (step.rows.len(), step.n_past(), step.rows[0].0);
         let input = &self.decode.input;
         let of = |part: usize| -> SubSlice<u32> { input.slice(part * n..(part + 1) * n) };
         let inputs = [of(0), of(1), of(2)];
         if !on_tensor_cores {
-            let run = self.run(&self.one, &inputs, rows[0].0, n_past, 0..n);
-            return Run { decodes: true, ..run }.launch(&mut Recorder::off());
+            let run = self.run(&self.one, &inputs, first, n_past, 0..n);
+            return Run { waves: &step.waves, decodes: true, ..run }.launch(&mut Recorder::off());
         }
         let (pass, layout) = self.rows.as_ref().expect("as the caller found");
         let several = self.several.as_ref().expect("a pass whose rooms this one has");
-        let run = self.run(several, &inputs, rows[0].0, n_past, 0..n);
-        Run { pass, layout, decodes: true, ..run }.launch(&mut Recorder::off())
+        let run = self.run(several, &inputs, first, n_past, 0..n);
+        Run { pass, layout, waves: &step.waves, decodes: true, ..run }.launch(&mut Recorder::off())
     }
 
     /// The rows of a model whose pass takes one at a time.
@@ -191,7 +241,9 @@ impl Engine {
         let vocab_size = self.config.vocab_size;
         // Each leaves its logits as row 0; the first row comes last.
         for (index, (id, token)) in rows.iter().enumerate().rev() {
-            self.step(&[(*id, *token)], false)?;
+            let row = [(*id, *token)];
+            let step = StepRows::new(&row, |id| self.cache.pages.n_tokens(id));
+            self.step(&step, false)?;
             self.cache.pages.advance(*id, &[*token], Origin::Token);
             if index > 0 {
                 let row = |index: usize| self.logits.slice(index * vocab_size..(index + 1) * vocab_size).into_cast();
@@ -203,26 +255,26 @@ impl Engine {
     }
 
     /// The launches of a step whose rows have room.
-    fn step(&mut self, rows: &[(SequenceId, u32)], on_tensor_cores: bool) -> Result<(), EngineError> {
-        let graph = self.graph(rows, on_tensor_cores)?;
-        self.enqueue_input(rows)?;
+    fn step(&mut self, step: &StepRows, on_tensor_cores: bool) -> Result<(), EngineError> {
+        let graph = self.graph(step, on_tensor_cores)?;
+        self.enqueue_input(step)?;
         // SAFETY: the buffers that the graph uses live as long as the engine.
         unsafe { self.decode.graphs[graph].1.launch(&self.gpu)? };
-        self.decode.n_rows = rows.len();
+        self.decode.n_rows = step.rows.len();
         Ok(())
     }
 
     /// Enqueues the copy of a step's rows to the device.
-    fn enqueue_input(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), EngineError> {
-        let n = rows.len();
+    fn enqueue_input(&mut self, step: &StepRows) -> Result<(), EngineError> {
+        let n = step.rows.len();
         if self.is_staging {
             self.gpu.synchronise()?;
             self.landed();
         }
         let Decode { input, staged, .. } = &mut self.decode;
-        for (index, (id, token)) in rows.iter().enumerate() {
+        for (index, (id, token)) in step.rows.iter().enumerate() {
             staged[index] = *token;
-            staged[n + index] = self.cache.pages.n_tokens(*id) as u32;
+            staged[n + index] = step.positions[index] as u32;
             staged[2 * n + index] = id.0;
         }
         self.is_staging = true;
@@ -294,7 +346,7 @@ impl Engine {
 
     /// Whether [`Engine::largest_of_rows`] can look at several rows: they must begin at 16-byte boundaries.
     pub fn finds_largest_of_rows(&self) -> bool {
-        self.n_sequences() == 1 || self.config.vocab_size.is_multiple_of(4)
+        self.n_rows() == 1 || self.config.vocab_size.is_multiple_of(4)
     }
 
     /// Makes the choice, where the last step has not, and has the next steps make it.
@@ -326,22 +378,21 @@ impl Engine {
 
     /// How many kernels the next decoding step of the first sequence runs.
     pub fn launches_per_token(&mut self) -> Result<usize, EngineError> {
-        let graph = self.graph(&[(FIRST, 0)], false)?;
+        let step = StepRows::new(&[(FIRST, 0)], |id| self.cache.pages.n_tokens(id));
+        let graph = self.graph(&step, false)?;
         Ok(self.decode.graphs[graph].1.n_kernels())
     }
 
     /// The graph for these rows' numbers of keys, captured where this is the first time.
-    fn graph(&mut self, rows: &[(SequenceId, u32)], on_tensor_cores: bool) -> Result<usize, EngineError> {
-        let n = rows.len();
-        let n_past = rows.iter().map(|(id, _)| self.cache.pages.n_tokens(*id)).max().unwrap_or(0);
-        let key = (n, self.splits(n_past), self.is_recurrent().then_some(rows[0].0));
+    fn graph(&mut self, step: &StepRows, on_tensor_cores: bool) -> Result<usize, EngineError> {
+        let key = (step.waves.clone(), self.splits(step.n_past()), self.is_recurrent().then_some(step.rows[0].0));
         let graphs = &mut self.decode.graphs;
         match graphs.iter().position(|(of, _)| *of == key) {
             Some(index) => graphs[index..].rotate_left(1),
             None => {
                 let graph = self.gpu.capture(|| {
-                    self.launch_rows(rows, n_past, on_tensor_cores)?;
-                    Ok::<_, EngineError>(self.enqueue_choice(n)?)
+                    self.launch_rows(step, on_tensor_cores)?;
+                    Ok::<_, EngineError>(self.enqueue_choice(step.rows.len())?)
                 })?;
                 let graphs = &mut self.decode.graphs;
                 if graphs.len() == MOST_GRAPHS {

@@ -46,7 +46,7 @@ use experts::ExpertScratch;
 pub use lower::Launch;
 use lower::Pass;
 use memory::{Layout, Scratch};
-pub use plan::{MemoryPlan, Size};
+pub use plan::{DEFAULT_CONTEXT, MemoryPlan, Size};
 use plan::{Passes, TokenAttentionSizes};
 use range::Ranges;
 use run::{Run, TokenAttention};
@@ -58,8 +58,10 @@ pub use weights::{DeviceWeights, MatrixSource, turns};
 pub struct EngineOptions {
     /// Positions that a sequence has room for; 0 for the model's own context length; that, or 4096 where that is less, if not given.
     pub n_context: Option<usize>,
-    /// Sequences at a time, and rows of a decoding step.
+    /// Sequences at a time, each of which has a row of a decoding step.
     pub n_sequences: usize,
+    /// Rows of a decoding step besides: for tokens that follow a sequence's next one, as far as they were drafted.
+    pub n_drafted: usize,
     /// Positions of all sequences together; as many as all could have, where there is memory for them, if not given.
     pub n_positions: Option<usize>,
     /// The type of the KV cache.
@@ -86,6 +88,7 @@ impl Default for EngineOptions {
         EngineOptions {
             n_context: None,
             n_sequences: 1,
+            n_drafted: 0,
             n_positions: None,
             cache_type: CacheType::F16,
             activations: Activations::default(),
@@ -225,11 +228,11 @@ impl Engine {
             matmul: Matmul::new(&gpu, matmul.tokens, matmul.columns, matmul.unpacked, options.activations)?,
             gemm: GemmScratch::new(&gpu, gemm)?,
             experts: ExpertScratch::new(&gpu, experts)?,
-            staging: Staging::new(&gpu, plan.cache_size.n_sequences, plan.columns)?,
+            staging: Staging::new(&gpu, plan.n_rows, plan.columns)?,
             input: gpu.alloc("tokens", 3 * n_batch)?,
             staged: gpu.alloc_pinned("tokens", 3 * n_batch)?,
             logits: gpu.alloc("logits", plan.logit_rows * model.config.vocab_size)?,
-            decode: Decode::new(&gpu, plan.cache_size.n_sequences, model.config.vocab_size)?,
+            decode: Decode::new(&gpu, plan.n_rows, model.config.vocab_size)?,
             weights,
             config: model.config,
             figure: model.figure,
@@ -475,6 +478,7 @@ impl Engine {
             slots,
             id,
             n_past,
+            waves: &[],
             wanted,
             decodes: false,
             ends_in_states: false,

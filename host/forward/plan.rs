@@ -28,7 +28,7 @@ use crate::{
 
 /// The context that is taken when none is asked for and the model's is longer: a cache for a model's full context can be
 /// larger than the model.
-const DEFAULT_CONTEXT: usize = 4096;
+pub const DEFAULT_CONTEXT: usize = 4096;
 
 /// What the NVIDIA driver and cuBLAS take for themselves while a model runs, its workspace (32 MiB on a Hopper) above all.
 const CUDA_RESERVE: u64 = 64 << 20;
@@ -48,6 +48,9 @@ pub struct MemoryPlan {
     /// Sequences at a time, and positions of them together.
     #[serde(skip)]
     pub(super) cache_size: CacheSize,
+    /// Rows of a decoding step.
+    #[serde(skip)]
+    pub(super) n_rows: usize,
     /// Columns of the widest matrix that several tokens are multiplied with in decoding.
     #[serde(skip)]
     pub(super) columns: usize,
@@ -233,14 +236,29 @@ impl MemoryPlan {
         }
         let n_batch = options.n_batch.clamp(1, n_context);
         let n_sequences = options.n_sequences.max(1);
-        let logit_rows = n_sequences.max(if options.all_logits { n_batch } else { 1 });
+        let n_rows = n_sequences + options.n_drafted;
+        let logit_rows = n_rows.max(if options.all_logits { n_batch } else { 1 });
         let n_positions = options.n_positions.unwrap_or(n_sequences * n_context.next_multiple_of(PAGE)).max(1);
-        let cache_size = CacheSize { n_sequences, n_context, n_positions, n_batch };
+        let n_grown = n_batch.max((1 + options.n_drafted).min(n_context));
+        let cache_size = CacheSize { n_sequences, n_context, n_positions, n_batch: n_grown };
 
         let lowering = lower::Options { activations: options.activations, cache_type };
         let rows = MostRows { tokens: n_batch, logits: logit_rows };
-        let of_one = MostRows { tokens: n_sequences, logits: n_sequences };
+        let of_one = MostRows { tokens: n_rows, logits: n_rows };
         let one = if options.exact { Pass::exact(model, lowering) } else { Pass::token(model, lowering) };
+        if options.n_drafted > 0 {
+            let drafts = |reason| EngineError::Drafts { file: gguf.name().to_owned(), reason };
+            if !figure.states.is_empty() {
+                return Err(drafts(
+                    "the states of its recurrent layers cannot go back to before a token that was wrong",
+                ));
+            }
+            if !one.takes_rows {
+                return Err(drafts(
+                    "its layers take one token at a time, so several take as long as one after another",
+                ));
+            }
+        }
         let several = (n_batch > 1).then(|| {
             let many = if options.exact { None } else { Pass::many(model, lowering) };
             many.unwrap_or_else(|| Pass::exact(model, lowering))
@@ -264,7 +282,7 @@ impl MemoryPlan {
         };
         let in_f16 = rows_pass.is_some();
         let matrices = figure.stacks.iter().filter(|_| in_f16).map(|stack| [stack.n_out, stack.n_in]);
-        let gemm = GemmScratch::elements(matrices, n_sequences);
+        let gemm = GemmScratch::elements(matrices, n_rows);
         let passes = Passes {
             one: with_layout(one, of_one),
             several: several.map(|pass| with_layout(pass, rows)),
@@ -297,12 +315,12 @@ impl MemoryPlan {
         }
         experts.uses(&mut uses);
         let columns = figure.stacks.iter().map(|stack| stack.n_in).max().unwrap_or(0);
-        for elements in Staging::elements(n_sequences, columns) {
+        for elements in Staging::elements(n_rows, columns) {
             uses.add("activations", elements * size_of::<u32>());
         }
         uses.add("tokens", 3 * n_batch * size_of::<u32>());
         uses.add("logits", logit_rows * config.vocab_size * size_of::<f32>());
-        decode::uses(n_sequences, config.vocab_size, &mut uses);
+        decode::uses(n_rows, config.vocab_size, &mut uses);
 
         const CACHE: [&str; 3] = ["KV cache", "page tables", "recurrent state"];
         let (weights, cache) = (uses.of("weights"), CACHE.iter().map(|name| uses.of(name)).sum());
@@ -310,6 +328,7 @@ impl MemoryPlan {
         let plan = MemoryPlan {
             n_context,
             cache_size,
+            n_rows,
             columns,
             cache_type,
             n_batch,

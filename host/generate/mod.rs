@@ -11,6 +11,7 @@
 //! instead of the whole vocabulary's; only where two of them are equal all of them are, to end llama.cpp's way.
 
 mod choose;
+mod found;
 mod stop;
 mod vocabulary;
 mod written;
@@ -21,13 +22,15 @@ use std::{
 };
 
 use crate::{
-    forward::{Engine, EngineError},
+    forward::EngineError,
     sample::{Constraint, ConstraintError, SampleError, Sampler},
     session::Session,
+    speculate::{Counts, Speculation},
     tokenizer::{ControlText, Tokenizer, TokenizerError},
 };
 
 pub use choose::{ChoiceError, Chosen, LogitRow, Rooms, TokenLogprobs, choose};
+pub use found::{EngineRow, Found};
 pub use stop::StopStrings;
 pub use vocabulary::{constraint_vocabulary, sampler};
 pub use written::{Pushed, Written};
@@ -50,6 +53,9 @@ pub struct Request<'a> {
     pub logprobs: Option<usize>,
     /// Stops at the next token once it is true.
     pub interrupt: Option<&'a AtomicBool>,
+    /// Guesses what follows, so that a step may bring several tokens; the text is the same. The session's engine has rows for them
+    /// ([`EngineOptions::n_drafted`](crate::forward::EngineOptions::n_drafted)).
+    pub speculation: Option<&'a mut Speculation>,
 }
 
 /// How far to generate.
@@ -93,6 +99,8 @@ pub struct Generation {
     pub n_reused: usize,
     /// How often the context was shifted.
     pub n_shifts: usize,
+    /// What was guessed, where that was asked for.
+    pub drafts: Option<Counts>,
     /// Time from the prompt to the first token.
     pub prompt_time: Duration,
     /// Time from the first token to the last.
@@ -134,7 +142,7 @@ pub fn generate(
     request: Request,
     on_text: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Generation, GenerateError> {
-    let Request { model, prompt, sampler, constraint, stop, limits, logprobs, interrupt } = request;
+    let Request { model, prompt, sampler, constraint, stop, limits, logprobs, interrupt, speculation } = request;
     if prompt.is_empty() {
         return Err(GenerateError::EmptyPrompt);
     }
@@ -149,6 +157,7 @@ pub fn generate(
     sampler.forget_text();
     prompt.iter().for_each(|id| sampler.accept(*id));
     let prefill = session.prompt(prompt, interrupt)?;
+    let mut steps = Steps::new(speculation);
     let mut first_token = None;
     let stop = loop {
         if written.is_long_enough() {
@@ -157,7 +166,10 @@ pub fn generate(
         if prefill.interrupted || is_interrupted() {
             break Stop::Interrupted;
         }
-        if let Some(last) = written.ids().last() {
+        if let Some(last) = written.ids().last()
+            && !steps.is_next(*last)
+        {
+            steps.end(session);
             if session.is_full() {
                 let Some(n_keep) = limits.shift_keeping else {
                     break Stop::ContextFull;
@@ -165,10 +177,13 @@ pub fn generate(
                 session.shift(n_keep)?;
                 n_shifts += 1;
             }
-            session.decode(*last)?;
+            // A draft of the last token that is wanted has no logits that are.
+            let n_left = written.n_left().map_or(usize::MAX, |n_left| n_left - 1);
+            steps.begin(session, *last, n_left)?;
         }
-        let n_past = session.ids().len();
-        let chosen = choose(session.engine(), sampler, constraint.as_deref_mut(), logprobs, &mut rooms);
+        let n_past = session.ids().len() - steps.n_behind();
+        let mut row = EngineRow { engine: session.engine(), found: &mut steps.found, row: steps.row };
+        let chosen = choose(&mut row, sampler, constraint.as_deref_mut(), logprobs, &mut rooms);
         let chosen = chosen.map_err(|error| match error {
             ChoiceError::Row(error) => error.into(),
             ChoiceError::Constraint(error) => error.into(),
@@ -185,6 +200,8 @@ pub fn generate(
             None => {}
         }
     };
+    steps.end(session);
+    let drafts = steps.counts();
     let (rest, stop) = written.finish(stop);
     if !rest.is_empty() {
         on_text(&rest);
@@ -206,29 +223,81 @@ pub fn generate(
         logprobs,
         n_reused: prefill.n_reused,
         n_shifts,
+        drafts,
         prompt_time: first_token - start,
         eval_time: first_token.elapsed(),
     })
 }
 
-/// The logits that the engine left.
-impl LogitRow for Engine {
-    type Error = EngineError;
-    const MAX_LARGEST: usize = Engine::MAX_LARGEST;
+/// The rows of the last step: behind the token that was next, those that were guessed.
+struct Steps<'a> {
+    speculation: Option<&'a mut Speculation>,
+    /// What was guessed before this generation.
+    before: Counts,
+    found: Found,
+    /// The row that is chosen from now.
+    row: usize,
+    /// Whether the step was one of decoding.
+    is_decoding: bool,
+    drafts: Vec<u32>,
+    /// Whether a guess was wrong.
+    is_wrong: bool,
+}
 
-    fn greedy(&mut self, n_tokens: usize) -> Result<Option<u32>, EngineError> {
-        match Engine::greedy(self, n_tokens) {
-            Ok(token) => Ok(Some(token)),
-            Err(EngineError::NoChoice) => Ok(None),
-            Err(error) => Err(error),
+impl<'a> Steps<'a> {
+    /// The prompt's, which left a row.
+    fn new(speculation: Option<&'a mut Speculation>) -> Steps<'a> {
+        let before = speculation.as_ref().map_or_else(Counts::default, |speculation| speculation.counts());
+        let mut found = Found::default();
+        found.left(1);
+        Steps { speculation, before, found, row: 0, is_decoding: false, drafts: Vec::new(), is_wrong: false }
+    }
+
+    /// Whether this token, which was chosen from the last row, is the one that was guessed: then its row is there.
+    fn is_next(&mut self, token: u32) -> bool {
+        match self.drafts.get(self.row) {
+            Some(draft) if *draft == token => self.row += 1,
+            Some(_) => {
+                self.is_wrong = true;
+                return false;
+            }
+            None => return false,
         }
+        true
     }
 
-    fn largest(&mut self, n_tokens: usize, largest: &mut [(u32, f32)]) -> Result<(), EngineError> {
-        self.largest_into(n_tokens, largest)
+    /// Tokens of the session behind the row's.
+    fn n_behind(&self) -> usize {
+        self.drafts.len() - self.row
     }
 
-    fn logits(&mut self, logits: &mut [f32]) -> Result<(), EngineError> {
-        self.logits_into(logits)
+    /// Takes back what nobody came to.
+    fn end(&mut self, session: &mut Session) {
+        session.take_back(self.n_behind());
+        if let Some(speculation) = &mut self.speculation
+            && self.is_decoding
+        {
+            speculation.judge(self.drafts.len(), self.row, self.is_wrong);
+        }
+        self.drafts.clear();
+        (self.row, self.is_decoding, self.is_wrong) = (0, false, false);
+    }
+
+    /// The next token, and guesses behind it: as many as there is room for, and `n_left` at most.
+    fn begin(&mut self, session: &mut Session, token: u32, n_left: usize) -> Result<(), EngineError> {
+        if let Some(speculation) = &mut self.speculation {
+            let n_rows = session.engine().n_rows() - 1;
+            let n_room = session.n_context() - session.ids().len() - 1;
+            let text = [session.ids(), &[token]].concat();
+            self.drafts = speculation.draft(&text, n_rows.min(n_room).min(n_left))?;
+        }
+        session.decode(&[&[token][..], &self.drafts].concat())?;
+        self.found.left(1 + self.drafts.len());
+        self.is_decoding = true;
+        Ok(())
+    }
+
+    fn counts(&self) -> Option<Counts> {
+        self.speculation.as_ref().map(|speculation| speculation.counts().since(self.before))
     }
 }

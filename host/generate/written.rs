@@ -51,9 +51,14 @@ impl<'t> Written<'t> {
         &self.logprobs
     }
 
+    /// How many tokens of those that were asked for are missing.
+    pub fn n_left(&self) -> Option<usize> {
+        self.limits.n_predict.map(|limit| limit.saturating_sub(self.ids.len()))
+    }
+
     /// Whether there are as many tokens as were asked for.
     pub fn is_long_enough(&self) -> bool {
-        self.limits.n_predict.is_some_and(|limit| self.ids.len() >= limit)
+        self.n_left() == Some(0)
     }
 
     /// Adds a token. Whether it was the last that was asked for is [`Self::is_long_enough`]'s to say.

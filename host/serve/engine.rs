@@ -414,6 +414,8 @@ impl<R: Runner> Loop<'_, R> {
         let now = self.scheduler.statistics();
         metrics.prompt_tokens.inc_by(now.n_prefilled - self.told.n_prefilled);
         metrics.cached_tokens.inc_by(now.n_reused - self.told.n_reused);
+        metrics.drafted_tokens.inc_by(now.n_drafted - self.told.n_drafted);
+        metrics.kept_tokens.inc_by(now.n_kept - self.told.n_kept);
         metrics.set_back.inc_by(now.n_set_back - self.told.n_set_back);
         self.told = now;
     }

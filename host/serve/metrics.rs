@@ -36,6 +36,10 @@ pub struct Metrics {
     pub cached_tokens: Counter,
     /// Tokens generated.
     pub generated_tokens: Counter,
+    /// Tokens guessed ahead.
+    pub drafted_tokens: Counter,
+    /// Those that were right.
+    pub kept_tokens: Counter,
     /// Sequences set back because pages ran out.
     pub set_back: Counter,
     /// Requests whose client went away, or whose time was over.
@@ -56,7 +60,7 @@ impl Metrics {
         let seconds = || Histogram::new((0..19).map(|power| 0.0005 * f64::from(1 << power)));
         let requests = Family::<RequestLabels, Counter>::default();
         let gauges: [Gauge; 4] = Default::default();
-        let counters: [Counter<u64, AtomicU64>; 5] = Default::default();
+        let counters: [Counter<u64, AtomicU64>; 7] = Default::default();
         let histograms = [seconds(), seconds(), seconds()];
         registry.register("requests", "Requests answered, by route and status", requests.clone());
         for (gauge, (name, help)) in gauges.iter().zip([
@@ -71,6 +75,8 @@ impl Metrics {
             ("prompt_tokens", "Tokens of prompts computed"),
             ("cached_tokens", "Tokens of prompts taken from the cache"),
             ("generated_tokens", "Tokens generated"),
+            ("drafted_tokens", "Tokens guessed ahead"),
+            ("kept_tokens", "Tokens guessed ahead that became part of an answer"),
             ("set_back", "Sequences that gave their pages to an older one"),
             ("cancelled", "Sequences whose client went away or whose time was over"),
         ]) {
@@ -84,7 +90,8 @@ impl Metrics {
             registry.register(name, help, histogram.clone());
         }
         let [waiting, running, pages_used, pages] = gauges;
-        let [prompt_tokens, cached_tokens, generated_tokens, set_back, cancelled] = counters;
+        let [prompt_tokens, cached_tokens, generated_tokens, drafted_tokens, kept_tokens, set_back, cancelled] =
+            counters;
         let [first_token, between_tokens, step] = histograms;
         Metrics {
             registry,
@@ -96,6 +103,8 @@ impl Metrics {
             prompt_tokens,
             cached_tokens,
             generated_tokens,
+            drafted_tokens,
+            kept_tokens,
             set_back,
             cancelled,
             first_token,

@@ -13,6 +13,7 @@ mod perplexity;
 mod places;
 mod prompt_cache;
 mod run;
+mod speculation;
 mod terminal;
 mod text;
 mod verify;

@@ -197,6 +197,7 @@ fn run(gpu: &Gpu, case: Case) {
             parts: &parts,
             arrivals: &arrivals,
             out,
+            follows: false,
         })
         .unwrap_or_else(|error| panic!("{case:?}: {error}"));
     };
@@ -360,6 +361,7 @@ fn company_changes_nothing() {
                 parts: &parts,
                 arrivals: &arrivals,
                 out: kernels::Output::F32(&out),
+                follows: false,
             })
             .unwrap();
             out.read(&gpu)
@@ -414,15 +416,20 @@ fn a_generation_reads_what_it_wrote() {
         let shape = AttentionShape { n_tokens: 1, n_heads, n_kv_heads, head_dim, n_pages, window: None };
         let cache_len = shape.cache_bytes(cache_type);
         let (keys, values) = (Output::<u8>::new(&gpu, cache_len), Output::<u8>::new(&gpu, cache_len));
-        for position in 0..n_context {
-            let qkv = gpu.upload("qkv", &random.values((n_heads + 2 * n_kv_heads) * head_dim, 1.5)).unwrap();
-            let device_position = gpu.upload("position", &[position as u32]).unwrap();
-            let out = Output::<f32>::new(&gpu, n_heads * head_dim);
+        let rows: Vec<_> = (0..n_context)
+            .map(|position| {
+                let qkv = gpu.upload("qkv", &random.values((n_heads + 2 * n_kv_heads) * head_dim, 1.5)).unwrap();
+                let device_position = gpu.upload("position", &[position as u32]).unwrap();
+                (qkv, device_position, Output::<f32>::new(&gpu, n_heads * head_dim))
+            })
+            .collect();
+        // One straight after the other, as tokens of one step.
+        for (position, (qkv, device_position, out)) in rows.iter().enumerate() {
             gpu.attention_decode(&AttentionDecode {
                 shape,
-                qkv: &qkv,
+                qkv,
                 qkv_stride: (n_heads + 2 * n_kv_heads) * head_dim,
-                positions: &device_position,
+                positions: device_position,
                 pages: pages.get(),
                 norm_and_rope: NormAndRope {
                     q_norm: None,
@@ -441,20 +448,23 @@ fn a_generation_reads_what_it_wrote() {
                 splits,
                 parts: &parts,
                 arrivals: &arrivals,
-                out: kernels::Output::F32(&out),
+                out: kernels::Output::F32(out),
+                follows: position > 0,
             })
             .unwrap();
+        }
+        for (position, (qkv, device_position, out)) in rows.iter().enumerate() {
             // What the launch left in the cache, by the kernel that only reads it.
             let rope = RopeShape { n_tokens: 1, n_heads, head_dim, n_rot: head_dim, pairing: RopePairing::Neighbours };
-            gpu.rope(rope, &qkv, &device_position, &frequencies, 1.0).unwrap();
+            gpu.rope(rope, qkv, device_position, &frequencies, 1.0).unwrap();
             let want = Output::<f32>::new(&gpu, n_heads * head_dim);
             gpu.attention(&Attention {
                 shape,
-                q: &qkv,
+                q: qkv,
                 keys: &keys,
                 values: &values,
                 cache_type,
-                positions: &device_position,
+                positions: device_position,
                 pages: pages.get(),
                 out: &want,
                 probabilities: None,

@@ -276,6 +276,7 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n_position
                 parts: &parts,
                 arrivals: &arrivals,
                 out: Output::F32(&out),
+                follows: false,
             })
         };
         Ok((launch, streamed))

@@ -298,3 +298,45 @@ fn what_never_fits_is_said_with_numbers() {
     assert_eq!(pages.fits_alone(320), Err(Shortage { group: 1, needed: 7, available: 5 }));
     assert!(pages.fits_alone(161).unwrap_err().to_string().starts_with("6 cache pages of 32 positions are needed, 5"));
 }
+
+proptest! {
+    /// Guesses that were wrong leave nothing: pages and tables are those of a sequence that never had them, windows or not, and what was
+    /// passed is there again.
+    #[test]
+    fn taking_back_what_a_step_added_leaves_the_pages_as_they_were(
+        windows in proptest::collection::vec(proptest::option::of(1usize..80), 1..3),
+        n_prompt in 1usize..90,
+        steps in proptest::collection::vec((0usize..9, 0usize..9), 1..40),
+    ) {
+        let groups: Vec<Group> = windows.iter().map(|window| Group { window: *window, n_pages: 20 }).collect();
+        let [mut guesses, mut plain] = [(), ()].map(|()| Device::new(&groups, 2, 96));
+        for device in [&mut guesses, &mut plain] {
+            device.adopt(&[], 0);
+            device.extend(0, &text(1, 0..n_prompt), Origin::Prompt).unwrap();
+        }
+        let id = guesses.open[0].0;
+        let mut n = n_prompt;
+        for (n_drafted, n_kept) in steps {
+            let n_kept = n_kept.min(n_drafted);
+            let right = text(1, n..n + 1 + n_kept);
+            let wrong = vec![99; n_drafted - n_kept];
+            guesses.extend(0, &[right.as_slice(), &wrong].concat(), Origin::Token).unwrap();
+            let n_left = n + 1 + n_kept;
+            prop_assert_eq!(guesses.pages.truncate(id, n_left), n_left);
+            guesses.open[0].1.truncate(n_left);
+            plain.extend(0, &right, Origin::Token).unwrap();
+            n = n_left;
+            guesses.check();
+            for group in 0..groups.len() {
+                let of = |device: &Device| {
+                    (device.pages.free(group), device.pages.table(id, group).len(), device.pages.first_page(id, group))
+                };
+                prop_assert_eq!(of(&guesses), of(&plain), "group {} after {} tokens", group, n);
+            }
+        }
+        for device in [&mut guesses, &mut plain] {
+            device.close(0);
+            prop_assert!(device.pages.n_taken().0 == 0);
+        }
+    }
+}

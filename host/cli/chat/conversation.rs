@@ -15,12 +15,14 @@ use crate::{
         model::EngineArguments,
         output::{Notes, note, out},
         report::Report,
+        speculation::SpeculationArguments,
         tokenizer::TokenizerArguments,
     },
     generate::{Generation, Request, Stop, generate},
     gguf::Gguf,
     sample::{Constraint, Sampler},
     session::Session,
+    speculate::Speculation,
     tokenizer::{Ends, Tokenizer},
 };
 
@@ -34,6 +36,7 @@ pub struct Conversation {
     sampler: Sampler,
     constraint: Option<Constraint>,
     arguments: GenerationArguments,
+    speculation: Option<Speculation>,
     /// User and assistant in turn.
     messages: Vec<Message>,
     vocab_time: Duration,
@@ -51,12 +54,15 @@ impl Conversation {
         tokenizer: &TokenizerArguments,
         template: &TemplateArguments,
         arguments: GenerationArguments,
+        speculation: &SpeculationArguments,
     ) -> Result<Conversation> {
         let (device, tokenizer, vocab_time) = engine.open_with(gguf, tokenizer)?;
         let template = template.load(gguf, &tokenizer)?;
         let sampler = arguments.sampler(gguf, &tokenizer)?;
         let constraint = arguments.constraint(&tokenizer)?;
-        let (engine, load_time) = engine.load(device, gguf)?;
+        let guessing = speculation.load(engine, gguf, 1)?;
+        let (engine, load_time) = engine.load_with(device, gguf, |options| guessing.options(options))?;
+        let speculation = guessing.drafting(&engine).map(Speculation::new);
         Ok(Conversation {
             model: gguf.name().to_owned(),
             session: Session::new(engine),
@@ -65,6 +71,7 @@ impl Conversation {
             sampler,
             constraint,
             arguments,
+            speculation,
             messages: Vec::new(),
             vocab_time,
             load_time,
@@ -137,6 +144,7 @@ impl Conversation {
             limits,
             logprobs: None,
             interrupt: Some(listener.flag()),
+            speculation: self.speculation.as_mut(),
         };
         let generation = generate(&mut self.session, &self.tokenizer, request, &mut |text| {
             failed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).err();

@@ -18,6 +18,7 @@ use super::{
     interrupt,
     model::EngineArguments,
     output::{note, print_error},
+    speculation::SpeculationArguments,
     tokenizer::TokenizerArguments,
 };
 use conversation::Conversation;
@@ -41,6 +42,8 @@ pub struct Arguments {
     tokenizer: TokenizerArguments,
     #[command(flatten)]
     generation: GenerationArguments,
+    #[command(flatten)]
+    speculation: SpeculationArguments,
 }
 
 /// What `/help` prints.
@@ -96,8 +99,14 @@ impl Arguments {
         let interactive = std::io::stdin().is_terminal();
         let mut input = Input::new(interactive, self.history.as_deref())?;
         let gguf = self.engine.model.open_to_run()?;
-        let mut conversation =
-            Conversation::new(&gguf, &self.engine, &self.tokenizer, &self.template, self.generation)?;
+        let mut conversation = Conversation::new(
+            &gguf,
+            &self.engine,
+            &self.tokenizer,
+            &self.template,
+            self.generation,
+            &self.speculation,
+        )?;
         if interactive {
             note(&format!("{}; /help lists the commands", gguf.name()));
         }

@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     cache::{Group, Origin},
-    engine::fake::{Fake, N_VOCAB, content, logit, mix, state},
+    engine::fake::{Fake, Guesses, N_VOCAB, content, logit, mix, state},
     generate::LogitRow,
     model::Pooled,
+    speculate::Costs,
 };
 
 /// How a task chooses.
@@ -168,6 +169,10 @@ fn company(seed: u64, n_steps: u64, windows: &[Option<usize>]) -> Statistics {
     };
     let groups: Vec<Group> = windows.iter().map(group).collect();
     let mut runner = Fake::new(&groups, limits);
+    // A runner that guesses badly, half rightly, well, or not at all.
+    let costs = Costs { n_most: 1 + draw.below(8), row: [0.0, 0.1, 0.5][draw.below(3)], draft: 0.0 };
+    let guesses = |percent| Some(Guesses { costs, percent, n_vocab: N_VOCAB, draw: seed });
+    runner.guesses = [None, guesses(0), guesses(60), guesses(100)][draw.below(4)];
     let mut scheduler = Scheduler::new(&runner, N_VOCAB);
     let n_most = scheduler.n_most;
     let mut open: BTreeMap<Key, Talk> = BTreeMap::new();
@@ -230,13 +235,18 @@ fn company(seed: u64, n_steps: u64, windows: &[Option<usize>]) -> Statistics {
         assert!(was_decoding.iter().all(went_on), "seed {seed}: a sequence stood still");
         was_decoding =
             scheduler.active.iter().filter(|(_, live)| !live.is_in_prompt()).map(|(_, live)| live.key).collect();
-        for Finished { key, task, end, .. } in finished {
+        for Finished { key, task, end, drafts, .. } in finished {
+            assert_eq!(drafts.is_some(), runner.guesses.is_some());
             let asked = open.remove(&key).expect("a sequence that was open");
             assert_eq!((task.result(), end), alone(&groups, n_batch, asked, n_most), "seed {seed}, sequence {key}");
         }
     }
     assert!(open.is_empty(), "seed {seed}: {} without an end", open.len());
     let done = scheduler.statistics;
+    assert!(
+        done.n_kept <= done.n_drafted && (done.n_drafted == 0 || runner.guesses.is_some()),
+        "seed {seed}: {done:?}"
+    );
     assert!(done.runner_time <= done.time && done.longest_gap <= done.time, "seed {seed}: {done:?}");
     for (number, group) in groups.iter().enumerate() {
         assert_eq!(runner.pages.free(number), group.n_pages, "seed {seed}: pages lost");
@@ -264,10 +274,17 @@ fn a_million_steps() {
         all.n_set_back += done.n_set_back;
         all.n_reused += done.n_reused;
         all.n_decoded += done.n_decoded;
+        all.n_drafted += done.n_drafted;
+        all.n_kept += done.n_kept;
     }
     // All that can happen did, and often.
     assert!(
-        all.n_steps >= 1_000_000 && all.n_set_back > 1000 && all.n_reused > 10_000 && all.n_decoded > 1_000_000,
+        all.n_steps >= 1_000_000
+            && all.n_set_back > 1000
+            && all.n_reused > 10_000
+            && all.n_decoded > 1_000_000
+            && all.n_kept > 10_000
+            && all.n_drafted > 2 * all.n_kept,
         "{all:?}"
     );
 }
@@ -335,4 +352,38 @@ fn a_long_prompt_does_not_stop_the_others() {
     }
     // The last chunk was the prompt's last.
     assert_eq!((runner.longest_gap, scheduler.statistics().n_prefilled), (64, 3 + 16_384));
+}
+
+/// Guesses make the same words in fewer steps: with those that are always right, as many fewer as a step takes; with wrong ones, none.
+#[test]
+fn right_guesses_save_steps_and_wrong_ones_stop() {
+    let limits = Limits { n_slots: 2, n_context: 700, n_batch: 64, max_rows: 10 };
+    let costs = Costs { n_most: 8, row: 0.1, draft: 0.0 };
+    let mut said = Vec::new();
+    for percent in [None, Some(100), Some(70), Some(0)] {
+        let (mut runner, mut scheduler) = one_group(60, limits);
+        runner.guesses = percent.map(|percent| Guesses { costs, percent, n_vocab: N_VOCAB, draw: 1 });
+        scheduler.submit(&runner, &[1, 2, 3], [Talk::new(&[1, 2, 3], Rule::Greedy, 600)]).unwrap();
+        let mut ended = Vec::new();
+        while !scheduler.is_idle() {
+            ended.extend(unwrap(scheduler.step(&mut runner)));
+            // What was guessed wrongly leaves no page behind.
+            let n_tokens: usize = scheduler.active.iter().map(|(id, _)| runner.pages.n_tokens(*id)).sum();
+            assert_eq!(runner.pages.n_taken().0, n_tokens.div_ceil(POSITIONS));
+        }
+        let done = scheduler.statistics();
+        let steps = match percent {
+            None => 600..601,
+            // Five tokens are guessed and more soon, but each seventh guess is the last of its step: six tokens a step and more.
+            Some(100) => 80..110,
+            Some(70) => 200..330,
+            _ => 590..601,
+        };
+        assert!(steps.contains(&done.n_steps), "{percent:?}: {done:?}");
+        assert!(percent != Some(0) || done.n_drafted < 120, "{done:?}");
+        let drafts = ended[0].drafts.unwrap_or_default();
+        assert_eq!((drafts.n_drafted, drafts.n_kept), (done.n_drafted, done.n_kept));
+        said.push(ended.remove(0).task.said);
+    }
+    assert!(said[0].len() == 600 && said.iter().all(|words| *words == said[0]));
 }

@@ -38,6 +38,9 @@ pub struct AttentionDecode<'a> {
     pub arrivals: &'a Slice<u32>,
     /// `[n_tokens][n_heads][head_dim]`, as they are or as a product takes each token's quantised.
     pub out: Output<'a>,
+    /// Whether the launch before this one writes keys and values that these tokens see: the kernel loads some before it waits, so it may
+    /// not begin sooner.
+    pub follows: bool,
 }
 
 /// The memory that a launch with several splits needs, in elements. Launches that run one after another share it.
@@ -127,7 +130,8 @@ impl Gpu {
         }
         let heads = heads(8 * cache_type.bytes(1, 32) / 32, head_dim);
         let grid = [count((n_heads / n_kv_heads).div_ceil(heads)), count(n_splits), count(n_tokens * n_kv_heads)];
-        let launch = Launch::new(grid, BLOCK).early();
+        let launch = Launch::new(grid, BLOCK);
+        let launch = if operands.follows { launch } else { launch.early() };
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
                 // SAFETY: the slices hold what the contract asks for; positions, slots, tables, the cache's content

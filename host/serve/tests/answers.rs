@@ -1,6 +1,7 @@
 //! What is answered, whole and in parts.
 
 use super::*;
+use crate::speculate::Costs;
 
 /// The parts of a stream of chat completions, by choice: text and why it ended.
 fn joined(events: &[Value], n: usize) -> Vec<(String, String)> {
@@ -234,4 +235,22 @@ fn the_small_routes_answer() {
     assert_eq!(server.metric("ferrowarp_requests_running"), 0.0);
     let counted = "ferrowarp_requests_total{route=\"/v1/chat/completions\",status=\"200\"}";
     assert_eq!(server.metric(counted), 1.0);
+}
+
+#[test]
+fn guesses_change_no_answer_and_are_counted() {
+    let costs = Costs { n_most: 6, row: 0.1, draft: 0.0 };
+    let body = hello(json!({ "n": 2, "max_tokens": 60, "temperature": 0, "ignore_eos": true }));
+    let mut said = Vec::new();
+    for percent in [None, Some(80)] {
+        let guesses =
+            percent.map(|percent| Guesses { costs, percent, n_vocab: Setting::default().model().n_tokens, draw: 2 });
+        let server = Server::start(Setting { guesses, ..Setting::default() });
+        let answer = server.answer("/v1/chat/completions", &body);
+        said.push((answer["choices"].clone(), answer["usage"].clone()));
+        let [drafted, kept] = ["drafted", "kept"].map(|what| server.metric(&format!("ferrowarp_{what}_tokens_total")));
+        assert_eq!((drafted > 0.0, kept > 20.0), (percent.is_some(), percent.is_some()), "{drafted} and {kept}");
+        assert!(kept <= drafted && server.metric("ferrowarp_generated_tokens_total") == 120.0);
+    }
+    assert_eq!(said[0], said[1]);
 }

@@ -22,7 +22,10 @@ use crate::{
     api::Defaults,
     cache::Group,
     chat::ChatTemplate,
-    engine::{Limits, fake::Fake},
+    engine::{
+        Limits,
+        fake::{Fake, Guesses},
+    },
     gguf::Gguf,
     model::Pooling,
     sample::SamplerOptions,
@@ -40,12 +43,21 @@ struct Setting {
     n_pages: usize,
     max_tokens: Option<usize>,
     template: Option<&'static str>,
+    guesses: Option<Guesses>,
 }
 
 impl Default for Setting {
     fn default() -> Setting {
         let options = Options { grace: Duration::from_secs(20), ..Options::default() };
-        Setting { options, n_slots: 4, n_context: 2048, n_pages: 256, max_tokens: Some(400), template: None }
+        Setting {
+            options,
+            n_slots: 4,
+            n_context: 2048,
+            n_pages: 256,
+            max_tokens: Some(400),
+            template: None,
+            guesses: None,
+        }
     }
 }
 
@@ -84,9 +96,12 @@ impl Setting {
     }
 
     fn runner(&self) -> Fake {
-        let Setting { n_slots, n_context, n_pages, .. } = *self;
-        let limits = Limits { n_slots, n_context, n_batch: 64, max_rows: n_slots };
-        Fake::new(&[Group { window: None, n_pages }], limits)
+        let Setting { n_slots, n_context, n_pages, guesses, .. } = *self;
+        let max_rows = n_slots + guesses.map_or(0, |guesses| guesses.costs.n_most);
+        let mut runner =
+            Fake::new(&[Group { window: None, n_pages }], Limits { n_slots, n_context, n_batch: 64, max_rows });
+        runner.guesses = guesses;
+        runner
     }
 }
 
