@@ -99,8 +99,9 @@ fn wanted_archs() -> Vec<NvvmArch> {
 /// A kernel's bounds on an architecture: before Hopper a few of the products need some registers more than fit two blocks of
 /// theirs, and would spill.
 fn bounded(arch: NvvmArch) -> impl Fn(&str, Bounds) -> Bounds {
+    let is_tight = |kernel: &str| kernel.starts_with("gemv_") || kernel.starts_with("gemm_") && kernel.ends_with("_16");
     move |kernel, bounds| match arch {
-        NvvmArch::Compute80 if kernel.starts_with("gemv_") => Bounds { blocks: 1, ..bounds },
+        NvvmArch::Compute80 if is_tight(kernel) => Bounds { blocks: 1, ..bounds },
         _ => bounds,
     }
 }
