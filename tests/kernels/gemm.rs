@@ -137,9 +137,12 @@ fn scratch(gpu: &Gpu, n_out: usize, n_in: usize) -> GemmScratch {
 fn pairs_are_sorted_by_expert() {
     let gpu = gpu();
     let mut random = Random::new();
-    for (n_pairs, n_experts, of_tile) in [(1, 1usize, 16), (7, 5, 16), (300, 3, 32), (64, 8, 64), (1000, 128, 16), (513, 600, 4)] {
+    for (n_pairs, n_experts, of_tile) in
+        [(1, 1usize, 16), (7, 5, 16), (300, 3, 32), (64, 8, 64), (1000, 128, 16), (513, 600, 4)]
+    {
         for wanted in [n_experts, n_experts.div_ceil(3), 1] {
-            let experts: Vec<u32> = random.indices(n_pairs, wanted).iter().map(|of| n_experts as u32 - 1 - of).collect();
+            let experts: Vec<u32> =
+                random.indices(n_pairs, wanted).iter().map(|of| n_experts as u32 - 1 - of).collect();
             let on_device = gpu.upload("experts", &experts).unwrap();
             let elements = ExpertLists::elements(n_pairs, n_experts, of_tile);
             let lists = ExpertLists::new(&gpu, elements).unwrap();
@@ -156,9 +159,15 @@ fn pairs_are_sorted_by_expert() {
                 }
                 let of = |at: u32| experts[pairs[at as usize] as usize];
                 assert_eq!(first, next, "tiles follow each other");
-                assert!((first..first + n).all(|at| of(at) == expert) && n <= of_tile as u32, "one expert's, {n} of them");
+                assert!(
+                    (first..first + n).all(|at| of(at) == expert) && n <= of_tile as u32,
+                    "one expert's, {n} of them"
+                );
                 next += n;
-                assert!(n == of_tile as u32 || next == n_pairs as u32 || of(next) != expert, "full but at an expert's end");
+                assert!(
+                    n == of_tile as u32 || next == n_pairs as u32 || of(next) != expert,
+                    "full but at an expert's end"
+                );
             }
             assert_eq!(next, n_pairs as u32, "every pair is in a tile");
         }
@@ -200,8 +209,7 @@ fn experts_multiply_their_own_tokens() {
             out.read(&gpu)
         };
         for (share, stack) in [(n_used, 0), (1, 1)] {
-            let x: Vec<f16> =
-                random.values(n_pairs / share * n_in, 2.0).into_iter().map(f16::from_f32).collect();
+            let x: Vec<f16> = random.values(n_pairs / share * n_in, 2.0).into_iter().map(f16::from_f32).collect();
             let factors = random.values(n_pairs / share, 3.0);
             let found = run(0..n_pairs, share, stack, &x, &factors);
             for pair in 0..n_pairs {
@@ -215,7 +223,10 @@ fn experts_multiply_their_own_tokens() {
                     let factor = 0.5 * f64::from(factors[row_of_x]);
                     let (got, want) = (f64::from(found[pair * n_out + row]), factor * sum);
                     let limit = TOLERANCE * factor.abs() * size.sqrt() + 1e-5 * (1.0 + want.abs());
-                    assert!((got - want).abs() <= limit, "{tensor_type}, pair {pair} of {n_pairs}, row {row}: {got} for {want}");
+                    assert!(
+                        (got - want).abs() <= limit,
+                        "{tensor_type}, pair {pair} of {n_pairs}, row {row}: {got} for {want}"
+                    );
                 }
             }
             let part = n_used..n_pairs / 2 / n_used * n_used + n_used;

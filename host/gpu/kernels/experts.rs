@@ -1,8 +1,8 @@
 //! Launches the kernels in `kernels/experts.rs`.
 
 use kernels::experts::{
-    COMBINE_BLOCK, GROUP_BLOCK, MAX_GROUPS, ROUTE_BLOCK, experts_bias, experts_combine, experts_every,
-    experts_group, experts_route,
+    COMBINE_BLOCK, GROUP_BLOCK, MAX_GROUPS, ROUTE_BLOCK, experts_bias, experts_combine, experts_every, experts_group,
+    experts_route,
 };
 
 use super::{count, expect_len};
@@ -111,13 +111,7 @@ impl Gpu {
         let n_pairs = experts.len();
         expect_len("pairs", &lists.pairs, n_pairs);
         expect_len("tiles", &lists.tiles, 4 * n_tiles(n_pairs, n_experts, of_tile));
-        let arguments = (
-            experts,
-            &*lists.pairs,
-            &*lists.tiles,
-            count(n_pairs),
-            count(of_tile),
-        );
+        let arguments = (experts, &*lists.pairs, &*lists.tiles, count(n_pairs), count(of_tile));
         // SAFETY: the slices hold what the contract asks for; the experts are the caller's promise.
         unsafe { self.launch(experts_group, [count(n_experts), 1, 1], GROUP_BLOCK, arguments) }
     }
