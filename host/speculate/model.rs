@@ -82,7 +82,7 @@ impl DraftModel {
         while let Err(error) = self.engine.reserve(id, chunk.len() + n) {
             // Those that nobody asks for make room.
             let is_wanted = |other: &SequenceId| all.iter().any(|wanted| wanted.id == *other);
-            let idle = self.seen.keys().find(|other| !is_wanted(*other)).copied();
+            let idle = self.seen.keys().find(|other| !is_wanted(other)).copied();
             match (error, idle) {
                 (EngineError::Pages(_), Some(idle)) => self.forget(idle),
                 (EngineError::Pages(_), None) => {
