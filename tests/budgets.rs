@@ -16,11 +16,12 @@ use std::{
 
 use driver::DeviceChoice;
 use ferrowarp::{
-    bench::{Measured, Test, Work, kernels::rows, measure_from},
-    forward::{Engine, EngineOptions, MatrixSource},
+    bench::{Measured, Test, Work, kernels::rows, measure_from, recorded},
+    forward::{Engine, EngineOptions, Logits, MatrixSource},
     gguf::Gguf,
     gpu::{Gpu, image::KERNELS},
     synth::{FileType, Shape, Synth, random_matrices},
+    trace::Recorder,
 };
 
 /// Numbers by what they measure, by what has them.
@@ -289,6 +290,30 @@ fn tokens_cost_what_they_did() {
         }
     }
     hold("tokens", table, not_met_yet, |row| row.starts_with("token: "));
+}
+
+/// A prompt multiplies an expert's packed weights with all of its tokens together: pairs are sorted once a layer, and gate, up and down are a
+/// launch each. A token alone has products of its own.
+#[test]
+fn a_prompt_takes_the_tokens_of_an_expert_together() {
+    let _alone = alone();
+    let shape = Shape::find("tiny-qwen3moe").unwrap();
+    let gguf = Synth::new(shape, FileType::Q4_K_S, 0).without_matrices().unwrap();
+    let matrices = MatrixSource::Made(random_matrices);
+    let options = EngineOptions { n_context: Some(65), n_batch: 64, matrices, ..EngineOptions::default() };
+    let mut engine = Engine::load(Gpu::open(DeviceChoice::Soft).unwrap(), &gguf, options, &mut |_, _| {}).unwrap();
+    let mut launches = |n_tokens: usize| {
+        let tokens: Vec<u32> = (0..n_tokens as u32).collect();
+        let (result, records) = recorded(|| engine.forward(&tokens, Logits::Last, &mut Recorder::off()));
+        result.unwrap();
+        let records = records.expect("softcuda records");
+        move |prefix: &str| records.iter().filter(|record| record.kernel.starts_with(prefix)).count()
+    };
+    let n_layers = shape.n_layers as usize;
+    let prompt = launches(64);
+    assert_eq!([prompt("experts_group"), prompt("gemm_q4_k")], [n_layers, 3 * n_layers]);
+    let token = launches(1);
+    assert_eq!([token("experts_group"), token("gemm_")], [0, 0]);
 }
 
 /// The registers in a report of `ptxas -v`, by kernel.

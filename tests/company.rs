@@ -19,6 +19,8 @@ use ferrowarp::{
 
 mod support;
 
+use support::random::Random;
+
 fn model(name: &str) -> Gguf {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/models", name].iter().collect();
     Gguf::open(&path).unwrap()
@@ -33,32 +35,6 @@ fn load(gguf: &Gguf, options: EngineOptions) -> Result<Engine, EngineError> {
 
 fn engine(gguf: &Gguf, options: EngineOptions) -> Engine {
     load(gguf, options).unwrap()
-}
-
-/// A small source of numbers (SplitMix64), seeded by `FERROWARP_SEED` or the time.
-struct Random(u64);
-
-impl Random {
-    #[allow(clippy::print_stdout)] // a test says what it drew
-    fn new() -> Random {
-        let seed = match std::env::var("FERROWARP_SEED") {
-            Ok(seed) => seed.parse().expect("FERROWARP_SEED is a number"),
-            Err(_) => std::time::UNIX_EPOCH.elapsed().expect("a clock past 1970").as_nanos() as u64,
-        };
-        println!("FERROWARP_SEED={seed}");
-        Random(seed)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % end as u64) as usize
-    }
-
-    fn tokens(&mut self, n: usize, vocab_size: usize) -> Vec<u32> {
-        (0..n).map(|_| self.below(vocab_size) as u32).collect()
-    }
 }
 
 /// A sequence: its prompt, the tokens that follow it, and the logits behind the prompt and each of them.

@@ -9,12 +9,13 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fmt::Write as _, path::PathBuf, process::Command, thread, time::UNIX_EPOCH};
+use std::{collections::BTreeSet, fmt::Write as _, path::PathBuf, process::Command, thread};
 
 use serde_json::Value;
 use support::{
     fixtures::folders,
     places::{program, root},
+    random::Random,
 };
 
 const TOPICS: [&str; 20] = [
@@ -49,22 +50,7 @@ const SAMPLED: usize = 10;
 const MAY_BE_WRONG_SAMPLED: usize = 3;
 const DIFFERENT: usize = 9;
 
-/// A repeatable source of random values (SplitMix64).
-struct Random(u64);
-
 impl Random {
-    fn new() -> Random {
-        let seed = std::env::var("FERROWARP_SEED").ok().map(|seed| seed.parse().expect("FERROWARP_SEED is a number"));
-        Random(seed.unwrap_or_else(|| UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64))
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % end as u64) as usize
-    }
-
     fn one_of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
         choices[self.below(choices.len())]
     }

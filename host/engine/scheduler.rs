@@ -1,6 +1,7 @@
 //! What goes into the next step.
 //!
-//! A step is a token of every sequence that is generating, with guesses behind it as far as there are rows and pages that nobody else needs, and beside these at most `n_batch` tokens of prompts: however long a prompt is, a
+//! A step is a token of every sequence that is generating, with guesses behind it as far as there are rows and pages that nobody else needs, and
+//! beside these at most `n_batch` tokens of prompts: however long a prompt is, a
 //! running sequence waits for no more than that between two of its tokens. Prompts are cut at multiples of `n_batch` from their beginning, in
 //! company as alone, so that what a model says does not depend on who else is there.
 //!

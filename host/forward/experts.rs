@@ -40,12 +40,10 @@ impl ExpertSizes {
             if !has_gemm || !is_together(n_pairs, stack.n_matrices) {
                 continue;
             }
-            // Fewer pairs have smaller tiles, of which there are more.
-            let [pairs, tiles] = ExpertLists::elements(n_pairs, stack.n_matrices, Gpu::pairs_of_tile(0, 1));
             sizes = sizes.max(ExpertSizes {
                 halves: n_pairs / share * stack.n_in,
                 rows: n_pairs / share,
-                lists: [pairs, tiles],
+                lists: ExpertLists::elements(n_pairs, stack.n_matrices),
             });
         }
         sizes
@@ -100,7 +98,7 @@ impl ExpertScratch {
 
     /// Sorts pairs by their experts.
     pub fn sort(&self, gpu: &Gpu, experts: &Slice<u32>, n_experts: usize) -> Result<(), GpuError> {
-        gpu.experts_group(experts, n_experts, Gpu::pairs_of_tile(experts.len(), n_experts), &self.lists)
+        gpu.experts_group(experts, n_experts, &self.lists)
     }
 
     /// out[pair] = W[its expert] · x[pair ÷ share], of `n_pairs` that were sorted.

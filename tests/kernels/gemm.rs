@@ -137,17 +137,16 @@ fn scratch(gpu: &Gpu, n_out: usize, n_in: usize) -> GemmScratch {
 fn pairs_are_sorted_by_expert() {
     let gpu = gpu();
     let mut random = Random::new();
-    for (n_pairs, n_experts, of_tile) in
-        [(1, 1usize, 16), (7, 5, 16), (300, 3, 32), (64, 8, 64), (1000, 128, 16), (513, 600, 4)]
+    for (n_pairs, n_experts) in [(1, 1usize), (7, 5), (40, 3), (300, 3), (64, 8), (1000, 128), (5000, 128), (513, 600)]
     {
+        let of_tile = Gpu::pairs_of_tile(n_pairs, n_experts);
         for wanted in [n_experts, n_experts.div_ceil(3), 1] {
             let experts: Vec<u32> =
                 random.indices(n_pairs, wanted).iter().map(|of| n_experts as u32 - 1 - of).collect();
             let on_device = gpu.upload("experts", &experts).unwrap();
-            let elements = ExpertLists::elements(n_pairs, n_experts, of_tile);
-            let lists = ExpertLists::new(&gpu, elements).unwrap();
-            gpu.experts_group(&on_device, n_experts, of_tile, &lists).unwrap();
-            let [pairs, tiles] = lists.read(&gpu).unwrap();
+            let lists = ExpertLists::new(&gpu, ExpertLists::elements(n_pairs, n_experts)).unwrap();
+            gpu.experts_group(&on_device, n_experts, &lists).unwrap();
+            let [pairs, tiles] = lists.read(&gpu, n_pairs, n_experts).unwrap();
             let mut want: Vec<u32> = (0..n_pairs as u32).collect();
             want.sort_by_key(|pair| experts[*pair as usize]);
             assert_eq!(pairs, want, "{n_pairs} pairs of {wanted} of {n_experts} experts");
@@ -188,10 +187,10 @@ fn experts_multiply_their_own_tokens() {
         let n_pairs = n_tokens * n_used;
         let experts = random.indices(n_pairs, n_experts);
         let run = |pairs: Range<usize>, share: usize, stack: usize, x: &[f16], factors: &[f32]| {
-            let (n_pairs, of_tile) = (pairs.len(), Gpu::pairs_of_tile(pairs.len(), n_experts));
+            let n_pairs = pairs.len();
             let chosen = gpu.upload("experts", &experts[pairs.clone()]).unwrap();
-            let lists = ExpertLists::new(&gpu, ExpertLists::elements(n_pairs, n_experts, of_tile)).unwrap();
-            gpu.experts_group(&chosen, n_experts, of_tile, &lists).unwrap();
+            let lists = ExpertLists::new(&gpu, ExpertLists::elements(n_pairs, n_experts)).unwrap();
+            gpu.experts_group(&chosen, n_experts, &lists).unwrap();
             let rows = pairs.start / share..pairs.end / share;
             let x = gpu.upload("x", &x[rows.start * n_in..rows.end * n_in]).unwrap();
             let factors = gpu.upload("factors", &factors[rows]).unwrap();

@@ -3,6 +3,7 @@
 
 pub mod fixtures;
 pub mod places;
+pub mod random;
 pub mod tiny;
 
 /// Checks an error's message about `model.gguf`: one line, in the house's order, with `parts` in it.

@@ -91,12 +91,11 @@ fn experts() -> Vec<Row> {
     });
     let sort = |n_tokens: usize| {
         let n_pairs = n_tokens * n_used;
-        let of_tile = Gpu::pairs_of_tile(n_pairs, n_experts);
         let name = format!("{n_tokens} tokens with {n_used} of {n_experts}");
         Row::new("experts_group", name, 8 * n_pairs, move |gpu| {
             let chosen = gpu.upload("experts", &spread(n_pairs, n_experts))?;
-            let lists = ExpertLists::new(gpu, ExpertLists::elements(n_pairs, n_experts, of_tile))?;
-            Ok(move |gpu: &Gpu| gpu.experts_group(&chosen, n_experts, of_tile, &lists))
+            let lists = ExpertLists::new(gpu, ExpertLists::elements(n_pairs, n_experts))?;
+            Ok(move |gpu: &Gpu| gpu.experts_group(&chosen, n_experts, &lists))
         })
     };
     let mut rows =
@@ -124,8 +123,8 @@ fn together(n_tokens: usize, n_used: usize, n_experts: usize, (n_out, n_in): (us
         let (x, out) = (gpu.alloc::<f16>("x", n_tokens * n_in)?, room(gpu, n_pairs * n_out)?);
         gpu.fill(&x, 0)?;
         let chosen = gpu.upload("experts", &spread(n_pairs, n_experts))?;
-        let lists = ExpertLists::new(gpu, ExpertLists::elements(n_pairs, n_experts, of_tile))?;
-        gpu.experts_group(&chosen, n_experts, of_tile, &lists)?;
+        let lists = ExpertLists::new(gpu, ExpertLists::elements(n_pairs, n_experts))?;
+        gpu.experts_group(&chosen, n_experts, &lists)?;
         Ok(move |gpu: &Gpu| {
             let (weights, out) = (weights.all(), Product::F32(&out));
             let gemm = Gemm { weights, x: &x, factors: None, out, out_stride: n_out, alpha: 1.0, adds: false };

@@ -72,9 +72,9 @@ pub struct ExpertLists {
 }
 
 impl ExpertLists {
-    /// Elements of the allocations for so many pairs, experts and pairs of a tile.
-    pub fn elements(n_pairs: usize, n_experts: usize, of_tile: usize) -> [usize; 2] {
-        [n_pairs, 4 * n_tiles(n_pairs, n_experts, of_tile)]
+    /// Elements of the allocations for up to so many pairs: fewer have smaller tiles, of which there may be more.
+    pub fn elements(n_pairs: usize, n_experts: usize) -> [usize; 2] {
+        [n_pairs, 4 * n_tiles(n_pairs, n_experts, Gpu::pairs_of_tile(1, n_experts))]
     }
 
     /// Allocates them.
@@ -85,12 +85,13 @@ impl ExpertLists {
         Ok(ExpertLists { pairs: gpu.alloc("experts", pairs)?, tiles: gpu.alloc("experts", tiles)? })
     }
 
-    /// The pairs, and each tile's expert, first of the pairs, how many there are, and 0.
+    /// The pairs, of which so many were sorted, and each tile's expert, first of the pairs, how many there are, and 0.
     ///
     /// # Errors
     /// The device failed.
-    pub fn read(&self, gpu: &Gpu) -> Result<[Vec<u32>; 2], GpuError> {
-        Ok([gpu.read(&self.pairs)?, gpu.read(&self.tiles)?])
+    pub fn read(&self, gpu: &Gpu, n_pairs: usize, n_experts: usize) -> Result<[Vec<u32>; 2], GpuError> {
+        let n_tiles = n_tiles(n_pairs, n_experts, Gpu::pairs_of_tile(n_pairs, n_experts));
+        Ok([gpu.read(&self.pairs.slice(0..n_pairs))?, gpu.read(&self.tiles.slice(0..4 * n_tiles))?])
     }
 }
 
@@ -100,15 +101,11 @@ pub(super) fn n_tiles(n_pairs: usize, n_experts: usize, of_tile: usize) -> usize
 }
 
 impl Gpu {
-    /// Sorts pairs by their experts, `[n_pairs]`, of which each is below `n_experts`, and cuts them into tiles of `of_tile`.
-    pub fn experts_group(
-        &self,
-        experts: &Slice<u32>,
-        n_experts: usize,
-        of_tile: usize,
-        lists: &ExpertLists,
-    ) -> Result<(), GpuError> {
+    /// Sorts pairs by their experts, `[n_pairs]`, of which each is below `n_experts`, and cuts them into tiles of
+    /// [`Gpu::pairs_of_tile`].
+    pub fn experts_group(&self, experts: &Slice<u32>, n_experts: usize, lists: &ExpertLists) -> Result<(), GpuError> {
         let n_pairs = experts.len();
+        let of_tile = Gpu::pairs_of_tile(n_pairs, n_experts);
         expect_len("pairs", &lists.pairs, n_pairs);
         expect_len("tiles", &lists.tiles, 4 * n_tiles(n_pairs, n_experts, of_tile));
         let arguments = (experts, &*lists.pairs, &*lists.tiles, count(n_pairs), count(of_tile));

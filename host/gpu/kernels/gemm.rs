@@ -77,7 +77,7 @@ fn tile(n_pairs: usize, n_experts: usize) -> (usize, usize) {
 /// Pairs of tokens and experts that are sorted.
 #[derive(Clone, Copy)]
 pub struct ExpertPairs<'a> {
-    /// By expert, in tiles of [`Gpu::pairs_of_tile`].
+    /// What [`Gpu::experts_group`] made of them.
     pub lists: &'a ExpertLists,
     /// How many there are.
     pub n_pairs: usize,
@@ -134,17 +134,17 @@ impl Gpu {
     /// are.
     pub fn gemm_experts(&self, gemm: &Gemm, of: &ExpertPairs) -> Result<(), GpuError> {
         assert_eq!(gemm.weights.n_matrices(), of.n_experts, "an expert has a matrix");
+        assert!(of.n_pairs > 0, "a product of no pairs");
         let (which, of_tile) = tile(of.n_pairs, of.n_experts);
         let n_tiles = n_tiles(of.n_pairs, of.n_experts, of_tile);
         let grid = [gemm.weights.n_out.div_ceil(ROWS as usize), n_tiles];
         expect_len("pairs", &of.lists.pairs, of.n_pairs);
         expect_len("tiles", &of.lists.tiles, 4 * n_tiles);
-        // SAFETY: a block has a whole tile of rows; the lists were made for as many pairs to a tile as the kernel takes, which the caller
-        // promises by having had [`Gpu::pairs_of_tile`].
+        // SAFETY: a block has a whole tile of rows; the lists' tiles have as many pairs as the kernel takes, by the same rule.
         unsafe { self.launch_gemm(gemm, of.n_pairs, which, grid, None, Some(of)) }
     }
 
-    /// How many pairs of a token and an expert a tile of [`Gpu::gemm_experts`] has, of so many.
+    /// How many pairs of a token and an expert a tile of [`Gpu::experts_group`] has, of so many.
     pub fn pairs_of_tile(n_pairs: usize, n_experts: usize) -> usize {
         tile(n_pairs, n_experts).1
     }
