@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fmt::Write as _, path::PathBuf, process::Command, thread};
+use std::{collections::BTreeSet, fmt::Write as _, path::PathBuf, process::Command, thread, time::UNIX_EPOCH};
 
 use serde_json::Value;
 use support::{

@@ -53,7 +53,7 @@ pub enum EngineError {
     Embedding(#[from] NoEmbedding),
     #[error("the cache is full: {0}: wait for other sequences to end, or give the cache more positions")]
     Pages(#[from] Shortage),
-    #[error("{file}: speculation: {reason}: leave --speculate and --draft-model out, or choose another model")]
+    #[error("{file}: speculation: {reason}; leave --speculate and --draft-model out, or choose another model")]
     Drafts { file: String, reason: &'static str },
     #[error("token id {found}: expected one below the vocabulary's size, {vocab_size}")]
     Token { found: u32, vocab_size: usize },
