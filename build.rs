@@ -1,10 +1,11 @@
 //! Compiles `kernels/` to the images that `host/gpu/image.rs` embeds: PTX for each generation of GPU that gets code of
 //! its own, and, where NVIDIA's `ptxas` is found, machine code as well, so that no program start waits for a driver's
-//! compiler. Each is compressed: PTX to a tenth of its size. And it lists what is there to be found: the kernels in the
+//! compiler. They are compressed, PTX all together: one generation's is much like another's. And it lists what is there to be found: the kernels in the
 //! images, and the modules of their launchers.
 
 use std::{
-    env, fs,
+    env, fs, io,
+    ops::Range,
     path::{Path, PathBuf},
     process::exit,
     thread,
@@ -19,8 +20,11 @@ const ARCHS: [NvvmArch; 2] = [NvvmArch::Compute80, NvvmArch::Compute90a];
 /// instructions are ordered for an A100. About a second each.
 const RELEASE_TARGETS: [&str; 2] = ["sm_86", "sm_89"];
 
-/// zstd's: what higher ones save is little, and a build with another kernel waits for it.
-const COMPRESSION_LEVEL: i32 = 9;
+/// zstd's, while kernels are written, and in what is handed out: a quarter smaller, and a minute longer.
+const COMPRESSION_LEVELS: [i32; 2] = [9, 19];
+
+/// 2^27 bytes: as far back as zstd looks for what it has seen, which must be one generation's PTX.
+const WINDOW_LOG: u32 = 27;
 
 #[allow(clippy::print_stderr)] // cargo shows it where the build fails
 fn main() {
@@ -37,43 +41,56 @@ fn build() -> Result<(), BuildError> {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
     let assembler = Assembler::find()?;
+    let level = COMPRESSION_LEVELS[usize::from(release)];
     let build_one = |arch: NvvmArch| {
         let ptx = out.join(format!("kernels.{}.ptx", arch.target_cpu()));
         // The loops of the products ask again and again whether there is more to load, and what is loaded must not be copied from register to
         // register for it. Every kernel has as many barriers and exchanges as without.
         CudaBuilder::new("kernels").arch(arch).copy_to(&ptx).bounds(bounded(arch)).thread_jumps().build()?;
         let names = names(&ptx)?;
-        let mut images = image(arch.target_cpu(), "Ptx", &ptx)?;
-        let Some(assembler) = &assembler else {
-            return Ok((names, images));
-        };
-        let more = if release && arch == NvvmArch::Compute80 { &RELEASE_TARGETS[..] } else { &[] };
-        for target in [arch.target_cpu()].iter().chain(more) {
-            let cubin = out.join(format!("kernels.{target}.cubin"));
-            assembler.assemble(&ptx, target, &cubin)?;
-            images += &image(target, "Cubin", &cubin)?;
+        let mut cubins = String::new();
+        if let Some(assembler) = &assembler {
+            let more = if release && arch == NvvmArch::Compute80 { &RELEASE_TARGETS[..] } else { &[] };
+            for target in [arch.target_cpu()].iter().chain(more) {
+                let cubin = out.join(format!("kernels.{target}.cubin"));
+                assembler.assemble(&ptx, target, &cubin)?;
+                let packed = pack(&[&cubin], &cubin, level)?;
+                let bytes = fs::metadata(&cubin).map_err(failed(&cubin))?.len();
+                cubins += &image(target, "Cubin", &packed, 0..bytes);
+            }
         }
-        Ok((names, images))
+        Ok((names, ptx, cubins))
     };
     let build_one = &build_one;
     let archs = wanted_archs();
-    let built: Result<Vec<(Vec<String>, String)>, BuildError> = thread::scope(|scope| {
-        let threads: Vec<_> = archs.into_iter().map(|arch| scope.spawn(move || build_one(arch))).collect();
+    let built: Result<Vec<(Vec<String>, PathBuf, String)>, BuildError> = thread::scope(|scope| {
+        let threads: Vec<_> = archs.iter().map(|arch| scope.spawn(move || build_one(*arch))).collect();
         threads.into_iter().map(|thread| thread.join().expect("the build of one target does not panic")).collect()
     });
-    let (names, images): (Vec<_>, Vec<_>) = built?.into_iter().unzip();
-    assert!(names.iter().all(|other| *other == names[0]), "the images have different kernels: {names:#?}");
-    write(&out.join("images.rs"), format!("&[\n{}]\n", images.concat()))?;
-    write(&out.join("kernels.rs"), format!("&{:#?}\n", names[0]))
+    let built = built?;
+    let names = &built[0].0;
+    assert!(built.iter().all(|(other, ..)| other == names), "the images have different kernels: {built:#?}");
+    // The newest first: it is the one that most devices, and softcuda, get.
+    let texts: Vec<&Path> = built.iter().rev().map(|(_, ptx, _)| ptx.as_path()).collect();
+    let packed = pack(&texts, &out.join("kernels.ptx"), level)?;
+    let (mut images, mut end) = (String::new(), 0);
+    for (arch, ptx) in archs.iter().rev().zip(texts) {
+        let start = end;
+        end += fs::metadata(ptx).map_err(failed(ptx))?.len();
+        images += &image(arch.target_cpu(), "Ptx", &packed, start..end);
+    }
+    images.extend(built.iter().map(|(.., cubins)| cubins.as_str()));
+    write(&out.join("images.rs"), format!("&[\n{images}]\n"))?;
+    write(&out.join("kernels.rs"), format!("&{names:#?}\n"))
 }
 
 fn write(path: &Path, text: String) -> Result<(), BuildError> {
-    fs::write(path, text).map_err(|source| BuildError::File { path: path.to_owned(), source })
+    fs::write(path, text).map_err(failed(path))
 }
 
 /// The kernels in a PTX file, sorted.
 fn names(ptx: &Path) -> Result<Vec<String>, BuildError> {
-    let text = fs::read_to_string(ptx).map_err(|source| BuildError::File { path: ptx.to_owned(), source })?;
+    let text = fs::read_to_string(ptx).map_err(failed(ptx))?;
     let mut names: Vec<String> = read_entries(&text).into_iter().map(|entry| entry.name).collect();
     names.sort();
     Ok(names)
@@ -106,14 +123,33 @@ fn bounded(arch: NvvmArch) -> impl Fn(&str, Bounds) -> Bounds {
     }
 }
 
-/// Compresses an image; the Rust expression that embeds it.
-fn image(target: &str, code: &str, file: &Path) -> Result<String, BuildError> {
-    let failed = |source| BuildError::File { path: file.to_owned(), source };
-    let bytes = fs::read(file).map_err(failed)?;
-    let mut packed = file.as_os_str().to_owned();
+/// Compresses files, one behind the other, into one: `name` with another ending.
+fn pack(files: &[&Path], name: &Path, level: i32) -> Result<PathBuf, BuildError> {
+    let mut packed = name.as_os_str().to_owned();
     packed.push(".zst");
-    zstd::encode_all(bytes.as_slice(), COMPRESSION_LEVEL)
-        .and_then(|bytes| fs::write(&packed, bytes))
-        .map_err(failed)?;
-    Ok(format!("    Image {{ target: {target:?}, code: Code::{code}(include_bytes!({packed:?})) }},\n"))
+    let packed = PathBuf::from(packed);
+    let write = || {
+        let mut encoder = zstd::Encoder::new(fs::File::create(&packed)?, level)?;
+        encoder.long_distance_matching(true)?;
+        encoder.window_log(WINDOW_LOG)?;
+        for file in files {
+            io::copy(&mut fs::File::open(file)?, &mut encoder)?;
+        }
+        encoder.finish()
+    };
+    write().map_err(failed(&packed))?;
+    Ok(packed)
+}
+
+/// The Rust expression that embeds those bytes of what was compressed.
+fn image(target: &str, code: &str, packed: &Path, bytes: Range<u64>) -> String {
+    let (start, end) = (bytes.start, bytes.end);
+    let packed = format!("Packed {{ archive: include_bytes!({packed:?}), start: {start}, end: {end} }}");
+    format!("    Image {{ target: {target:?}, code: Code::{code}({packed}) }},\n")
+}
+
+/// What became of a file.
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> BuildError + use<> {
+    let path = path.to_owned();
+    move |source| BuildError::File { path, source }
 }

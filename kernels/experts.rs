@@ -6,9 +6,14 @@
 //! learned to spread the tokens over the experts, and weight by the score without it. Some take experts of a few groups of neighbours
 //! alone (DeepSeek-V3, 2024): those whose two best scores together are largest.
 
-use cuda_std::{float, grid, kernel, shared_array, thread, warp};
+use core::ptr;
 
-use crate::glu::sigmoid;
+use cuda_std::{atomic, float, grid, kernel, shared_array, thread, warp};
+
+use crate::{
+    gemv::{Operands, gemv_floats},
+    glu::sigmoid,
+};
 
 /// The number of threads of `experts_route`'s block: a warp.
 pub const ROUTE_BLOCK: u32 = 32;
@@ -19,11 +24,20 @@ pub const COMBINE_BLOCK: u32 = 256;
 /// The least that the scores of those used are divided by: llama.cpp's, the smallest normal f16.
 pub const LEAST_SUM: f32 = 6.103_515_6e-5;
 
-/// Whether candidate `a` (rank, expert) is chosen before `b`: a larger rank, or an equal one of a lower expert.
+/// Floats in their order as integers, both zeros as one, above [`NOT_A_NUMBER`].
 #[inline(always)]
-fn before(a: (f32, u32), b: (f32, u32)) -> bool {
-    a.0 > b.0 || (a.0 == b.0 && a.1 < b.1)
+fn key(rank: f32) -> u32 {
+    // −0 + 0 is 0.
+    let bits = (rank + 0.0).to_bits();
+    let ordered = if bits >> 31 != 0 { !bits } else { bits | 1 << 31 };
+    if rank.is_nan() { NOT_A_NUMBER } else { ordered }
 }
+
+/// Behind all numbers.
+const NOT_A_NUMBER: u32 = 1;
+
+/// Of an expert that was chosen, and of none.
+const GONE: u32 = 0;
 
 /// A token's logits and what makes scores of them.
 #[derive(Clone, Copy)]
@@ -40,6 +54,9 @@ struct Router {
     groups: u32,
 }
 
+/// The most experts, as in llama.cpp: each lane has its share of their scores in registers.
+pub const MAX_EXPERTS: u32 = 512;
+
 /// The most groups: a lane has one.
 pub const MAX_GROUPS: u32 = 32;
 
@@ -54,13 +71,9 @@ impl Router {
         if self.sigmoids != 0 { sigmoid(logit) } else { float::exp(logit - self.largest) / self.sum }
     }
 
-    /// What the experts are compared by.
+    /// What the experts are compared by where there are biases or groups.
     #[inline(always)]
-    fn rank<const BY_SCORE: bool>(&self, expert: u32) -> f32 {
-        let logit = self.logit(expert);
-        if !BY_SCORE {
-            return logit;
-        }
+    fn rank(&self, expert: u32) -> f32 {
         // SAFETY: by the launch contract; said here so that the division is not guarded by a panic.
         unsafe { core::hint::assert_unchecked(self.group > 0) }
         if self.groups >> (expert / self.group) & 1 == 0 {
@@ -111,18 +124,21 @@ impl Router {
         bits
     }
 
-    /// The lane's share of the experts.
+    /// The lane's share of the experts, `PER_LANE` at most: every 32nd.
     #[inline(always)]
-    fn each(&self, visit: &mut dyn FnMut(u32)) {
-        let mut expert = thread::lane();
-        while expert < self.n_experts {
-            visit(expert);
-            expert += 32;
+    fn each<const PER_LANE: usize>(&self, visit: &mut dyn FnMut(usize, u32)) {
+        let mut index = 0;
+        while index < PER_LANE {
+            let expert = 32 * index as u32 + thread::lane();
+            if expert < self.n_experts {
+                visit(index, expert);
+            }
+            index += 1;
         }
     }
 }
 
-/// Where a token's choices go, and what becomes of their scores.
+/// Where a token's choices go, and what becomes of their scores: the kernels' parameters by name.
 #[derive(Clone, Copy)]
 struct Choices {
     expert_scales: *const f32,
@@ -131,54 +147,124 @@ struct Choices {
     n_used: u32,
     normalise: u32,
     scale: f32,
+    n_groups: u32,
+    n_groups_used: u32,
+}
+
+impl Choices {
+    /// Makes them. Collective over the warp.
+    #[inline(always)]
+    unsafe fn make(&self, logits: *const f32, bias: *const f32, n_experts: u32, sigmoids: u32) {
+        // SAFETY: by the launch contract; said here so that the division is not guarded by a panic.
+        unsafe { core::hint::assert_unchecked(self.n_groups > 0) }
+        let group = n_experts / self.n_groups;
+        let mut router = Router { logits, bias, n_experts, sigmoids, largest: 0.0, sum: 1.0, group, groups: u32::MAX };
+        unsafe {
+            match n_experts {
+                ..=128 => choose::<4>(&mut router, self),
+                _ => choose::<{ MAX_EXPERTS as usize / 32 }>(&mut router, self),
+            }
+        }
+    }
+}
+
+/// The keys of a lane's experts that are left.
+#[derive(Clone, Copy)]
+struct Left<const PER_LANE: usize>([u32; PER_LANE]);
+
+impl<const PER_LANE: usize> Left<PER_LANE> {
+    /// The largest and its expert, the lower one of equal keys.
+    #[inline(always)]
+    fn first(&self) -> (u32, u32) {
+        let (mut largest, mut of, mut index) = (GONE, 0, 0);
+        while index < PER_LANE {
+            if self.0[index] > largest {
+                (largest, of) = (self.0[index], index);
+            }
+            index += 1;
+        }
+        (largest, 32 * of as u32 + thread::lane())
+    }
+
+    /// Takes an expert of this lane's out.
+    #[inline(always)]
+    fn take(&mut self, expert: u32) {
+        let mut index = 0;
+        // Each place by its own comparison: an index would put them into memory.
+        while index < PER_LANE {
+            if expert / 32 == index as u32 {
+                self.0[index] = GONE;
+            }
+            index += 1;
+        }
+    }
 }
 
 /// Chooses a token's experts. Collective over the warp.
 #[inline(always)]
-unsafe fn choose<const BY_SCORE: bool>(router: &Router, choices: &Choices) {
-    let Choices { expert_scales, experts, weights, n_used, normalise, scale } = *choices;
-    let token = thread::block_idx_x() as usize;
-    // The chosen are visited twice, the same way: once for their sum, once to write them.
-    let mut used_sum = 0.0;
-    let mut pass = if normalise != 0 { 0 } else { 1 };
-    while pass < 2 {
-        let mut last = (f32::INFINITY, 0);
-        let mut slot = 0;
-        while slot < n_used {
-            let mut best = (f32::NEG_INFINITY, u32::MAX);
-            router.each(&mut |expert| {
-                let candidate = (router.rank::<BY_SCORE>(expert), expert);
-                if (slot == 0 || before(last, candidate)) && before(candidate, best) {
-                    best = candidate;
-                }
-            });
-            let mut distance = 16;
-            while distance > 0 {
-                let other = (warp::shuffle_xor(best.0, distance), warp::shuffle_xor_bits(best.1, distance));
-                if before(other, best) {
-                    best = other;
-                }
-                distance /= 2;
-            }
-            // A NaN comes before nothing. The weights are NaN then, the experts any that there are.
-            let expert = if best.1 < router.n_experts { best.1 } else { slot };
-            let score = router.score(if BY_SCORE { router.logit(expert) } else { best.0 });
-            if pass == 0 {
-                used_sum += score;
-            } else if thread::lane() == 0 {
-                let place = token * n_used as usize + slot as usize;
-                let share = if normalise != 0 { score / float::max(used_sum, LEAST_SUM) } else { score };
-                let of_expert =
-                    if expert_scales.is_null() { 1.0 } else { unsafe { *expert_scales.add(expert as usize) } };
+unsafe fn choose<const PER_LANE: usize>(router: &mut Router, choices: &Choices) {
+    let Choices { expert_scales, experts, weights, n_used, normalise, scale, n_groups, n_groups_used } = *choices;
+    let lane = thread::lane();
+    if router.sigmoids == 0 {
+        let mut own = f32::NEG_INFINITY;
+        router.each::<PER_LANE>(&mut |_, expert| own = float::max(own, router.logit(expert)));
+        let largest = warp::max(own);
+        let mut sum = 0.0;
+        router.each::<PER_LANE>(&mut |_, expert| sum += float::exp(router.logit(expert) - largest));
+        (router.largest, router.sum) = (largest, warp::sum(sum));
+    }
+    if n_groups > 1 {
+        router.groups = router.best_groups(n_groups, n_groups_used);
+    }
+    // Scores are in the order of logits: without bias and groups nothing is computed to compare experts.
+    let by_score = !router.bias.is_null() || n_groups > 1;
+    let mut left = Left([GONE; PER_LANE]);
+    router.each::<PER_LANE>(&mut |index, expert| {
+        left.0[index] = key(if by_score { router.rank(expert) } else { router.logit(expert) });
+    });
+    let (mut own, mut of) = left.first();
+    // A lane has the choice of every 32nd slot; that of its first stays in registers.
+    let (mut mine, mut my_score, mut sum) = (0, 0.0, 0.0);
+    let mut slot = 0;
+    while slot < n_used {
+        let largest = warp::max_u32(own);
+        let expert = warp::min_u32(if own == largest { of } else { u32::MAX });
+        if lane == slot % 32 {
+            let score = router.score(router.logit(expert));
+            sum += score;
+            if slot < 32 {
+                (mine, my_score) = (expert, score);
+            } else {
                 unsafe {
-                    *experts.add(place) = expert;
-                    *weights.add(place) = share * scale * of_expert;
+                    *experts.add(slot as usize) = expert;
+                    *weights.add(slot as usize) = score;
                 }
             }
-            last = best;
-            slot += 1;
         }
-        pass += 1;
+        if expert % 32 == lane {
+            left.take(expert);
+            (own, of) = left.first();
+        }
+        slot += 1;
+    }
+    let divisor = if normalise != 0 { float::max(warp::sum(sum), LEAST_SUM) } else { 1.0 };
+    let weighted = |score: f32, expert: u32| {
+        let of_expert = if expert_scales.is_null() { 1.0 } else { unsafe { *expert_scales.add(expert as usize) } };
+        score / divisor * scale * of_expert
+    };
+    let mut slot = lane;
+    while slot < n_used {
+        // Each lane reads what it wrote.
+        unsafe {
+            let (expert, weight) = (experts.add(slot as usize), weights.add(slot as usize));
+            if slot < 32 {
+                *expert = mine;
+                *weight = weighted(my_score, mine);
+            } else {
+                *weight = weighted(*weight, *expert);
+            }
+        }
+        slot += 32;
     }
 }
 
@@ -188,12 +274,13 @@ unsafe fn choose<const BY_SCORE: bool>(router: &Router, choices: &Choices) {
 /// all experts. Where `n_groups` is more than 1, experts are chosen of those `n_groups_used` groups of neighbours alone whose two best
 /// scores with bias are together the largest. Without bias and groups the logits themselves are compared, which are in the same order.
 ///
-/// A warp takes a token. The next expert is the best of those that come after the last chosen, so nothing is stored.
+/// A warp takes a token. Each lane has every 32nd expert and knows the best of those that are left; the one whose best was chosen looks for
+/// its next.
 /// Launch: grid (n_tokens), block ([`ROUTE_BLOCK`]).
 ///
 /// # Safety
 /// - `logits` is `[n_tokens][n_experts]`; `bias` and `expert_scales` are each null or `[n_experts]`; `experts` and
-///   `weights` are `[n_tokens][n_used]`; `1 ≤ n_used ≤ n_experts`; `1 ≤ n_groups ≤` [`MAX_GROUPS`] divides `n_experts`, and the
+///   `weights` are `[n_tokens][n_used]`; `1 ≤ n_used ≤ n_experts ≤` [`MAX_EXPERTS`]; `1 ≤ n_groups ≤` [`MAX_GROUPS`] divides `n_experts`, and the
 ///   groups used have `n_used` experts at least.
 #[kernel]
 pub unsafe fn experts_route(
@@ -211,24 +298,81 @@ pub unsafe fn experts_route(
     n_groups_used: u32,
 ) {
     grid::launch_dependents_and_wait();
-    let logits = logits.wrapping_add(thread::block_idx_x() as usize * n_experts as usize);
-    // SAFETY: by the launch contract; said here so that the division is not guarded by a panic.
-    unsafe { core::hint::assert_unchecked(n_groups > 0) }
-    let group = n_experts / n_groups;
-    let mut router = Router { logits, bias, n_experts, sigmoids, largest: 0.0, sum: 1.0, group, groups: u32::MAX };
-    let mut largest = f32::NEG_INFINITY;
-    router.each(&mut |expert| largest = float::max(largest, router.logit(expert)));
-    router.largest = warp::max(largest);
-    let mut sum = 0.0;
-    router.each(&mut |expert| sum += float::exp(router.logit(expert) - router.largest));
-    router.sum = warp::sum(sum);
-    let choices = Choices { expert_scales, experts, weights, n_used, normalise, scale };
-    if n_groups > 1 {
-        router.groups = router.best_groups(n_groups, n_groups_used);
+    let token = thread::block_idx_x() as usize;
+    let (logits, slots) = (logits.wrapping_add(token * n_experts as usize), token * n_used as usize);
+    let (experts, weights) = (experts.wrapping_add(slots), weights.wrapping_add(slots));
+    let choices = Choices { expert_scales, experts, weights, n_used, normalise, scale, n_groups, n_groups_used };
+    unsafe { choices.make(logits, bias, n_experts, sigmoids) }
+}
+
+shared_array! {
+    // How many blocks were done before this one.
+    experts_before_block: [u32; 1];
+}
+
+/// A token's experts and their weights as [`experts_route`] chooses them, of logits that the same launch makes as
+/// [`gemv_f32`](crate::gemv::gemv_f32) does: logits = `router` · RMSNorm(x) + `router_bias`. The block that is done last chooses.
+///
+/// Launch: as `gemv_f32` with one vector.
+///
+/// # Safety
+/// - `router` is rows of `n_in`, 16-byte aligned, `n_experts` of them from `first_row` on; `x` is `[n_in]`, 16-byte aligned; `norm` is null or so too; `router_bias` is null or
+///   `[n_experts]`; `logits` is `[n_experts]`; `arrivals` is one word, zero, which it is again afterwards, and no launch that may overlap uses it.
+/// - The others are as `experts_route` takes them, for one token.
+#[kernel(threads = 256, blocks = 3)]
+pub unsafe fn experts_router(
+    router: *const u8,
+    first_row: u32,
+    x: *const f32,
+    norm: *const f32,
+    epsilon: f32,
+    router_bias: *const f32,
+    logits: *mut f32,
+    arrivals: *mut u32,
+    n_in: u32,
+    split: u32,
+    bias: *const f32,
+    expert_scales: *const f32,
+    experts: *mut u32,
+    weights: *mut f32,
+    n_experts: u32,
+    n_used: u32,
+    sigmoids: u32,
+    normalise: u32,
+    scale: f32,
+    n_groups: u32,
+    n_groups_used: u32,
+) {
+    let operands = Operands {
+        weights: router,
+        n_blocks: 0,
+        first_row,
+        x,
+        quantised_x: ptr::null(),
+        norm,
+        epsilon,
+        bias: router_bias,
+        residual: ptr::null(),
+        out: logits,
+        quantised_out: ptr::null_mut(),
+        experts: ptr::null(),
+        n_in,
+        n_out: n_experts,
+        to_up: 0,
+        share: 1,
+        split,
+    };
+    unsafe { gemv_floats::<f32>(&operands) }
+    thread::sync_threads();
+    let (before, last) = (experts_before_block(), thread::grid_dim_x() - 1);
+    if thread::thread_idx_x() == 0 {
+        unsafe { before.set(0, atomic::increment_wrapping(arrivals, last)) }
     }
-    // Two loops: without bias and groups nothing is computed to compare experts.
-    let by_score = !bias.is_null() || n_groups > 1;
-    unsafe { if by_score { choose::<true>(&router, &choices) } else { choose::<false>(&router, &choices) } }
+    thread::sync_threads();
+    if thread::warp() == 0 && unsafe { before.get(0) } == last {
+        let choices = Choices { expert_scales, experts, weights, n_used, normalise, scale, n_groups, n_groups_used };
+        unsafe { choices.make(logits, bias, n_experts, sigmoids) }
+    }
 }
 
 /// The number of threads of `experts_group`'s blocks.

@@ -179,7 +179,9 @@ fn weight_bytes(model: &Model, locals: &Locals, launch: &Launch) -> u64 {
     match launch {
         Launch::Embed { table, .. } => of_stack(*table, &(0..1), 1),
         Launch::Matmul { weight, .. } => of_stack(weight.stack, &weight.rows, 1),
-        Launch::Gemv { weight, experts: None, .. } => of_stack(weight.stack, &weight.rows, 1),
+        Launch::Gemv { weight, experts: None, .. } | Launch::Router { weight, .. } => {
+            of_stack(weight.stack, &weight.rows, 1)
+        }
         // Each of a token's experts.
         Launch::Gemv { weight, experts: Some((experts, _)), .. } => {
             of_stack(weight.stack, &weight.rows, locals.get(*experts).width)

@@ -144,7 +144,7 @@ impl MatmulSizes {
 const MULTIPROCESSORS: usize = 1024;
 
 /// Elements of attention's scratch for any number of keys, of the layer that needs most.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct TokenAttentionSizes {
     pub parts: usize,
     pub arrivals: usize,
@@ -152,7 +152,8 @@ pub(super) struct TokenAttentionSizes {
 
 impl TokenAttentionSizes {
     pub fn new(figure: &Figure, size: CacheSize) -> TokenAttentionSizes {
-        let mut sizes = TokenAttentionSizes::default();
+        // One at least: a router's blocks are counted there too.
+        let mut sizes = TokenAttentionSizes { parts: 0, arrivals: 1 };
         for node in &figure.nodes {
             let Op::Attention { q, cache, .. } = &node.op else { continue };
             let (n_heads, shape) = (figure.value(*q).shape[0], figure.caches[cache.0]);

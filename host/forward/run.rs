@@ -1,6 +1,7 @@
 //! Carrying a pass out: each launch with the memory and the weights that it names.
 
 mod attention;
+mod experts;
 
 use std::{cell::Cell, ops::Range};
 
@@ -19,14 +20,13 @@ use crate::{
     gpu::{
         Activations, Buffer, Gpu, GpuError, Matmul, Product, Slice, SubSlice,
         kernels::{
-            AttentionDecode, AttentionShape, DeltaNetShape, ExpertGroups, Experts, GemmScratch, Gemv, GemvParts, Glu,
-            Input, KeyHeads, KeySplits, NormAndRope, Output, RopeShape, RouterScore, Routing, SigmoidGate, Staging,
-            quantised_len,
+            AttentionDecode, AttentionShape, DeltaNetShape, Experts, GemmScratch, Gemv, GemvParts, Glu, Input,
+            KeyHeads, KeySplits, NormAndRope, Output, RopeShape, SigmoidGate, Staging, quantised_len,
         },
     },
     model::{
-        self, Figure, Scores,
-        figure::{Matrix, RopeId, Span},
+        self, Figure,
+        figure::{RopeId, Span},
     },
     trace::Recorder,
 };
@@ -355,30 +355,14 @@ impl Part<'_, '_> {
             }
             Launch::SoftCap { x, out, cap } => gpu.soft_cap(&self.f32(*x), &self.f32(*out), *cap, n * self.width(*x)),
             Launch::Every { experts } => gpu.experts_every(&self.u32(*experts), n, self.width(*experts)),
-            Launch::Route { logits, bias, scales, routing, experts, weights } => {
-                let model::Experts { n_experts, n_used, normalise, scale, groups } = routing.experts;
-                // Softmax over those chosen is softmax over all, divided by the sum of those chosen.
-                let of_chosen = routing.scores == Scores::SoftmaxOfChosen;
-                let routing = Routing {
-                    n_experts,
-                    n_used,
-                    score: if routing.scores == Scores::Sigmoid { RouterScore::Sigmoid } else { RouterScore::Softmax },
-                    selection_bias: bias.map(|bias| &**w.vector(bias)),
-                    normalise: normalise || of_chosen,
-                    scale,
-                    expert_scales: scales.map(|scales| &**w.vector(scales)),
-                    groups: groups.map(|model::Groups { n_groups, n_used }| ExpertGroups { n_groups, n_used }),
-                };
-                gpu.experts_route(&routing, &self.f32(*logits), &self.u32(*experts), &self.f32(*weights), n)
-            }
+            Launch::Route(choice) => self.route(choice),
+            Launch::Router { x, norm, weight, bias, choice } => self.router(*x, *norm, weight, bias, choice),
             Launch::ExpertBias { x, bias, experts, n: row } => {
                 let (experts, pairs) = (self.u32(*experts), n * self.width(*x) / row);
                 gpu.experts_bias(&experts, w.vector(*bias), &self.f32(*x), pairs, *row)
             }
             Launch::Combine { x, weights, residual, out, n_used } => {
-                let residual = residual.map(|residual| self.f32(residual));
-                let (x, weights, out, row) = (self.f32(*x), self.f32(*weights), self.f32(*out), self.width(*out));
-                gpu.experts_combine(&x, &weights, residual.as_deref(), &out, n, row, *n_used)
+                self.experts_combine(*x, *weights, *residual, *out, *n_used)
             }
             Launch::Convolve { x, weight, kernel, state, out } => {
                 let (x, state, out, channels) =
@@ -525,25 +509,6 @@ impl Part<'_, '_> {
                 }
             }
         }
-    }
-
-    /// The products of tokens with their experts, sorted by these where the launch before has not done so.
-    #[allow(clippy::too_many_arguments)]
-    fn experts_together(
-        &self,
-        together: &ExpertScratch,
-        weight: &Matrix,
-        experts: Local,
-        chosen: &Slice<u32>,
-        share: usize,
-        x: &Slice<f32>,
-        out: &Slice<f32>,
-    ) -> Result<(), GpuError> {
-        let rows = self.weights.rows(weight);
-        if self.sorted.replace(Some(experts)) != Some(experts) {
-            together.sort(self.gpu, chosen, rows.n_matrices())?;
-        }
-        together.multiply(self.gpu, rows, x, share, out, chosen.len())
     }
 
     fn delta_net(&self, n_k_heads: usize, n_v_heads: usize, head_dim: usize, grouped: bool) -> DeltaNetShape {

@@ -9,16 +9,22 @@
 //!   generation only. It saves the driver's compiler at start-up and is tried first. A driver older than the `ptxas` may
 //!   refuse it; the PTX is then loaded and a warning says so.
 //!
-//! In the program they are compressed; only the one that a device gets is unpacked.
+//! In the program they are compressed, the PTX of all targets as one archive, in which a device's is found by its place.
 //!
 //! softcuda reports compute capability 9.0 and takes PTX, so what is tested without a GPU is what a Hopper runs.
 //! `FERROWARP_IMAGE` asks for a target (`sm_80`), or one form of it (`sm_80.ptx`, `sm_80.cubin`), on either device.
 
-use std::{env, fmt};
+use std::{
+    env, fmt,
+    io::{self, Read as _},
+};
 
 use cust::{error::CudaError, module::Module};
 
 use super::{GpuError, driver_error};
+
+/// The build's: how far back zstd may look, 2^27 bytes.
+const WINDOW_LOG: u32 = 27;
 
 /// The environment variable that names an image.
 pub const VARIABLE: &str = "FERROWARP_IMAGE";
@@ -31,12 +37,20 @@ pub struct Image {
     pub code: Code,
 }
 
-/// What a compiled image holds, as zstd compressed it.
+/// What a compiled image holds.
 pub enum Code {
     /// Text that the driver compiles for the device.
-    Ptx(&'static [u8]),
+    Ptx(Packed),
     /// Machine code.
-    Cubin(&'static [u8]),
+    Cubin(Packed),
+}
+
+/// Some bytes of what zstd compressed.
+#[derive(Clone, Copy)]
+pub struct Packed {
+    archive: &'static [u8],
+    start: u64,
+    end: u64,
 }
 
 /// Every image of this build.
@@ -124,26 +138,37 @@ impl Image {
     /// The text of an image of PTX.
     pub fn ptx(&self) -> Option<String> {
         match self.code {
-            Code::Ptx(packed) => Some(unpack_text(packed)),
+            Code::Ptx(packed) => Some(packed.unpack_text()),
             Code::Cubin(_) => None,
         }
     }
 
     fn load(&self) -> Result<Module, CudaError> {
         match self.code {
-            Code::Ptx(packed) => Module::from_ptx(unpack_text(packed), &[]),
-            Code::Cubin(packed) => Module::from_cubin(unpack(packed), &[]),
+            Code::Ptx(packed) => Module::from_ptx(packed.unpack_text(), &[]),
+            Code::Cubin(packed) => Module::from_cubin(packed.unpack(), &[]),
         }
     }
 }
 
-/// What the build compressed.
-fn unpack(packed: &[u8]) -> Vec<u8> {
-    zstd::decode_all(packed).expect("the build compressed this")
-}
+impl Packed {
+    fn unpack(self) -> Vec<u8> {
+        let unpack = || {
+            let mut archive = zstd::Decoder::new(self.archive)?;
+            archive.window_log_max(WINDOW_LOG)?;
+            io::copy(&mut archive.by_ref().take(self.start), &mut io::sink())?;
+            let mut bytes = Vec::with_capacity((self.end - self.start) as usize);
+            archive.take(self.end - self.start).read_to_end(&mut bytes)?;
+            io::Result::Ok(bytes)
+        };
+        let bytes = unpack().expect("the build compressed this");
+        assert_eq!(bytes.len() as u64, self.end - self.start, "the build compressed as many");
+        bytes
+    }
 
-fn unpack_text(packed: &[u8]) -> String {
-    String::from_utf8(unpack(packed)).expect("PTX is ASCII")
+    fn unpack_text(self) -> String {
+        String::from_utf8(self.unpack()).expect("PTX is ASCII")
+    }
 }
 
 /// The images for a device of this compute capability, best first: machine code where it takes that and there is some, and
@@ -212,12 +237,14 @@ pub(super) fn load(images: &[&'static Image]) -> Result<(Module, &'static Image)
 mod tests {
     use super::*;
 
+    const NOTHING: Packed = Packed { archive: b"", start: 0, end: 0 };
+
     const ALL: &[Image] = &[
-        Image { target: "sm_80", code: Code::Ptx(b"") },
-        Image { target: "sm_80", code: Code::Cubin(b"") },
-        Image { target: "sm_89", code: Code::Cubin(b"") },
-        Image { target: "sm_90a", code: Code::Ptx(b"") },
-        Image { target: "sm_90a", code: Code::Cubin(b"") },
+        Image { target: "sm_80", code: Code::Ptx(NOTHING) },
+        Image { target: "sm_80", code: Code::Cubin(NOTHING) },
+        Image { target: "sm_89", code: Code::Cubin(NOTHING) },
+        Image { target: "sm_90a", code: Code::Ptx(NOTHING) },
+        Image { target: "sm_90a", code: Code::Cubin(NOTHING) },
     ];
 
     fn chosen(capability: (u32, u32), machine_code: bool, asked: Option<&str>) -> Result<String, ImageError> {
@@ -267,15 +294,16 @@ mod tests {
     fn an_image_takes_a_quarter_of_its_size_or_less() {
         for image in IMAGES {
             let (Code::Ptx(packed) | Code::Cubin(packed)) = image.code;
-            let bytes = unpack(packed).len();
-            assert!(packed.len() * 4 <= bytes, "{image}: {} bytes for {bytes}", packed.len());
+            let (archive, bytes) = (packed.archive.len(), packed.unpack().len());
+            assert!(archive * 4 <= bytes, "{image}: {archive} bytes for {bytes}");
         }
     }
 
     #[test]
     fn ptx_is_loaded_where_machine_code_is_refused_and_nothing_else_is_passed_over() {
-        let made = |code: fn(&'static [u8]) -> Code, content: &[u8]| -> &'static Image {
-            let packed = zstd::encode_all(content, 1).unwrap().leak();
+        let made = |code: fn(Packed) -> Code, content: &[u8]| -> &'static Image {
+            let archive = zstd::encode_all(content, 1).unwrap().leak();
+            let packed = Packed { archive, start: 0, end: content.len() as u64 };
             Box::leak(Box::new(Image { target: "sm_90a", code: code(packed) }))
         };
         let machine_code = made(Code::Cubin, b"\x7fELF, for softcuda not to run");

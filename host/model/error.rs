@@ -86,7 +86,7 @@ rules! {
     RopeScaling => UNSUPPORTED,
     /// `rope_freqs.weight` holds positive finite numbers.
     RopeFactors => MALFORMED,
-    /// At least one, at most all experts are used, and there are at most 4096.
+    /// At least one, at most all experts are used, and there are at most 512.
     ExpertCount => MALFORMED,
     /// Experts are chosen by softmax, without groups and without shared experts.
     ExpertRouting => UNSUPPORTED,

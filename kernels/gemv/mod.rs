@@ -496,8 +496,11 @@ unsafe fn quantise_run(out: *mut u32, n_out: u32, first: u32, parity: u32) {
 }
 
 /// Floats of one type. Whether x is staged, and whether rows are whole vectors, is the same for a whole launch.
+///
+/// # Safety
+/// - The kernels' launch contract.
 #[inline(always)]
-unsafe fn gemv_floats<T: cuda_std::types::Element>(operands: &Operands) {
+pub unsafe fn gemv_floats<T: cuda_std::types::Element>(operands: &Operands) {
     unsafe {
         if !operands.n_in.is_multiple_of(T::PER_VECTOR as u32) {
             gemv::<Scalars<T>>(operands)

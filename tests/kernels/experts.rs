@@ -4,7 +4,7 @@ use ferrowarp::{
     gguf::TensorType,
     gpu::{
         Activations, Gpu, Weights,
-        kernels::{ExpertGroups, Experts as Chosen, Gemv, RouterScore, Routing},
+        kernels::{ExpertGroups, Experts as Chosen, Gemv, Output as OutputOf, RouterScore, Routing},
     },
 };
 
@@ -113,7 +113,7 @@ impl Rules {
 fn tokens_are_routed_to_their_best_experts() {
     let gpu = gpu();
     let mut random = Random::new();
-    for (n_experts, n_used) in [(1, 1), (8, 2), (8, 8), (33, 4), (128, 8)] {
+    for (n_experts, n_used) in [(1, 1), (8, 2), (8, 8), (33, 4), (128, 8), (129, 40), (512, 10)] {
         let plain = Rules::softmax(n_experts, n_used, true);
         let unnormalised = Rules { normalise: false, scale: 2.5, ..plain.clone() };
         let expert_scales = Rules { expert_scales: Some(random.values(n_experts, 2.0)), ..plain.clone() };
@@ -136,6 +136,49 @@ fn tokens_are_routed_to_their_best_experts() {
             assert_eq!(experts, ids, "{rules:?}");
             // e^x is good to a few ulp, sums of up to 128 of them in trees.
             assert_close(&format!("{rules:?}"), &weights, &shares, 0.0, 4e-6);
+        }
+    }
+}
+
+/// One launch makes the logits, bit for bit those of a product, and chooses as of any others.
+#[test]
+fn a_router_chooses_of_the_logits_that_it_makes() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let arrivals = gpu.upload("arrivals", &[0u32]).unwrap();
+    for (n_experts, n_used, n_in) in [(1, 1, 4), (8, 2, 64), (33, 4, 100), (130, 8, 516), (257, 33, 33)] {
+        let (matrix, exact) = weights(&gpu, &mut random, TensorType::F32, n_experts, n_in);
+        let (x, norm, bias) = (random.values(n_in, 2.0), random.values(n_in, 1.0), random.values(n_experts, 0.5));
+        let upload = |values: &[f32]| gpu.upload("values", values).unwrap();
+        let (device_x, device_norm, device_bias) = (upload(&x), upload(&norm), upload(&bias));
+        for around in [false, true] {
+            let [logits, alone] = [(), ()].map(|()| Output::<f32>::new(&gpu, n_experts));
+            let (experts, shares) = (Output::<u32>::new(&gpu, n_used), Output::<f32>::new(&gpu, n_used));
+            let gemv = Gemv {
+                norm: around.then_some((&*device_norm, 1e-6)),
+                bias: around.then_some(&*device_bias),
+                ..Gemv::new(matrix.all(), &device_x, &logits)
+            };
+            let routing = Routing { normalise: around, ..Routing::softmax(n_experts, n_used) };
+            gpu.experts_router(&gemv, &routing, &experts, &shares, &arrivals).unwrap();
+            gpu.gemv(&Gemv { out: OutputOf::F32(&alone), ..gemv }).unwrap();
+            let made = logits.read(&gpu);
+            assert_eq!(made, alone.read(&gpu), "{n_experts} rows of {n_in}");
+            let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / n_in as f64;
+            let factor = if around { 1.0 / (mean + 1e-6).sqrt() } else { 1.0 };
+            let want: Vec<f64> = (0..n_experts)
+                .map(|row| {
+                    let row_of = exact[row * n_in..][..n_in].iter().zip(&x).zip(&norm);
+                    let product = |((w, x), norm): ((&f64, &f32), &f32)| {
+                        w * f64::from(*x) * if around { f64::from(*norm) } else { 1.0 }
+                    };
+                    row_of.map(product).sum::<f64>() * factor + if around { f64::from(bias[row]) } else { 0.0 }
+                })
+                .collect();
+            assert_close("logits", &made, &want, 5e-5, 1e-6);
+            let chosen = Rules::softmax(n_experts, n_used, around).route(&gpu, &made);
+            assert_eq!((experts.read(&gpu), shares.read(&gpu)), chosen, "{n_used} of {n_experts}");
+            assert_eq!(gpu.read(&arrivals).unwrap(), [0], "as it was");
         }
     }
 }

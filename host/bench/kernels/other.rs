@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{Row, matrices, matrix_bytes, room, values};
+use super::{Row, matrices, matrix, matrix_bytes, room, values};
 use crate::{
     gguf::TensorType,
     gpu::{
@@ -61,6 +61,21 @@ fn experts() -> Vec<Row> {
             gpu.experts_route(&routing, &logits, &experts, &weights, 1)
         })
     });
+    let name = format!("{n_used} of {n_experts}, by {n_experts}×{N_EMBD}");
+    let matrix_bytes_of_router = 4 * n_experts * N_EMBD;
+    let bytes = (matrix_bytes_of_router + 8 * N_EMBD, matrix_bytes_of_router);
+    let router = Row::streaming("experts_router", name, bytes, move |gpu| {
+        let weights = matrix(gpu, TensorType::F32, n_experts, N_EMBD)?;
+        let (x, norm, logits) = (values(gpu, N_EMBD)?, values(gpu, N_EMBD)?, room(gpu, n_experts)?);
+        let (experts, shares, arrivals) = (room(gpu, n_used)?, room(gpu, n_used)?, gpu.upload("arrivals", &[0])?);
+        let streamed = vec![weights.data.address()];
+        let launch = move |gpu: &Gpu| {
+            let routing = Routing { normalise: true, ..Routing::softmax(n_experts, n_used) };
+            let gemv = Gemv { norm: Some((&*norm, 1e-6)), ..Gemv::new(weights.all(), &x, &logits) };
+            gpu.experts_router(&gemv, &routing, &experts, &shares, &arrivals)
+        };
+        Ok((launch, streamed))
+    });
     let every = Row::new("experts_every", "128 of one token", 4 * 128, move |gpu| {
         let experts = room(gpu, 128)?;
         Ok(move |gpu: &Gpu| gpu.experts_every(&experts, 1, 128))
@@ -98,8 +113,16 @@ fn experts() -> Vec<Row> {
             Ok(move |gpu: &Gpu| gpu.experts_group(&chosen, n_experts, &lists))
         })
     };
-    let mut rows =
-        vec![route.small(), biased.small(), grouped.small(), every.small(), add_bias.small(), combine.small(), up];
+    let mut rows = vec![
+        route.small(),
+        biased.small(),
+        grouped.small(),
+        router,
+        every.small(),
+        add_bias.small(),
+        combine.small(),
+        up,
+    ];
     rows.extend([sort(512).small(), sort(2048)]);
     rows.extend([16, 64, 512, 2048].map(|n_tokens| together(n_tokens, n_used, n_experts, (N_FF, N_EMBD))));
     rows.push(together(32, 2, 8, (128, 256)).small());

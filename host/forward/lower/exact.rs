@@ -1,6 +1,6 @@
 //! Each operation as a launch of its own: what runs where no pattern matches, and the pass whose every value can be recorded.
 
-use super::{AttentionHeads, Form, Launch, Lowering, Made};
+use super::{AttentionHeads, Choice, Form, Launch, Lowering, Made};
 use crate::model::figure::Op;
 
 impl Lowering<'_, '_> {
@@ -71,8 +71,8 @@ impl Lowering<'_, '_> {
             Op::Route { logits, bias, scales, routing, weights } => {
                 let logits = at(logits);
                 let (experts, shares) = (self.place(out, Form::U32), self.place(weights, Form::F32));
-                let launch = Launch::Route { logits, bias, scales, routing, experts, weights: shares };
-                return self.launch(launch, &[out, weights]);
+                let choice = Choice { logits, bias, scales, routing, experts, weights: shares };
+                return self.launch(Launch::Route(choice), &[out, weights]);
             }
             Op::ExpertProduct { x, weight, experts } => {
                 let share = figure.value(experts).width() * figure.stack(weight.stack).n_in / figure.value(x).width();

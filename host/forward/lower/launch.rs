@@ -6,6 +6,17 @@ use crate::model::{
     figure::{CacheId, Matrix, RopeId, Span, StackId, StateId, VectorId},
 };
 
+/// What a token's experts and their weights are chosen of, and by which rules.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    pub logits: Local,
+    pub bias: Option<VectorId>,
+    pub scales: Option<VectorId>,
+    pub routing: Routing,
+    pub experts: Local,
+    pub weights: Local,
+}
+
 /// Index in a pass's scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScaleId(pub usize);
@@ -153,13 +164,14 @@ pub enum Launch {
         out: Local,
         cap: f32,
     },
-    Route {
-        logits: Local,
-        bias: Option<VectorId>,
-        scales: Option<VectorId>,
-        routing: Routing,
-        experts: Local,
-        weights: Local,
+    Route(Choice),
+    /// The router's product, in f32, and the choice: one launch for one token, two for several.
+    Router {
+        x: Local,
+        norm: Option<(VectorId, f32)>,
+        weight: Matrix,
+        bias: Option<Span>,
+        choice: Choice,
     },
     Every {
         experts: Local,
@@ -395,7 +407,10 @@ impl Launch {
             Launch::Join { a, b, out, .. } => vec![a, b, out],
             Launch::Gate { x, gate, out } | Launch::GatedNorm { x, gate, out, .. } => vec![x, gate, out],
             Launch::Glu { gate, up, out, .. } => vec![gate, up, out],
-            Launch::Route { logits, experts, weights, .. } => vec![logits, experts, weights],
+            Launch::Route(Choice { logits, experts, weights, .. }) => vec![logits, experts, weights],
+            Launch::Router { x, choice: Choice { logits, experts, weights, .. }, .. } => {
+                vec![x, logits, experts, weights]
+            }
             Launch::ExpertBias { x, experts, .. } => vec![x, experts],
             Launch::Combine { x, weights, residual, out, .. } => some(&[x, weights, out], &[residual]),
             Launch::DeltaRule { qkv, strength, keep, out, .. } => vec![qkv, strength, keep, out],
@@ -438,7 +453,8 @@ impl Launch {
             Launch::Gate { .. } => "multiply_sigmoid",
             Launch::Glu { .. } | Launch::GluF16 { .. } => "glu",
             Launch::SoftCap { .. } => "soft_cap",
-            Launch::Route { .. } => "experts_route",
+            Launch::Route(_) => "experts_route",
+            Launch::Router { .. } => "experts_router",
             Launch::ExpertBias { .. } => "experts_bias",
             Launch::Combine { .. } => "experts_combine",
             Launch::Convolve { .. } => "delta_net_convolve",

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-pub use launch::{AttentionHeads, Bound, Launch, QkvParts, ScaleId};
+pub use launch::{AttentionHeads, Bound, Choice, Launch, QkvParts, ScaleId};
 pub use many::{has_flash, query_type};
 
 /// What a lowering depends on beside the model.

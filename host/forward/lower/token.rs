@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::{Form, Launch, Local, Lowering, Options, Pass, attention::FusedAttention};
+use super::{Choice, Form, Launch, Local, Lowering, Options, Pass, attention::FusedAttention};
 use crate::{
+    gguf::TensorType,
     gpu::Activations,
     model::{
         Glu, Model,
@@ -158,6 +159,23 @@ impl Lowering<'_, '_> {
             (bias, value) = (Some(of.clone()), figure.nodes[reader].out);
             self.done[reader] = true;
         }
+        if let Some(route) = self.only_reader(value)
+            && let Op::Route { bias: of_choice, scales, routing, weights, .. } = &figure.nodes[route].op
+            && self.is_f32(weight)
+        {
+            let chosen = figure.nodes[route].out;
+            let choice = Choice {
+                logits: self.place(value, Form::F32),
+                bias: *of_choice,
+                scales: *scales,
+                routing: *routing,
+                experts: self.place(chosen, Form::U32),
+                weights: self.place(*weights, Form::F32),
+            };
+            self.done[route] = true;
+            let launch = Launch::Router { x: input, norm, weight: weight.clone(), bias, choice };
+            return self.launch(launch, &[value, chosen, *weights]);
+        }
         let mut residual = None;
         if let Some((add, local)) = self.added_to(value) {
             (residual, value) = (Some(local), figure.nodes[add].out);
@@ -167,6 +185,10 @@ impl Lowering<'_, '_> {
         let (weight, wide) = (weight.clone(), self.in_head);
         let launch = Launch::Gemv { x: input, norm, weight, bias, swiglu: false, residual, experts: None, out, wide };
         self.launch(launch, &[value]);
+    }
+
+    fn is_f32(&self, weight: &Matrix) -> bool {
+        self.model.types(self.model.figure.stack(weight.stack)).iter().all(|(of, _)| *of == TensorType::F32)
     }
 
     /// The products that read the same value, of the same stack, which they take whole.

@@ -1,12 +1,18 @@
 //! Launches the kernels in `kernels/experts.rs`.
 
 use kernels::experts::{
-    COMBINE_BLOCK, GROUP_BLOCK, MAX_GROUPS, ROUTE_BLOCK, experts_bias, experts_combine, experts_every, experts_group,
-    experts_route,
+    COMBINE_BLOCK, GROUP_BLOCK, MAX_EXPERTS, MAX_GROUPS, ROUTE_BLOCK, experts_bias, experts_combine, experts_every,
+    experts_group, experts_route, experts_router,
 };
 
-use super::{count, expect_len};
-use crate::gpu::{Buffer, Gpu, GpuError, Slice};
+use super::{
+    count, expect_len,
+    gemv::{Gemv, Input, Output, Spread},
+};
+use crate::{
+    gguf::TensorType,
+    gpu::{Buffer, Gpu, GpuError, Slice, launch::Launch},
+};
 
 /// What a router's logit becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +68,21 @@ impl Routing<'_> {
             expert_scales: None,
             groups: None,
         }
+    }
+
+    /// The number of groups and how many are used, where all can be as the kernels' contract has it.
+    fn checked_groups(&self) -> [u32; 2] {
+        let Routing { n_experts, n_used, selection_bias, expert_scales, groups, .. } = *self;
+        assert!(0 < n_used && n_used <= n_experts, "{n_used} of {n_experts} experts");
+        assert!(n_experts <= MAX_EXPERTS as usize, "{n_experts} experts, at most {MAX_EXPERTS}");
+        let ExpertGroups { n_groups, n_used: n_groups_used } =
+            groups.unwrap_or(ExpertGroups { n_groups: 1, n_used: 1 });
+        let fits = n_groups > 0 && n_groups <= MAX_GROUPS as usize && n_experts.is_multiple_of(n_groups);
+        let has_enough = fits && n_groups_used <= n_groups && n_groups_used * (n_experts / n_groups) >= n_used;
+        assert!(has_enough, "{n_used} of {n_experts} experts in {n_groups_used} of {n_groups} groups");
+        selection_bias.inspect(|bias| expect_len("selection_bias", bias, n_experts));
+        expert_scales.inspect(|scales| expect_len("expert_scales", scales, n_experts));
+        [n_groups, n_groups_used].map(count)
     }
 }
 
@@ -122,18 +143,11 @@ impl Gpu {
         weights: &Slice<f32>,
         n_tokens: usize,
     ) -> Result<(), GpuError> {
-        let Routing { n_experts, n_used, score, selection_bias, normalise, scale, expert_scales, groups } = *routing;
-        assert!(0 < n_used && n_used <= n_experts, "{n_used} of {n_experts} experts");
-        let ExpertGroups { n_groups, n_used: n_groups_used } =
-            groups.unwrap_or(ExpertGroups { n_groups: 1, n_used: 1 });
-        let fits = n_groups > 0 && n_groups <= MAX_GROUPS as usize && n_experts.is_multiple_of(n_groups);
-        let has_enough = fits && n_groups_used <= n_groups && n_groups_used * (n_experts / n_groups) >= n_used;
-        assert!(has_enough, "{n_used} of {n_experts} experts in {n_groups_used} of {n_groups} groups");
+        let Routing { n_experts, n_used, score, selection_bias, normalise, scale, expert_scales, .. } = *routing;
+        let [n_groups, n_groups_used] = routing.checked_groups();
         expect_len("logits", logits, n_tokens * n_experts);
         expect_len("experts", experts, n_tokens * n_used);
         expect_len("weights", weights, n_tokens * n_used);
-        selection_bias.inspect(|bias| expect_len("selection_bias", bias, n_experts));
-        expert_scales.inspect(|scales| expect_len("expert_scales", scales, n_experts));
         let arguments = (
             logits,
             selection_bias,
@@ -145,11 +159,68 @@ impl Gpu {
             u32::from(score == RouterScore::Sigmoid),
             u32::from(normalise),
             scale,
-            count(n_groups),
-            count(n_groups_used),
+            n_groups,
+            n_groups_used,
         );
         // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
         unsafe { self.launch_early(experts_route, [count(n_tokens), 1, 1], ROUTE_BLOCK, arguments) }
+    }
+
+    /// The same of the logits of one token that `router` makes, weights in f32 with a norm and a bias at most, in the same launch.
+    /// `arrivals` is zero, and so again afterwards.
+    pub fn experts_router(
+        &self,
+        router: &Gemv,
+        routing: &Routing,
+        experts: &Slice<u32>,
+        weights: &Slice<f32>,
+        arrivals: &Slice<u32>,
+    ) -> Result<(), GpuError> {
+        let Routing { n_experts, n_used, score, selection_bias, normalise, scale, expert_scales, .. } = *routing;
+        let [n_groups, n_groups_used] = routing.checked_groups();
+        let Gemv { weights: matrix, x: Input::F32(x), norm, bias, out: Output::F32(logits), .. } = *router else {
+            panic!("a router takes and makes floats");
+        };
+        let alone = router.residual.is_none() && !router.swiglu && router.experts.is_none() && matrix.n_matrices() == 1;
+        assert!(alone && matrix.tensor_type() == TensorType::F32, "a router is one matrix of floats");
+        assert!(x.address().is_multiple_of(16), "x starts on a 16-byte boundary");
+        assert_eq!(matrix.n_out, n_experts, "a row for each expert");
+        let n_in = matrix.n_in();
+        expect_len("x", x, n_in);
+        norm.inspect(|(norm, _)| expect_len("norm", norm, n_in));
+        bias.inspect(|bias| expect_len("bias", bias, n_experts));
+        expect_len("logits", logits, n_experts);
+        expect_len("experts", experts, n_used);
+        expect_len("weights", weights, n_used);
+        expect_len("arrivals", arrivals, 1);
+        let Spread { blocks, warps, split } = router.spread(self.multiprocessors());
+        let arguments = (
+            &*matrix.part(),
+            count(matrix.first()),
+            x,
+            norm.map(|(norm, _)| norm),
+            norm.map_or(0.0, |(_, epsilon)| epsilon),
+            bias,
+            logits,
+            arrivals,
+            count(n_in),
+            split,
+            selection_bias,
+            expert_scales,
+            experts,
+            weights,
+            count(n_experts),
+            count(n_used),
+            u32::from(score == RouterScore::Sigmoid),
+            u32::from(normalise),
+            scale,
+            n_groups,
+            n_groups_used,
+        );
+        let launch = Launch::new([blocks, 1, 1], 32 * warps).shared_bytes(router.shared_bytes()).early();
+        // SAFETY: the slices hold what the contract asks for, parts are 256-byte aligned; that arrivals are zero is the caller's promise, and
+        // the kernel leaves them so.
+        unsafe { self.launch_as(experts_router, launch, arguments) }
     }
 
     /// experts[token][i] = i, for `n` of each token: every matrix of a stack.

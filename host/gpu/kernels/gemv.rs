@@ -138,12 +138,17 @@ impl<'a> Gemv<'a> {
     pub(super) fn spread(&self, multiprocessors: usize) -> Spread {
         let outputs = if self.swiglu { self.weights.n_out / 2 } else { self.weights.n_out };
         let quads = outputs.div_ceil(if self.swiglu { ROWS / 2 } else { ROWS } as usize);
-        let quantise = matches!(self.out, Output::Quantised(_));
-        spread(quads, self.chunks_of_row(), multiprocessors, self.resident(), quantise)
+        match self.experts {
+            Some(experts) => spread_experts(quads, experts.n_vectors, multiprocessors, self.resident()),
+            None => {
+                let quantise = matches!(self.out, Output::Quantised(_));
+                spread(quads, self.chunks_of_row(), multiprocessors, self.resident(), quantise)
+            }
+        }
     }
 
     /// Bytes of dynamic shared memory.
-    fn shared_bytes(&self) -> u32 {
+    pub(super) fn shared_bytes(&self) -> u32 {
         let n_in = count(self.weights.n_in());
         if self.is_wide() {
             return bytes_q16(n_in);
@@ -202,6 +207,15 @@ pub(super) fn spread(quads: usize, chunks: usize, multiprocessors: usize, reside
     // Blocks that stay and take turns save the others' start; each takes as many turns as any other, or one fewer.
     let turns = tiles.div_ceil(resident * multiprocessors * 8 / warps);
     Spread { blocks: count(tiles.div_ceil(turns)), warps: count(warps), split }
+}
+
+/// Spreads the products of `n_vectors` with an expert each, `quads` of four rows. There are many of them, so that rows are not split; and
+/// neither split nor warps, by which sums are ordered, depend on how many vectors there are. Each block stages its vector, so blocks are
+/// large, and no more than fit the device at once.
+fn spread_experts(quads: usize, n_vectors: usize, multiprocessors: usize, resident: usize) -> Spread {
+    let tiles = quads.div_ceil(MAX_WARPS as usize);
+    let turns = (tiles * n_vectors).div_ceil(resident * multiprocessors).min(tiles);
+    Spread { blocks: count(tiles.div_ceil(turns)), warps: MAX_WARPS, split: 0 }
 }
 
 impl Gpu {

@@ -16,7 +16,7 @@ const MAX_HEADS: u32 = 1 << 16;
 const MAX_HEAD_DIM: u32 = 1024;
 const MAX_FF: u32 = 1 << 24;
 const MAX_CONTEXT: u32 = 1 << 28;
-const MAX_EXPERTS: u32 = 4096;
+const MAX_EXPERTS: u32 = kernels::experts::MAX_EXPERTS;
 /// The vector that latent attention keeps of a token, the shared key included.
 const MAX_LATENT: u32 = 768;
 /// DeepSeek V2 Lite's numbers of blocks: its files name a rank of queries that they do not have.
