@@ -117,7 +117,7 @@ fn experts() -> Vec<Row> {
         route.small(),
         biased.small(),
         grouped.small(),
-        router,
+        router.small(),
         every.small(),
         add_bias.small(),
         combine.small(),
