@@ -66,10 +66,15 @@ impl Image {
     }
 }
 
-/// Whether kernels are read when they are asked for, as CUDA loads them when it is not told otherwise. Of a text that is read in a moment
-/// all is read, so that what is wrong with it is told at once.
+/// Whether kernels are read when they are asked for. Of a text that is read in a moment all is read, so that what is wrong with it is
+/// told at once.
 fn is_deferred(ptx: &str) -> bool {
-    ptx.len() >= DEFERRED_BYTES && std::env::var_os("CUDA_MODULE_LOADING").is_none_or(|how| how != "EAGER")
+    ptx.len() >= DEFERRED_BYTES && is_lazy()
+}
+
+/// Whether kernels may be read when they are asked for, as CUDA does where `CUDA_MODULE_LOADING` does not say `EAGER`.
+pub(super) fn is_lazy() -> bool {
+    std::env::var_os("CUDA_MODULE_LOADING").is_none_or(|how| how != "EAGER")
 }
 
 /// # Safety

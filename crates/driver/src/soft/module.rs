@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use softcuda::{Device, Kernel, LoadedModule};
 
-use super::image::Image;
+use super::image::{self, Image};
 use super::owner::{self, Owner};
 use super::registry::Registry;
 use super::{Failure, Outcome, give, library, properties};
@@ -234,8 +234,9 @@ pub(crate) unsafe fn enumerate_functions(functions: *mut CUfunction, room: c_uin
 
 pub(crate) unsafe fn loading_mode(mode: *mut c_uint) -> Outcome {
     const EAGER: c_uint = 1;
+    const LAZY: c_uint = 2;
     // SAFETY: the caller's pointer for the mode.
-    unsafe { give(mode, EAGER) }
+    unsafe { give(mode, if image::is_lazy() { LAZY } else { EAGER }) }
 }
 
 /// The address and size of a module's variable. Either pointer may be null.
