@@ -57,6 +57,10 @@ impl Element {
         }
     }
 
+    fn is_integer(self) -> bool {
+        matches!(self, Element::U8 | Element::U16 | Element::U32 | Element::S32 | Element::U64 | Element::S64)
+    }
+
     /// Combines two values, little-endian.
     pub(crate) fn reduce(self, how: Reduction, old: &[u8], value: &[u8]) -> [u8; 8] {
         let number = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |n, &byte| n << 8 | byte as u64);
@@ -74,8 +78,7 @@ impl Element {
             Element::F64 => x.to_bits(),
             _ => (x as f32).to_bits() as u64,
         };
-        let is_float =
-            !matches!(self, Element::U8 | Element::U16 | Element::U32 | Element::S32 | Element::U64 | Element::S64);
+        let is_float = !self.is_integer();
         let is_signed = matches!(self, Element::S32 | Element::S64);
         let result = match how {
             Reduction::Add if is_float => back(float(a) + float(b)),
@@ -119,7 +122,7 @@ pub struct TensorMap {
     strides: Vec<u64>,
     /// Elements of a tile.
     tile: Vec<u32>,
-    /// Every how many elements one is taken.
+    /// Every how many elements one is taken; along the innermost dimension each is.
     steps: Vec<u32>,
     /// 0 none, 1 of 32 bytes, 2 of 64, 3 of 128, as `CUtensorMapSwizzle`.
     swizzle: u8,
@@ -181,14 +184,19 @@ impl TensorMap {
         if let Some(step) = steps.iter().find(|&&step| step == 0 || step > 8) {
             return Err(format!("a step of {step} elements; expected 1 to 8"));
         }
-        let inner = tile[0].div_ceil(steps[0]) as usize * element.bytes();
+        if fill_nan && element.is_integer() {
+            return Err(format!("elements outside of a tensor of {element:?} cannot be NaN"));
+        }
+        let inner = tile[0] as usize * element.bytes();
         let span = [usize::MAX, 32, 64, 128].get(swizzle as usize).copied().ok_or(format!("swizzle {swizzle}"))?;
         if !inner.is_multiple_of(16) || inner > span {
             return Err(format!(
                 "a row of a tile has {inner} bytes; expected a multiple of 16, at most the swizzle's span"
             ));
         }
-        let (sizes, strides, tile, steps) = (sizes.to_vec(), strides.to_vec(), tile.to_vec(), steps.to_vec());
+        let (sizes, strides, tile, mut steps) = (sizes.to_vec(), strides.to_vec(), tile.to_vec(), steps.to_vec());
+        // Hardware has none along this dimension and does not look at what is asked for.
+        steps[0] = 1;
         Ok(TensorMap { element, address, sizes, strides, tile, steps, swizzle, fill_nan })
     }
 
@@ -234,6 +242,17 @@ impl TensorMap {
         })
     }
 
+    /// The same map of a tensor that lies elsewhere.
+    ///
+    /// # Errors
+    /// The address is no multiple of 16.
+    pub fn at(self, address: u64) -> Result<TensorMap, String> {
+        if !address.is_multiple_of(16) {
+            return Err(format!("the tensor's address {address:#x} is not a multiple of 16"));
+        }
+        Ok(TensorMap { address, ..self })
+    }
+
     pub(crate) fn rank(&self) -> usize {
         self.sizes.len()
     }
@@ -251,6 +270,12 @@ impl TensorMap {
         (0..self.rank()).map(|d| self.count(d)).product::<u64>() * self.element.bytes() as u64
     }
 
+    /// Of a swizzled tile whose rows are narrower than the swizzle's span, the bytes of both.
+    pub(crate) fn narrower_than_its_span(&self) -> Option<(u64, u64)> {
+        let (row, span) = (self.count(0) * self.element.bytes() as u64, 16 << self.swizzle);
+        (self.swizzle != 0 && row < span).then_some((row, span))
+    }
+
     /// Bytes for elements outside the tensor.
     pub(crate) fn fill(&self, bytes: usize) -> Vec<u8> {
         let pattern: Vec<u8> = match (self.fill_nan, self.element) {
@@ -262,22 +287,16 @@ impl TensorMap {
         pattern.into_iter().cycle().take(bytes).collect()
     }
 
-    /// The rows of the tile that begins at these coordinates, and lies at an offset of shared memory. With a step along the
-    /// innermost dimension every element is a row.
+    /// The rows of the tile that begins at these coordinates, and lies at an offset of shared memory.
     pub(crate) fn rows(&self, start: &[i64], shared: u64) -> Vec<Row> {
         let (rank, size) = (self.rank(), self.element.bytes() as u64);
-        let along = if self.steps[0] == 1 { self.count(0) } else { 1 };
-        let counts: Vec<u64> = (0..rank).map(|d| if d == 0 { self.count(0) / along } else { self.count(d) }).collect();
+        let (along, first) = (self.count(0), start[0]);
         let mut rows = Vec::new();
-        for index in 0..counts.iter().product::<u64>() {
-            let (mut rest, mut inside, mut address, mut first) = (index, true, self.address, 0);
-            for d in 0..rank {
-                let at = start[d] + (rest % counts[d] * self.steps[d] as u64) as i64;
-                rest /= counts[d];
-                if d == 0 {
-                    first = at;
-                    continue;
-                }
+        for index in 0..(1..rank).map(|d| self.count(d)).product::<u64>() {
+            let (mut rest, mut inside, mut address) = (index, true, self.address);
+            for (d, &first) in start.iter().enumerate().skip(1) {
+                let at = first + (rest % self.count(d) * self.steps[d] as u64) as i64;
+                rest /= self.count(d);
                 inside &= at >= 0 && (at as u64) < self.sizes[d];
                 address = address.wrapping_add_signed(at.wrapping_mul(self.strides[d - 1] as i64));
             }

@@ -5,16 +5,18 @@ use super::{Builder, Decoded, Opcode};
 use crate::counters::Class;
 use crate::exec::bulk::{self, Bulk, Place, Reduction};
 use crate::exec::cluster as clusters;
-use crate::exec::control::nothing;
 use crate::exec::copies::{async_commit, async_copy as copy, async_wait};
 use crate::exec::lanes::{map1, plain};
 use crate::exec::mbarrier as barriers;
 use crate::exec::memory::{ACQUIRE, BLOCK_SCOPE, NARROW_ADDRESS, RELEASE, STRONG};
 use crate::exec::prefetch::prefetch_bulk;
 use crate::memory::SHARED_WINDOW;
+use crate::program::Reg;
 use crate::ptx::ast::{Operand, Type};
 use crate::space::Space;
 use crate::tensor_map::Element;
+
+const RANKS: [&str; 5] = ["1d", "2d", "3d", "4d", "5d"];
 
 /// `cp.async` and its groups, and `cp.async.bulk.prefetch`.
 pub(super) fn async_copy(b: &mut Builder, op: &mut Opcode) -> Decoded {
@@ -31,12 +33,7 @@ pub(super) fn async_copy(b: &mut Builder, op: &mut Opcode) -> Decoded {
         }
         op.take("L2");
         if op.take("tensor") {
-            op.take_any(&["1d", "2d", "3d", "4d", "5d"]);
-            op.take("tile");
-            op.take("L2::cache_hint");
-            b.count(op, 1..=2)?;
-            b.emit_ops(plain(nothing), Class::Other, &[]);
-            return Ok(());
+            return prefetch_tile(b, op);
         }
         if !op.take("global") {
             return b.unsupported(op, "these modifiers");
@@ -152,7 +149,8 @@ pub(super) fn mbarrier(b: &mut Builder, op: &mut Opcode) -> Decoded {
     if b.type_of(op)? != Type::B64 {
         return b.unsupported(op, "this type");
     }
-    let block = if matches!(scope, None | Some("cta")) { BLOCK_SCOPE } else { 0 };
+    // Unsaid it is the block; but everybody arrives at other blocks' barriers without a word, and that works.
+    let block = if scope == Some("cta") { BLOCK_SCOPE } else { 0 };
     let operands = &op.text.operands;
     let Some(which) = which else {
         return b.unsupported(op, "this operation");
@@ -276,7 +274,7 @@ fn bulk_copy(b: &mut Builder, op: &mut Opcode, reduces: bool) -> Decoded {
         return Ok(());
     }
     let tensor = op.take("tensor");
-    let rank = if tensor { op.take_any(&["1d", "2d", "3d", "4d", "5d"]) } else { None };
+    let rank = if tensor { op.take_any(&RANKS) } else { None };
     let (Some(to), Some(from)) = (side(op), side(op)) else {
         return b.unsupported(op, "these state spaces");
     };
@@ -310,22 +308,7 @@ fn bulk_copy(b: &mut Builder, op: &mut Opcode, reduces: bool) -> Decoded {
             let expected = 2 + counts as usize + multicast as usize + policy as usize;
             b.count(op, expected..=expected)?;
             let (map, memory) = if counts { (1, 0) } else { (0, 1) };
-            let Some(Operand::Indexed(items)) = operands.get(map) else {
-                return Err(b.error("expected a tensor map with coordinates, `[map, {x, y}]`"));
-            };
-            let [address, Operand::Vector(coordinates)] = items.as_slice() else {
-                return b.unsupported(op, "these operands");
-            };
-            let coordinates =
-                coordinates.iter().map(|at| b.source_operand(at, Type::S32)).collect::<Decoded<Vec<_>>>()?;
-            if rank != Some(["1d", "2d", "3d", "4d", "5d"][coordinates.len().clamp(1, 5) - 1]) {
-                return Err(b.error(format!(
-                    "{} coordinates for a `.{}` copy",
-                    coordinates.len(),
-                    rank.unwrap_or("?")
-                )));
-            }
-            let map = place(b, Some(address), Space::Generic)?;
+            let (map, coordinates) = tile(b, operands.get(map), rank)?;
             let memory = place(b, operands.get(memory), Space::Shared)?;
             let (to, from) = if counts { (memory, map) } else { (map, memory) };
             // The map says of which type the elements are.
@@ -344,6 +327,38 @@ fn bulk_copy(b: &mut Builder, op: &mut Opcode, reduces: bool) -> Decoded {
     b.bulks.push(bulk);
     let at = b.bulks.len() as u64 - 1;
     b.emit(plain(bulk::copy), Class::AsyncCopy, [0; 8], at, Space::Global as u8);
+    Ok(())
+}
+
+/// `[map, {x, y}]`: where the map is, and the registers with the coordinates.
+fn tile(b: &mut Builder, operand: Option<&Operand>, rank: Option<&str>) -> Decoded<(Place, Vec<Reg>)> {
+    let Some(Operand::Indexed(items)) = operand else {
+        return Err(b.error("expected a tensor map with coordinates, `[map, {x, y}]`"));
+    };
+    let [address, Operand::Vector(coordinates)] = items.as_slice() else {
+        return Err(b.error("expected a tensor map with coordinates, `[map, {x, y}]`"));
+    };
+    let coordinates = coordinates.iter().map(|at| b.source_operand(at, Type::S32)).collect::<Decoded<Vec<_>>>()?;
+    if rank != RANKS.get(coordinates.len().wrapping_sub(1)).copied() {
+        return Err(b.error(format!("{} coordinates for a `.{}` copy", coordinates.len(), rank.unwrap_or("?"))));
+    }
+    Ok((place(b, Some(address), Space::Generic)?, coordinates))
+}
+
+/// `cp.async.bulk.prefetch.tensor`.
+fn prefetch_tile(b: &mut Builder, op: &mut Opcode) -> Decoded {
+    let rank = op.take_any(&RANKS);
+    if !op.take("global") {
+        return b.unsupported(op, "these modifiers");
+    }
+    op.take("tile");
+    let policy = op.take("L2::cache_hint");
+    b.count(op, 1 + policy as usize..=1 + policy as usize)?;
+    let (from, coordinates) = tile(b, op.text.operands.first(), rank)?;
+    // The map says the rest.
+    b.bulks.push(Bulk { to: from, from, size: None, barrier: None, multicast: None, reduction: None, coordinates });
+    let at = b.bulks.len() as u64 - 1;
+    b.emit(plain(bulk::prefetch_tile), Class::Other, [0; 8], at, Space::Global as u8);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::program::{Control, Instruction, Reg};
 use crate::sanitizer::Touch;
 use crate::space::{Kind, Space, lanes_of};
-use crate::tensor_map::{Element, TensorMap};
+use crate::tensor_map::{Element, Row, TensorMap};
 
 /// A block that gets a copy: its rank, the address there, and the mbarrier's block and address.
 type Target = (usize, u64, (usize, u64));
@@ -77,7 +77,9 @@ impl Context<'_> {
         }
     }
 
-    /// Tells the sanitizer of a lane's access to a range of bytes; an error where what it finds ends the launch.
+    /// Tells the sanitizer of a lane's access to a range of bytes, of shared memory in the block `owner`; an error where what it finds
+    /// ends the launch.
+    #[expect(clippy::too_many_arguments, reason = "the facts of one access")]
     fn touch_range(
         &mut self,
         lane: usize,
@@ -85,6 +87,7 @@ impl Context<'_> {
         space: Space,
         address: u64,
         bytes: u64,
+        owner: u64,
         asynchronous: bool,
     ) -> Result<(), Fault> {
         let Some(mut sanitizer) = self.sanitizer.take() else {
@@ -102,7 +105,7 @@ impl Context<'_> {
             let touch = Touch {
                 space,
                 kind,
-                strong: false,
+                strong: kind == Kind::Atomic,
                 acquire: false,
                 release: false,
                 block_scope: false,
@@ -110,7 +113,11 @@ impl Context<'_> {
                 bytes: step as u64,
                 allocation,
             };
-            result = result.and(sanitizer.touch(site, 1 << lane, &[at; 32], touch));
+            let verdict = match space {
+                Space::Shared => sanitizer.touch_in(site, owner, 1 << lane, &[at; 32], touch, true),
+                _ => sanitizer.touch(site, 1 << lane, &[at; 32], touch),
+            };
+            result = result.and(verdict);
         }
         self.sanitizer = Some(sanitizer);
         let ins = &self.code[self.warp.pc as usize];
@@ -130,9 +137,8 @@ impl Context<'_> {
             Space::Shared => {
                 let (from, rank, offset) = self.shared_range(address, bytes)?;
                 self.counters.shared_load_bytes += bytes;
-                if rank == self.block.rank as usize {
-                    self.touch_range(lane, Kind::Load, Space::Shared, offset, bytes, false)?;
-                }
+                let owner = self.cluster().blocks[rank];
+                self.touch_range(lane, Kind::Load, Space::Shared, offset, bytes, owner, false)?;
                 from
             }
             _ => {
@@ -144,7 +150,7 @@ impl Context<'_> {
                 self.counters.global_load_bytes += bytes;
                 let index = self.memory.allocations.partition_point(|a| a.base <= address) - 1;
                 self.memory.count_read(index, sectors);
-                self.touch_range(lane, Kind::Load, Space::Global, address, bytes, false)?;
+                self.touch_range(lane, Kind::Load, Space::Global, address, bytes, 0, false)?;
                 from
             }
         };
@@ -172,7 +178,7 @@ impl Context<'_> {
             None => {
                 self.counters.global_store_sectors += sectors;
                 self.counters.global_store_bytes += bytes;
-                self.touch_range(lane, Kind::Store, Space::Global, address, bytes, false)?;
+                self.touch_range(lane, Kind::Store, Space::Global, address, bytes, 0, false)?;
                 // SAFETY: so many bytes were found there.
                 unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), found.host(address), data.len()) };
             }
@@ -219,9 +225,8 @@ impl Context<'_> {
             unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), start.add(*offset as usize), data.len()) };
         }
         if let Some(mut sanitizer) = self.sanitizer.take() {
-            let own = copy.rank == self.block.rank as usize;
             for (offset, data) in &copy.pieces {
-                sanitizer.bulk_landed(self.site(), block, own, *offset, data.len() as u64);
+                sanitizer.bulk_landed(self.site(), block, *offset, data.len() as u64);
             }
             self.sanitizer = Some(sanitizer);
         }
@@ -239,13 +244,12 @@ impl Context<'_> {
         bytes: u64,
     ) -> Result<(), Fault> {
         self.counters.shared_store_bytes += bytes;
-        if rank == self.block.rank as usize {
-            for (offset, data) in &pieces {
-                self.touch_range(lane, Kind::Store, Space::Shared, *offset, data.len() as u64, true)?;
-            }
+        let (owner, counts) = (self.cluster().blocks[rank], self.cluster().blocks[barrier.0]);
+        for (offset, data) in &pieces {
+            self.touch_range(lane, Kind::Store, Space::Shared, *offset, data.len() as u64, owner, true)?;
         }
         if let Some(mut sanitizer) = self.sanitizer.take() {
-            sanitizer.release_at(self.site(), 1 << lane, barrier.1);
+            sanitizer.release_at(self.site(), 1 << lane, counts, barrier.1);
             self.sanitizer = Some(sanitizer);
         }
         self.cluster().copies.push(BulkCopy { rank, pieces, barrier, bytes: bytes as i32 });
@@ -334,9 +338,10 @@ fn reduce_shared(
             let new = element.reduce(reduction, old, value);
             old.copy_from_slice(&new[..value.len()]);
         }
+        ctx.touch_range(lane, Kind::Atomic, Space::Shared, offset, data.len() as u64, block, false)?;
+        let counts = ctx.cluster().blocks[barrier_rank];
         if let Some(mut sanitizer) = ctx.sanitizer.take() {
-            sanitizer.remote(ctx.site(), block, Kind::Atomic, offset, data.len() as u64);
-            sanitizer.release_at(ctx.site(), 1 << lane, barrier);
+            sanitizer.release_at(ctx.site(), 1 << lane, counts, barrier);
             ctx.sanitizer = Some(sanitizer);
         }
         let barrier = ctx.cluster().shared[barrier_rank].wrapping_add(barrier as usize);
@@ -346,23 +351,54 @@ fn reduce_shared(
     Ok(())
 }
 
+impl Context<'_> {
+    /// The tensor map that a lane names, and where in it its tile begins.
+    fn map(&mut self, lane: usize, place: &Place, coordinates: &[Reg]) -> Result<(TensorMap, Vec<i64>), Fault> {
+        let address = self.place_of(place, lane);
+        let map = TensorMap::unpack(&self.map_bytes(lane, address)?).ok_or_else(|| {
+            Fault::new(FaultKind::InvalidOperand, format!("the 128 bytes at {address:#x} are no tensor map"))
+        })?;
+        if map.rank() != coordinates.len() {
+            let message = format!("{} coordinates for a tensor of {} dimensions", coordinates.len(), map.rank());
+            return Err(Fault::new(FaultKind::InvalidOperand, message));
+        }
+        Ok((map, coordinates.iter().map(|&reg| self.lanes::<u32>(reg)[lane] as i32 as i64).collect()))
+    }
+}
+
+/// `cp.async.bulk.prefetch.tensor`: what would be read is looked for, and nothing counted. `imm` is the index of the [`Bulk`].
+pub(crate) fn prefetch_tile(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    let program = ctx.program;
+    let bulk = &program.bulks[ins.imm as usize];
+    for lane in lanes_of(mask) {
+        let found = ctx.map(lane, &bulk.from, &bulk.coordinates).and_then(|(map, start)| {
+            let rows = map.rows(&start, 0).into_iter().filter(|row| row.bytes > 0);
+            let is_there = |row: &Row| ctx.memory.find(row.address).is_some_and(|a| row.bytes <= a.end() - row.address);
+            let missing = rows.into_iter().find(|row| !is_there(row));
+            missing.map_or(Ok(()), |row| Err(ctx.memory.explain(row.address, row.bytes)))
+        });
+        if let Err(fault) = found {
+            let fault = Fault::new(fault.kind(), format!("prefetch of a tile: {}", fault.message()));
+            return ctx.fail_with(ins, 1 << lane, fault);
+        }
+    }
+    Control::Next
+}
+
 /// A tile of a tensor.
 fn tile(ctx: &mut Context, bulk: &Bulk, lane: usize) -> Result<(), Fault> {
     let to_shared = bulk.barrier.is_some();
     let (map_place, shared_place) = if to_shared { (&bulk.from, &bulk.to) } else { (&bulk.to, &bulk.from) };
-    let address = ctx.place_of(map_place, lane);
-    let map = TensorMap::unpack(&ctx.map_bytes(lane, address)?).ok_or_else(|| {
-        Fault::new(FaultKind::InvalidOperand, format!("the 128 bytes at {address:#x} are no tensor map"))
-    })?;
-    if map.rank() != bulk.coordinates.len() {
-        let message = format!("{} coordinates for a tensor of {} dimensions", bulk.coordinates.len(), map.rank());
-        return Err(Fault::new(FaultKind::InvalidOperand, message));
-    }
-    let start: Vec<i64> = bulk.coordinates.iter().map(|&reg| ctx.lanes::<u32>(reg)[lane] as i32 as i64).collect();
+    let (map, start) = ctx.map(lane, map_place, &bulk.coordinates)?;
     let (_, shared) = ctx.resolved(shared_place, lane);
     if shared % 128 != 0 {
         let message = format!("shared memory at {shared:#x}; a tile needs a multiple of 128");
         return Err(Fault::new(FaultKind::Misaligned, message));
+    }
+    if let Some((row, span)) = map.narrower_than_its_span() {
+        let message =
+            format!("a swizzled tile of {row} bytes a row, where softcuda knows those of the whole span, {span} bytes");
+        return Err(Fault::new(FaultKind::UnknownInstruction, message));
     }
     let (_, _, offset) = ctx.shared_range(shared, map.tile_bytes())?;
     let rows = map.rows(&start, offset);
@@ -382,13 +418,13 @@ fn tile(ctx: &mut Context, bulk: &Bulk, lane: usize) -> Result<(), Fault> {
     }
     let high = shared - offset;
     for row in &rows {
-        let mut data = Vec::new();
-        for (at, count) in map.swizzled_places(row.shared, row.skipped + row.bytes + row.missing) {
-            data.extend(ctx.fetch(lane, Space::Shared, high + at, count)?);
+        // What lies outside of the tensor is not written anywhere, and need not be there.
+        let mut inside = Vec::new();
+        for (at, count) in map.swizzled_places(row.shared + row.skipped, row.bytes) {
+            inside.extend(ctx.fetch(lane, Space::Shared, high + at, count)?);
         }
-        let inside = &data[row.skipped as usize..][..row.bytes as usize];
         let reduction = bulk.reduction.map(|(reduction, _)| (reduction, map.element()));
-        ctx.put_global(lane, row.address, inside, reduction)?;
+        ctx.put_global(lane, row.address, &inside, reduction)?;
     }
     Ok(())
 }
@@ -398,6 +434,16 @@ impl Context<'_> {
     fn map_bytes(&mut self, lane: usize, address: u64) -> Result<Vec<u8>, Fault> {
         const BYTES: usize = 128;
         let (space, offset) = Space::classify(address);
+        if !matches!(space, Space::Param | Space::Global) {
+            let message = format!(
+                "a tensor map in {space:?} memory, at {address:#x}; expected a kernel's parameter, constant or global memory"
+            );
+            return Err(Fault::new(FaultKind::InvalidOperand, message));
+        }
+        if offset % 64 != 0 {
+            let message = format!("a tensor map at {address:#x}; expected a multiple of 64");
+            return Err(Fault::new(FaultKind::Misaligned, message));
+        }
         if space == Space::Param {
             let fits = offset + BYTES as u64 <= self.program.param_bytes as u64;
             let start = self.facts.params.as_ptr() as *const u8;
@@ -406,6 +452,8 @@ impl Context<'_> {
                 .then(|| unsafe { std::slice::from_raw_parts(start.add(offset as usize), BYTES) }.to_vec())
                 .ok_or_else(|| Fault::new(FaultKind::OutOfBounds, "a tensor map past the end of the parameters"));
         }
-        self.bytes_at(lane, address, BYTES)
+        let bytes = self.bytes_at(lane, address, BYTES)?;
+        self.touch_range(lane, Kind::Load, Space::Global, address, BYTES as u64, 0, false)?;
+        Ok(bytes)
     }
 }

@@ -7,6 +7,7 @@
 use super::{Context, Wait, Warp};
 use crate::fault::{Fault, FaultKind};
 use crate::program::{Control, Instruction};
+use crate::sanitizer::Site;
 use crate::space::lanes_of;
 
 /// Bits of an offset in a block's shared memory.
@@ -19,7 +20,8 @@ pub(crate) struct Cluster {
     /// The shared memory and the number of each block, by rank.
     pub(crate) shared: Vec<*mut u8>,
     pub(crate) blocks: Vec<u64>,
-    /// Threads that have not exited.
+    /// Threads that have not exited, of each block and in all.
+    left: Vec<u32>,
     pub(crate) alive: u32,
     arrived: u32,
     /// How often its barrier was completed.
@@ -30,8 +32,8 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(shared: Vec<*mut u8>, blocks: Vec<u64>, threads: u32) -> Cluster {
-        let alive = threads * blocks.len() as u32;
-        Cluster { shared, blocks, alive, arrived: 0, phase: 0, copies: Vec::new() }
+        let (left, alive) = (vec![threads; blocks.len()], threads * blocks.len() as u32);
+        Cluster { shared, blocks, left, alive, arrived: 0, phase: 0, copies: Vec::new() }
     }
 }
 
@@ -42,17 +44,20 @@ pub(crate) fn split_rank(offset: u64) -> (Option<usize>, u64) {
 }
 
 impl Warp {
-    /// Lets go of the lanes that wait for a phase that is over.
-    fn release_cluster(&mut self, over: u32) {
+    /// Lets go of the lanes that wait for a phase that is over. Says whether there were any.
+    fn release_cluster(&mut self, over: u32) -> bool {
+        let mut any = false;
         for group in std::mem::take(&mut self.parked) {
             match group.wait {
                 Wait::Cluster { phase } if phase <= over => {
                     lanes_of(group.mask).for_each(|l| self.cluster_arrival[l] = 0);
                     self.insert(group.pc + 1, group.mask);
+                    any = true;
                 }
                 _ => self.parked.push(group),
             }
         }
+        any
     }
 }
 
@@ -73,6 +78,10 @@ impl Context<'_> {
             let message = format!("shared memory of block {rank} of a cluster of {count}");
             return Err(Fault::new(FaultKind::OutOfBounds, message));
         };
+        if self.cluster().left[rank] == 0 {
+            let message = format!("shared memory of block {rank} of the cluster, which has ended");
+            return Err(Fault::new(FaultKind::UseAfterFree, message));
+        }
         if inner.saturating_add(bytes) > len {
             let past = (inner + bytes).saturating_sub(len);
             let message = format!(
@@ -86,13 +95,22 @@ impl Context<'_> {
 
     /// Lanes of the current warp have exited.
     #[inline]
-    pub(crate) fn leave_cluster(&mut self, mask: u32) {
+    pub(crate) fn leave_cluster(&mut self, ins: &Instruction, mask: u32) -> Result<(), Control> {
+        let rank = self.block.rank as usize;
         let target = self.cluster().phase + 1;
         let pending = lanes_of(mask).filter(|&l| self.warp.cluster_arrival[l] == target).count() as u32;
         let cluster = self.cluster();
         cluster.alive -= mask.count_ones();
+        cluster.left[rank] -= mask.count_ones();
+        let is_over = cluster.left[rank] == 0 && cluster.blocks.len() > 1;
         cluster.arrived -= pending;
         self.complete_cluster_barrier();
+        if is_over && let Some(mut sanitizer) = self.sanitizer.take() {
+            let end = sanitizer.end_in_cluster(self.site());
+            self.sanitizer = Some(sanitizer);
+            return end.or_else(|fault| self.report(ins, mask, fault));
+        }
+        Ok(())
     }
 
     /// Completes the cluster's barrier when every thread that is left has arrived.
@@ -103,10 +121,13 @@ impl Context<'_> {
         }
         cluster.arrived = 0;
         cluster.phase += 1;
+    }
+
+    /// Lanes of a warp of the block have waited for a phase of the cluster's barrier.
+    fn has_waited(&mut self, warp: usize, phase: u32) {
+        let first = self.cluster().blocks[0];
         if let Some(mut sanitizer) = self.sanitizer.take() {
-            let site = self.site();
-            let blocks = self.cluster().blocks.clone();
-            sanitizer.cluster_barrier(site, &blocks);
+            sanitizer.cluster_wait(Site { warp, ..self.site() }, first, phase);
             self.sanitizer = Some(sanitizer);
         }
     }
@@ -117,7 +138,11 @@ impl Context<'_> {
         if std::mem::replace(&mut self.block.cluster_phase, phase) == phase {
             return;
         }
-        self.block.warps.iter_mut().for_each(|warp| warp.release_cluster(phase));
+        for warp in 0..self.block.warps.len() {
+            if self.block.warps[warp].release_cluster(phase) {
+                self.has_waited(warp, phase);
+            }
+        }
     }
 
     /// Nothing in a cluster can run, and some threads wait at its barrier.
@@ -161,6 +186,11 @@ pub(crate) fn arrive(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control
         return ctx.fail(ins, 1 << lane, FaultKind::InvalidOperand, message);
     }
     lanes_of(mask).for_each(|l| ctx.warp.cluster_arrival[l] = target);
+    if let Some(mut sanitizer) = ctx.sanitizer.take() {
+        let (site, first) = (ctx.site(), ctx.cluster().blocks[0]);
+        sanitizer.cluster_arrive(site, mask, first, target);
+        ctx.sanitizer = Some(sanitizer);
+    }
     ctx.cluster().arrived += mask.count_ones();
     ctx.complete_cluster_barrier();
     Control::Next
@@ -181,6 +211,7 @@ pub(crate) fn wait(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     if waiting == 0 {
         // Lanes of this warp that came before go on with those that came last, rather than some time later.
         ctx.warp.release_cluster(phase);
+        ctx.has_waited(ctx.warp.index as usize, phase);
         ctx.warp.pc += 1;
         return Control::Jump;
     }

@@ -67,7 +67,9 @@ pub(crate) fn exit(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     let warp = &mut ctx.warp;
     warp.exited |= mask;
     warp.active &= !mask;
-    ctx.leave_cluster(mask);
+    if let Err(control) = ctx.leave_cluster(ins, mask) {
+        return control;
+    }
     if ctx.warp.active != 0 {
         return Control::Next;
     }

@@ -289,7 +289,7 @@ fn account(
                 Kind::Atomic => ctx.counters.atomic_sectors += sectors,
             }
             if ctx.sanitizer.is_some() {
-                sanitize(ctx, ins, mask, addresses, bytes, kind, Space::Global)?;
+                sanitize(ctx, ins, mask, addresses, bytes, kind, Space::Global, None)?;
             }
             if kind != Kind::Load {
                 let allocation = &ctx.memory.allocations[ctx.sites[ins.site as usize].index];
@@ -313,7 +313,7 @@ fn account(
             }
             if ctx.sanitizer.is_some() {
                 let offsets = addresses.map(|a| a.wrapping_sub(window));
-                sanitize(ctx, ins, mask, &offsets, bytes, kind, Space::Shared)?;
+                sanitize(ctx, ins, mask, &offsets, bytes, kind, Space::Shared, None)?;
             }
         }
         _ => {}
@@ -321,8 +321,10 @@ fn account(
     Ok(())
 }
 
+/// Tells the sanitizer, of shared memory with its owner where that is another block.
 #[cold]
 #[inline(never)]
+#[expect(clippy::too_many_arguments, reason = "the facts of one access")]
 fn sanitize(
     ctx: &mut Context,
     ins: &Instruction,
@@ -331,6 +333,7 @@ fn sanitize(
     bytes: u64,
     kind: Kind,
     space: Space,
+    owner: Option<u64>,
 ) -> Result<(), Control> {
     let Some(mut sanitizer) = ctx.sanitizer.take() else {
         return Ok(());
@@ -347,7 +350,15 @@ fn sanitize(
         bytes,
         allocation: ctx.sites[ins.site as usize].index,
     };
-    let verdict = sanitizer.touch(ctx.site(), mask, addresses, touch);
+    let site = ctx.site();
+    let verdict = match owner {
+        // An arrival that releases nothing is over when the phase is, of which the sanitizer sees nothing.
+        Some(owner) => {
+            let lasts = ins.class != Class::Barrier || touch.release;
+            sanitizer.touch_in(site, owner, mask, addresses, touch, lasts)
+        }
+        None => sanitizer.touch(site, mask, addresses, touch),
+    };
     ctx.sanitizer = Some(sanitizer);
     verdict.or_else(|(lane, fault)| ctx.report(ins, 1 << lane, fault))
 }
@@ -460,7 +471,7 @@ fn slow(
                 Cached { base: allocation.base, len: allocation.len as u64, delta: allocation.delta(), index: key.2 };
         }
         if key.0 == Space::Shared && key.2 != 0 {
-            account_remote(ctx, together, addresses, bytes, kind, key.1, key.2 - 1);
+            account_remote(ctx, ins, together, addresses, bytes, kind, key.1, key.2 - 1)?;
             continue;
         }
         let substitute = addresses[together.trailing_zeros() as usize];
@@ -475,28 +486,31 @@ fn slow(
 }
 
 /// Counters and the sanitizer, for an access to the shared memory of another block of the cluster.
+#[expect(clippy::too_many_arguments, reason = "the facts of one access")]
 fn account_remote(
     ctx: &mut Context,
+    ins: &Instruction,
     mask: u32,
     addresses: &[u64; 32],
     bytes: u64,
     kind: Kind,
     window: u64,
     rank: usize,
-) {
+) -> Result<(), Control> {
     let moved = mask.count_ones() as u64 * bytes;
     match kind {
         Kind::Load => ctx.counters.shared_load_bytes += moved,
         Kind::Store => ctx.counters.shared_store_bytes += moved,
         Kind::Atomic => {}
     }
-    if let Some(mut sanitizer) = ctx.sanitizer.take() {
-        let block = ctx.cluster().blocks[rank];
-        for l in lanes_of(mask) {
-            sanitizer.remote(ctx.site(), block, kind, addresses[l] - window, bytes);
-        }
-        ctx.sanitizer = Some(sanitizer);
+    if ctx.sanitizer.is_none() {
+        return Ok(());
     }
+    let owner = ctx.cluster().blocks[rank];
+    let offset = |l: usize| addresses[l].wrapping_sub(window);
+    let first = offset(mask.trailing_zeros() as usize & 31);
+    let offsets = std::array::from_fn(|l| if mask >> l & 1 != 0 { offset(l) } else { first });
+    sanitize(ctx, ins, mask, &offsets, bytes, kind, Space::Shared, Some(owner))
 }
 
 /// Distinct 32-byte sectors; an aligned access lies in one.

@@ -255,6 +255,7 @@ impl<'a> Context<'a> {
             warps: self.block.warps.len(),
             warp: self.warp.index as usize,
             line: self.code.get(self.warp.pc as usize).map_or(0, |instruction| instruction.line),
+            clustered: self.facts.cluster != [1; 3],
         }
     }
 

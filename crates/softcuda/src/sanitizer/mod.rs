@@ -21,6 +21,9 @@
 //! - Threads of a block are ordered by its barriers, and all threads by release and acquire; [`order`] has the rules. A
 //!   grid-wide barrier of a cooperative launch, and a last block that combines what all blocks left, are understood by
 //!   those rules alone: nothing about them is assumed. An acquire is taken to be its whole warp's.
+//! - Threads of a cluster are ordered by its barrier, from an arrival to the end of a wait, and by release and acquire in any
+//!   block's shared memory; an `mbarrier` operation that does not say its scope is taken to reach the cluster. An access to another
+//!   block's shared memory must also be ordered before that block's end.
 //! - `cp.async` writes at some time between its issue and the wait for it: both count as writes, and the place must not be
 //!   touched in between, by its own thread neither.
 //! - Kernels launched to start early must not touch what kernels before them write until they have waited: [`chain`].
@@ -39,6 +42,7 @@
 mod awaited;
 mod bounds;
 mod chain;
+mod cluster;
 mod judge;
 mod order;
 mod report;
@@ -52,8 +56,9 @@ use crate::space::{Kind, Space, lanes_of};
 use awaited::Awaited;
 use bounds::Bounds;
 pub(crate) use chain::{Chain, Ranges};
+use cluster::{Visit, block_at, thread_of};
 use judge::{Judge, Record, Run};
-use order::{Order, Place, Published, Scope};
+use order::{Home, Order, Place, Published, Scope};
 pub(crate) use report::AFTER_A_FAULT;
 use shadow::{PAGE, Pages, Trace};
 use std::collections::HashMap;
@@ -75,6 +80,8 @@ pub(crate) struct Site<'a> {
     pub(crate) warp: usize,
     /// Of the instruction.
     pub(crate) line: u32,
+    /// Whether other blocks reach the block's shared memory.
+    pub(crate) clustered: bool,
 }
 
 /// One access of a warp.
@@ -107,11 +114,19 @@ impl Touch {
 /// Records a launch may keep: 1.5 GiB of them.
 const MOST_RECORDS: usize = 48 << 20;
 
-struct BlockShadow {
-    shared: Pages,
+/// Shared memory of a block.
+#[derive(Default)]
+struct SharedMemory {
+    pages: Pages,
     written: Vec<bool>,
-    order: Order,
     awaited: Awaited,
+    /// Accesses by other blocks, which must be over before this one ends.
+    visits: Vec<Visit>,
+}
+
+struct BlockShadow {
+    memory: SharedMemory,
+    order: Order,
     /// Lanes that know that the grids before this one have ended, by warp.
     waited: Vec<u32>,
 }
@@ -125,10 +140,8 @@ impl Default for BlockShadow {
 impl BlockShadow {
     fn new(block: u64, warps: usize, shared_bytes: usize) -> BlockShadow {
         BlockShadow {
-            shared: Pages::default(),
-            written: vec![false; shared_bytes],
+            memory: SharedMemory { written: vec![false; shared_bytes], ..SharedMemory::default() },
             order: Order::new(block, warps),
-            awaited: Awaited::default(),
             waited: vec![0; warps],
         }
     }
@@ -142,6 +155,8 @@ pub(crate) struct Sanitizer {
     /// The block that runs.
     current: BlockShadow,
     current_block: Option<u64>,
+    /// The block whose shared memory is in the current one's place, while an access of a warp to it is judged.
+    visited: Option<u64>,
     /// The other blocks of a cooperative launch.
     resident: HashMap<u64, BlockShadow>,
     published: Published,
@@ -239,7 +254,13 @@ impl Sanitizer {
             self.written(site, mask, addresses, touch)?;
         }
         let scope = if touch.block_scope { Scope::Block } else { Scope::Device };
-        let place = |l: usize| Place { address: addresses[l], shared: touch.space == Space::Shared, scope };
+        let home = match (touch.space, self.visited) {
+            (Space::Shared, Some(owner)) => Home::Cluster(owner),
+            (Space::Shared, None) if site.clustered => Home::Cluster(block),
+            (Space::Shared, None) => Home::Block,
+            _ => Home::Global,
+        };
+        let place = |l: usize| Place { address: addresses[l], home, scope };
         if touch.strong && reads {
             let (order, published) = (&mut self.current.order, &self.published);
             lanes_of(mask).for_each(|l| order.read(published, warp, place(l), touch.acquire));
@@ -265,9 +286,9 @@ impl Sanitizer {
             for l in lanes_of(mask) {
                 let at = addresses[l] as usize;
                 if touch.asynchronous {
-                    self.current.awaited.add(at as u64, touch.bytes, line);
+                    self.current.memory.awaited.add(at as u64, touch.bytes, line);
                 } else {
-                    self.current.written[at..at + touch.bytes as usize].fill(true);
+                    self.current.memory.written[at..at + touch.bytes as usize].fill(true);
                 }
             }
         }
@@ -281,7 +302,7 @@ impl Sanitizer {
     pub(crate) fn land(&mut self, site: Site, copies: &[Landing]) -> Result<(), (usize, Fault)> {
         self.shadow(site);
         for copy in copies {
-            lanes_of(copy.mask).for_each(|l| self.current.awaited.remove(copy.targets[l], copy.bytes));
+            lanes_of(copy.mask).for_each(|l| self.current.memory.awaited.remove(copy.targets[l], copy.bytes));
         }
         let touch = Touch {
             space: Space::Shared,
@@ -320,30 +341,6 @@ impl Sanitizer {
         Ok(())
     }
 
-    /// A bulk copy to a block's shared memory is over.
-    pub(crate) fn bulk_landed(&mut self, site: Site, block: u64, own: bool, offset: u64, bytes: u64) {
-        let shadow = if own { self.shadow(site) } else { self.shadow_of(site, block) };
-        shadow.awaited.remove(offset, bytes);
-        shadow.written[offset as usize..(offset + bytes) as usize].fill(true);
-    }
-
-    /// The state of a block of the cluster that may not be the current one.
-    fn shadow_of(&mut self, site: Site, block: u64) -> &mut BlockShadow {
-        self.shadow(site);
-        if block == site.linear {
-            return &mut self.current;
-        }
-        self.resident.entry(block).or_insert_with(|| BlockShadow::new(block, site.warps, site.shared_bytes as usize))
-    }
-
-    /// An access to another block's shared memory. Only what is written is remembered: whether such accesses are ordered is
-    /// not checked.
-    pub(crate) fn remote(&mut self, site: Site, block: u64, kind: Kind, offset: u64, bytes: u64) {
-        if kind != Kind::Load {
-            self.shadow_of(site, block).written[offset as usize..(offset + bytes) as usize].fill(true);
-        }
-    }
-
     /// Bytes of the heap were given out: what was done to them before is over.
     pub(crate) fn forget(&mut self, allocation: usize, offset: u64, bytes: u64) {
         if let Some(pages) = self.global.get_mut(allocation) {
@@ -351,25 +348,9 @@ impl Sanitizer {
         }
     }
 
-    /// What lanes of the current warp know becomes known to who acquires at a place in shared memory.
-    pub(crate) fn release_at(&mut self, site: Site, lanes: u32, address: u64) {
-        self.shadow(site);
-        let place = |_| Place { address, shared: true, scope: Scope::Block };
-        self.current.order.write(&mut self.published, site.warp, lanes, place, true);
-    }
-
-    /// All threads of a cluster have met.
-    pub(crate) fn cluster_barrier(&mut self, site: Site, blocks: &[u64]) {
-        let all: Vec<_> = blocks.iter().map(|&block| self.shadow_of(site, block).order.meet_all()).collect();
-        for &block in blocks {
-            let order = &mut self.shadow_of(site, block).order;
-            all.iter().for_each(|known| order.learn_all(known));
-        }
-    }
-
     /// Shared memory must not be touched while a `cp.async` may write it.
     fn expect_landed(&self, site: Site, mask: u32, addresses: &[u64; 32], touch: Touch) -> Result<(), (usize, Fault)> {
-        let awaited = &self.current.awaited;
+        let awaited = &self.current.memory.awaited;
         if awaited.is_empty() {
             return Ok(());
         }
@@ -445,7 +426,7 @@ impl Sanitizer {
         index: u32,
     ) -> Result<(), (usize, u64, Trace, &'static str)> {
         let pages = match touch.space {
-            Space::Shared => &mut self.current.shared,
+            Space::Shared => &mut self.current.memory.pages,
             _ => {
                 if touch.allocation >= self.global.len() {
                     self.global.resize_with(touch.allocation + 1, Pages::default);
@@ -480,24 +461,19 @@ impl Sanitizer {
 
     fn race(&self, site: Site, touch: Touch, address: u64, other: Trace, did: &str) -> Fault {
         let record = self.records[(other - 1) as usize / 32];
-        let lane = (other - 1) % 32;
-        let thread = record.warp as u32 * 32 + lane;
-        let [bx, by, _] = site.block;
-        let [gx, gy, _] = site.grid.map(u64::from);
-        let (tx, ty, tz) = (thread % bx, thread / bx % by, thread / (bx * by));
-        let b = record.block;
-        let (cx, cy, cz) = (b % gx, b / gx % gy, b / (gx * gy));
+        let who = thread_of(site, record, (other - 1) % 32);
         let verb = verb(touch.kind);
-        let place = match touch.space {
-            Space::Shared => format!("byte {address:#x} of shared memory"),
+        let place = match (touch.space, self.visited) {
+            (Space::Shared, Some(owner)) => {
+                format!("byte {address:#x} of the shared memory of block {}", block_at(site, owner))
+            }
+            (Space::Shared, None) => format!("byte {address:#x} of shared memory"),
             _ => format!("the byte at {address:#x}"),
         };
         let there = site.source.describe(record.line);
         Fault::new(
             FaultKind::Race,
-            format!(
-                "this thread {verb} {place}, which block ({cx},{cy},{cz}) thread ({tx},{ty},{tz}) {did} at {there}, and nothing orders the two"
-            ),
+            format!("this thread {verb} {place}, which {who} {did} at {there}, and nothing orders the two"),
         )
     }
 
@@ -510,7 +486,7 @@ impl Sanitizer {
             let hole = match touch.space {
                 Space::Shared => {
                     let start = address as usize;
-                    let written = &self.shadow(site).written[start..start + touch.bytes as usize];
+                    let written = &self.current.memory.written[start..start + touch.bytes as usize];
                     let hole = written.iter().position(|w| !w);
                     hole.map(|i| address + i as u64)
                 }

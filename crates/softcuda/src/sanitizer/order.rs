@@ -126,8 +126,13 @@ pub(super) struct Order {
     arrivers: [u64; 16],
 }
 
-/// For whom something is published, one block or all, and the address.
+/// For whom something is published, one block or all, and the address. Where the address has the bit [`CLUSTER`], it is in the
+/// block's shared memory, and what is published there is for all blocks of the cluster.
 type Key = (Option<u64>, u64);
+
+const CLUSTER: u64 = 1 << 63;
+/// With a phase's number: what the threads of a cluster bring to its barrier; the block is the cluster's first.
+const MEETING: u64 = CLUSTER | 1 << 62;
 
 /// What has been released at addresses.
 #[derive(Default)]
@@ -220,22 +225,32 @@ impl Order {
         }
     }
 
-    /// All warps of the block meet; what they know then.
-    pub(super) fn meet_all(&mut self) -> Arc<Blocks> {
-        let mut knowledge = Knowledge::default();
-        for warp in 0..self.warps.len() {
-            self.meet(warp);
-            knowledge.join(&self.warps[warp].knows);
-        }
-        self.warps.iter_mut().for_each(|warp| warp.knows = knowledge.clone());
-        let mut known = (*knowledge.others).clone();
-        known.insert(self.block, knowledge.own.clone());
-        Arc::new(known)
+    /// Lanes of a warp arrive at the barrier of the cluster whose first block is `first`, for its phase with this number.
+    pub(super) fn arrive_in_cluster(
+        &mut self,
+        published: &mut Published,
+        warp: usize,
+        lanes: u32,
+        first: u64,
+        phase: u32,
+    ) {
+        let knowledge = self.known_to(warp, lanes);
+        published.add(Some(first), MEETING | u64::from(phase), self.block, &knowledge);
+        self.warps[warp].clock += 1;
+        // Who arrives has waited for the phase before, which nobody did who had not waited for that before it.
+        published.0.remove(&(Some(first), MEETING | u64::from(phase.wrapping_sub(2))));
     }
 
-    /// Every warp takes over what is known.
-    pub(super) fn learn_all(&mut self, known: &Arc<Blocks>) {
-        (0..self.warps.len()).for_each(|warp| self.learn(warp, known));
+    /// Lanes of a warp have waited for a phase: they come after what was before every arrival.
+    pub(super) fn wait_in_cluster(&mut self, published: &Published, warp: usize, first: u64, phase: u32) {
+        if let Some(blocks) = published.0.get(&(Some(first), MEETING | u64::from(phase))) {
+            self.learn(warp, blocks);
+        }
+    }
+
+    /// The lanes of an earlier access that some warp of the block comes after.
+    pub(super) fn lanes_before_any(&self, access: (u64, usize, u32)) -> u32 {
+        (0..self.warps.len()).fold(0, |lanes, warp| lanes | self.lanes_before(warp, access))
     }
 
     /// A fence of some lanes of a warp.
@@ -244,7 +259,7 @@ impl Order {
         if acquires {
             let found = std::mem::take(&mut self.warps[warp].found);
             let (now, later): (HashMap<_, _>, HashMap<_, _>) =
-                found.into_iter().partition(|((to, _), _)| device || to.is_some());
+                found.into_iter().partition(|((to, address), _)| device || to.is_some() && address & CLUSTER == 0);
             self.warps[warp].found = later;
             now.values().for_each(|blocks| self.learn(warp, blocks));
         }
@@ -281,11 +296,9 @@ impl Order {
         }
     }
 
-    /// A strong read of a place, which is shared memory of this block or global.
+    /// A strong read of a place.
     pub(super) fn read(&mut self, published: &Published, warp: usize, place: Place, acquires: bool) {
-        let device = place.reaches_all().then_some(None);
-        for to in device.into_iter().chain([Some(self.block)]) {
-            let key = (to, place.address);
+        for key in [place.far(), place.near(self.block)].into_iter().flatten() {
             let Some(blocks) = published.0.get(&key) else {
                 continue;
             };
@@ -319,13 +332,11 @@ impl Order {
             left &= left - 1;
             let place = places(lane);
             let vouches = |fenced: &&Fenced| fenced.lanes >> lane & 1 != 0;
-            if let Some(fenced) = for_block.filter(vouches) {
-                published.add(Some(self.block), place.address, self.block, &fenced.knowledge);
+            if let (Some((to, address)), Some(fenced)) = (place.near(self.block), for_block.filter(vouches)) {
+                published.add(to, address, self.block, &fenced.knowledge);
             }
-            if place.reaches_all()
-                && let Some(fenced) = for_device.filter(vouches)
-            {
-                published.add(None, place.address, self.block, &fenced.knowledge);
+            if let (Some((to, address)), Some(fenced)) = (place.far(), for_device.filter(vouches)) {
+                published.add(to, address, self.block, &fenced.knowledge);
             }
         }
         if releases {
@@ -334,17 +345,40 @@ impl Order {
     }
 }
 
+/// Whose memory a strong access goes to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Home {
+    Global,
+    /// Shared memory of the block, which no other reaches.
+    Block,
+    /// Shared memory of a block of the cluster, by its number.
+    Cluster(u64),
+}
+
 /// Where a strong access goes, and how far it reaches.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) address: u64,
-    /// In the block's shared memory.
-    pub(super) shared: bool,
+    pub(super) home: Home,
     pub(super) scope: Scope,
 }
 
 impl Place {
-    fn reaches_all(self) -> bool {
-        self.scope == Scope::Device && !self.shared
+    /// Where things are published for the block itself.
+    fn near(self, block: u64) -> Option<Key> {
+        match self.home {
+            Home::Cluster(owner) if owner != block => None,
+            _ => Some((Some(block), self.address)),
+        }
+    }
+
+    /// Where things are published for other blocks.
+    fn far(self) -> Option<Key> {
+        match self.home {
+            _ if self.scope == Scope::Block => None,
+            Home::Global => Some((None, self.address)),
+            Home::Block => None,
+            Home::Cluster(owner) => Some((Some(owner), self.address | CLUSTER)),
+        }
     }
 }

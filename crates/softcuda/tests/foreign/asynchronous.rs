@@ -139,6 +139,67 @@ fn tiles_of_three_dimensions() {
     }
 }
 
+/// Tensors of 1, 4 and 5 dimensions, edges on every side, steps and swizzles: what lies in shared memory, and what is added elsewhere.
+#[test]
+fn tiles_of_one_four_and_five_dimensions() {
+    // Sizes, tile, steps, where it begins, swizzle.
+    type Case = (&'static [u64], &'static [u32], &'static [u32], &'static [i32], u8);
+    let cases: [Case; 6] = [
+        (&[300], &[256], &[1], &[100], 0),
+        (&[300], &[32], &[1], &[-20], 3),
+        (&[20, 5, 4, 3], &[16, 2, 3, 2], &[1, 1, 2, 1], &[8, 4, -1, 1], 2),
+        (&[12, 5, 4, 3], &[8, 2, 3, 2], &[3, 1, 1, 2], &[-4, -1, 2, 2], 1),
+        (&[8, 3, 4, 2, 3], &[8, 2, 2, 2, 2], &[1; 5], &[-3, 2, 3, 1, 2], 1),
+        (&[40, 3, 4, 2, 3], &[36, 2, 4, 1, 3], &[1, 2, 2, 1, 1], &[0, 0, 0, 0, 0], 0),
+    ];
+    for (number, (sizes, tile, steps, start, swizzle)) in cases.into_iter().enumerate() {
+        let rank = sizes.len();
+        let f = Foreign::load("tiles").choose(["line", "", "", "four", "five"][rank - 1]);
+        // In words, from one index to the next, of every dimension.
+        let strides: Vec<u64> = (0..rank).map(|d| sizes[..d].iter().product()).collect();
+        let count = sizes.iter().product::<u64>() as usize;
+        // The innermost step is not looked at.
+        let counts: Vec<u32> = (0..rank).map(|d| if d == 0 { tile[0] } else { tile[d].div_ceil(steps[d]) }).collect();
+        let words = counts.iter().product::<u32>() as usize;
+        let values: Vec<i32> = (0..count as i32).map(|i| 3 * i + 1).collect();
+        let (from, to, raw) = (f.put(&values), f.put(&vec![100i32; count]), f.put(&vec![-1i32; words]));
+        let map = |address| {
+            let bytes: Vec<u64> = strides[1..].iter().map(|stride| 4 * stride).collect();
+            TensorMap::tiled(Element::S32, address, sizes, &bytes, tile, steps, swizzle, false).unwrap().pack()
+        };
+        let mut params = Vec::new();
+        if rank == 5 {
+            params.extend(f.put(&[map(from), map(to)].concat()).to_le_bytes());
+        } else {
+            params.extend([map(from), map(to)].concat());
+        }
+        params.extend(raw.to_le_bytes());
+        params.extend((words as u32).to_le_bytes());
+        start.iter().for_each(|at| params.extend(at.to_le_bytes()));
+        f.device.launch(&f.kernel, &grid(1, 64), &params).unwrap_or_else(|fault| panic!("{number}: {fault}"));
+        let (shared, added) = (f.get::<i32>(raw, words), f.get::<i32>(to, count));
+        let mut want = vec![100; count];
+        for word in 0..words {
+            let (mut rest, mut place) = (word as u32, Some(0));
+            for d in 0..rank {
+                let step = if d == 0 { 1 } else { steps[d] };
+                let at = start[d] as i64 + (rest % counts[d] * step) as i64;
+                rest /= counts[d];
+                let inside = (0..sizes[d] as i64).contains(&at);
+                place = place.filter(|_| inside).map(|place| place + at as u64 * strides[d]);
+            }
+            // 32 words are a line, 4 a piece.
+            let moved = word / 4 % 8 ^ word / 32 % (1 << swizzle);
+            let found = shared[word / 32 * 32 + moved * 4 + word % 4];
+            assert_eq!(found, place.map_or(0, |at| values[at as usize]), "{number}: word {word}");
+            if let Some(at) = place {
+                want[at as usize] += values[at as usize];
+            }
+        }
+        assert_eq!(added, want, "{number}");
+    }
+}
+
 #[test]
 fn bulk_stores_and_reductions() {
     let f = Foreign::load("tensor_maps").choose("bulk1d");

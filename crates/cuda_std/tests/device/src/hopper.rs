@@ -67,8 +67,8 @@ pub unsafe fn distributed(out: *mut u32) {
             *out.add(65) = cluster::map(words(), 0).get(6);
             *out.add(66) = cluster::map(sums(), 0).get(0) as u32;
         }
-        // Each thread of the block before arrives at this block's barrier.
-        thread::sync_threads();
+        // Each thread of the block before arrives at this block's barrier. Others have read this block's words.
+        cluster::sync();
         words().set(i, 0);
         cluster::sync();
         cluster::map(words(), next).set(i, i + rank);
