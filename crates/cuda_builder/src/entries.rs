@@ -41,6 +41,54 @@ pub fn with_bounds(ptx: &str, change: impl Fn(&str, Bounds) -> Bounds) -> String
     bounded
 }
 
+/// What a parameter of the type `TensorMap` leaves there: the parameter's number behind it.
+const MAP: &str = "// kernel tensor map: ";
+
+/// The text with tensor maps as parameters: rustc has been told of an address, and reads that; what is declared are the 128 bytes
+/// themselves, and read is where they are.
+///
+/// # Errors
+/// Such a parameter is read in another way than rustc is known to.
+pub fn with_tensor_maps(ptx: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(ptx.len());
+    for (index, definition) in ptx.split(".entry ").enumerate() {
+        if index > 0 {
+            out += ".entry ";
+        }
+        let name = definition.split('(').next().unwrap_or_default().trim();
+        let maps: Vec<String> = definition
+            .split(MAP)
+            .skip(1)
+            .filter_map(|rest| rest.lines().next())
+            .map(str::trim)
+            .map(|number| format!("{name}_param_{number}"))
+            .collect();
+        if maps.is_empty() || index == 0 {
+            out += definition;
+            continue;
+        }
+        for line in definition.split_inclusive('\n') {
+            let words =
+                || line.split(|c: char| c.is_whitespace() || ",;[+]".contains(c)).filter(|word| !word.is_empty());
+            let Some(map) = maps.iter().find(|map| words().any(|word| word == *map)) else {
+                out += line;
+                continue;
+            };
+            match words().collect::<Vec<_>>()[..] {
+                [".param", ".u64" | ".b64", _] => {
+                    let comma = if line.contains(',') { "," } else { "" };
+                    out += &format!("\t.param .align 64 .b8 {map}[128]{comma}\n");
+                }
+                ["ld.param.u64" | "ld.param.b64", register, _] if line.contains(&format!("[{map}]")) => {
+                    out += &format!("\tmov.b64 \t{register}, {map};\n\tcvta.param.u64 \t{register}, {register};\n");
+                }
+                _ => return Err(format!("the tensor map {map} is read by `{}`; expected `ld.param.b64`", line.trim())),
+            }
+        }
+    }
+    Ok(out)
+}
+
 /// The bounds that an entry's text states.
 fn stated(definition: &str) -> Option<Bounds> {
     let (_, rest) = definition.split_once(MARK)?;
@@ -105,6 +153,40 @@ mod tests {
         let entry = |name: &str, sizes: &[usize]| Entry { name: name.into(), sizes: sizes.into() };
         assert_eq!(read(PTX), [entry("scale", &[8, 4]), entry("nothing", &[]), entry("structure", &[12])]);
         assert_eq!(read("// no kernel\n"), []);
+    }
+
+    #[test]
+    fn tensor_maps_are_declared_whole_and_their_address_is_read() {
+        let text = "
+.visible .entry copy(
+	.param .u64 copy_param_0,
+	.param .u64 copy_param_1,
+	.param .u64 copy_param_10
+)
+{
+	// begin inline asm
+	// kernel tensor map: 1
+	// end inline asm
+	ld.param.b64 	%rd1, [copy_param_1];
+	ld.param.b64 	%rd2, [copy_param_10];
+	ret;
+}
+.visible .entry other(
+	.param .u64 copy_param_1
+)
+{
+	ret;
+}";
+        let want =
+            text.replacen("\t.param .u64 copy_param_1,", "\t.param .align 64 .b8 copy_param_1[128],", 1).replace(
+                "ld.param.b64 \t%rd1, [copy_param_1];",
+                "mov.b64 \t%rd1, copy_param_1;\n\tcvta.param.u64 \t%rd1, %rd1;",
+            );
+        assert_eq!(with_tensor_maps(text).as_deref(), Ok(want.as_str()));
+        assert_eq!(read(&want)[0].sizes, [8, 128, 8]);
+        let odd = text.replace("[copy_param_1]", "[copy_param_1+4]");
+        assert_eq!(with_tensor_maps(PTX).as_deref(), Ok(PTX));
+        assert!(with_tensor_maps(&odd).is_err_and(|problem| problem.contains("copy_param_1 is read by")));
     }
 
     #[test]

@@ -208,6 +208,8 @@ impl CudaBuilder {
         }
         let ptx = lines::with_callers(&ptx, &workspace_root())
             .map_err(|problem| BuildError::Lines { path: assembly.clone(), problem })?;
+        let ptx =
+            entries::with_tensor_maps(&ptx).map_err(|problem| BuildError::Lines { path: assembly.clone(), problem })?;
         let change = |name: &str, bounds| self.bounds.as_ref().map_or(bounds, |change| change(name, bounds));
         let ptx = entries::with_bounds(&ptx, change);
         let path = self.copy_to.clone().unwrap_or_else(|| assembly.with_extension("ptx"));

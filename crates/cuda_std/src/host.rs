@@ -20,6 +20,8 @@
 
 use std::{ffi::c_void, marker::PhantomData};
 
+use crate::tensor_map::{Descriptor, TensorMap};
+
 /// The most parameters that a kernel has in its PTX, where a slice is two.
 const MAX_PARAMETERS: usize = 32;
 
@@ -81,11 +83,13 @@ impl<P> Kernel<P> {
 }
 
 /// Arguments laid out as `cuLaunchKernel` takes them: an 8-byte slot for each parameter of the PTX, little-endian, read by the
-/// driver to the parameter's own size. A slice is two, its address and its number of elements.
+/// driver to the parameter's own size. A slice is two, its address and its number of elements. A tensor map is 128 bytes.
 #[derive(Clone, Debug)]
 pub struct Packed {
     slots: [u64; MAX_PARAMETERS],
     count: usize,
+    /// Tensor maps, each with the number of its parameter, whose slot is not used.
+    maps: Vec<(usize, Descriptor)>,
 }
 
 impl Packed {
@@ -95,16 +99,33 @@ impl Packed {
         self.count += 1;
     }
 
-    /// Each parameter's bits, zero-extended, in order.
-    pub fn slots(&self) -> &[u64] {
-        &self.slots[..self.count]
+    /// Adds a parameter that is a tensor map.
+    pub fn push_map(&mut self, map: Descriptor) {
+        self.maps.push((self.count, map));
+        self.push(0);
     }
 
-    /// Pointers to each slot, valid while `self` is neither moved nor dropped.
+    /// The number of parameters.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The bytes of a parameter: 128 of a tensor map, else 8, the value zero-extended.
+    pub fn bytes(&self, parameter: usize) -> &[u8] {
+        match self.maps.iter().find(|(at, _)| *at == parameter) {
+            Some((_, map)) => bytemuck::bytes_of(map),
+            None => bytemuck::bytes_of(&self.slots[parameter]),
+        }
+    }
+
+    /// Pointers to each parameter's bytes, valid while `self` is neither moved nor dropped.
     pub fn pointers(&mut self) -> ([*mut c_void; MAX_PARAMETERS], usize) {
         let mut pointers = [std::ptr::null_mut(); MAX_PARAMETERS];
         for (pointer, slot) in pointers.iter_mut().zip(&mut self.slots[..self.count]) {
             *pointer = std::ptr::from_mut(slot).cast();
+        }
+        for (parameter, map) in &mut self.maps {
+            pointers[*parameter] = std::ptr::from_mut(map).cast();
         }
         (pointers, self.count)
     }
@@ -113,11 +134,14 @@ impl Packed {
 /// A type that a kernel may have as a parameter.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed to a kernel",
-    label = "a kernel's parameters are numbers of 8 to 64 bits, raw pointers, and slices: `&[T]` to read, `*mut [T]` to write"
+    label = "a kernel's parameters are numbers of 8 to 64 bits, raw pointers, slices (`&[T]` to read, `*mut [T]` to write) and tensor maps"
 )]
 pub trait Parameter {
     /// How many parameters of the PTX it is.
     const SLOTS: usize;
+    /// Whether it is a tensor map, which `#[kernel]` knows by its name only, and asks here whether it was right.
+    #[doc(hidden)]
+    const IS_TENSOR_MAP: bool = false;
 }
 
 /// A host value that may be passed for a kernel parameter of type `P`.
@@ -176,6 +200,17 @@ impl<T: Copy> Parameter for *mut [T] {
     const SLOTS: usize = 2;
 }
 
+impl Parameter for TensorMap {
+    const SLOTS: usize = 1;
+    const IS_TENSOR_MAP: bool = true;
+}
+
+impl Argument<TensorMap> for Descriptor {
+    fn write(self, packed: &mut Packed) {
+        packed.push_map(self);
+    }
+}
+
 // An optional pointer is null when absent.
 impl<T, A: Argument<*const T>> Argument<*const T> for Option<A> {
     fn write(self, packed: &mut Packed) {
@@ -212,7 +247,7 @@ macro_rules! tuples {
                     assert!(slots <= MAX_PARAMETERS, "a kernel has at most 32 parameters, a slice being two");
                 }
                 let ($($argument,)*) = self;
-                let mut packed = Packed { slots: [0; MAX_PARAMETERS], count: 0 };
+                let mut packed = Packed { slots: [0; MAX_PARAMETERS], count: 0, maps: Vec::new() };
                 $($argument.write(&mut packed);)*
                 packed
             }
@@ -274,9 +309,24 @@ mod tests {
             }
         }
         let packed = Kernel::<(u8, &'static [f32], i16)>::new("k", &["a", "b", "c"]).pack((1u8, Part(16, 5), -1i16));
-        assert_eq!(packed.slots(), [1, 16, 5, 0xffff]);
+        assert_eq!(packed.slots[..packed.count()], [1, 16, 5, 0xffff]);
+        assert_eq!(packed.bytes(2), [5, 0, 0, 0, 0, 0, 0, 0]);
         let mut packed = packed;
         assert_eq!(packed.pointers().1, 4);
+    }
+
+    #[test]
+    fn a_tensor_map_is_passed_whole() {
+        let map = |first: u64| Descriptor(std::array::from_fn(|i| first + i as u64));
+        let mut packed =
+            Kernel::<(TensorMap, u32, TensorMap)>::new("k", &["a", "b", "c"]).pack((map(1), 7u32, map(50)));
+        assert_eq!(packed.count(), 3);
+        let (pointers, _) = packed.pointers();
+        // SAFETY: a pointer leads to each parameter's bytes in `packed`, which is alive and not moved.
+        let read = unsafe { (*pointers[0].cast::<Descriptor>(), *pointers[1].cast::<u32>(), *pointers[2].cast()) };
+        assert_eq!(read, (map(1), 7, map(50)));
+        assert_eq!(packed.bytes(2), bytemuck::bytes_of(&map(50)));
+        assert_eq!(packed.bytes(1), [7, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! here. On the host the same functions type-check but abort when called, and [`Kernel`] with its argument traits describes an
 //! entry point to whoever launches it.
 //!
-//! Instructions that only newer GPUs have (`cluster`, `bulk`, `wgmma`, parts of `mbarrier` and `fence`: Hopper, `sm_90a`) exist on
+//! Instructions that only newer GPUs have (`cluster`, `bulk`, `tensor_map`, `wgmma`, parts of `mbarrier` and `fence`: Hopper, `sm_90a`) exist on
 //! the device only where the crate is compiled for such a GPU (`cuda_builder::build_kernels_for`): for an older one a kernel that
 //! uses them does not compile, and rustc says what the name is gated behind.
 //!
@@ -104,6 +104,8 @@ pub mod memory;
 pub mod mma;
 pub mod print;
 pub mod shared;
+#[cfg(any(not(target_arch = "nvptx64"), cuda_arch_at_least = "90"))]
+pub mod tensor_map;
 pub mod thread;
 pub mod types;
 pub mod unroll;

@@ -4,6 +4,8 @@ use cuda_builder::{CudaBuilder, NvvmArch};
 use softcuda::{Device, DeviceConfig, FaultKind, Launch, LoadedModule, Module};
 use std::sync::{Arc, LazyLock, Mutex};
 
+mod tiles;
+
 struct Soft {
     device: Device,
     module: LoadedModule,
@@ -24,7 +26,10 @@ impl Soft {
         let text = &*TEXT;
         let module = Module::from_ptx(text).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(module.unknown_instructions(), []);
-        let device = Device::new(DeviceConfig { total_memory: 1 << 24, threads: 1, ..DeviceConfig::default() });
+        // What waits in vain is found at once.
+        let instruction_limit = 1 << 20;
+        let config = DeviceConfig { total_memory: 1 << 24, threads: 1, instruction_limit, ..DeviceConfig::default() };
+        let device = Device::new(config);
         device.set_sanitizer(true);
         let printed = Arc::new(Mutex::new(String::new()));
         let sink = printed.clone();
@@ -56,10 +61,22 @@ impl Soft {
         cluster: [u32; 3],
         arguments: &[u64],
     ) -> Result<(), softcuda::Fault> {
+        let arguments: Vec<Vec<u8>> = arguments.iter().map(|argument| argument.to_le_bytes().to_vec()).collect();
+        self.launch_with(kernel, launch, cluster, &arguments)
+    }
+
+    /// With the bytes of each argument.
+    fn launch_with(
+        &self,
+        kernel: &str,
+        launch: Launch,
+        cluster: [u32; 3],
+        arguments: &[Vec<u8>],
+    ) -> Result<(), softcuda::Fault> {
         let kernel = self.module.kernel(kernel).expect("the kernel");
         let mut params = vec![0u8; kernel.param_bytes()];
         for (param, argument) in kernel.param_layout().iter().zip(arguments) {
-            params[param.offset..param.offset + param.size].copy_from_slice(&argument.to_le_bytes()[..param.size]);
+            params[param.offset..param.offset + param.size].copy_from_slice(&argument[..param.size]);
         }
         self.device.launch_clusters(&kernel, &launch, cluster, &params).map(|_| ())
     }

@@ -17,10 +17,11 @@ use syn::{FnArg, Ident, ItemFn, LitInt, Pat, PatIdent, ReturnType, Token, Type, 
 /// Marks `pub unsafe fn name(parameters) { … }` as a GPU kernel.
 ///
 /// Parameters are integers of 8 to 64 bits, `f32`, `f64`, `F16`, `BF16`, pointers `*const T` and `*mut T`, and slices `&[T]`,
-/// `*const [T]` and `*mut [T]`; another type is an error at that parameter. A kernel returns nothing, has no generics (stamp variants out
+/// `*const [T]` and `*mut [T]`, and tensor maps, `TensorMap`; another type is an error at that parameter. A kernel returns nothing, has no generics (stamp variants out
 /// with `macro_rules!`) and is `unsafe`, because it trusts its launch contract; its `# Safety` section states that contract.
 ///
-/// A slice is two parameters of the PTX, its address and its number of elements.
+/// A slice is two parameters of the PTX, its address and its number of elements. A tensor map is 128 bytes at a multiple of 64, which
+/// the builder declares; the kernel has their address.
 ///
 /// `#[kernel(threads = 128, blocks = 3)]` promises blocks of at most 128 threads and asks for so few registers that three of
 /// them fit a multiprocessor: PTX's `.maxntid` and `.minnctapersm`, which the builder writes.
@@ -88,7 +89,9 @@ fn expand(function: &ItemFn, bounds: Option<Bounds>) -> syn::Result<Tokens> {
     }
     let mut names = Vec::new();
     let mut types = Vec::new();
-    let (mut device_inputs, mut slices) = (Vec::new(), Vec::new());
+    let (mut device_inputs, mut made) = (Vec::new(), Vec::new());
+    // Of the PTX's parameters so far, and of the types that are no maps by their names.
+    let (mut count, mut others) = (0, Vec::new());
     for input in &signature.inputs {
         let FnArg::Typed(typed) = input else {
             return refuse("a kernel has no `self`");
@@ -97,18 +100,38 @@ fn expand(function: &ItemFn, bounds: Option<Bounds>) -> syn::Result<Tokens> {
             return refuse("a kernel's parameters are plain names");
         };
         names.push(pattern.ident.to_string());
-        match on_device(pattern, &typed.ty)? {
-            Some((inputs, slice)) => {
-                device_inputs.push(inputs);
-                slices.push(slice);
-            }
-            None => device_inputs.push(quote! { #typed }),
+        let kind = with_lifetime(&typed.ty);
+        if is_tensor_map(&typed.ty) {
+            let (name, mutability) = (&pattern.ident, &pattern.mutability);
+            device_inputs.push(quote! { #name: u64 });
+            // A comment in the PTX, where the builder finds it.
+            let mark = format!("// kernel tensor map: {count}");
+            made.push(quote! {
+                // SAFETY: there is no instruction in it.
+                unsafe { ::core::arch::asm!(#mark, options(nomem, nostack, preserves_flags)) };
+                // SAFETY: the launch passes a map, by the kernel's contract.
+                let #mutability #name: #kind = unsafe { ::cuda_std::tensor_map::TensorMap::at_parameter(#name) };
+            });
+            count += 1;
+        } else if let Some((inputs, slice)) = on_device(pattern, &typed.ty)? {
+            device_inputs.push(inputs);
+            made.push(slice);
+            count += 2;
+            others.push(kind.clone());
+        } else {
+            device_inputs.push(quote! { #typed });
+            count += 1;
+            others.push(kind.clone());
         }
-        types.push(with_lifetime(&typed.ty));
+        types.push(kind);
     }
     // An error at the parameter itself, not where the kernel is first used.
     let passable = types.iter().map(|kind| {
         quote_spanned! { kind.span() => passable::<#kind>(); }
+    });
+    let named = others.iter().map(|kind| {
+        let message = "a tensor map is known to #[kernel] by its name: write `TensorMap`";
+        quote_spanned! { kind.span() => ::core::assert!(!<#kind as ::cuda_std::Parameter>::IS_TENSOR_MAP, #message); }
     });
     let (attributes, visibility, block) = (&function.attrs, &function.vis, &function.block);
     let (name, inputs) = (&signature.ident, &signature.inputs);
@@ -139,7 +162,7 @@ fn expand(function: &ItemFn, bounds: Option<Bounds>) -> syn::Result<Tokens> {
         #[unsafe(no_mangle)]
         #visibility unsafe extern "ptx-kernel" fn #name(#(#device_inputs),*) {
             #mark
-            #(#slices)*
+            #(#made)*
             #block
         }
 
@@ -149,11 +172,17 @@ fn expand(function: &ItemFn, bounds: Option<Bounds>) -> syn::Result<Tokens> {
         #visibility const #name: ::cuda_std::Kernel<(#(#types,)*)> = {
             const fn passable<P: ::cuda_std::Parameter>() {}
             #(#passable)*
+            #(#named)*
             #[allow(dead_code)]
             unsafe fn body(#inputs) #block
             ::cuda_std::Kernel::new(#text, &[#(#names),*])#image
         };
     })
+}
+
+/// Whether a parameter's type is `TensorMap`, by its name.
+fn is_tensor_map(kind: &Type) -> bool {
+    matches!(kind, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "TensorMap"))
 }
 
 /// A slice parameter on the device: its two parameters there, and the statement that puts them together. None for another type.

@@ -121,3 +121,71 @@ fn what_cannot_run_is_said_on_standard_error() {
     let launched = unsafe { launch.launch(LaunchConfig::for_num_elems(n)) };
     assert!(launched.is_err());
 }
+
+/// A tensor map, which a kernel takes by value.
+#[repr(C, align(64))]
+struct Map(cudarc::driver::sys::CUtensorMap);
+
+// SAFETY: 128 bytes, as the parameter is.
+unsafe impl cudarc::driver::DeviceRepr for Map {}
+
+#[test]
+fn cudarc_passes_tensor_maps() {
+    if !has_library() {
+        let (passed, text) = run_with_library("cudarc_passes_tensor_maps", "1");
+        assert!(passed, "{text}");
+        return;
+    }
+    use cudarc::driver::{DevicePtr, sys};
+    const ROWS: u64 = 10;
+    const COLUMNS: u64 = 24;
+    let context = CudaContext::new(0).expect("a context");
+    let stream = context.new_stream().expect("a stream");
+    let module = context.load_module(Ptx::from_src(include_str!("tile.ptx"))).expect("a module");
+    let kernel = module.load_function("carry").expect("a kernel");
+    let values: Vec<f32> = (0..ROWS * COLUMNS).map(|i| i as f32).collect();
+    let from = stream.clone_htod(&values).expect("values");
+    let to = stream.clone_htod(&vec![-1f32; values.len()]).expect("room");
+    let map = |buffer: &cudarc::driver::CudaSlice<f32>, tile: [u32; 2]| {
+        let (address, _guard) = buffer.device_ptr(&stream);
+        let mut map = Map(sys::CUtensorMap { opaque: [0; 16] });
+        let pointer = std::ptr::without_provenance_mut(address as usize);
+        let (sizes, strides, steps) = ([COLUMNS, ROWS], [4 * COLUMNS], [1, 1]);
+        // SAFETY: the map is written, the lists are of two dimensions.
+        let result = unsafe {
+            sys::cuTensorMapEncodeTiled(
+                &mut map.0,
+                sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+                2,
+                pointer,
+                sizes.as_ptr(),
+                strides.as_ptr(),
+                tile.as_ptr(),
+                steps.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_NONE,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        };
+        (result, map)
+    };
+    let ((made, mut source), (made_too, target)) = (map(&to, [16, 4]), map(&to, [16, 4]));
+    assert_eq!((made, made_too), (sys::CUresult::CUDA_SUCCESS, sys::CUresult::CUDA_SUCCESS));
+    assert_eq!(map(&from, [15, 4]).0, sys::CUresult::CUDA_ERROR_INVALID_VALUE);
+    let address = from.device_ptr(&stream).0;
+    // SAFETY: the map is one.
+    let moved =
+        unsafe { sys::cuTensorMapReplaceAddress(&mut source.0, std::ptr::without_provenance_mut(address as usize)) };
+    assert_eq!(moved, sys::CUresult::CUDA_SUCCESS);
+    let (bytes, x, y) = (16 * 4 * 4u32, 16i32, -2i32);
+    let mut launch = stream.launch_builder(&kernel);
+    launch.arg(&source).arg(&bytes).arg(&target).arg(&x).arg(&y);
+    // SAFETY: the maps are of matrices that are there, their tiles of so many bytes.
+    unsafe { launch.launch(LaunchConfig { grid_dim: (1, 1, 1), block_dim: (1, 1, 1), shared_mem_bytes: 0 }) }
+        .expect("a launch");
+    for (i, found) in stream.clone_dtoh(&to).expect("the result").into_iter().enumerate() {
+        let inside = i as u64 / COLUMNS < 2 && i as u64 % COLUMNS >= 16;
+        assert_eq!(found, if inside { i as f32 } else { -1.0 }, "value {i}");
+    }
+}

@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
+use cuda_std::tensor_map::Descriptor;
 use cuda_std::{Argument, Packed};
 
-use crate::Error;
 use crate::device::{Inner, done};
+use crate::{Error, Tiles};
 
 /// Elements in a device's memory, freed when dropped. A reference to it is an argument for a pointer or slice parameter.
 pub struct Buffer<T: Pod> {
@@ -44,6 +45,12 @@ impl<T: Pod> Buffer<T> {
         let fits = range.start <= range.end && range.end <= self.len;
         assert!(fits, "elements {} to {} of a buffer of {}", range.start, range.end, self.len);
         Part { buffer: self, start: range.start, len: range.len() }
+    }
+
+    #[track_caller]
+    pub(crate) fn describe(&self, tiles: &Tiles, element: u32) -> Descriptor {
+        let strides = tiles.byte_strides(size_of::<T>());
+        done(self.device.tensor_map(element, self.address, tiles, &strides))
     }
 
     /// Copies values to the beginning of the buffer.

@@ -9,17 +9,18 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::ptr;
 
+use cuda_std::tensor_map::Descriptor;
 use cuda_std::{Image, Packed};
 use driver::DeviceChoice;
 use driver::sys::{
     CU_LAUNCH_ATTRIBUTE_COOPERATIVE, CUDA_SUCCESS, CUcontext, CUdevice, CUevent, CUfunction, CUlaunchAttribute,
-    CUlaunchConfig, CUmodule, CUresult, cuCtxSetCurrent, cuCtxSynchronize, cuDeviceGet, cuDevicePrimaryCtxRelease_v2,
-    cuDevicePrimaryCtxRetain, cuEventCreate, cuEventDestroy_v2, cuEventElapsedTime, cuEventRecord, cuFuncSetAttribute,
-    cuInit, cuLaunchKernelEx, cuMemAlloc_v2, cuMemFree_v2, cuMemcpyDtoH_v2, cuMemcpyHtoD_v2, cuMemsetD8_v2,
-    cuModuleGetFunction, cuModuleLoadData, cuModuleUnload,
+    CUlaunchConfig, CUmodule, CUresult, CUtensorMap, cuCtxSetCurrent, cuCtxSynchronize, cuDeviceGet,
+    cuDevicePrimaryCtxRelease_v2, cuDevicePrimaryCtxRetain, cuEventCreate, cuEventDestroy_v2, cuEventElapsedTime,
+    cuEventRecord, cuFuncSetAttribute, cuInit, cuLaunchKernelEx, cuMemAlloc_v2, cuMemFree_v2, cuMemcpyDtoH_v2,
+    cuMemcpyHtoD_v2, cuMemsetD8_v2, cuModuleGetFunction, cuModuleLoadData, cuModuleUnload, cuTensorMapEncodeTiled,
 };
 
-use crate::{Error, Launch};
+use crate::{Error, Launch, Tiles};
 
 /// Bytes behind a buffer that no kernel may touch.
 const MARGIN: usize = 256;
@@ -100,6 +101,43 @@ impl Cuda {
             Some(at) => Err(Error::Driver(format!("a kernel wrote {at} bytes past a buffer of {} bytes", bytes.len()))),
             None => Ok(()),
         }
+    }
+
+    /// Describes a tensor at an address; strides in bytes. The lists are as long as the tensor has dimensions, that of strides one
+    /// shorter.
+    pub fn tensor_map(
+        &self,
+        element: u32,
+        address: u64,
+        tiles: &Tiles,
+        strides: &[u64],
+        steps: &[u32],
+    ) -> Result<Descriptor, Error> {
+        // What is fetched into L2 besides: 128 bytes.
+        const PROMOTION: u32 = 2;
+        self.enter()?;
+        let mut map = CUtensorMap { opaque: [0; 16] };
+        let rank = tiles.sizes.len() as u32;
+        let pointer = ptr::with_exposed_provenance_mut(address as usize);
+        // SAFETY: the map is written; the lists are as long as the driver reads them.
+        let made = unsafe {
+            cuTensorMapEncodeTiled(
+                &mut map,
+                element,
+                rank,
+                pointer,
+                tiles.sizes.as_ptr(),
+                strides.as_ptr(),
+                tiles.tile.as_ptr(),
+                steps.as_ptr(),
+                0,
+                tiles.swizzle as u32,
+                PROMOTION,
+                u32::from(tiles.fill_nan),
+            )
+        };
+        check(&format!("describing {tiles:?}"), made)?;
+        Ok(Descriptor(map.opaque))
     }
 
     pub fn launch(&self, image: Image, name: &str, launch: Launch, arguments: &Packed) -> Result<(), Error> {

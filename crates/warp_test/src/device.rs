@@ -6,12 +6,13 @@ use std::env;
 use std::rc::Rc;
 
 use bytemuck::Pod;
+use cuda_std::tensor_map::Descriptor;
 use cuda_std::{Arguments, Kernel};
 use driver::{Backend, DeviceChoice};
 
 use crate::cuda::Cuda;
 use crate::soft::Soft;
-use crate::{Buffer, Launch, Launched};
+use crate::{Buffer, Launch, Launched, Tiles};
 
 /// Why something could not be done on a device.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,8 @@ pub enum Error {
     NoKernel { kernel: String, image: String },
     #[error("the image of the crate `{image}`: {problem}")]
     Image { image: String, problem: String },
+    #[error("a tensor map: {0}")]
+    TensorMap(String),
     #[error("the kernel `{kernel}` has {found} parameters in its image and {expected} in its handle")]
     Parameters { kernel: String, found: usize, expected: usize },
 }
@@ -234,6 +237,30 @@ impl Inner {
         match &self.backend {
             Memory::Soft(soft) => Ok(soft.read(address, bytes)?),
             Memory::Cuda(cuda) => cuda.read(address, bytes),
+        }
+    }
+
+    /// Describes a tensor at an address; strides in bytes.
+    pub(crate) fn tensor_map(
+        &self,
+        element: u32,
+        address: u64,
+        tiles: &Tiles,
+        strides: &[u64],
+    ) -> Result<Descriptor, Error> {
+        let (rank, steps) = (tiles.sizes.len(), tiles.all_steps());
+        if strides.len() + 1 != rank || tiles.tile.len() != rank || steps.len() != rank {
+            return Err(Error::TensorMap(format!(
+                "{rank} dimensions, {} strides, a tile of {} dimensions and {} steps; expected a stride fewer than dimensions, and as \
+                 many of the others",
+                strides.len(),
+                tiles.tile.len(),
+                steps.len()
+            )));
+        }
+        match &self.backend {
+            Memory::Soft(_) => crate::soft::tensor_map(element, address, tiles, strides, &steps),
+            Memory::Cuda(cuda) => cuda.tensor_map(element, address, tiles, strides, &steps),
         }
     }
 }

@@ -26,6 +26,7 @@
 //! | [`Device`] | softcuda with its sanitizer on, or the GPU; it launches kernels by their handles |
 //! | [`Buffer`] | memory of a device |
 //! | [`Launch`] | grid, block, shared memory, cluster |
+//! | [`Tiles`] | a buffer as a tensor, for kernels that copy tiles: [`Buffer::tensor_map`] |
 //! | [`Random`] | inputs that `FERROWARP_SEED` draws again |
 //! | [`assert_close!`] | names the worst element |
 //!
@@ -41,6 +42,7 @@ mod launch;
 mod random;
 mod run;
 mod soft;
+mod tiles;
 
 pub use buffer::{Buffer, Part};
 pub use close::{Number, Tolerance, assert_within};
@@ -50,3 +52,4 @@ pub use launch::{Launch, Launched};
 pub use random::Random;
 pub use run::{run_on_cuda, run_on_soft};
 pub use softcuda::{Class, Counters, Fault, FaultKind};
+pub use tiles::{TensorMap, TileElement, Tiles};

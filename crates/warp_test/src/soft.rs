@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use cuda_std::tensor_map::Descriptor;
 use cuda_std::{Image, Packed};
-use softcuda::{Counters, DeviceConfig, Fault, LoadedModule, Module};
+use softcuda::{Counters, DeviceConfig, Element, Fault, LoadedModule, Module, TensorMap};
 
-use crate::{Error, Launch};
+use crate::{Error, Launch, Tiles};
 
 pub struct Soft {
     device: softcuda::Device,
@@ -52,16 +53,17 @@ impl Soft {
         let kernel = self.module(image)?.kernel(name);
         let kernel = kernel.ok_or_else(|| Error::NoKernel { kernel: name.into(), image: image.crate_name.into() })?;
         let layout = kernel.param_layout();
-        if layout.len() != arguments.slots().len() {
-            return Err(Error::Parameters {
-                kernel: name.into(),
-                found: layout.len(),
-                expected: arguments.slots().len(),
-            });
+        if layout.len() != arguments.count() {
+            return Err(Error::Parameters { kernel: name.into(), found: layout.len(), expected: arguments.count() });
         }
         let mut parameters = vec![0; kernel.param_bytes()];
-        for (parameter, slot) in layout.iter().zip(arguments.slots()) {
-            let bytes = &slot.to_le_bytes()[..parameter.size];
+        for (index, parameter) in layout.iter().enumerate() {
+            let bytes = arguments.bytes(index);
+            let Some(bytes) = bytes.get(..parameter.size) else {
+                let problem =
+                    format!("parameter {index} of `{name}` has {} bytes, its argument {}", parameter.size, bytes.len());
+                return Err(Error::Image { image: image.crate_name.into(), problem });
+            };
             parameters[parameter.offset..][..bytes.len()].copy_from_slice(bytes);
         }
         let cluster = launch.cluster;
@@ -90,4 +92,19 @@ impl Soft {
         self.modules.borrow_mut().insert(key, module.clone());
         Ok(module)
     }
+}
+
+/// A tensor map as softcuda's driver makes it.
+pub fn tensor_map(
+    element: u32,
+    address: u64,
+    tiles: &Tiles,
+    strides: &[u64],
+    steps: &[u32],
+) -> Result<Descriptor, Error> {
+    let element =
+        Element::from_number(element).ok_or_else(|| Error::TensorMap(format!("elements of type {element}")))?;
+    let (sizes, tile, swizzle) = (&tiles.sizes, &tiles.tile, tiles.swizzle as u8);
+    let map = TensorMap::tiled(element, address, sizes, strides, tile, steps, swizzle, tiles.fill_nan);
+    Ok(Descriptor(bytemuck::cast(map.map_err(Error::TensorMap)?.pack())))
 }

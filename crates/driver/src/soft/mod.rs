@@ -50,6 +50,7 @@ pub(crate) mod pool;
 pub(crate) mod properties;
 mod registry;
 pub(crate) mod stream;
+pub(crate) mod tensor_map;
 pub(crate) mod work;
 
 use std::cell::RefCell;

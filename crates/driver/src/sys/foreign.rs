@@ -47,6 +47,11 @@ macro_rules! foreign {
 }
 
 foreign! {
+    // Tensor maps.
+    Plain fn cuTensorMapReplaceAddress(
+        map: *mut CUtensorMap, address: *mut c_void,
+    ) => soft::tensor_map::replace_address;
+
     // Devices.
     Plain fn cuDeviceGetUuid(uuid: *mut CUuuid, device: CUdevice) => properties::device_uuid;
     Plain fn cuDeviceGetPCIBusId(text: *mut c_char, capacity: c_int, device: CUdevice) => properties::pci_bus_id;

@@ -100,6 +100,25 @@ pub const CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: c_uint = 6;
 /// An `int`: the launch's priority.
 pub const CU_LAUNCH_ATTRIBUTE_PRIORITY: c_uint = 8;
 
+/// What describes a tensor and its tiles to a kernel's copies. What the bytes hold is the driver's business.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CUtensorMap {
+    /// 128 bytes.
+    pub opaque: [u64; 16],
+}
+
+impl CUtensorMap {
+    pub(crate) fn from_bytes(bytes: [u8; 128]) -> CUtensorMap {
+        let word = |i: usize| std::array::from_fn(|k| bytes[8 * i + k]);
+        CUtensorMap { opaque: std::array::from_fn(|i| u64::from_le_bytes(word(i))) }
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; 128] {
+        std::array::from_fn(|i| self.opaque[i / 8].to_le_bytes()[i % 8])
+    }
+}
+
 /// How `cuLaunchKernelEx` launches.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

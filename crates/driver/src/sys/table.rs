@@ -19,7 +19,7 @@ use super::*;
 use crate::class::{Class, Counters};
 use crate::error;
 use crate::soft::{
-    self, capture, context, copy, graph, host, launch, link, memory, module, occupancy, properties, stream,
+    self, capture, context, copy, graph, host, launch, link, memory, module, occupancy, properties, stream, tensor_map,
 };
 
 /// Where a table's functions come from.
@@ -370,6 +370,11 @@ entry_points! {
     Launch[cuLaunchKernelEx_ptsz] fn cuLaunchKernelEx(
         config: *const CUlaunchConfig, function: CUfunction, parameters: *mut *mut c_void, extra: *mut *mut c_void,
     ) => (launch::kernel_with_attributes);
+    Plain fn cuTensorMapEncodeTiled(
+        map: *mut CUtensorMap, element: c_uint, rank: c_uint, address: *mut c_void, sizes: *const u64,
+        strides: *const u64, tile: *const c_uint, steps: *const c_uint, interleave: c_uint, swizzle: c_uint,
+        promotion: c_uint, fill: c_uint,
+    ) => (tensor_map::encode_tiled);
 }
 
 /// Before `select`: cust prints an error through `cuGetErrorString`, and panics where that fails.

@@ -3,6 +3,8 @@
 
 #[cfg(cuda_arch_at_least = "90")]
 mod hopper;
+#[cfg(cuda_arch_at_least = "90")]
+mod tiles;
 
 #[cfg(cuda_arch_at_least = "89")]
 use cuda_std::types;
