@@ -13,7 +13,7 @@ pub struct Desk {
     current: PathBuf,
 }
 
-/// What a checkout has that git does not.
+/// What a checkout has at its top that git does not.
 const NOT_COPIED: [&str; 3] = ["target", ".git", "shared"];
 
 impl Desk {
@@ -24,7 +24,12 @@ impl Desk {
         if folder.exists() {
             fs::remove_dir_all(&folder).unwrap();
         }
-        copy(checkout, &folder.join("ferrowarp"));
+        fs::create_dir_all(folder.join("ferrowarp")).unwrap();
+        for entry in fs::read_dir(checkout).unwrap().map(|entry| entry.unwrap()) {
+            if !NOT_COPIED.iter().any(|skipped| entry.file_name() == *skipped) {
+                copy(&entry.path(), &folder.join("ferrowarp").join(entry.file_name()));
+            }
+        }
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.join("target"), PathBuf::from);
         let target = target.join(name);
         fs::create_dir_all(&target).unwrap();
@@ -54,7 +59,7 @@ impl Desk {
                 copy(&built.join(folder), &self.target.join(folder));
             }
         }
-        fs::copy(built.join("CACHEDIR.TAG"), self.target.join("CACHEDIR.TAG")).unwrap();
+        copy(&built.join("CACHEDIR.TAG"), &self.target.join("CACHEDIR.TAG"));
     }
 
     /// Does what a block says. `file` names the text in what is said when it cannot be done.
@@ -154,28 +159,40 @@ fn matches(pattern: &str, line: &str) -> bool {
     rest.is_empty() || last == Some("")
 }
 
-/// Copies files with the times of their last change, by which cargo knows what it has built.
+/// Copies a file, or a folder with what is in it, with the times of their last change, by which cargo knows what it has built. Nothing
+/// where there is neither.
 fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap();
-        if NOT_COPIED.iter().any(|skipped| name == *skipped) || path.is_symlink() {
-            continue;
-        }
-        let target = to.join(name);
-        // The programs that tests are take the most room, and are built anew.
-        if from.ends_with("debug/deps") && path.extension().is_none() {
-            continue;
-        }
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).unwrap();
-            let changed = fs::metadata(&path).unwrap().modified().unwrap();
-            File::options().write(true).open(&target).unwrap().set_modified(changed).unwrap();
-        }
+    // What tests build for themselves inside of the checkout is not the checkout's, and the programs that tests are take the most room.
+    let is_built = from.file_name().is_some_and(|name| name == "target");
+    let is_program = from.parent().is_some_and(|folder| folder.ends_with("debug/deps")) && from.extension().is_none();
+    if from.is_symlink() || is_built || is_program {
+        return;
     }
+    if from.is_dir() {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        }
+    } else if from.exists() {
+        fs::copy(from, to).unwrap();
+        let changed = fs::metadata(from).unwrap().modified().unwrap();
+        File::options().write(true).open(to).unwrap().set_modified(changed).unwrap();
+    }
+}
+
+#[test]
+fn a_copy_has_everything_but_what_was_built() {
+    let folder = std::env::temp_dir().join(format!("ferrowarp-copy-{}", std::process::id()));
+    for name in ["a/src/shared/x.rs", "a/src/target/y", "a/src/z.rs"] {
+        fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+        fs::write(folder.join(name), name).unwrap();
+    }
+    copy(&folder.join("a"), &folder.join("b"));
+    copy(&folder.join("nothing"), &folder.join("c"));
+    let there: Vec<bool> =
+        ["b/src/shared/x.rs", "b/src/target", "b/src/z.rs", "c"].map(|name| folder.join(name).exists()).into();
+    fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(there, [true, false, true, false]);
 }
 
 #[test]
