@@ -40,7 +40,7 @@ fn build() -> Result<(), BuildError> {
     })?;
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
-    let assembler = Assembler::find()?;
+    let assembler = if release || asked_for_machine_code() { Assembler::find()? } else { None };
     let level = COMPRESSION_LEVELS[usize::from(release)];
     let build_one = |arch: NvvmArch| {
         let ptx = out.join(format!("kernels.{}.ptx", arch.target_cpu()));
@@ -94,6 +94,15 @@ fn names(ptx: &Path) -> Result<Vec<String>, BuildError> {
     let mut names: Vec<String> = read_entries(&text).into_iter().map(|entry| entry.name).collect();
     names.sort();
     Ok(names)
+}
+
+/// Whether `FERROWARP_PTXAS` names an assembler. Only then are tests built with machine code, which takes minutes: softcuda runs PTX.
+fn asked_for_machine_code() -> bool {
+    #[allow(clippy::print_stdout)] // to cargo
+    {
+        println!("cargo::rerun-if-env-changed=FERROWARP_PTXAS");
+    }
+    env::var_os("FERROWARP_PTXAS").is_some()
 }
 
 /// All of `ARCHS`, or those that `FERROWARP_ARCHS` names, with commas between: for a shorter wait while a kernel is written.
