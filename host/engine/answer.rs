@@ -32,8 +32,18 @@ pub struct AnswerRequest<'a> {
     pub logprobs: Option<usize>,
 }
 
-/// Looks at the text since the last constraint ended, and says where in it another begins and which. Once that one allows no more, it ends.
-pub type Trigger = Box<dyn FnMut(&str) -> Option<(usize, Constraint)> + Send>;
+/// A part of an answer that follows a constraint of its own, until that allows no more.
+pub struct Part {
+    /// Where in the text it begins.
+    pub at: usize,
+    /// What it follows.
+    pub constraint: Constraint,
+    /// Whether the answer ends with it.
+    pub is_last: bool,
+}
+
+/// Looks at the text so far, after each token that belongs to no such part, and says whether one begins.
+pub type Trigger = Box<dyn FnMut(&str) -> Option<Part> + Send>;
 
 /// What a token brought, or the end.
 #[derive(Clone, Copy, Debug)]
@@ -56,10 +66,8 @@ pub struct Answer<'t> {
     sampler: Sampler,
     constraint: Option<Constraint>,
     trigger: Option<Trigger>,
-    /// What a part of the text that a trigger began must follow.
-    part: Option<Constraint>,
-    /// The text's length where the last such part ended.
-    n_parted: usize,
+    /// The part that the text is in.
+    part: Option<Part>,
     logprobs: Option<usize>,
     rooms: Rooms,
     written: Written<'t>,
@@ -99,7 +107,6 @@ impl<'t> Answer<'t> {
             constraint,
             trigger,
             part: None,
-            n_parted: 0,
             logprobs,
             rooms: Rooms::new(n_tokens),
             written: Written::new(tokenizer, stop, limits, control),
@@ -124,19 +131,15 @@ impl<'t> Answer<'t> {
     /// Begins and ends the parts that follow a constraint of their own.
     fn part(&mut self) -> Result<(), ConstraintError> {
         if let Some(part) = &mut self.part {
-            if part.is_at_end()? {
+            if !part.is_last && part.constraint.is_at_end()? {
                 self.part = None;
-                self.n_parted = self.written.text().len();
             }
         } else if let Some(trigger) = &mut self.trigger {
-            let text = &self.written.text()[self.n_parted..];
-            if let Some((at, mut constraint)) = trigger(text) {
-                // What came with the trigger's last token may be what no call begins with: then it is none.
-                if constraint.accept_text(&text[at..]) {
-                    self.part = Some(constraint);
-                } else {
-                    self.n_parted += at;
-                }
+            let text = self.written.text();
+            if let Some(mut part) = trigger(text)
+                && part.constraint.accept_text(&text[part.at..])
+            {
+                self.part = Some(part);
             }
         }
         Ok(())
@@ -148,7 +151,7 @@ impl<'t> Answer<'t> {
             return Ok(Err(Ok(Stop::Length)));
         }
         let step = self.written.ids().len() + 1;
-        let constraint = self.part.as_mut().or(self.constraint.as_mut());
+        let constraint = self.part.as_mut().map(|part| &mut part.constraint).or(self.constraint.as_mut());
         let chosen = choose(&mut row, &mut self.sampler, constraint, self.logprobs, &mut self.rooms);
         let chosen = match chosen {
             Ok(chosen) => chosen,

@@ -20,7 +20,7 @@ pub mod scheduler;
 pub mod timed;
 pub mod work;
 
-pub use answer::{Answer, AnswerEnd, AnswerRequest, OnPiece, Piece, Trigger};
+pub use answer::{Answer, AnswerEnd, AnswerRequest, OnPiece, Part, Piece, Trigger};
 pub use device::Device;
 pub use runner::{Limits, Row, Runner};
 pub use scheduler::{End, Finished, Key, Refused, Scheduler, Statistics, Task};

@@ -177,29 +177,25 @@ impl Constraint {
         Self::new(file, kind, TopLevelGrammar::from_lark(lark), vocabulary)
     }
 
-    /// One of several JSON texts, each by its schema and between fixed words: a call of one of several tools. `file` names them in errors.
+    /// The texts of a grammar in Lark, in which `value_0`, `value_1` and so on are the JSON texts of these schemas. `file` names it in errors.
     ///
     /// # Errors
     /// [`ConstraintError::Source`], as [`Self::from_json_schema`].
-    pub fn from_framed_schemas(
+    pub fn from_rules(
         file: &str,
-        framed: &[(String, Value, String)],
+        rules: &str,
+        schemas: &[Value],
         vocabulary: &ConstraintVocabulary,
     ) -> Result<Self, ConstraintError> {
         let kind = "JSON schema";
         let wrong = |reason: String| ConstraintError::Source { file: file.to_owned(), kind, reason };
-        let (mut start, mut rules, mut warnings) = (Vec::new(), String::new(), Vec::new());
-        for (index, (before, schema, after)) in framed.iter().enumerate() {
+        let (mut lark, mut warnings) = (rules.to_owned(), Vec::new());
+        for (index, schema) in schemas.iter().enumerate() {
             let mut schema = schema.clone();
             let found = prepare_schema(&mut schema).map_err(wrong)?;
             warnings.extend(found.into_iter().map(|warning| format!("{file}: {warning}")));
-            // A string of JSON is one of Lark's. An empty one is left out.
-            let word = |text: &str| if text.is_empty() { String::new() } else { Value::from(text).to_string() };
-            start.push(format!("one_{index}"));
-            rules += &format!("one_{index}: {} value_{index} {}\n", word(before), word(after));
-            rules += &format!("value_{index}: %json {schema}\n");
+            lark += &format!("value_{index}: %json {schema}\n");
         }
-        let lark = format!("start: {}\n{rules}", start.join(" | "));
         check_length(&lark).map_err(wrong)?;
         Ok(Self { warnings, ..Self::new(file, kind, TopLevelGrammar::from_lark(lark), vocabulary)? })
     }

@@ -12,9 +12,9 @@ use serde_json::{Map, Value, json};
 use super::{
     App, Failure,
     model::seconds,
-    running::{Running, Update, Written},
+    running::{Call, Running, Update, Written},
     sse::{Said, Voice, respond},
-    tools::{Call, Delta, Tools},
+    tools::{Delta, Tools},
 };
 use crate::{
     api::{Asked, FieldError, Fields, Form, Format, Prompt, finish_reason, token_logprobs},
@@ -106,6 +106,12 @@ impl Body {
         if self.tools.is_forced() && self.asked.format != Format::Free {
             let found = Value::from("a format");
             return Err(FieldError::new("response_format", &found, "none beside a tool that must be called").into());
+        }
+        if self.tools.are_callable() && matches!(self.asked.format, Format::Grammar(_)) {
+            return Err(FieldError::new("grammar", &"a grammar".into(), "none beside tools that may be called").into());
+        }
+        if self.asked.ignore_eos && (self.tools.is_forced() || !self.tools.are_parallel) {
+            return Err(FieldError::new("ignore_eos", &true.into(), "false beside a call that ends the answer").into());
         }
         Ok(())
     }
@@ -246,11 +252,15 @@ impl Voice for Chunks {
                     deltas.push(match part {
                         Delta::Reasoning(text) => json!({ "reasoning_content": text }),
                         Delta::Content(text) => json!({ "content": text }),
-                        Delta::Call(call) => {
-                            let mut call = self.head.call(&call);
+                        Delta::Call(name) => {
+                            let mut call = self.head.call(&Call { name, arguments: String::new() });
                             call.insert("index".to_owned(), self.n_calls[answer].into());
                             self.n_calls[answer] += 1;
                             json!({ "tool_calls": [call] })
+                        }
+                        Delta::Arguments(text) => {
+                            let index = self.n_calls[answer].saturating_sub(1);
+                            json!({ "tool_calls": [{ "index": index, "function": { "arguments": text } }] })
                         }
                     });
                 }

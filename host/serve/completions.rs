@@ -94,8 +94,8 @@ impl Voice for Chunks {
                 let text: String = parts
                     .into_iter()
                     .map(|part| match part {
-                        Delta::Content(text) | Delta::Reasoning(text) => text,
-                        Delta::Call(call) => call.arguments,
+                        Delta::Content(text) | Delta::Reasoning(text) | Delta::Arguments(text) => text,
+                        Delta::Call(_) => String::new(),
                     })
                     .collect();
                 vec![self.one(answer, &text, logprobs, None)]

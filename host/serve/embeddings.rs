@@ -15,7 +15,11 @@ use super::{
     running::within,
     tools::Tools,
 };
-use crate::{api::EmbeddingsAsked, generate::Limits, tokenizer::ControlText};
+use crate::{
+    api::{EmbeddingsAsked, Format},
+    generate::Limits,
+    tokenizer::ControlText,
+};
 
 /// Answers a request.
 ///
@@ -32,7 +36,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Jso
         let (app, inputs) = (Arc::clone(&app), asked.inputs.clone());
         move || {
             let one = |input| {
-                let ids = app.model.ids(input, &Tools::none())?.ids;
+                let ids = app.model.ids(input, &Tools::none(), &Format::Free)?.ids;
                 Ok(Prompted { ids, made: Made::Embedding(app.model.pooling) })
             };
             inputs.iter().map(one).collect::<Result<Vec<Prompted>, Failure>>()

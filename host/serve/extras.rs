@@ -132,7 +132,7 @@ pub async fn apply_template(State(app): State<Arc<App>>, request: Request) -> Re
             let mut text = String::new();
             for prompt in &asked.prompts {
                 let Prompt::Messages(messages, own) = prompt else { continue };
-                let (pieces, _) = app.model.render(messages, own, &tools)?;
+                let (pieces, _) = app.model.render(messages, own, &tools, &asked.format)?;
                 pieces.iter().for_each(|piece| text += &piece.text);
             }
             Ok::<_, Failure>(text)

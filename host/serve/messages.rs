@@ -30,7 +30,14 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     let Body { asked, tools, stream } = read(&app, body, true)?;
     let running = Running::begin(&app, asked, tools).await?;
     let n_prompt = running.usage().n_prompt;
-    let voice = Message { app: Arc::clone(&app), id: app.id("msg_"), n_prompt, blocks: Vec::new(), end: Value::Null };
+    let voice = Message {
+        app: Arc::clone(&app),
+        id: app.id("msg_"),
+        n_prompt,
+        blocks: Vec::new(),
+        input: String::new(),
+        end: Value::Null,
+    };
     if stream.is_wanted {
         return Ok(respond(running, voice));
     }
@@ -55,7 +62,7 @@ pub async fn count_tokens(State(app): State<Arc<App>>, request: Request) -> Resu
     let count = app.work({
         let app = Arc::clone(&app);
         move || {
-            let count = |prompt| Ok::<_, Failure>(app.model.ids(prompt, &tools)?.ids.len());
+            let count = |prompt| Ok::<_, Failure>(app.model.ids(prompt, &tools, &asked.format)?.ids.len());
             asked.prompts.iter().map(count).sum::<Result<usize, Failure>>()
         }
     });
@@ -116,11 +123,11 @@ fn tools(fields: &mut Fields) -> Result<Tools, FieldError> {
         }
         all.push(Tool::take(tool, "input_schema")?);
     }
-    let mut choice = None;
+    let (mut choice, mut are_parallel) = (None, true);
     if let Some(value) = fields.take("tool_choice") {
         let mut object = Fields::new("tool_choice", value)?;
         let name = object.text("name")?;
-        object.pass_over(&["disable_parallel_tool_use"]);
+        are_parallel = !object.flag("disable_parallel_tool_use")?.unwrap_or(false);
         choice = Some(match (object.text("type")?.as_deref(), name) {
             (Some("auto"), None) => Choice::Auto,
             (Some("none"), None) => Choice::None,
@@ -133,7 +140,7 @@ fn tools(fields: &mut Fields) -> Result<Tools, FieldError> {
         });
         object.expect_none()?;
     }
-    Tools::new(all, choice)
+    Tools::new(all, choice, are_parallel)
 }
 
 /// Messages as chat completions have them.
@@ -259,6 +266,8 @@ struct Message {
     id: String,
     n_prompt: usize,
     blocks: Vec<Value>,
+    /// The arguments of the call that is the last block, so far.
+    input: String,
     /// Why it ended, as `message_delta` has it.
     end: Value,
 }
@@ -294,27 +303,32 @@ impl Message {
         Said::named(name, &data)
     }
 
-    /// Ends the block that is open.
-    fn stop_block(&self) -> Option<Said> {
-        let last = self.blocks.len().checked_sub(1)?;
-        // A call was said whole, end and all.
-        (self.blocks[last]["type"] != "tool_use")
-            .then(|| Message::event("content_block_stop", json!({ "index": last })))
+    /// Begins a block, and ends the one before.
+    fn start_block(&mut self, block: Value, said: &mut Vec<Said>) {
+        said.extend(self.stop_block());
+        said.push(Message::event("content_block_start", json!({ "index": self.blocks.len(), "content_block": block })));
+        self.blocks.push(block);
+    }
+
+    /// Ends the last block.
+    fn stop_block(&mut self) -> Option<Said> {
+        let index = self.blocks.len().checked_sub(1)?;
+        let block = &mut self.blocks[index];
+        if block["type"] == "tool_use" {
+            // Arguments that a limit cut are no JSON.
+            block["input"] = serde_json::from_str(&std::mem::take(&mut self.input)).unwrap_or_else(|_| json!({}));
+        }
+        Some(Message::event("content_block_stop", json!({ "index": index })))
     }
 
     /// Adds to a block of text, a new one where the last is of another kind.
     fn add(&mut self, kind: &'static str, field: &'static str, text: &str, said: &mut Vec<Said>) {
         if self.blocks.last().is_none_or(|block| block["type"] != kind) {
-            said.extend(self.stop_block());
             let mut block = json!({ "type": kind, field: "" });
             if kind == "thinking" {
                 block["signature"] = "".into();
             }
-            said.push(Message::event(
-                "content_block_start",
-                json!({ "index": self.blocks.len(), "content_block": block }),
-            ));
-            self.blocks.push(block);
+            self.start_block(block, said);
         }
         let index = self.blocks.len() - 1;
         if let Value::String(whole) = &mut self.blocks[index][field] {
@@ -339,18 +353,16 @@ impl Voice for Message {
                     match part {
                         Delta::Reasoning(text) => self.add("thinking", "thinking", &text, &mut said),
                         Delta::Content(text) => self.add("text", "text", &text, &mut said),
-                        Delta::Call(call) => {
-                            said.extend(self.stop_block());
-                            let index = self.blocks.len();
-                            let input: Value = serde_json::from_str(&call.arguments).unwrap_or_default();
-                            let mut block = json!({ "type": "tool_use", "id": self.app.id("toolu_"), "name": call.name, "input": {} });
-                            let start = json!({ "index": index, "content_block": block });
-                            said.push(Message::event("content_block_start", start));
-                            let delta = json!({ "type": "input_json_delta", "partial_json": call.arguments });
-                            said.push(Message::event("content_block_delta", json!({ "index": index, "delta": delta })));
-                            said.push(Message::event("content_block_stop", json!({ "index": index })));
-                            block["input"] = input;
-                            self.blocks.push(block);
+                        Delta::Call(name) => {
+                            let id = self.app.id("toolu_");
+                            let block = json!({ "type": "tool_use", "id": id, "name": name, "input": {} });
+                            self.start_block(block, &mut said);
+                        }
+                        Delta::Arguments(text) => {
+                            let delta = json!({ "type": "input_json_delta", "partial_json": text });
+                            let more = json!({ "index": self.blocks.len().saturating_sub(1), "delta": delta });
+                            said.push(Message::event("content_block_delta", more));
+                            self.input += &text;
                         }
                     }
                 }

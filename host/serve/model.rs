@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::{
     Failure,
     engine::{Job, Made, Prompted, Wanted},
-    tools::{Dialect, Tools},
+    tools::{Begins, Dialect, Tools, Triggers},
 };
 use crate::{
     api::{Asked, Defaults, Format, Prompt},
@@ -109,6 +109,7 @@ impl Model {
         messages: &[Message],
         own: &Map<String, Value>,
         tools: &Tools,
+        format: &Format,
     ) -> Result<(Vec<Piece>, String), Failure> {
         let template = self
             .template
@@ -130,13 +131,16 @@ impl Model {
             Ok(pieces) => pieces,
             Err(error) => template.render(&messages, &options).map_err(|_| Failure::from(error))?,
         };
-        let end = pieces.iter().rev().find(|piece| !piece.text.is_empty());
-        let ends = |with: &str| end.is_some_and(|piece| piece.is_template && piece.text.trim_end().ends_with(with));
-        let mut begun = if ends("<think>") { "<think>".to_owned() } else { String::new() };
-        if let Some(call) = tools.opening(self.dialect) {
-            let call = if begun.is_empty() { call } else { format!("\n</think>\n\n{call}") };
-            begun += &call;
-            pieces.push(Piece { text: call, is_template: true });
+        // In many vocabularies no control token, so that the pieces do not say whose it is.
+        let prompt: String = pieces.iter().map(|piece| piece.text.as_str()).collect();
+        let thinks = |text: &str| text.trim_end().ends_with("<think>");
+        let is_said = messages.last().is_some_and(|message| message.content().is_some_and(thinks));
+        let mut begun = if thinks(&prompt) && !is_said { "<think>".to_owned() } else { String::new() };
+        if let Some(opening) = tools.opening(self.dialect, format) {
+            // Nothing but what is settled follows, so no thoughts do.
+            let text = if begun.is_empty() { opening.to_owned() } else { format!("\n</think>\n\n{opening}") };
+            begun += &text;
+            pieces.push(Piece { text, is_template: true });
         }
         Ok((pieces, begun))
     }
@@ -145,7 +149,7 @@ impl Model {
     ///
     /// # Errors
     /// It cannot be made from what is given.
-    pub fn ids(&self, prompt: &Prompt, tools: &Tools) -> Result<Rendered, Failure> {
+    pub fn ids(&self, prompt: &Prompt, tools: &Tools, format: &Format) -> Result<Rendered, Failure> {
         let wrong = |field: &str, error: &dyn std::fmt::Display| Failure::invalid(field, error.to_string());
         let (ids, begun) = match prompt {
             Prompt::Ids(ids) => match ids.iter().find(|id| **id as usize >= self.n_tokens) {
@@ -160,7 +164,7 @@ impl Model {
                 (ids.map_err(|error| wrong("prompt", &error))?, String::new())
             }
             Prompt::Messages(messages, own) => {
-                let (pieces, begun) = self.render(messages, own, tools)?;
+                let (pieces, begun) = self.render(messages, own, tools, format)?;
                 let ids = self.tokenizer.encode_pieces(&pieces, Ends::AsFileSays);
                 (ids.map_err(|error| wrong("messages", &error))?, begun)
             }
@@ -192,12 +196,27 @@ impl Model {
         self.vocabulary.get_or_init(make).as_ref().map_err(|error| Failure::invalid("response_format", error.clone()))
     }
 
+    /// The id of a control token.
+    fn control(&self, text: &str) -> Option<u32> {
+        match self.tokenizer.encode(text, Special::Parse, Ends::Bare).as_deref() {
+            Ok(&[id]) if self.tokenizer.is_control(id) => Some(id),
+            _ => None,
+        }
+    }
+
     fn constraint(&self, asked: &Asked, tools: &Tools) -> Result<Option<Constraint>, Failure> {
-        if let Some(framed) = tools.must_call(self.dialect) {
-            return Ok(Some(Constraint::from_framed_schemas("tools", &framed, self.vocabulary()?)?));
+        let with_calls = |begins, answer: Option<&Value>| {
+            let grammar = tools.grammar(self.dialect, begins, answer, &|text| self.control(text));
+            Ok(Some(Constraint::from_rules("tools", &grammar.rules, &grammar.schemas, self.vocabulary()?)?))
+        };
+        if tools.is_forced() {
+            return with_calls(Begins::Opened, None);
         }
         Ok(match &asked.format {
             Format::Free => None,
+            Format::Schema(schema) if tools.may_be_called(self.dialect, &asked.format) => {
+                return with_calls(Begins::Answer, Some(schema));
+            }
             Format::Schema(schema) => {
                 Some(Constraint::from_json_schema("response_format", &schema.to_string(), self.vocabulary()?)?)
             }
@@ -212,15 +231,16 @@ impl Model {
     pub fn prepare(&self, asked: &Asked, tools: &Tools, asked_at: Instant) -> Result<(Job, String, usize), Failure> {
         let constraint = self.constraint(asked, tools)?;
         let triggers = match &constraint {
-            None => tools.triggers(self.dialect, || self.vocabulary())?,
-            Some(_) => None,
+            None if tools.are_callable() => {
+                Some(Triggers::new(tools, self.dialect, self.vocabulary()?, &|text| self.control(text))?)
+            }
+            _ => None,
         };
         let mut prompts = Vec::new();
         let (mut all_begun, mut n_prompt) = (String::new(), 0);
         for prompt in &asked.prompts {
-            let Rendered { ids, begun } = self.ids(prompt, tools)?;
+            let Rendered { ids, begun } = self.ids(prompt, tools, &asked.format)?;
             n_prompt += ids.len();
-            all_begun = begun;
             let mut answers = Vec::with_capacity(asked.n);
             for number in 0..asked.n {
                 let mut options = asked.sampler.clone();
@@ -228,10 +248,11 @@ impl Model {
                 answers.push(Wanted {
                     sampler: sampler(options, &self.tokenizer, self.n_tokens)?,
                     constraint: constraint.as_ref().map(Constraint::again),
-                    trigger: triggers.as_ref().map(super::tools::Triggers::watch),
+                    trigger: triggers.as_ref().map(|triggers| triggers.watch(&begun)),
                 });
             }
             prompts.push(Prompted { ids, made: Made::Answers(answers) });
+            all_begun = begun;
         }
         let n_predict = match (asked.n_predict, self.max_tokens) {
             (Some(asked), Some(most)) => Some(asked.min(most)),

@@ -83,7 +83,7 @@ fn read(app: &App, body: Value) -> Result<(Body, Map<String, Value>), Failure> {
         ["model", "temperature", "top_p", "tools", "tool_choice", "parallel_tool_calls", "stream", "stream_options"]
     {
         if let Some(value) = fields.take(name) {
-            if ["temperature", "top_p", "tools", "tool_choice"].contains(&name) {
+            if ["temperature", "top_p", "tools", "tool_choice", "parallel_tool_calls"].contains(&name) {
                 echo.insert(name.to_owned(), value.clone());
             }
             chat.insert(name.to_owned(), value);
@@ -226,6 +226,7 @@ fn said(content: &Value, path: &str) -> Result<String, FieldError> {
 enum Open {
     Reasoning,
     Message,
+    Call,
 }
 
 /// A response: its items so far, each of which a stream says as it comes.
@@ -311,43 +312,55 @@ impl Items {
         let (id, index) = self.last();
         let status = if self.end.is_some() && self.status() == "incomplete" { "incomplete" } else { "completed" };
         self.items[index]["status"] = status.into();
-        let part = self.items[index]["content"][0].clone();
-        let done = match open {
-            Open::Reasoning => "response.reasoning_text.done",
-            Open::Message => "response.output_text.done",
-        };
-        let mut text = json!({ "item_id": id, "output_index": index, "content_index": 0, "text": part["text"] });
-        if open == Open::Message {
-            text["logprobs"] = json!([]);
+        if open == Open::Call {
+            let arguments = &self.items[index]["arguments"];
+            let done = json!({ "item_id": id, "output_index": index, "name": self.items[index]["name"], "arguments": arguments });
+            said.push(self.event("response.function_call_arguments.done", done));
+        } else {
+            let part = self.items[index]["content"][0].clone();
+            let mut text = json!({ "item_id": id, "output_index": index, "content_index": 0, "text": part["text"] });
+            let done = match open {
+                Open::Message => {
+                    text["logprobs"] = json!([]);
+                    "response.output_text.done"
+                }
+                _ => "response.reasoning_text.done",
+            };
+            said.push(self.event(done, text));
+            let place = json!({ "item_id": id, "output_index": index, "content_index": 0, "part": part });
+            said.push(self.event("response.content_part.done", place));
         }
-        said.push(self.event(done, text));
-        let place = json!({ "item_id": id, "output_index": index, "content_index": 0, "part": part });
-        said.push(self.event("response.content_part.done", place));
         let item = self.items[index].clone();
         said.push(self.event("response.output_item.done", json!({ "output_index": index, "item": item })));
+    }
+
+    /// Begins an item.
+    fn open(&mut self, kind: Open, item: Value, said: &mut Vec<Said>) {
+        self.close(said);
+        let added = json!({ "output_index": self.items.len(), "item": item });
+        said.push(self.event("response.output_item.added", added));
+        self.items.push(item);
+        self.open = Some(kind);
     }
 
     /// Adds to the item that grows, a new one where that is of another kind.
     fn add(&mut self, kind: Open, text: &str, said: &mut Vec<Said>) {
         if self.open != Some(kind) {
-            self.close(said);
-            let index = self.items.len();
             let (item, part) = match kind {
                 Open::Reasoning => (
                     json!({ "id": self.app.id("rs_"), "type": "reasoning", "summary": [], "content": [], "status": "in_progress" }),
                     json!({ "type": "reasoning_text", "text": "" }),
                 ),
-                Open::Message => (
+                _ => (
                     json!({ "id": self.app.id("msg_"), "type": "message", "role": "assistant", "content": [], "status": "in_progress" }),
                     json!({ "type": "output_text", "text": "", "annotations": [], "logprobs": [] }),
                 ),
             };
-            said.push(self.event("response.output_item.added", json!({ "output_index": index, "item": item })));
-            let place = json!({ "item_id": item["id"], "output_index": index, "content_index": 0, "part": part });
+            self.open(kind, item, said);
+            let (id, index) = self.last();
+            let place = json!({ "item_id": id, "output_index": index, "content_index": 0, "part": part });
             said.push(self.event("response.content_part.added", place));
-            self.items.push(item);
             self.items[index]["content"] = json!([part]);
-            self.open = Some(kind);
         }
         let (id, index) = self.last();
         if let Value::String(whole) = &mut self.items[index]["content"][0]["text"] {
@@ -356,12 +369,31 @@ impl Items {
         let mut delta = json!({ "item_id": id, "output_index": index, "content_index": 0, "delta": text });
         let name = match kind {
             Open::Reasoning => "response.reasoning_text.delta",
-            Open::Message => {
+            _ => {
                 delta["logprobs"] = json!([]);
                 "response.output_text.delta"
             }
         };
         said.push(self.event(name, delta));
+    }
+
+    /// Begins a call.
+    fn call(&mut self, name: &str, said: &mut Vec<Said>) {
+        let (id, call_id) = (self.app.id("fc_"), self.app.id("call_"));
+        let item = json!({
+            "id": id, "type": "function_call", "call_id": call_id, "name": name, "arguments": "", "status": "in_progress",
+        });
+        self.open(Open::Call, item, said);
+    }
+
+    /// Adds to the call that grows.
+    fn arguments(&mut self, text: &str, said: &mut Vec<Said>) {
+        let (id, index) = self.last();
+        if let Value::String(whole) = &mut self.items[index]["arguments"] {
+            whole.push_str(text);
+        }
+        let delta = json!({ "item_id": id, "output_index": index, "delta": text });
+        said.push(self.event("response.function_call_arguments.delta", delta));
     }
 }
 
@@ -380,31 +412,8 @@ impl Voice for Items {
                     match part {
                         Delta::Reasoning(text) => self.add(Open::Reasoning, &text, &mut said),
                         Delta::Content(text) => self.add(Open::Message, &text, &mut said),
-                        Delta::Call(call) => {
-                            self.close(&mut said);
-                            let index = self.items.len();
-                            let mut item = json!({
-                                "id": self.app.id("fc_"), "type": "function_call", "call_id": self.app.id("call_"), "name": call.name,
-                                "arguments": "", "status": "in_progress",
-                            });
-                            let added = json!({ "output_index": index, "item": item });
-                            said.push(self.event("response.output_item.added", added));
-                            let place = json!({ "item_id": item["id"], "output_index": index });
-                            let with = |field: &str, value: &str| {
-                                let mut place = place.clone();
-                                place[field] = value.into();
-                                place
-                            };
-                            let delta = with("delta", &call.arguments);
-                            said.push(self.event("response.function_call_arguments.delta", delta));
-                            let done = with("arguments", &call.arguments);
-                            said.push(self.event("response.function_call_arguments.done", done));
-                            item["arguments"] = call.arguments.into();
-                            item["status"] = "completed".into();
-                            let done = json!({ "output_index": index, "item": item });
-                            said.push(self.event("response.output_item.done", done));
-                            self.items.push(item);
-                        }
+                        Delta::Call(name) => self.call(&name, &mut said),
+                        Delta::Arguments(text) => self.arguments(&text, &mut said),
                     }
                 }
             }

@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     App, Failure, Phase, app,
     engine::{Event, Ticket},
-    tools::{Call, Delta, Splitter, Tools},
+    tools::{Delta, Splitter, Tools},
 };
 use crate::{
     api::{Asked, Form, Usage},
@@ -47,6 +47,15 @@ pub enum Update {
     },
     /// All ended.
     Done(Usage),
+}
+
+/// A call of a tool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The tool.
+    pub name: String,
+    /// Its arguments, JSON.
+    pub arguments: String,
 }
 
 /// An answer, whole.
@@ -95,7 +104,11 @@ impl Running {
         let deadline = app.options.timeout.map(|time| asked_at + time);
         let place = app.admit(asked.prompts.len().saturating_mul(asked.n))?;
         let splitter = match asked.form {
-            Form::Chat => Some(Splitter::new(app.model.dialect, tools.are_callable())),
+            Form::Chat => {
+                let dialect = app.model.dialect;
+                let may_call = tools.may_be_called(dialect, &asked.format);
+                Some(Splitter::new(dialect, if may_call { tools.names() } else { Arc::default() }))
+            }
             Form::Text => None,
         };
         let prepared = app.work({
@@ -206,7 +219,12 @@ impl Running {
                         match part {
                             Delta::Reasoning(text) => one.reasoning += &text,
                             Delta::Content(text) => one.content += &text,
-                            Delta::Call(call) => one.calls.push(call),
+                            Delta::Call(name) => one.calls.push(Call { name, arguments: String::new() }),
+                            Delta::Arguments(text) => {
+                                if let Some(call) = one.calls.last_mut() {
+                                    call.arguments += &text;
+                                }
+                            }
                         }
                     }
                 }

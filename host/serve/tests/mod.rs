@@ -3,6 +3,10 @@
 mod answers;
 mod bodies;
 mod bounds;
+mod calls;
+#[path = "../../../tests/support/random.rs"]
+#[allow(dead_code, reason = "tests elsewhere draw other things too")]
+mod random;
 mod soak;
 mod tools;
 

@@ -3,9 +3,12 @@
 use serde_json::{Map, Value};
 
 /// What JSON Schema leaves open is closed: an object has the properties that its schema names, unless that says `additionalProperties`. A model that
-/// may make properties up goes on doing so until its context is full, and no tool knows what to do with them.
+/// may make properties up goes on doing so until its context is full, and no tool knows what to do with them. Arguments are always an object.
 pub fn closed(schema: &Value) -> Value {
     let mut schema = schema.clone();
+    if let Value::Object(fields) = &mut schema {
+        fields.insert("type".to_owned(), "object".into());
+    }
     // Parts of a whole, each of which would refuse what the others name.
     if !has_parts(&schema) {
         close(&mut schema);
@@ -52,7 +55,7 @@ fn close(schema: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Choice, Dialect, Tool, Tools},
+        super::{Begins, Choice, Dialect, Tool, Tools},
         closed,
     };
     use serde_json::json;
@@ -61,9 +64,9 @@ mod tests {
     fn what_a_call_follows_is_closed_and_what_the_model_is_shown_is_not() {
         let parameters = json!({ "type": "object", "properties": { "x": { "type": "string" } } });
         let tool = Tool { name: "f".to_owned(), description: None, parameters: parameters.clone() };
-        let tools = Tools::new(vec![tool], Some(Choice::Required)).unwrap();
+        let tools = Tools::new(vec![tool], Some(Choice::Required), true).unwrap();
         let dialect = Dialect { knows_tools: true, ..Dialect::default() };
-        assert_eq!(tools.must_call(dialect).unwrap()[0].1, closed(&parameters));
+        assert_eq!(tools.grammar(dialect, Begins::Opened, None, &|_| None).schemas, [closed(&parameters)]);
         assert_eq!(tools.for_template(dialect).unwrap()[0]["function"]["parameters"], parameters);
     }
 
@@ -101,13 +104,16 @@ mod tests {
                 json!({ "additionalProperties": { "properties": { "x": {} }, "additionalProperties": false } }),
             ),
         ] {
+            let mut expected = expected;
+            expected["type"] = "object".into();
             assert_eq!(closed(&open), expected, "{open}");
         }
         // Closed, none of its parts would let the other's properties by.
-        for parts in [
+        for mut parts in [
             json!({ "allOf": [{ "properties": { "x": {} } }, { "properties": { "y": {} } }] }),
             json!({ "properties": { "x": {} }, "anyOf": [{ "required": ["x"] }, { "properties": { "y": {} } }] }),
         ] {
+            parts["type"] = "object".into();
             assert_eq!(closed(&parts), parts);
         }
     }

@@ -9,29 +9,32 @@
 //! | Mistral | `[TOOL_CALLS][{"name": "f", "arguments": {…}}]`, newer `[TOOL_CALLS]f[ARGS]{…}` |
 //! | gpt-oss (harmony) | `<\|channel\|>commentary to=functions.f <\|constrain\|>json<\|message\|>{…}<\|call\|>` |
 //!
-//! Where a call must be made, its beginning is a part of the prompt and the rest follows a grammar made of the tools' schemas; where one
-//! may be made, the grammar begins where the model begins one. So arguments always parse, unless a limit cuts them, and have
-//! the properties that the schema names and no others, unless it says otherwise. A template that knows no
-//! tools has them described in the system message, in Hermes's form.
+//! Where a call must be made, its beginning is a part of the prompt and the rest follows a grammar of the tools' names, each with its schema;
+//! where one may be made, the grammar begins where the model begins one. So a call names one of the tools, and its arguments always parse, unless
+//! a limit cuts them, and have the properties that this tool's schema names and no others, unless it says otherwise. One call may follow
+//! another, unless one tool is named or the request allows no more (`parallel_tool_calls`). A template that knows no tools has them described in
+//! the system message, in Hermes's form.
 
 mod closed;
+mod grammar;
 mod harmony;
+mod json;
 mod read;
 mod split;
+mod trigger;
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::Failure;
 use crate::{
-    api::{FieldError, Fields},
+    api::{FieldError, Fields, Format},
     chat::Message,
-    engine::Trigger,
-    sample::{Constraint, ConstraintVocabulary},
 };
 
-pub use split::{Call, Delta, Splitter};
+pub use grammar::{Begins, Grammar};
+pub use split::{Delta, Splitter};
+pub use trigger::Triggers;
 
 /// The most tools of a request.
 const MAX_TOOLS: usize = 128;
@@ -118,15 +121,17 @@ pub struct Tools {
     pub all: Vec<Tool>,
     /// Whether one is called.
     pub choice: Choice,
+    /// Whether an answer may make several calls.
+    pub are_parallel: bool,
 }
 
 impl Tools {
     /// No tools.
     pub fn none() -> Tools {
-        Tools { all: Vec::new(), choice: Choice::None }
+        Tools { all: Vec::new(), choice: Choice::None, are_parallel: true }
     }
 
-    /// Takes `tools` and `tool_choice`.
+    /// Takes `tools`, `tool_choice` and `parallel_tool_calls`.
     ///
     /// # Errors
     /// [`FieldError`].
@@ -173,14 +178,15 @@ impl Tools {
                 }
             }),
         };
-        Tools::new(all, choice)
+        let are_parallel = fields.flag("parallel_tool_calls")?.unwrap_or(true);
+        Tools::new(all, choice, are_parallel)
     }
 
-    /// Tools, and whether one is called.
+    /// Tools, whether one is called, and whether one may follow another.
     ///
     /// # Errors
     /// The choice is none that the tools allow.
-    pub fn new(all: Vec<Tool>, choice: Option<Choice>) -> Result<Tools, FieldError> {
+    pub fn new(all: Vec<Tool>, choice: Option<Choice>, are_parallel: bool) -> Result<Tools, FieldError> {
         for (index, tool) in all.iter().enumerate() {
             if all[..index].iter().any(|other| other.name == tool.name) {
                 let path = format!("tools[{index}].name");
@@ -198,12 +204,17 @@ impl Tools {
             _ => {}
         }
         let choice = if all.is_empty() { Choice::None } else { choice };
-        Ok(Tools { all, choice })
+        Ok(Tools { all, choice, are_parallel })
     }
 
     /// Whether there are any that may be called.
     pub fn are_callable(&self) -> bool {
         self.choice != Choice::None
+    }
+
+    /// Whether an answer in this format can be a call: in Llama 3's form it is JSON, as the answer is.
+    pub fn may_be_called(&self, dialect: Dialect, format: &Format) -> bool {
+        self.are_callable() && (*format == Format::Free || dialect.calls != Calls::Llama)
     }
 
     /// Whether a call has to be made.
@@ -252,87 +263,45 @@ impl Tools {
         messages
     }
 
-    fn forced(&self) -> Option<Vec<&Tool>> {
-        match &self.choice {
-            Choice::Required => Some(self.all.iter().collect()),
-            Choice::Named(name) => Some(self.all.iter().filter(|tool| tool.name == *name).collect()),
-            Choice::None | Choice::Auto => None,
-        }
+    /// The names of the tools that may be called.
+    pub fn names(&self) -> Arc<[String]> {
+        self.callable().into_iter().map(|tool| tool.name.clone()).collect()
     }
 
-    /// How the answer begins where a call has to be made.
-    pub fn opening(&self, dialect: Dialect) -> Option<String> {
-        let forced = self.forced()?;
+    fn callable(&self) -> Vec<&Tool> {
+        let may = |tool: &&Tool| match &self.choice {
+            Choice::None => false,
+            Choice::Auto | Choice::Required => true,
+            Choice::Named(name) => tool.name == *name,
+        };
+        self.all.iter().filter(may).collect()
+    }
+
+    /// What of the answer the prompt has already, where that is settled: a call that has to be made, or a format.
+    pub fn opening(&self, dialect: Dialect, format: &Format) -> Option<&'static str> {
+        if !self.is_forced() {
+            let is_formatted = *format != Format::Free;
+            let is_said = dialect.calls == Calls::Harmony && !self.are_callable();
+            return is_formatted.then_some(if is_said { "<|channel|>final<|message|>" } else { "" });
+        }
         Some(match dialect.calls {
-            Calls::Hermes => "<tool_call>\n".to_owned(),
-            Calls::Llama => String::new(),
-            Calls::Mistral => "[TOOL_CALLS]".to_owned(),
-            Calls::MistralArgs => match forced.as_slice() {
-                [one] => format!("[TOOL_CALLS]{}[ARGS]", one.name),
-                _ => "[TOOL_CALLS]".to_owned(),
-            },
-            Calls::Harmony => match forced.as_slice() {
-                [one] => format!("<|channel|>commentary to=functions.{} <|constrain|>json<|message|>", one.name),
-                _ => "<|channel|>commentary to=functions.".to_owned(),
-            },
+            Calls::Hermes => "<tool_call>\n",
+            Calls::Llama => "",
+            Calls::Mistral | Calls::MistralArgs => "[TOOL_CALLS]",
+            Calls::Harmony => "<|channel|>commentary",
         })
     }
 
-    /// What follows [`Self::opening`]: one of these schemas between its words. None where calls are free, or begin with a name between tokens.
-    pub fn must_call(&self, dialect: Dialect) -> Option<Vec<(String, Value, String)>> {
-        let forced = self.forced()?;
-        let frame = |tool: &&Tool| {
-            let name = Value::from(tool.name.as_str());
-            let (before, after) = match dialect.calls {
-                Calls::Hermes => (format!("{{\"name\": {name}, \"arguments\": "), "}\n</tool_call>".to_owned()),
-                Calls::Llama => (format!("{{\"name\": {name}, \"parameters\": "), "}".to_owned()),
-                Calls::Mistral => (format!("[{{\"name\": {name}, \"arguments\": "), "}]".to_owned()),
-                // A control token is nothing that a grammar allows: the name before it is in the prompt.
-                Calls::MistralArgs | Calls::Harmony => (String::new(), String::new()),
-            };
-            (before, closed::closed(&tool.parameters), after)
-        };
-        match dialect.calls {
-            Calls::MistralArgs | Calls::Harmony if forced.len() > 1 => None,
-            _ => Some(forced.iter().map(frame).collect()),
-        }
-    }
-
-    /// Where calls begin in an answer that is free otherwise, and what they follow.
-    ///
-    /// # Errors
-    /// A schema cannot be used.
-    pub fn triggers<'v>(
+    /// What the calls must look like; `answer` is the schema of an answer that is none. `control` knows the ids of control tokens.
+    pub fn grammar(
         &self,
         dialect: Dialect,
-        vocabulary: impl FnOnce() -> Result<&'v ConstraintVocabulary, Failure>,
-    ) -> Result<Option<Triggers>, Failure> {
-        if !self.are_callable() {
-            return Ok(None);
-        }
-        let vocabulary = vocabulary()?;
-        let frame = |tool: &Tool| {
-            let name = Value::from(tool.name.as_str());
-            let (before, after) = match dialect.calls {
-                Calls::Hermes => (format!("\n{{\"name\": {name}, \"arguments\": "), "}\n</tool_call>".to_owned()),
-                Calls::Llama => (format!(" {name}, \"parameters\": "), "}".to_owned()),
-                Calls::Mistral => (format!("[{{\"name\": {name}, \"arguments\": "), "}]".to_owned()),
-                Calls::MistralArgs | Calls::Harmony => (String::new(), String::new()),
-            };
-            (before, closed::closed(&tool.parameters), after)
-        };
-        let by_name = matches!(dialect.calls, Calls::MistralArgs | Calls::Harmony);
-        let constraints = if by_name {
-            let one = |tool: &Tool| {
-                let constraint = Constraint::from_framed_schemas("tools", &[frame(tool)], vocabulary)?;
-                Ok::<_, Failure>((tool.name.clone(), constraint))
-            };
-            self.all.iter().map(one).collect::<Result<Vec<_>, _>>()?
-        } else {
-            let framed: Vec<_> = self.all.iter().map(frame).collect();
-            vec![(String::new(), Constraint::from_framed_schemas("tools", &framed, vocabulary)?)]
-        };
-        Ok(Some(Triggers { calls: dialect.calls, opening: self.opening(dialect), constraints: constraints.into() }))
+        begins: Begins,
+        answer: Option<&Value>,
+        control: &dyn Fn(&str) -> Option<u32>,
+    ) -> Grammar {
+        let several = self.are_parallel && !matches!(self.choice, Choice::Named(_));
+        grammar::grammar(dialect.calls, &self.callable(), begins, several, answer, control)
     }
 }
 
@@ -352,8 +321,15 @@ impl Tool {
         let name = function.read("name", expected, read)?;
         let name = name.ok_or_else(|| FieldError::new(&path, &Value::Null, expected))?;
         let description = function.text("description")?;
-        let object = |value: &Value| value.is_object().then(|| value.clone());
-        let parameters = function.read(schema, "a JSON schema, an object", object)?;
+        let object = |value: &Value| {
+            let is_object = match value.get("type") {
+                None => true,
+                Some(Value::Array(types)) => types.iter().any(|of| of == "object"),
+                Some(of) => of == "object",
+            };
+            (is_object && value.is_object()).then(|| value.clone())
+        };
+        let parameters = function.read(schema, "the JSON schema of an object", object)?;
         let parameters = parameters.unwrap_or_else(|| json!({ "type": "object", "properties": {} }));
         // Arguments always follow their schema.
         function.pass_over(&["strict", "cache_control"]);
@@ -379,57 +355,4 @@ fn expect_function(tool: &mut Fields) -> Result<(), FieldError> {
 /// The messages, with past calls' arguments as objects where they are texts of objects.
 pub fn with_objects(messages: &[Message]) -> Vec<Message> {
     messages.iter().cloned().map(read::with_objects).collect()
-}
-
-/// Where calls begin, and what they follow then.
-#[derive(Clone)]
-pub struct Triggers {
-    calls: Calls,
-    /// What of the answer is in the prompt.
-    opening: Option<String>,
-    /// By tool, where the name stands before the trigger; else one.
-    constraints: Arc<[(String, Constraint)]>,
-}
-
-impl Triggers {
-    /// For one answer.
-    pub fn watch(&self) -> Trigger {
-        let Triggers { calls, opening, constraints } = self.clone();
-        let mut opening = opening.unwrap_or_default();
-        let named =
-            move |name: &str| constraints.iter().find(|(of, _)| of == name).map(|(_, constraint)| constraint.again());
-        Box::new(move |text| match calls {
-            Calls::Hermes => Some((after(text, "<tool_call>")?, named("")?)),
-            Calls::Llama => {
-                let start = text.len() - text.trim_start().len();
-                text[start..].starts_with("{\"name\":").then_some(())?;
-                Some((start + "{\"name\":".len(), named("")?))
-            }
-            Calls::Mistral => Some((after(text, "[TOOL_CALLS]")?, named("")?)),
-            Calls::MistralArgs => {
-                let end = after(text, "[ARGS]")?;
-                let before = format!("{opening}{}", &text[..end - "[ARGS]".len()]);
-                opening.clear();
-                let name = before.rsplit("[TOOL_CALLS]").next().unwrap_or_default();
-                Some((end, named(name.split('[').next().unwrap_or_default().trim())?))
-            }
-            Calls::Harmony => {
-                let end = after(text, "<|message|>")?;
-                // The header of the last message whose body begins where the text ends.
-                let end = text.rfind("<|message|>").map_or(end, |at| at + "<|message|>".len());
-                let header = format!("{opening}{}", &text[..end]);
-                let header = header.rsplit("<|channel|>").next().unwrap_or_default();
-                let name = harmony::recipient(header)?;
-                let constraint = named(name)?;
-                // The prompt's part of the header belongs to the first message alone.
-                opening.clear();
-                Some((end, constraint))
-            }
-        })
-    }
-}
-
-/// Where the text after the first `tag` begins.
-fn after(text: &str, tag: &str) -> Option<usize> {
-    text.find(tag).map(|at| at + tag.len())
 }

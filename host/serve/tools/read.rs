@@ -1,36 +1,8 @@
-//! Calls as text and as JSON, in answers and in messages that tell of past ones.
+//! Past calls, in messages that tell of them.
 
 use serde_json::{Map, Value};
 
-use super::split::Call;
 use crate::chat::Message;
-
-/// A call from an object with a name and arguments.
-pub fn call(value: &Value) -> Option<Call> {
-    let name = value.get("name")?.as_str()?.to_owned();
-    let arguments = match value.get("arguments").or_else(|| value.get("parameters"))? {
-        Value::String(text) => text.clone(),
-        Value::Object(object) => Value::Object(object.clone()).to_string(),
-        _ => return None,
-    };
-    Some(Call { name, arguments })
-}
-
-/// The calls of a text: one object, several one after the other, or a list of them; nothing else around them.
-pub fn calls(text: &str) -> Option<Vec<Call>> {
-    let mut all = Vec::new();
-    for value in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
-        match value.ok()? {
-            Value::Array(values) => {
-                for value in &values {
-                    all.push(call(value)?);
-                }
-            }
-            value => all.push(call(&value)?),
-        }
-    }
-    (!all.is_empty()).then_some(all)
-}
 
 /// The message, with its calls' arguments as objects where they are texts of objects.
 pub fn with_objects(message: Message) -> Message {

@@ -1,15 +1,15 @@
 //! An answer's text, apart: thoughts, what is said, and calls of tools. The result does not depend on how the text was cut into pieces.
+//!
+//! Every interface gets its answers from here, whole or in parts, so both say the same. A call is one from where the name of one of the
+//! tools and the beginning of its arguments are there; its arguments are given as the model writes them, and end with their object.
 
-use super::{Calls, Dialect, harmony::Harmony, read};
+use std::sync::Arc;
 
-/// A call of a tool.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// The tool.
-    pub name: String,
-    /// Its arguments, JSON.
-    pub arguments: String,
-}
+use super::{
+    Calls, Dialect,
+    harmony::Harmony,
+    json::{self, Head, Object},
+};
 
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,23 +18,10 @@ pub enum Delta {
     Reasoning(String),
     /// More of what is said.
     Content(String),
-    /// A call, whole.
-    Call(Call),
-}
-
-/// Where the text is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Nothing but blanks came.
-    Start,
-    /// Blanks lead to the thought.
-    BeforeThought,
-    Thought,
-    /// Behind thoughts: blanks lead to what is said.
-    AfterThought,
-    Content,
-    /// In a call, which is read once it is whole.
-    Call,
+    /// A call of this tool begins.
+    Call(String),
+    /// More of the arguments, JSON, of the call that began last.
+    Arguments(String),
 }
 
 /// Takes an answer's text apart.
@@ -51,23 +38,60 @@ enum Kind {
     Harmony(Harmony),
 }
 
+/// Where the text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing but blanks came.
+    Start,
+    /// Blanks lead to the thought.
+    BeforeThought,
+    Thought,
+    /// Behind thoughts: blanks lead to what is said.
+    AfterThought,
+    Content,
+    /// Behind so many bytes a call may begin.
+    Head(usize),
+    Arguments(Object),
+    /// Behind the arguments, in their call's object.
+    Tail(Object),
+    /// Behind that object.
+    Closing,
+    /// Behind a call: blanks lead to the next, or to what is said.
+    AfterCall,
+}
+
 #[derive(Clone, Debug)]
 struct Tags {
     thinks: bool,
     /// How calls are written, where there are any.
     calls: Option<Calls>,
+    names: Arc<[String]>,
     held: String,
     state: State,
+    /// How the call is written that began last.
+    form: Form,
+}
+
+/// How a call is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// An object with name and arguments.
+    Object,
+    /// Such an object in a list.
+    Listed,
+    /// The name, and an object of arguments.
+    Named,
 }
 
 impl Splitter {
-    /// For an answer of this model; `has_tools` where it may call any.
-    pub fn new(dialect: Dialect, has_tools: bool) -> Splitter {
+    /// For an answer of this model, which may call the tools of these names.
+    pub fn new(dialect: Dialect, names: Arc<[String]>) -> Splitter {
         let kind = if dialect.calls == Calls::Harmony {
-            Kind::Harmony(Harmony::new())
-        } else if dialect.thinks || has_tools {
-            let calls = has_tools.then_some(dialect.calls);
-            Kind::Tags(Tags { thinks: dialect.thinks, calls, held: String::new(), state: State::Start })
+            Kind::Harmony(Harmony::new(names))
+        } else if dialect.thinks || !names.is_empty() {
+            let calls = (!names.is_empty()).then_some(dialect.calls);
+            let (held, state, form) = (String::new(), State::Start, Form::Object);
+            Kind::Tags(Tags { thinks: dialect.thinks, calls, names, held, state, form })
         } else {
             Kind::Plain
         };
@@ -104,16 +128,51 @@ impl Splitter {
         }
         deltas
     }
+
+    /// Where the model began a call by itself, and its name is still to come: the text since.
+    pub fn begun(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Plain => None,
+            Kind::Tags(tags) => tags.begun(),
+            Kind::Harmony(harmony) => harmony.begun(),
+        }
+    }
 }
 
 impl Tags {
-    /// The texts that begin a call.
-    fn openings(&self) -> &'static [&'static str] {
-        match self.calls {
-            Some(Calls::Hermes) => &["<tool_call>"],
-            Some(Calls::Mistral | Calls::MistralArgs) => &["[TOOL_CALLS]"],
-            _ => &[],
+    /// The text that begins a call.
+    fn opening(&self) -> Option<&'static str> {
+        match self.calls? {
+            Calls::Hermes => Some("<tool_call>"),
+            Calls::Mistral | Calls::MistralArgs => Some("[TOOL_CALLS]"),
+            Calls::Llama | Calls::Harmony => None,
         }
+    }
+
+    fn begun(&self) -> Option<&str> {
+        let State::Head(lead) = self.state else { return None };
+        let head = &self.held[lead..];
+        match self.calls? {
+            Calls::Llama => match json::head(head) {
+                Head::Open { key } => Some(&head[key?..]),
+                _ => None,
+            },
+            // A list that goes on was begun before.
+            _ => (lead > 0).then_some(head),
+        }
+    }
+
+    /// Takes so many bytes away.
+    fn take(&mut self, n: usize) -> String {
+        let rest = self.held.split_off(n);
+        std::mem::replace(&mut self.held, rest)
+    }
+
+    /// Takes blanks away; whether anything is left.
+    fn skip_blanks(&mut self) -> bool {
+        let n = self.held.len() - self.held.trim_start().len();
+        self.held.drain(..n);
+        !self.held.is_empty()
     }
 
     /// Gives out what is certain of the held text; whether the state changed.
@@ -134,82 +193,149 @@ impl Tags {
                         return false;
                     }
                 }
+                let blanks = self.held.len() - text.len();
                 self.state = match self.calls {
-                    Some(Calls::Llama) if text.starts_with('{') || text.starts_with("<|python_tag|>") => State::Call,
-                    Some(Calls::Llama) if "<|python_tag|>".starts_with(text) => return false,
+                    Some(Calls::Llama) if text.starts_with('{') => State::Head(blanks),
+                    Some(Calls::Llama) if text.starts_with(PYTHON) => State::Head(blanks + PYTHON.len()),
+                    Some(Calls::Llama) if PYTHON.starts_with(text) => return false,
                     _ => State::Content,
                 };
-                true
             }
             State::BeforeThought => {
-                self.held = self.held.trim_start().to_owned();
-                if self.held.is_empty() {
+                if !self.skip_blanks() {
                     return false;
                 }
                 self.state = State::Thought;
-                true
             }
             State::Thought => {
                 if let Some(at) = self.held.find("</think>") {
-                    let rest = self.held.split_off(at + "</think>".len());
-                    let thought = std::mem::replace(&mut self.held, rest);
+                    let thought = self.take(at + "</think>".len());
                     give(deltas, Delta::Reasoning, thought[..at].trim_end());
                     self.state = State::AfterThought;
                     return true;
                 }
                 // Blanks before the end are not the thought's.
                 let n = self.held.len() - partial(&self.held, &["</think>"]);
-                let n = self.held[..n].trim_end().len();
-                let rest = self.held.split_off(n);
-                let thought = std::mem::replace(&mut self.held, rest);
+                let thought = self.take(self.held[..n].trim_end().len());
                 give(deltas, Delta::Reasoning, &thought);
-                false
+                return false;
             }
             State::AfterThought => {
-                self.held = self.held.trim_start().to_owned();
-                if self.held.is_empty() {
+                if !self.skip_blanks() {
                     return false;
                 }
                 // A second thought is none: from here on tags are text.
                 self.thinks = false;
                 self.state = State::Start;
-                true
             }
             State::Content => {
-                let openings = self.openings();
-                if let Some(at) = openings.iter().filter_map(|tag| self.held.find(tag)).min() {
-                    let rest = self.held.split_off(at);
-                    let said = std::mem::replace(&mut self.held, rest);
-                    give(deltas, Delta::Content, said.trim_end());
-                    self.state = State::Call;
-                    return true;
-                }
-                let mut n = self.held.len() - partial(&self.held, openings);
-                if !openings.is_empty() {
-                    // Blanks before a call are not what is said.
-                    n = self.held[..n].trim_end().len();
-                }
-                let rest = self.held.split_off(n);
-                let said = std::mem::replace(&mut self.held, rest);
+                let Some(opening) = self.opening() else {
+                    let said = std::mem::take(&mut self.held);
+                    give(deltas, Delta::Content, &said);
+                    return false;
+                };
+                let at = self.held.find(opening);
+                // Blanks before a call are not what is said.
+                let n = at.unwrap_or(self.held.len() - partial(&self.held, &[opening]));
+                let said = self.take(self.held[..n].trim_end().len());
                 give(deltas, Delta::Content, &said);
-                false
+                let Some(at) = at else { return false };
+                self.state = State::Head(at - said.len() + opening.len());
             }
-            State::Call => {
-                if self.calls != Some(Calls::Hermes) {
+            State::Head(lead) => match self.head(lead) {
+                Head::Open { .. } => return false,
+                Head::Call { name, at } if self.names.contains(&name) => {
+                    self.take(lead + at);
+                    deltas.push(Delta::Call(name));
+                    self.state = State::Arguments(Object::default());
+                }
+                Head::Call { .. } | Head::Other => {
+                    let said = self.take(lead);
+                    give(deltas, Delta::Content, &said);
+                    self.state = State::Content;
+                }
+            },
+            State::Arguments(mut object) => {
+                let end = object.push(&self.held);
+                let arguments = self.take(end.unwrap_or(self.held.len()));
+                give(deltas, Delta::Arguments, &arguments);
+                self.state = match (end, self.form) {
+                    (None, _) => State::Arguments(object),
+                    (Some(_), Form::Named) => State::AfterCall,
+                    (Some(_), Form::Object | Form::Listed) => State::Tail(Object::begun()),
+                };
+                return end.is_some();
+            }
+            State::Tail(mut object) => {
+                let end = object.push(&self.held);
+                self.take(end.unwrap_or(self.held.len()));
+                self.state = if end.is_some() { State::Closing } else { State::Tail(object) };
+                return end.is_some();
+            }
+            State::Closing => {
+                let closes = match (self.calls, self.form) {
+                    (Some(Calls::Hermes), _) => "</tool_call>",
+                    (_, Form::Listed) => "]",
+                    _ => "",
+                };
+                if !self.skip_blanks() || (closes.len() > self.held.len() && closes.starts_with(&self.held)) {
                     return false;
                 }
-                let Some(at) = self.held.find("</tool_call>") else { return false };
-                let rest = self.held.split_off(at + "</tool_call>".len());
-                let call = std::mem::replace(&mut self.held, rest);
-                match read::calls(&call["<tool_call>".len()..at]) {
-                    Some(calls) => {
-                        deltas.extend(calls.into_iter().map(Delta::Call));
-                        self.held = self.held.trim_start().to_owned();
-                    }
-                    None => give(deltas, Delta::Content, &call),
+                self.state = if self.held.starts_with(closes) {
+                    self.take(closes.len());
+                    State::AfterCall
+                } else if self.form == Form::Listed && self.held.starts_with(',') {
+                    self.take(1);
+                    State::Head(0)
+                } else {
+                    // Several objects may stand in one tag.
+                    State::Head(0)
+                };
+            }
+            State::AfterCall => {
+                if !self.skip_blanks() {
+                    return false;
                 }
-                self.state = State::Content;
-                true
+                self.state = match self.calls {
+                    Some(Calls::Llama) if self.held.starts_with(';') => {
+                        self.take(1);
+                        return true;
+                    }
+                    Some(Calls::Llama) => State::Head(0),
+                    _ => State::Content,
+                };
+            }
+        }
+        true
+    }
+
+    /// How a call begins behind so many bytes of the held text.
+    fn head(&mut self, lead: usize) -> Head {
+        let text = &self.held[lead..];
+        if !matches!(self.calls, Some(Calls::Mistral | Calls::MistralArgs)) {
+            self.form = Form::Object;
+            return json::head(text);
+        }
+        if lead == 0 {
+            return json::head(text);
+        }
+        let blanks = text.len() - text.trim_start().len();
+        match text[blanks..].bytes().next() {
+            None => Head::Open { key: None },
+            Some(b'{') => {
+                self.form = Form::Object;
+                json::head(text)
+            }
+            Some(b'[') => {
+                self.form = Form::Listed;
+                match json::head(&text[blanks + 1..]) {
+                    Head::Call { name, at } => Head::Call { name, at: blanks + 1 + at },
+                    other => other,
+                }
+            }
+            Some(_) => {
+                self.form = Form::Named;
+                named(&text[blanks..], blanks)
             }
         }
     }
@@ -218,43 +344,44 @@ impl Tags {
         let rest = std::mem::take(&mut self.held);
         match self.state {
             State::Start | State::Content => {
-                give(deltas, Delta::Content, if self.calls.is_some() { rest.trim_end() } else { &rest })
+                give(deltas, Delta::Content, if self.calls.is_some() { rest.trim_end() } else { &rest });
             }
             State::Thought => give(deltas, Delta::Reasoning, rest.trim_end()),
-            State::BeforeThought | State::AfterThought => {}
-            State::Call => match self.calls_of(&rest) {
-                Some(calls) => deltas.extend(calls.into_iter().map(Delta::Call)),
-                None => give(deltas, Delta::Content, &rest),
-            },
+            State::Head(_) => give(deltas, Delta::Content, rest.trim_end()),
+            State::BeforeThought
+            | State::AfterThought
+            | State::Arguments(_)
+            | State::Tail(_)
+            | State::Closing
+            | State::AfterCall => {}
         }
     }
+}
 
-    /// The calls of a text that ended the answer.
-    fn calls_of(&self, text: &str) -> Option<Vec<Call>> {
-        match self.calls? {
-            Calls::Hermes => read::calls(text.strip_prefix("<tool_call>")?),
-            Calls::Llama => {
-                let text = text.trim_start();
-                let text = text.strip_prefix("<|python_tag|>").unwrap_or(text);
-                // Several are set apart by semicolons.
-                read::calls(text).or_else(|| read::calls(&text.replace("}; {", "} {")))
-            }
-            Calls::Mistral | Calls::MistralArgs => {
-                let mut all = Vec::new();
-                for part in text.split("[TOOL_CALLS]").map(str::trim).filter(|part| !part.is_empty()) {
-                    match part.split_once("[ARGS]") {
-                        Some((head, arguments)) => {
-                            let name = head.split('[').next().unwrap_or_default().trim().to_owned();
-                            serde_json::from_str::<serde_json::Map<_, _>>(arguments).ok()?;
-                            all.push(Call { name, arguments: arguments.trim().to_owned() });
-                        }
-                        None => all.extend(read::calls(part)?),
-                    }
-                }
-                (!all.is_empty()).then_some(all)
-            }
-            Calls::Harmony => None,
+/// What Llama 3 may put before a call.
+const PYTHON: &str = "<|python_tag|>";
+
+/// A call that begins with a name: `f[ARGS]{`, or `f[CALL_ID]9[ARGS]{`. Its text begins `skipped` bytes later.
+fn named(text: &str, skipped: usize) -> Head {
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && !"_-.:/".contains(c)).unwrap_or(text.len());
+    let (name, mut rest) = text.split_at(end);
+    if name.len() > 128 {
+        return Head::Other;
+    }
+    if let Some(id) = rest.strip_prefix("[CALL_ID]") {
+        let end = id.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(id.len());
+        rest = &id[end.min(128)..];
+    }
+    let Some(arguments) = rest.strip_prefix("[ARGS]") else {
+        let is_open = ["[ARGS]", "[CALL_ID]"].iter().any(|tag| tag.starts_with(rest));
+        return if is_open { Head::Open { key: None } } else { Head::Other };
+    };
+    match arguments.trim_start() {
+        "" => Head::Open { key: None },
+        object if object.starts_with('{') => {
+            Head::Call { name: name.to_owned(), at: skipped + text.len() - object.len() }
         }
+        _ => Head::Other,
     }
 }
 
