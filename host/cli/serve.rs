@@ -135,11 +135,9 @@ impl ServerArguments {
         if api_keys.iter().any(String::is_empty) {
             bail!("--api-key: found an empty key, expected some characters");
         }
-        let is_any = self.allowed_host.iter().any(|name| name == "*");
-        let is_guarded = host.is_loopback() && api_keys.is_empty() && !is_any;
         Ok(Options {
+            hosts: Options::hosts_of(host, &api_keys, &self.allowed_host),
             api_keys,
-            hosts: is_guarded.then(|| self.allowed_host.clone()),
             max_connections: self.max_connections,
             max_body: self.max_body,
             max_messages: self.max_messages,

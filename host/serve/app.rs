@@ -168,7 +168,8 @@ impl App {
             None => host.split(':').next().unwrap_or_default(),
         };
         let is = |other: &str| name.eq_ignore_ascii_case(other);
-        let is_own = is("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let is_own =
+            is("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
         if is_own || names.iter().any(|name| is(name)) {
             return Ok(());
         }

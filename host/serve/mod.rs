@@ -37,7 +37,7 @@ mod tests;
 pub mod tools;
 
 use std::{
-    net::TcpListener,
+    net::{IpAddr, TcpListener},
     sync::{Arc, OnceLock, mpsc::SyncSender},
     thread,
     time::{Duration, Instant},
@@ -78,6 +78,16 @@ pub struct Options {
     pub cors: Vec<String>,
     /// Whether logs have the texts of requests and errors.
     pub log_text: bool,
+}
+
+impl Options {
+    /// The names that a server answers to, as [`Self::hosts`] has them, which listens on `address`. Where it is this machine alone that may ask, and
+    /// no key says who does, a page of any name can be made to lead here: such a server answers to this machine's names and those `allowed`,
+    /// of which `*` is all. What listens on a network has names that it cannot know, and what asks for keys gives a page nothing without one.
+    pub fn hosts_of(address: IpAddr, api_keys: &[String], allowed: &[String]) -> Option<Vec<String>> {
+        let is_any = allowed.iter().any(|name| name == "*");
+        (address.to_canonical().is_loopback() && api_keys.is_empty() && !is_any).then(|| allowed.to_vec())
+    }
 }
 
 impl Default for Options {

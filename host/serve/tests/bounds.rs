@@ -237,7 +237,9 @@ fn other_names_are_answered_only_where_they_may_be() {
         let server = Server::start(Setting { options, ..Setting::default() });
         Server::got(Server::agent().get(server.url("/props")).header("host", host).call())
     };
-    for host in ["localhost", "LocalHost:8080", "127.0.0.1", "127.9.9.9:1", "[::1]:8080", "[::1]"] {
+    for host in
+        ["localhost", "LocalHost:8080", "127.0.0.1", "127.9.9.9:1", "[::1]:8080", "[::1]", "[::ffff:127.0.0.1]:80"]
+    {
         assert_eq!(asked(Options::default(), host).status, 200, "{host}");
     }
     for host in [
@@ -246,7 +248,9 @@ fn other_names_are_answered_only_where_they_may_be() {
         "localhost.evil.example",
         "127.0.0.1.evil.example",
         "10.0.0.1",
+        "0.0.0.0",
         "[::2]",
+        "[::ffff:10.0.0.1]",
         "",
     ] {
         assert_eq!(asked(Options::default(), host).error(), (403, None, "host_not_allowed".to_owned()), "{host}");
@@ -255,6 +259,35 @@ fn other_names_are_answered_only_where_they_may_be() {
     assert_eq!(asked(named.clone(), "Models.example:80").status, 200);
     assert_eq!(asked(named, "evil.example").status, 403);
     assert_eq!(asked(Options { hosts: None, ..Options::default() }, "evil.example").status, 200);
+}
+
+/// A name is asked for where only this machine can ask and no key is.
+#[test]
+fn names_are_checked_on_this_machine_alone_and_without_keys() {
+    let (none, key) = (Vec::new(), vec!["key".to_owned()]);
+    let (named, any) = (vec!["models.example".to_owned()], vec!["a".to_owned(), "*".to_owned()]);
+    for (address, is_own) in [
+        ("127.0.0.1", true),
+        ("127.8.8.8", true),
+        ("::1", true),
+        ("::ffff:127.0.0.1", true),
+        ("0.0.0.0", false),
+        ("::", false),
+        ("10.0.0.1", false),
+        ("::ffff:10.0.0.1", false),
+    ] {
+        let hosts = |keys: &[String], allowed: &[String]| Options::hosts_of(address.parse().unwrap(), keys, allowed);
+        assert_eq!(hosts(&none, &none), is_own.then(Vec::new), "{address}");
+        assert_eq!(hosts(&none, &named), is_own.then(|| named.clone()), "{address}");
+        assert_eq!((hosts(&key, &none), hosts(&key, &named), hosts(&none, &any)), (None, None, None), "{address}");
+    }
+    // With keys and under any name, a key is asked for all the same.
+    let options = Options { hosts: None, api_keys: key, ..Options::default() };
+    let server = Server::start(Setting { options, ..Setting::default() });
+    for (shown, status) in [("Bearer key", 200), ("Bearer other", 401)] {
+        let request = Server::agent().get(server.url("/props")).header("host", "evil.example");
+        assert_eq!(Server::got(request.header("authorization", shown).call()).status, status, "{shown}");
+    }
 }
 
 /// The port is open before the model is loaded, and says what is the matter.
