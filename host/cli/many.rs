@@ -15,6 +15,10 @@ pub struct ManyArguments {
     /// Decode many answers together as each would be alone, to the last bit, where tensor cores would take less time.
     #[arg(long)]
     batch_invariant: bool,
+    /// Tokens of a prompt that go through the layers together, at most: with fewer, prompts take longer, and answers that are being written wait
+    /// less for them (512: never 60 ms on an H200, for a third of the speed).
+    #[arg(short, long, value_name = "N", default_value_t = 2048, value_parser = even)]
+    batch_size: u32,
     /// Tokens of an answer where a request does not say; -1 for no limit but the end of the turn and the context.
     #[arg(
         short,
@@ -46,6 +50,19 @@ impl ManyArguments {
 
     /// The same options for so many sequences.
     pub fn options(&self, options: EngineOptions) -> EngineOptions {
-        EngineOptions { n_sequences: self.n_sequences(), batch_invariant: self.batch_invariant, ..options }
+        EngineOptions {
+            n_sequences: self.n_sequences(),
+            n_batch: self.batch_size as usize,
+            batch_invariant: self.batch_invariant,
+            ..options
+        }
+    }
+}
+
+/// An even number from 2 on: prompts are cut where no token is left alone.
+fn even(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(n) if n >= 2 && n % 2 == 0 => Ok(n),
+        _ => Err("expected an even number from 2 on".to_owned()),
     }
 }

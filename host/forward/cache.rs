@@ -1,5 +1,7 @@
 //! What sequences leave behind: keys and values in pages, and the states of recurrent layers.
 
+use std::ops::Range;
+
 use super::{EngineError, memory::Uses};
 use crate::{
     cache::{Group, Origin, POSITIONS, Pages, SequenceId},
@@ -59,8 +61,8 @@ pub struct KvCache {
     tables: Buffer<u32>,
     /// The same on the host.
     staged: Pinned<u32>,
-    /// Whether a copy from there may still be under way.
-    is_staging: bool,
+    /// The parts of it from which a copy may still be under way.
+    in_flight: Vec<Range<usize>>,
     layers: Vec<Layer>,
     /// `[n_sequences][n]` each.
     states: Vec<Buffer<f32>>,
@@ -154,7 +156,7 @@ impl KvCache {
             keys,
             values,
             staged: gpu.alloc_pinned("page tables", tables.len())?,
-            is_staging: false,
+            in_flight: Vec::new(),
             tables,
             layers,
             states: states.collect::<Result<_, _>>()?,
@@ -180,22 +182,23 @@ impl KvCache {
                 }
             }
         }
-        let mut is_staging = false;
         for group in 0..self.n_groups() {
             let changes = self.pages.take_changes(id, group);
             if !changes.is_empty() {
                 let start = (group * self.n_sequences + id.0 as usize) * self.stride;
                 let target = start + changes.start..start + changes.end;
-                if self.is_staging {
+                // Rarely: what was enqueued before, a prompt for example, is not waited for.
+                let meets = |other: &Range<usize>| other.start < target.end && target.start < other.end;
+                if self.in_flight.iter().any(meets) {
                     gpu.synchronise()?;
+                    self.landed();
                 }
                 self.staged[target.clone()].copy_from_slice(&self.pages.table(id, group)[changes]);
                 // SAFETY: the pinned memory lives as long as the cache, and is not written before the next synchronisation.
-                unsafe { gpu.enqueue_write(&self.tables.slice(target.clone()), &self.staged[target])? };
-                is_staging = true;
+                unsafe { gpu.enqueue_write(&self.tables.slice(target.clone()), &self.staged[target.clone()])? };
+                self.in_flight.push(target);
             }
         }
-        self.is_staging |= is_staging;
         if self.pages.n_tokens(id) == 0 {
             for state in 0..self.states.len() {
                 gpu.fill(&self.state(StateId(state), id), 0)?;
@@ -206,7 +209,7 @@ impl KvCache {
 
     /// The stream has run all copies.
     pub fn landed(&mut self) {
-        self.is_staging = false;
+        self.in_flight.clear();
     }
 
     fn n_groups(&self) -> usize {

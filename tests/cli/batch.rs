@@ -50,6 +50,19 @@ fn requests(folder: &Folder) -> String {
 }
 
 #[test]
+fn prompts_go_through_in_chunks_of_the_size_that_was_asked_for() {
+    let folder = Folder::new();
+    let (input, path) = (requests(&folder), folder.path("answers.jsonl"));
+    let report = batch(&input, &path, &["-v", "-b", "16"]);
+    assert!(report.contains("16 tokens together") && report.contains("7 answers"), "{report}");
+    for size in ["15", "0", "many"] {
+        let refused = ferrowarp(&["batch", "-i", &input, "-o", &path, "-b", size]).output().unwrap();
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && error.contains("expected an even number from 2 on"), "{error}");
+    }
+}
+
+#[test]
 fn every_line_is_answered_in_its_place() {
     let folder = Folder::new();
     let prompt = haiku("tin");
