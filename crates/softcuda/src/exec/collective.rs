@@ -2,7 +2,8 @@
 //!
 //! Each names its lanes in a member mask. Named lanes that are elsewhere in the program are waited for: the group is
 //! parked and runs again, grown, when they come to the same instruction. A named lane that has exited, does not exist, or
-//! can never come is a fault, and so is a shuffle that reads a lane outside the group.
+//! can never come is a fault, and so is a shuffle that reads a lane outside the group. Lanes that pass different masks are groups
+//! apart, each of which acts as soon as it is complete.
 
 use super::lanes::{Operation, handlers};
 use super::{Context, FULL, Parked, Wait};
@@ -14,39 +15,32 @@ use crate::space::lanes_of;
 const MEMBERS: usize = 4;
 
 impl Context<'_> {
-    /// Brings the named lanes together. Ok means that exactly the lanes of `mask` are here and all are named.
+    /// Brings the named lanes together. Ok means that all lanes that those of `mask` name are here; whether they are several groups,
+    /// of different masks.
     #[inline(always)]
-    fn gather(&mut self, ins: &Instruction, mask: u32) -> Result<(), Control> {
+    fn gather(&mut self, ins: &Instruction, mask: u32) -> Result<bool, Control> {
         let members = self.lanes::<u32>(ins.ops[MEMBERS]);
         let first = mask.trailing_zeros() as usize & 31;
         let named = members[first];
         let apart = members.iter().fold(0, |apart, m| apart | (m ^ named));
         if named == mask && (apart == 0 || lanes_of(mask).all(|l| members[l] == named)) {
-            return Ok(());
+            return Ok(false);
         }
         let members = *members;
         self.gather_slow(ins, mask, &members)
     }
 
     #[cold]
-    fn gather_slow(&mut self, ins: &Instruction, mask: u32, members: &[u32; 32]) -> Result<(), Control> {
+    fn gather_slow(&mut self, ins: &Instruction, mask: u32, members: &[u32; 32]) -> Result<bool, Control> {
         if let Some(lane) = lanes_of(mask).find(|&l| members[l] >> l & 1 == 0) {
             let message =
                 format!("lane {lane} executes with member mask {:#010x}, which does not name it", members[lane]);
             return Err(self.fail(ins, 1 << lane, FaultKind::InactiveShuffle, message));
         }
-        let named = lanes_of(mask).fold(0, |m, l| m | members[l]);
-        // Lanes with different masks act as separate groups; each must be complete.
-        if lanes_of(mask).any(|l| members[l] != named) {
-            if lanes_of(mask).all(|l| members[l] & !mask == 0) {
-                return Ok(());
-            }
-            let message = "lanes of one instruction pass member masks that differ and are not complete".to_owned();
-            return Err(self.fail(ins, mask, FaultKind::InactiveShuffle, message));
-        }
-        let missing = named & !mask;
-        if missing == 0 {
-            return Ok(());
+        let incomplete =
+            groups(members, mask).filter(|&(named, here)| named != here).fold(0, |all, (_, here)| all | here);
+        if incomplete == 0 {
+            return Ok(true);
         }
         let pc = self.warp.pc;
         let here: u32 =
@@ -58,15 +52,41 @@ impl Context<'_> {
             self.uncount();
             return Err(Control::Jump);
         }
-        let gone = missing & !self.warp.alive();
-        let passing = missing & self.warp.active;
-        if gone | passing != 0 {
-            let lane = (gone | passing).trailing_zeros();
-            let message = format!("member mask {named:#010x} names lane {lane}, but {}", self.where_is(lane));
-            return Err(self.fail(ins, mask, FaultKind::InactiveShuffle, message));
+        for (named, here) in groups(members, incomplete) {
+            let missing = named & !here;
+            // Those that pass by, or pass another mask.
+            let elsewhere = missing & (self.warp.active | !self.warp.alive());
+            if elsewhere != 0 {
+                let lane = elsewhere.trailing_zeros();
+                let where_it_is = match mask >> lane & 1 {
+                    1 => format!("that passes {:#010x}", members[lane as usize]),
+                    _ => self.where_is(lane),
+                };
+                let message = format!("member mask {named:#010x} names lane {lane}, but {where_it_is}");
+                return Err(self.fail(ins, here, FaultKind::InactiveShuffle, message));
+            }
         }
         self.uncount();
-        Err(self.park(ins, mask, Wait::Lanes))
+        if incomplete == mask {
+            return Err(self.park(ins, mask, Wait::Lanes));
+        }
+        // The others are complete, and need not wait.
+        self.warp.parked.push(Parked { pc, mask: incomplete, wait: Wait::Lanes });
+        self.warp.active &= !incomplete;
+        Err(Control::Jump)
+    }
+
+    /// Carries an instruction out for each group of lanes that pass the same mask.
+    #[cold]
+    fn each_group(
+        &mut self,
+        ins: &Instruction,
+        mask: u32,
+        run: fn(&mut Context, &Instruction, u32) -> Control,
+    ) -> Control {
+        let members = *self.lanes::<u32>(ins.ops[MEMBERS]);
+        let mut apart = groups(&members, mask).map(|(_, here)| run(self, ins, here));
+        apart.find(|control| *control != Control::Next).unwrap_or(Control::Next)
     }
 
     /// Every lane that is left waits, and these wait for lanes that will not come.
@@ -81,11 +101,24 @@ impl Context<'_> {
     }
 }
 
-/// Gathers the lanes or returns what `gather` says.
+/// The different masks that lanes pass, each with those of `mask` that pass it.
+fn groups(members: &[u32; 32], mask: u32) -> impl Iterator<Item = (u32, u32)> {
+    let mut left = mask;
+    std::iter::from_fn(move || {
+        let named = *members.get(left.trailing_zeros() as usize)?;
+        let here = lanes_of(left).filter(|&l| members[l] == named).fold(0, |m, l| m | 1 << l);
+        left &= !here;
+        Some((named, here))
+    })
+}
+
+/// Gathers the lanes, or returns what `gather` says; several groups are each carried out by the function.
 macro_rules! gather {
-    ($ctx:ident, $ins:ident, $mask:ident) => {
-        if let Err(control) = $ctx.gather($ins, $mask) {
-            return control;
+    ($ctx:ident, $ins:ident, $mask:ident, $each:expr) => {
+        match $ctx.gather($ins, $mask) {
+            Ok(false) => {}
+            Ok(true) => return $ctx.each_group($ins, $mask, $each),
+            Err(control) => return control,
         }
     };
 }
@@ -101,7 +134,7 @@ struct Shuffle<const MODE: u8>;
 impl<const MODE: u8> Operation for Shuffle<MODE> {
     #[inline(always)]
     fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-        gather!(ctx, ins, mask);
+        gather!(ctx, ins, mask, shuffle_any::<MODE>);
         if MODE == SHUFFLE_BFLY && mask == FULL && ins.imm == 0 {
             let (b, c) = (ctx.lanes::<u32>(ins.ops[2]), ctx.lanes::<u32>(ins.ops[3]));
             let mut apart = 0;
@@ -178,7 +211,12 @@ pub(crate) const VOTE_NOT: u8 = 4;
 
 /// `vote.sync`; operands: d, predicate, -, -, members.
 pub(crate) fn vote(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-    gather!(ctx, ins, mask);
+    gather!(ctx, ins, mask, vote_of);
+    vote_of(ctx, ins, mask)
+}
+
+#[inline(always)]
+fn vote_of(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     let predicate = ctx.predicate(ins.ops[1]);
     let votes = mask & if ins.flags & VOTE_NOT != 0 { !predicate } else { predicate };
     let verdict = match ins.flags & 3 {
@@ -196,7 +234,12 @@ pub(crate) fn vote(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
 
 /// `match.any.sync`: operands: d, a, -, -, members. `flags`: bytes of a.
 pub(crate) fn match_any(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-    gather!(ctx, ins, mask);
+    gather!(ctx, ins, mask, match_any_of);
+    match_any_of(ctx, ins, mask)
+}
+
+#[inline(always)]
+fn match_any_of(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     let a = super::lanes::read_any(ctx, ins.ops[1], ins.flags as usize);
     let mut out = [0u32; 32];
     for l in lanes_of(mask) {
@@ -208,7 +251,12 @@ pub(crate) fn match_any(ctx: &mut Context, ins: &Instruction, mask: u32) -> Cont
 
 /// `match.all.sync`: as `match_any`; the predicate result in `ops[5]` when `imm` is not 0.
 pub(crate) fn match_all(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-    gather!(ctx, ins, mask);
+    gather!(ctx, ins, mask, match_all_of);
+    match_all_of(ctx, ins, mask)
+}
+
+#[inline(always)]
+fn match_all_of(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     let a = super::lanes::read_any(ctx, ins.ops[1], ins.flags as usize);
     let first = a[mask.trailing_zeros() as usize & 31];
     let same = lanes_of(mask).all(|l| a[l] == first);
@@ -221,7 +269,12 @@ pub(crate) fn match_all(ctx: &mut Context, ins: &Instruction, mask: u32) -> Cont
 
 /// `redux.sync`; operands: d, a, -, -, members. The operation, as a function of two lanes, is in `imm`.
 pub(crate) fn redux(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-    gather!(ctx, ins, mask);
+    gather!(ctx, ins, mask, redux_of);
+    redux_of(ctx, ins, mask)
+}
+
+#[inline(always)]
+fn redux_of(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     let a = *ctx.lanes::<u32>(ins.ops[1]);
     let operation: fn(u32, u32) -> u32 = match ins.imm {
         0 => u32::wrapping_add,
@@ -246,7 +299,12 @@ pub(crate) fn active_mask(ctx: &mut Context, ins: &Instruction, mask: u32) -> Co
 
 /// `elect.sync`: the lowest named lane is the leader; operands: d, -, -, -, members, predicate.
 pub(crate) fn elect(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-    gather!(ctx, ins, mask);
+    gather!(ctx, ins, mask, elect_of);
+    elect_of(ctx, ins, mask)
+}
+
+#[inline(always)]
+fn elect_of(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     let leader = mask.trailing_zeros();
     ctx.put(ins.ops[0], &[leader; 32], mask);
     ctx.set_predicate(ins.ops[5], 1 << leader, mask);
@@ -255,7 +313,12 @@ pub(crate) fn elect(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control 
 
 /// `bar.warp.sync`; operands: -, -, -, -, members.
 pub(crate) fn warp_barrier(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-    gather!(ctx, ins, mask);
+    gather!(ctx, ins, mask, warp_barrier_of);
+    warp_barrier_of(ctx, ins, mask)
+}
+
+#[inline(always)]
+fn warp_barrier_of(ctx: &mut Context, _: &Instruction, mask: u32) -> Control {
     if let Some(mut sanitizer) = ctx.sanitizer.take() {
         sanitizer.warp_sync(ctx.site(), mask);
         ctx.sanitizer = Some(sanitizer);

@@ -12,6 +12,7 @@ mod calls;
 mod instructions;
 mod matrices;
 mod more_calls;
+mod others;
 
 use common::bytemuck_like::Plain;
 #[allow(unused_imports, reason = "by some tests")]
