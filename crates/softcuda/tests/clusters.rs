@@ -159,11 +159,10 @@ fn a_bulk_copy_to_another_block_is_waited_for_there() {
     ld.shared.u32 %r1, [%r7+128];\n{SYNC}"
         )
     };
-    const COPY: &str = "cp.async.bulk.shared::cluster.shared::cta";
     const READ: &str = "ld.shared.u32 %r1, [%r7+128];";
     let right = send("WAIT: mbarrier.try_wait.parity.shared.b64 %p2, [%bar], 0; @!%p2 bra WAIT;");
     let out = outcome(&right).unwrap_or_else(|fault| panic!("{fault}"));
-    (0..256u32).for_each(|i| assert_eq!(out[i as usize], (i / 64 ^ 1) * 64 + i % 32));
+    (0..256u32).for_each(|i| assert_eq!(out[i as usize], ((i / 64) ^ 1) * 64 + i % 32));
     let fault = outcome(&send("")).expect_err("nobody waits");
     assert_eq!(fault.kind(), FaultKind::Race, "{fault}");
     // Once more to the same place, where the owner may still be reading.

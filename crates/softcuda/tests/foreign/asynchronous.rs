@@ -189,7 +189,7 @@ fn tiles_of_one_four_and_five_dimensions() {
                 place = place.filter(|_| inside).map(|place| place + at as u64 * strides[d]);
             }
             // 32 words are a line, 4 a piece.
-            let moved = word / 4 % 8 ^ word / 32 % (1 << swizzle);
+            let moved = (word / 4 % 8) ^ (word / 32 % (1 << swizzle));
             let found = shared[word / 32 * 32 + moved * 4 + word % 4];
             assert_eq!(found, place.map_or(0, |at| values[at as usize]), "{number}: word {word}");
             if let Some(at) = place {
