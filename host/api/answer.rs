@@ -17,17 +17,23 @@ pub struct Usage {
     pub n_cached: usize,
     /// Of the answers.
     pub n_completion: usize,
+    /// Of these, those of thoughts.
+    pub n_reasoning: usize,
 }
 
 impl Usage {
     /// As the interface has it.
     pub fn json(self) -> Value {
-        json!({
+        let mut usage = json!({
             "prompt_tokens": self.n_prompt,
             "completion_tokens": self.n_completion,
             "total_tokens": self.n_prompt + self.n_completion,
             "prompt_tokens_details": { "cached_tokens": self.n_cached },
-        })
+        });
+        if self.n_reasoning > 0 {
+            usage["completion_tokens_details"] = json!({ "reasoning_tokens": self.n_reasoning });
+        }
+        usage
     }
 }
 

@@ -343,7 +343,7 @@ impl Batch<'_> {
             unreachable!("a sequence of an answered request")
         };
         *n_cached = (*n_cached + n_reused).min(*n_prompt);
-        let mut usage = Usage { n_prompt: *n_prompt, n_cached: *n_cached, n_completion: 0 };
+        let mut usage = Usage { n_prompt: *n_prompt, n_cached: *n_cached, ..Usage::default() };
         let body = match (made, end) {
             (Made::Answers(form, answers), WorkEnd::Answer(end)) => {
                 match end.generation {

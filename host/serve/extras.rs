@@ -154,6 +154,9 @@ pub async fn props(State(app): State<Arc<App>>) -> Result<Json<Value>, Failure> 
     let params = serde_json::to_value(&model.defaults.sampler).map_err(|error| Failure::internal(error.to_string()))?;
     Ok(Json(json!({
         "model_alias": model.id,
+        // Its file's name: where that lies is nobody's business.
+        "model_path": model.name,
+        "modalities": { "vision": false, "audio": false },
         "total_slots": model.n_slots,
         "chat_template": model.template.as_ref().map_or("", |template| template.source()),
         "bos_token": text(model.tokenizer.bos()),

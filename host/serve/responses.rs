@@ -257,7 +257,7 @@ impl Items {
                 "input_tokens": usage.n_prompt,
                 "input_tokens_details": { "cached_tokens": usage.n_cached },
                 "output_tokens": usage.n_completion,
-                "output_tokens_details": { "reasoning_tokens": 0 },
+                "output_tokens_details": { "reasoning_tokens": usage.n_reasoning },
                 "total_tokens": usage.n_prompt + usage.n_completion,
             })
         });

@@ -127,7 +127,7 @@ impl Running {
         Ok(Running {
             events,
             answers: (0..n_answers).map(|_| one()).collect(),
-            usage: Usage { n_prompt, n_cached: 0, n_completion: 0 },
+            usage: Usage { n_prompt, ..Usage::default() },
             pending: VecDeque::new(),
             phase: app.phase.subscribe(),
             is_over: false,
@@ -167,7 +167,11 @@ impl Running {
             match event {
                 Ok(Some(Event::Piece { answer, text, n_tokens, logprobs })) => {
                     self.usage.n_completion += n_tokens;
-                    let parts = self.answers[answer].splitter.push(&text);
+                    let splitter = &mut self.answers[answer].splitter;
+                    if splitter.is_thinking() {
+                        self.usage.n_reasoning += n_tokens;
+                    }
+                    let parts = splitter.push(&text);
                     self.give(answer, parts, logprobs.into_iter().collect());
                 }
                 Ok(Some(Event::End { answer, stop, n_cached })) => {
@@ -238,7 +242,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let Usage { n_prompt, n_cached, n_completion } = self.usage();
+        let Usage { n_prompt, n_cached, n_completion, .. } = self.usage();
         let whole = self.answers.iter().all(|one| one.ended);
         let ms = self.asked_at.elapsed().as_millis() as u64;
         tracing::info!(request = self.request, n_prompt, n_cached, n_completion, whole, ms, "answered");

@@ -222,7 +222,7 @@ fn the_small_routes_answer() {
     let prompt = server.answer("/apply-template", &hello(json!({})));
     assert!(prompt["prompt"].as_str().unwrap().contains("user\nHello"), "{prompt}");
     let props = server.get("/props").json();
-    assert_eq!(props["total_slots"], 4);
+    assert_eq!((&props["total_slots"], &props["model_path"]), (&json!(4), &json!("haiku.gguf")));
     assert!(props["chat_template"].as_str().unwrap().contains("im_start"), "{props}");
     assert_eq!(server.get("/slots").json().as_array().unwrap().len(), 4);
 
@@ -253,4 +253,102 @@ fn guesses_change_no_answer_and_are_counted() {
         assert!(kept <= drafted && server.metric("ferrowarp_generated_tokens_total") == 120.0);
     }
     assert_eq!(said[0], said[1]);
+}
+
+#[test]
+fn what_a_request_says_of_its_tokens_holds() {
+    let server = Server::start(Setting::default());
+    let chat = |more: Value| {
+        let mut body = hello(json!({ "max_tokens": 12, "temperature": 0, "ignore_eos": true }));
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.answer("/v1/chat/completions", &body)
+    };
+    let text = |more: Value| chat(more)["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    let [rain, wind] = ["rain", "wind"].map(|word| {
+        let tokens = server.answer("/tokenize", &json!({ "content": word }))["tokens"].clone();
+        assert_eq!(tokens.as_array().map(Vec::len), Some(1), "a token, for this test: {tokens}");
+        tokens[0].to_string()
+    });
+    // Two tokens above all others, one above the other by as much as the runner's logits, from 0 to 8, can differ.
+    let with = |mut more: Value| {
+        more["logit_bias"] = json!({ &rain: 1000, &wind: 992 });
+        more["max_tokens"] = 300.into();
+        text(more)
+    };
+    let greedy = text(json!({}));
+    assert_eq!(with(json!({})), "rain".repeat(300));
+    assert!(!greedy.contains("rainrain"), "{greedy}");
+    for other in [
+        json!({ "presence_penalty": 2 }),
+        json!({ "frequency_penalty": 2 }),
+        json!({ "repeat_penalty": 1.5 }),
+        json!({ "dry_multiplier": 1.5, "dry_allowed_length": 1, "dry_sequence_breakers": [] }),
+    ] {
+        let said = with(other.clone());
+        assert!(said.starts_with("rain") && said.contains("wind"), "{other}: {said}");
+    }
+    // Of all tokens the likeliest alone is left, whatever the temperature.
+    for other in [
+        json!({ "min_p": 1.0 }),
+        json!({ "top_k": 1 }),
+        json!({ "top_p": 0.0 }),
+        json!({ "samplers": ["top_k"], "top_k": 1 }),
+    ] {
+        let mut other = other;
+        other["temperature"] = json!(1.5);
+        assert_eq!(text(other.clone()), greedy, "{other}");
+    }
+    let drawn = |seed: u32| text(json!({ "temperature": 1.5, "seed": seed }));
+    assert!(drawn(1) == drawn(1) && (2..6).any(|seed| drawn(seed) != drawn(1)));
+    for more in [json!({ "n_probs": 3 }), json!({ "logprobs": true, "top_logprobs": 3 })] {
+        let answer = chat(more);
+        let content = answer["choices"][0]["logprobs"]["content"].as_array().unwrap();
+        assert!(
+            content.len() == 12 && content.iter().all(|of| of["top_logprobs"].as_array().unwrap().len() == 3),
+            "{answer}"
+        );
+    }
+    // What the cache has is said, and changes nothing.
+    let long = json!({ "messages": [{ "role": "user", "content": "rain on a tin roof ".repeat(40) }], "max_tokens": 5, "temperature": 0, "cache_prompt": true });
+    let [first, second] = [0, 1].map(|_| server.answer("/v1/chat/completions", &long));
+    assert_eq!(first["choices"][0]["message"], second["choices"][0]["message"]);
+    assert!(second["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap() > 0, "{second}");
+}
+
+#[test]
+fn thoughts_are_apart_and_a_format_has_none() {
+    let server = Server::start(Setting { template: Some(super::tools::QWEN), ..Setting::default() });
+    let thinking = json!({ "chat_template_kwargs": { "enable_thinking": true }, "max_tokens": 40, "ignore_eos": true });
+    let answer = server.answer("/v1/chat/completions", &hello(thinking.clone()));
+    let message = &answer["choices"][0]["message"];
+    // The model that the tests have thinks until it is cut.
+    assert!(!message["reasoning_content"].as_str().unwrap().is_empty() && message["content"] == "", "{answer}");
+    let mut body = hello(thinking);
+    body["stream"] = true.into();
+    let events = server.post("/v1/chat/completions", &body).events();
+    let parts = events.iter().filter_map(|event| event.pointer("/choices/0/delta/reasoning_content")?.as_str());
+    assert_eq!(parts.collect::<String>(), message["reasoning_content"].as_str().unwrap());
+    // Each of its tokens is a thought's.
+    assert_eq!(answer["usage"]["completion_tokens_details"]["reasoning_tokens"], 40, "{answer}");
+    // What must follow a format is said, not thought: beside tools that may be called, too.
+    let tool = json!({ "type": "function", "function": { "name": "f", "parameters": { "type": "object", "properties": { "x": { "enum": [1] } }, "required": ["x"] } } });
+    let format = json!({ "type": "json_schema", "json_schema": { "name": "n", "schema": { "enum": ["wet", "dry"] } } });
+    for seed in 0..8 {
+        let mut body = hello(
+            json!({ "seed": seed, "max_tokens": 300, "chat_template_kwargs": { "enable_thinking": true }, "response_format": format }),
+        );
+        if seed >= 4 {
+            body["tools"] = json!([tool]);
+        }
+        let answer = server.answer("/v1/chat/completions", &body);
+        let message = &answer["choices"][0]["message"];
+        let said = message["content"].as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let is_called = seed >= 4 && message["tool_calls"][0]["function"]["name"] == "f";
+        assert!(said.is_some_and(|said| said == "wet" || said == "dry") || is_called, "{answer}");
+        assert!(message.get("reasoning_content").is_none(), "{answer}");
+    }
+    let grammar =
+        hello(json!({ "chat_template_kwargs": { "enable_thinking": true }, "grammar": "root ::= \"yes\" | \"no\"" }));
+    let answer = server.answer("/v1/chat/completions", &grammar);
+    assert!(["yes", "no"].iter().any(|word| answer["choices"][0]["message"]["content"] == *word), "{answer}");
 }

@@ -67,6 +67,11 @@ impl Harmony {
         self.give(&body[..n], deltas);
     }
 
+    /// Whether what comes next belongs to a thought.
+    pub fn is_thinking(&self) -> bool {
+        self.state == State::Thought
+    }
+
     /// Where a header is being addressed: the text since.
     pub fn begun(&self) -> Option<&str> {
         let at = (self.state == State::Header).then(|| self.held.find("to="))??;

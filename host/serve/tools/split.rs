@@ -129,6 +129,15 @@ impl Splitter {
         deltas
     }
 
+    /// Whether what comes next belongs to a thought.
+    pub fn is_thinking(&self) -> bool {
+        match &self.kind {
+            Kind::Plain => false,
+            Kind::Tags(tags) => matches!(tags.state, State::BeforeThought | State::Thought),
+            Kind::Harmony(harmony) => harmony.is_thinking(),
+        }
+    }
+
     /// Where the model began a call by itself, and its name is still to come: the text since.
     pub fn begun(&self) -> Option<&str> {
         match &self.kind {
