@@ -123,11 +123,11 @@ fn tools(fields: &mut Fields) -> Result<Tools, FieldError> {
         }
         all.push(Tool::take(tool, "input_schema")?);
     }
-    let (mut choice, mut are_parallel) = (None, true);
+    let (mut choice, mut are_parallel) = (None, None);
     if let Some(value) = fields.take("tool_choice") {
         let mut object = Fields::new("tool_choice", value)?;
         let name = object.text("name")?;
-        are_parallel = !object.flag("disable_parallel_tool_use")?.unwrap_or(false);
+        are_parallel = object.flag("disable_parallel_tool_use")?.map(|is_off| !is_off);
         choice = Some(match (object.text("type")?.as_deref(), name) {
             (Some("auto"), None) => Choice::Auto,
             (Some("none"), None) => Choice::None,
@@ -140,6 +140,7 @@ fn tools(fields: &mut Fields) -> Result<Tools, FieldError> {
         });
         object.expect_none()?;
     }
+    let are_parallel = are_parallel.unwrap_or(choice != Some(Choice::Required));
     Tools::new(all, choice, are_parallel)
 }
 

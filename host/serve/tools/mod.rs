@@ -12,8 +12,8 @@
 //! Where a call must be made, its beginning is a part of the prompt and the rest follows a grammar of the tools' names, each with its schema;
 //! where one may be made, the grammar begins where the model begins one. So a call names one of the tools, and its arguments always parse, unless
 //! a limit cuts them, and have the properties that this tool's schema names and no others, unless it says otherwise. One call may follow
-//! another, unless one tool is named or the request allows no more (`parallel_tool_calls`). A template that knows no tools has them described in
-//! the system message, in Hermes's form.
+//! another, unless one tool is named or `parallel_tool_calls` is false; where a call must be made, that has to be true: a small model that has
+//! to begin goes on and on. A template that knows no tools has them described in the system message, in Hermes's form.
 
 mod closed;
 mod grammar;
@@ -178,7 +178,7 @@ impl Tools {
                 }
             }),
         };
-        let are_parallel = fields.flag("parallel_tool_calls")?.unwrap_or(true);
+        let are_parallel = fields.flag("parallel_tool_calls")?.unwrap_or(choice != Some(Choice::Required));
         Tools::new(all, choice, are_parallel)
     }
 
