@@ -8,7 +8,7 @@
 
 use core::ptr;
 
-use cuda_std::{atomic, float, grid, kernel, shared_array, thread, warp};
+use cuda_std::{atomic, float, grid, kernel, shared_array, thread, unroll::unroll, warp};
 
 use crate::{
     gemv::{Operands, gemv_floats},
@@ -124,16 +124,13 @@ impl Router {
         bits
     }
 
-    /// The lane's share of the experts, `PER_LANE` at most: every 32nd.
+    /// The lane's share of the experts: every 32nd.
     #[inline(always)]
-    fn each<const PER_LANE: usize>(&self, visit: &mut dyn FnMut(usize, u32)) {
-        let mut index = 0;
-        while index < PER_LANE {
-            let expert = 32 * index as u32 + thread::lane();
-            if expert < self.n_experts {
-                visit(index, expert);
-            }
-            index += 1;
+    fn each(&self, visit: &mut dyn FnMut(u32)) {
+        let mut expert = thread::lane();
+        while expert < self.n_experts {
+            visit(expert);
+            expert += 32;
         }
     }
 }
@@ -176,27 +173,32 @@ impl<const PER_LANE: usize> Left<PER_LANE> {
     /// The largest and its expert, the lower one of equal keys.
     #[inline(always)]
     fn first(&self) -> (u32, u32) {
-        let (mut largest, mut of, mut index) = (GONE, 0, 0);
-        while index < PER_LANE {
-            if self.0[index] > largest {
-                (largest, of) = (self.0[index], index);
-            }
-            index += 1;
-        }
-        (largest, 32 * of as u32 + thread::lane())
+        let (mut largest, mut of) = (GONE, 0);
+        unroll(
+            PER_LANE,
+            #[inline(always)]
+            |index| {
+                if self.0[index] > largest {
+                    (largest, of) = (self.0[index], index as u32);
+                }
+            },
+        );
+        (largest, 32 * of + thread::lane())
     }
 
     /// Takes an expert of this lane's out.
     #[inline(always)]
     fn take(&mut self, expert: u32) {
-        let mut index = 0;
         // Each place by its own comparison: an index would put them into memory.
-        while index < PER_LANE {
-            if expert / 32 == index as u32 {
-                self.0[index] = GONE;
-            }
-            index += 1;
-        }
+        unroll(
+            PER_LANE,
+            #[inline(always)]
+            |index| {
+                if expert / 32 == index as u32 {
+                    self.0[index] = GONE;
+                }
+            },
+        );
     }
 }
 
@@ -207,10 +209,10 @@ unsafe fn choose<const PER_LANE: usize>(router: &mut Router, choices: &Choices) 
     let lane = thread::lane();
     if router.sigmoids == 0 {
         let mut own = f32::NEG_INFINITY;
-        router.each::<PER_LANE>(&mut |_, expert| own = float::max(own, router.logit(expert)));
+        router.each(&mut |expert| own = float::max(own, router.logit(expert)));
         let largest = warp::max(own);
         let mut sum = 0.0;
-        router.each::<PER_LANE>(&mut |_, expert| sum += float::exp(router.logit(expert) - largest));
+        router.each(&mut |expert| sum += float::exp(router.logit(expert) - largest));
         (router.largest, router.sum) = (largest, warp::sum(sum));
     }
     if n_groups > 1 {
@@ -219,9 +221,16 @@ unsafe fn choose<const PER_LANE: usize>(router: &mut Router, choices: &Choices) 
     // Scores are in the order of logits: without bias and groups nothing is computed to compare experts.
     let by_score = !router.bias.is_null() || n_groups > 1;
     let mut left = Left([GONE; PER_LANE]);
-    router.each::<PER_LANE>(&mut |index, expert| {
-        left.0[index] = key(if by_score { router.rank(expert) } else { router.logit(expert) });
-    });
+    unroll(
+        PER_LANE,
+        #[inline(always)]
+        |index| {
+            let expert = 32 * index as u32 + lane;
+            if expert < router.n_experts {
+                left.0[index] = key(if by_score { router.rank(expert) } else { router.logit(expert) });
+            }
+        },
+    );
     let (mut own, mut of) = left.first();
     // A lane has the choice of every 32nd slot; that of its first stays in registers.
     let (mut mine, mut my_score, mut sum) = (0, 0.0, 0.0);
@@ -319,7 +328,7 @@ shared_array! {
 /// - `router` is rows of `n_in`, 16-byte aligned, `n_experts` of them from `first_row` on; `x` is `[n_in]`, 16-byte aligned; `norm` is null or so too; `router_bias` is null or
 ///   `[n_experts]`; `logits` is `[n_experts]`; `arrivals` is one word, zero, which it is again afterwards, and no launch that may overlap uses it.
 /// - The others are as `experts_route` takes them, for one token.
-#[kernel(threads = 256, blocks = 3)]
+#[kernel(threads = 256, blocks = 2)]
 pub unsafe fn experts_router(
     router: *const u8,
     first_row: u32,

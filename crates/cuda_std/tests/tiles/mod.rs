@@ -59,10 +59,10 @@ impl Case {
         let (counts, bytes) = (self.counts(), self.element.bytes());
         let piece = |number: usize| {
             let (mut rest, mut global) = (number, Some(0usize));
-            for d in 0..counts.len() {
+            for (d, count) in counts.iter().enumerate() {
                 let step = if d == 0 { 1 } else { self.steps[d] as i64 };
-                let at = self.start[d] as i64 + (rest % counts[d]) as i64 * step;
-                rest /= counts[d];
+                let at = self.start[d] as i64 + (rest % count) as i64 * step;
+                rest /= count;
                 let stride = if d == 0 { bytes } else { self.strides[d - 1] as usize };
                 let inside = (0..self.sizes[d] as i64).contains(&at);
                 global = global.filter(|_| inside).map(|global| global + at as usize * stride);
