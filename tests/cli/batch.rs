@@ -53,8 +53,18 @@ fn requests(folder: &Folder) -> String {
 fn prompts_go_through_in_chunks_of_the_size_that_was_asked_for() {
     let folder = Folder::new();
     let (input, path) = (requests(&folder), folder.path("answers.jsonl"));
-    let report = batch(&input, &path, &["-v", "-b", "16"]);
-    assert!(report.contains("16 tokens together") && report.contains("7 answers"), "{report}");
+    let n_steps = |report: &str| -> usize {
+        let line = report.lines().find(|line| line.contains(" steps: ")).expect(report);
+        line.split(' ').next().unwrap().parse().unwrap()
+    };
+    let [whole, chunks] = ["2048", "16"].map(|size| {
+        fs::remove_file(&path).ok();
+        let report = batch(&input, &path, &["-v", "-b", size]);
+        assert!(report.contains("7 answers, 0 of them errors"), "{report}");
+        n_steps(&report)
+    });
+    // Each prompt has some twenty tokens, and they go through one after another.
+    assert!(chunks >= whole + 5, "{whole} steps, {chunks} in chunks");
     for size in ["15", "0", "many"] {
         let refused = ferrowarp(&["batch", "-i", &input, "-o", &path, "-b", size]).output().unwrap();
         let error = String::from_utf8(refused.stderr).unwrap();

@@ -221,8 +221,10 @@ impl CudaBuilder {
     fn compile(&self, compiler: &DeviceCompiler) -> Result<(PathBuf, BTreeSet<PathBuf>), BuildError> {
         let manifest = Manifest::read(&self.crate_path)?;
         // A folder of its own: the outer cargo holds the lock on its target folder while this runs, and a folder for
-        // each architecture and compiler keeps cargo from taking one's output for the other's.
-        let target_dir = target_dir().join("device").join(self.arch.target_cpu());
+        // each architecture, compiler and flags keeps cargo from taking one's output for the other's, and crates with other flags from being
+        // compiled anew in turns.
+        let jumps = if self.threads_jumps { "-threaded" } else { "" };
+        let target_dir = target_dir().join("device").join(format!("{}{jumps}", self.arch.target_cpu()));
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(&cargo);
         command
