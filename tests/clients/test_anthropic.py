@@ -60,12 +60,12 @@ def test_systems_and_blocks(client):
 
 def test_a_tool_that_must_be_used_is(tools):
     client = connect(tools)
-    message = create(client, tools=[TOOL], tool_choice={"type": "any"}, max_tokens=100)
+    message = create(client, tools=[TOOL], tool_choice={"type": "any"}, max_tokens=200)
     [use] = [block for block in message.content if block.type == "tool_use"]
     assert message.stop_reason == "tool_use" and use.name == "Plant"
     Plant.model_validate(use.input)
     with client.messages.stream(
-        model="any", max_tokens=100, messages=HAIKU, extra_body=SURE, tools=[TOOL], tool_choice={"type": "tool", "name": "Plant"}
+        model="any", max_tokens=200, messages=HAIKU, extra_body=SURE, tools=[TOOL], tool_choice={"type": "tool", "name": "Plant"}
     ) as stream:
         [streamed] = [block for block in stream.get_final_message().content if block.type == "tool_use"]
     assert streamed.input == use.input
