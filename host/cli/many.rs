@@ -16,9 +16,9 @@ pub struct ManyArguments {
     #[arg(long)]
     batch_invariant: bool,
     /// Tokens of a prompt that go through the layers together, at most: with fewer, prompts take longer, and answers that are being written wait
-    /// less for them (512: never 60 ms on an H200, for a third of the speed).
-    #[arg(short, long, value_name = "N", default_value_t = 2048, value_parser = even)]
-    batch_size: u32,
+    /// less for them.
+    #[arg(short, long, value_name = "N", default_value_t = EngineOptions::default().n_batch, value_parser = even)]
+    batch_size: usize,
     /// Tokens of an answer where a request does not say; -1 for no limit but the end of the turn and the context.
     #[arg(
         short,
@@ -52,7 +52,7 @@ impl ManyArguments {
     pub fn options(&self, options: EngineOptions) -> EngineOptions {
         EngineOptions {
             n_sequences: self.n_sequences(),
-            n_batch: self.batch_size as usize,
+            n_batch: self.batch_size,
             batch_invariant: self.batch_invariant,
             ..options
         }
@@ -60,7 +60,7 @@ impl ManyArguments {
 }
 
 /// An even number from 2 on: prompts are cut where no token is left alone.
-fn even(text: &str) -> Result<u32, String> {
+fn even(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n >= 2 && n % 2 == 0 => Ok(n),
         _ => Err("expected an even number from 2 on".to_owned()),
