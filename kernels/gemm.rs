@@ -76,6 +76,9 @@ pub const PARTS: u32 = 2;
 /// The most tokens of a block.
 const MOST_TOKENS: usize = 64;
 
+/// Parts of a tile that a thread adds up at a time, at most.
+const MOST_PARTS: usize = 8;
+
 /// No row of x.
 const ABSENT: u32 = u32::MAX;
 
@@ -478,7 +481,7 @@ unsafe fn finish<const TILES: usize, const SIXTEENS: usize>(
     }
     let mut all = [[[0.0; 4]; SIXTEENS]; TILES];
     // As many parts at a time as there are registers for: their loads take one trip to the memory.
-    let batch = const { 16 / (TILES * SIXTEENS) };
+    let batch = const { if TILES * SIXTEENS == 1 { MOST_PARTS } else { 16 / (TILES * SIXTEENS) } };
     let mut block = first_block;
     while block <= last_block {
         let part = |of: usize| {
@@ -489,7 +492,7 @@ unsafe fn finish<const TILES: usize, const SIXTEENS: usize>(
             TILES * SIXTEENS,
             #[inline(always)]
             |index| {
-                let mut parts = [[0.0; 4]; 8];
+                let mut parts = [[0.0; 4]; MOST_PARTS];
                 unroll(
                     batch,
                     #[inline(always)]

@@ -6,6 +6,7 @@
 mod bandwidth;
 mod counters;
 mod floor;
+mod guessed;
 pub mod kernels;
 mod model;
 mod parallel;
@@ -15,6 +16,7 @@ mod served;
 pub use bandwidth::Peaks;
 pub use counters::{Counts, recorded};
 pub use floor::{cache_bytes, operations, weight_bytes};
+pub use guessed::{Guessed, measure_guessed};
 pub use model::{Measured, Test, Work, measure, measure_from, positions, tests};
 pub use parallel::{Together, measure_together};
 pub use sample::Sample;

@@ -1,5 +1,6 @@
 //! `ferrowarp bench`: how fast models and kernels run, with llama-bench's habits.
 
+mod guessed;
 mod parallel;
 mod profile;
 mod table;
@@ -72,6 +73,11 @@ pub struct Arguments {
     /// measured [default: a sequence's].
     #[arg(long, value_name = "N", requires = "parallel", value_parser = clap::value_parser!(u32).range(1..))]
     arriving: Option<u32>,
+    /// Generate with guesses too, so many of a hundred of which are right, several checked in one step: what --speculate and --draft-model
+    /// are worth here.
+    #[arg(long, value_name = "PERCENT", conflicts_with_all = ["kernels", "parallel"],
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    guesses_right: Option<u8>,
     /// Repetitions of each test.
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     repetitions: u32,
@@ -207,7 +213,10 @@ impl Arguments {
         match self.kernels.as_deref() {
             Some(filter) => self.bench_kernels(filter)?,
             None if !self.parallel.is_empty() => parallel::run(&self)?,
-            None => self.bench_models()?,
+            None => match self.guesses_right {
+                Some(percent) => guessed::run(&self, percent)?,
+                None => self.bench_models()?,
+            },
         }
         Ok(Outcome::Done)
     }

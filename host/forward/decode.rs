@@ -5,15 +5,15 @@
 //! same, bit for bit, whatever other rows there are: no kernel of the pass sums in an order that depends on them. Many rows go through a pass
 //! on tensor cores instead, where that takes less time and `batch_invariant` does not forbid it.
 //!
-//! Tokens of one sequence go through all of a layer together but for attention, which is launched for one after another ([`Run::waves`]): each
-//! sees the keys of those before it. What was drafted wrongly is taken back ([`Engine::take_back`]).
+//! Tokens of one sequence go through all of a layer together; as each sees the keys of those before it, attention stores all keys first and
+//! then attends, in two launches. What was drafted wrongly is taken back ([`Engine::take_back`]).
 //!
 //! A sampler that draws from the largest logits gets these alone. It runs on the host: its probabilities must be llama.cpp's to the last
 //! bit, and so its exponentials the C library's.
 //!
 //! A graph holds launches with their grids. All are the same for every token but attention's, whose keys are spread over more blocks the
-//! more there are, in a few [`KeySplits`]: there is a graph for each number of rows and each combination of these that was met, of which
-//! the last used are kept. All of them make the choice that was asked for last: a generation asks for the same one at each token.
+//! more there are, in a few [`KeySplits`]: there is a graph for each number of rows, whether sequences share them or not, and each combination
+//! of these that was met, of which the last used are kept. All of them make the choice that was asked for last: a generation asks for the same one at each token.
 
 use super::{
     Engine, EngineError, FIRST,
@@ -52,14 +52,21 @@ pub(super) struct Decode {
     graphs: Vec<(Key, Graph)>,
 }
 
-/// What a graph is for: its rows, by [`Run::waves`], how their attention is split, and whose states it carries on, where there are any.
-type Key = (Vec<usize>, Vec<KeySplits>, Option<SequenceId>);
+/// What a graph is for.
+#[derive(PartialEq, Eq)]
+struct Key {
+    n_rows: usize,
+    shares_sequences: bool,
+    on_tensor_cores: bool,
+    /// How the rows' attention is split.
+    splits: Vec<KeySplits>,
+    /// Whose states it carries on, where there are any.
+    state_of: Option<SequenceId>,
+}
 
 /// The rows of a step.
 struct StepRows<'a> {
     rows: &'a [(SequenceId, u32)],
-    /// [`Run::waves`].
-    waves: Vec<usize>,
     /// Each row's position.
     positions: Vec<usize>,
     /// The rows that are the first of their sequence.
@@ -68,22 +75,20 @@ struct StepRows<'a> {
 
 impl StepRows<'_> {
     fn new(rows: &[(SequenceId, u32)], n_tokens: impl Fn(SequenceId) -> usize) -> StepRows<'_> {
-        let (mut waves, mut positions, mut firsts) = (Vec::new(), Vec::with_capacity(rows.len()), Vec::new());
-        let mut start = 0;
+        let (mut positions, mut firsts) = (Vec::with_capacity(rows.len()), Vec::new());
         for (index, (id, _)) in rows.iter().enumerate() {
-            let before = |rows: &[(SequenceId, u32)]| rows.iter().filter(|(other, _)| other == id).count();
-            if before(&rows[start..index]) > 0 {
-                waves.push(index - start);
-                start = index;
-            }
-            let n_before = if waves.is_empty() { 0 } else { before(&rows[..start]) };
+            let n_before = rows[..index].iter().filter(|(other, _)| other == id).count();
             if n_before == 0 {
                 firsts.push(index);
             }
             positions.push(n_tokens(*id) + n_before);
         }
-        waves.push(rows.len() - start);
-        StepRows { rows, waves, positions, firsts }
+        StepRows { rows, positions, firsts }
+    }
+
+    /// Whether some are neighbours in one sequence.
+    fn shares_sequences(&self) -> bool {
+        self.firsts.len() < self.rows.len()
     }
 
     /// The most tokens before any of them.
@@ -167,12 +172,10 @@ impl Engine {
         }
         let on_tensor_cores = self.rows.is_some() && step.firsts.len() >= self.least_rows();
         if n > 1 && !on_tensor_cores && !self.one.pass.takes_rows {
-            assert_eq!(step.waves.len(), 1, "two tokens of one sequence in a step of a model that takes no drafts");
+            assert!(!step.shares_sequences(), "two tokens of one sequence in a step of a model that takes no drafts");
             return self.one_by_one(rows);
         }
-        // How several sequences' drafts lie side by side differs from step to step: a graph would hardly be used twice.
-        let is_common = step.waves.len() == 1 || step.firsts.len() == 1;
-        if is_common && (!on_tensor_cores || self.is_captured(n)) {
+        if !on_tensor_cores || self.is_captured(n) {
             self.step(&step, on_tensor_cores)?;
             self.decode.has_choice = true;
         } else {
@@ -228,12 +231,14 @@ impl Engine {
         let inputs = [of(0), of(1), of(2)];
         if !on_tensor_cores {
             let run = self.run(&self.one, &inputs, first, n_past, 0..n);
-            return Run { waves: &step.waves, decodes: true, ..run }.launch(&mut Recorder::off());
+            return Run { shares_sequences: step.shares_sequences(), decodes: true, ..run }
+                .launch(&mut Recorder::off());
         }
         let (pass, layout) = self.rows.as_ref().expect("as the caller found");
         let several = self.several.as_ref().expect("a pass whose rooms this one has");
         let run = self.run(several, &inputs, first, n_past, 0..n);
-        Run { pass, layout, waves: &step.waves, decodes: true, ..run }.launch(&mut Recorder::off())
+        Run { pass, layout, shares_sequences: step.shares_sequences(), decodes: true, ..run }
+            .launch(&mut Recorder::off())
     }
 
     /// The rows of a model whose pass takes one at a time.
@@ -385,7 +390,13 @@ impl Engine {
 
     /// The graph for these rows' numbers of keys, captured where this is the first time.
     fn graph(&mut self, step: &StepRows, on_tensor_cores: bool) -> Result<usize, EngineError> {
-        let key = (step.waves.clone(), self.splits(step.n_past()), self.is_recurrent().then_some(step.rows[0].0));
+        let key = Key {
+            n_rows: step.rows.len(),
+            shares_sequences: step.shares_sequences(),
+            on_tensor_cores,
+            splits: self.splits(step.n_past()),
+            state_of: self.is_recurrent().then_some(step.rows[0].0),
+        };
         let graphs = &mut self.decode.graphs;
         match graphs.iter().position(|(of, _)| *of == key) {
             Some(index) => graphs[index..].rotate_left(1),

@@ -212,7 +212,8 @@ impl Engine {
             .collect();
         let scratch = Scratch::new(&gpu, &layouts)?;
         let attention = {
-            let TokenAttentionSizes { parts, arrivals } = TokenAttentionSizes::new(&model.figure, plan.cache_size);
+            let TokenAttentionSizes { parts, arrivals } =
+                TokenAttentionSizes::new(&model.figure, plan.cache_size.n_context, plan.n_rows);
             let arrivals = gpu.alloc("attention", arrivals)?;
             gpu.fill(&arrivals, 0)?;
             TokenAttention { parts: gpu.alloc("attention", parts)?, arrivals }
@@ -478,7 +479,7 @@ impl Engine {
             slots,
             id,
             n_past,
-            waves: &[],
+            shares_sequences: false,
             wanted,
             decodes: false,
             ends_in_states: false,

@@ -151,7 +151,8 @@ pub(super) struct TokenAttentionSizes {
 }
 
 impl TokenAttentionSizes {
-    pub fn new(figure: &Figure, size: CacheSize) -> TokenAttentionSizes {
+    /// For steps of `n_rows` tokens at most.
+    pub fn new(figure: &Figure, n_context: usize, n_rows: usize) -> TokenAttentionSizes {
         // One at least: a router's blocks are counted there too.
         let mut sizes = TokenAttentionSizes { parts: 0, arrivals: 1 };
         for node in &figure.nodes {
@@ -160,9 +161,9 @@ impl TokenAttentionSizes {
             if shape.value_dim.is_some() {
                 continue;
             }
-            let widest = KeySplits::new(size.n_context, n_heads, shape.n_kv_heads, MULTIPROCESSORS);
+            let widest = KeySplits::new(n_context, n_heads, shape.n_kv_heads, MULTIPROCESSORS);
             let (n_kv_heads, head_dim) = (shape.n_kv_heads, shape.head_dim);
-            let scratch = AttentionScratch::new(size.n_sequences, n_heads, n_kv_heads, head_dim, widest.n_splits);
+            let scratch = AttentionScratch::new(n_rows, n_heads, n_kv_heads, head_dim, widest.n_splits);
             sizes.parts = sizes.parts.max(scratch.parts);
             sizes.arrivals = sizes.arrivals.max(scratch.arrivals);
         }
@@ -307,7 +308,7 @@ impl MemoryPlan {
         for bytes in Scratch::sizes(&layouts) {
             uses.add("activations", bytes);
         }
-        let attention = TokenAttentionSizes::new(figure, cache_size);
+        let attention = TokenAttentionSizes::new(figure, n_context, n_rows);
         uses.add("attention", attention.arrivals * size_of::<u32>());
         uses.add("attention", attention.parts * size_of::<f32>());
         matmul.uses(&mut uses);

@@ -21,7 +21,7 @@ use crate::{
         Activations, Buffer, Gpu, GpuError, Matmul, Product, Slice, SubSlice,
         kernels::{
             AttentionDecode, AttentionShape, DeltaNetShape, Experts, GemmScratch, Gemv, GemvParts, Glu, Input,
-            KeyHeads, KeySplits, NormAndRope, Output, RopeShape, SigmoidGate, Staging, quantised_len,
+            KeyHeads, KeySplits, NormAndRope, Output, RopeShape, SigmoidGate, Staging,
         },
     },
     model::{
@@ -76,9 +76,8 @@ pub struct Run<'a> {
     pub id: SequenceId,
     /// The most tokens before any of these.
     pub n_past: usize,
-    /// How many of a decoding step's tokens, one part after another, are of different sequences: a sequence's second token is in a later
-    /// part than its first, whose keys and values it sees. All in one, if empty.
-    pub waves: &'a [usize],
+    /// Whether some of a decoding step's tokens are neighbours in one sequence.
+    pub shares_sequences: bool,
     pub n_tokens: usize,
     /// The tokens whose logits are wanted.
     pub wanted: Range<usize>,
@@ -523,40 +522,16 @@ impl Part<'_, '_> {
         heads: &AttentionHeads,
         out: Local,
     ) -> Result<(), GpuError> {
-        let mut start = 0;
-        let all = [self.n()];
-        for n in if self.waves.is_empty() { &all[..] } else { self.waves } {
-            self.attention_wave(qkv, parts, heads, out, start..start + n)?;
-            start += n;
-        }
-        Ok(())
-    }
-
-    /// The attention of tokens of different sequences.
-    fn attention_wave(
-        &self,
-        qkv: Local,
-        parts: &QkvParts,
-        heads: &AttentionHeads,
-        out: Local,
-        rows: Range<usize>,
-    ) -> Result<(), GpuError> {
-        let shape = AttentionShape { n_tokens: rows.len(), ..self.shape(heads) };
-        let of = |width: usize| rows.start * width..rows.end * width;
+        let shape = self.shape(heads);
         let is_quantised = self.pass.locals.get(out).form == Form::Quantised;
-        let (out_f32, out_q8) = if is_quantised {
-            (None, Some(self.u32(out).into_slice(of(quantised_len(self.width(out))))))
-        } else {
-            (Some(self.f32(out).into_slice(of(self.width(out)))), None)
-        };
-        let slots = self.slots.slice(rows.clone());
+        let (out_f32, out_q8) = if is_quantised { (None, Some(self.u32(out))) } else { (Some(self.f32(out)), None) };
         self.gpu.attention_decode(&AttentionDecode {
             shape,
-            qkv: &self.f32(qkv).into_slice(of(self.width(qkv))),
+            qkv: &self.f32(qkv),
             // Behind the values there may be a gate.
             qkv_stride: self.width(qkv),
-            positions: &self.positions.slice(rows.clone()),
-            pages: self.cache.tables(heads.cache, &slots).get(),
+            positions: self.positions,
+            pages: self.cache.tables(heads.cache, self.slots).get(),
             norm_and_rope: self.norm_and_rope(parts, heads),
             scale: heads.scale,
             keys: &self.cache.keys(heads.cache),
@@ -569,7 +544,7 @@ impl Part<'_, '_> {
                 (Some(out), _) => Output::F32(out),
                 (_, out) => Output::Quantised(out.as_ref().expect("one of the two")),
             },
-            follows: rows.start > 0,
+            shares_sequences: self.shares_sequences,
         })
     }
 

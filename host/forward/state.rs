@@ -12,10 +12,12 @@ use crate::{
 };
 
 /// What one more token adds to the time of products that read weights once for eight, in parts of what one alone takes. H200, 7B in Q4_K_M: 1.6 ms
-/// for one, 4.35 for four and 7.25 for eight (`benches/results/2026-11-29-h200-parallel.md`).
+/// for one, 3.0 for two, 4.35 for four and 7.25 for eight (`benches/results/2026-11-29-h200-parallel.md`).
 const PACKED_ROW: f64 = 0.5;
 /// The same of floats, whose products have nothing to unpack: estimated, not measured by themselves.
 const FLOAT_ROW: f64 = 0.1;
+/// What the second token adds besides.
+const PACKED_SECOND: f64 = 0.3;
 
 impl Engine {
     /// Forgets all but the first `n_past` tokens, or fewer where a window has passed what the next would see, or, where a recurrent layer
@@ -89,9 +91,10 @@ impl Engine {
     }
 
     /// Bytes of weights that a token reads, and those that are read again for another token in the same step: all of an expert, which the
-    /// other hardly shares, and of other matrices the part that products take longer by for each token.
-    pub fn bytes_per_token(&self) -> [f64; 2] {
-        let (mut all, mut again) = (0.0, 0.0);
+    /// other hardly shares, and of other matrices the part that products take longer by for each token. Last, what the second token of a step
+    /// takes besides.
+    pub fn bytes_per_token(&self) -> [f64; 3] {
+        let (mut all, mut again, mut second) = (0.0, 0.0, 0.0);
         for node in &self.figure.nodes {
             let (weight, n_used) = match &node.op {
                 Op::Product { weight, .. } => (weight, None),
@@ -103,18 +106,17 @@ impl Engine {
             for part in &weights.parts {
                 let bytes = part.bytes as f64 * of_rows * n_used.unwrap_or(1) as f64 / weights.n_matrices as f64;
                 let is_packed = part.tensor_type.is_quantised();
+                let [row, more] = match (n_used.is_some(), is_packed) {
+                    (true, _) => [1.0, 0.0],
+                    (_, true) => [PACKED_ROW, PACKED_SECOND],
+                    (_, false) => [FLOAT_ROW, 0.0],
+                };
                 all += bytes;
-                again += bytes
-                    * if n_used.is_some() {
-                        1.0
-                    } else if is_packed {
-                        PACKED_ROW
-                    } else {
-                        FLOAT_ROW
-                    };
+                again += bytes * row;
+                second += bytes * more;
             }
         }
-        [all, again]
+        [all, again, second]
     }
 
     /// Takes the last `n` tokens of a sequence back, which the last step added: what they did to pages and tables is undone.

@@ -2,7 +2,7 @@
 //!
 //! What a guess costs and what it brings are both counted, not timed, so that the same text takes the same steps anywhere. With a chance `a`
 //! that a guess is right, a step with `k` of them brings 1 + a + … + aᵏ tokens. It costs what a step without costs, and for each guess a part of
-//! that: the row ([`Costs::row`]) and the guess itself ([`Costs::draft`]). The `k` with the most tokens for the cost is taken; where that is
+//! that: the row ([`Costs::row`]; the second one takes [`Costs::second`] more) and the guess itself ([`Costs::draft`]). The `k` with the most tokens for the cost is taken; where that is
 //! none, nothing is guessed, but for one guess now and then that may change it; where even guesses that are always right would cost more than
 //! they bring, there is none.
 
@@ -13,6 +13,8 @@ pub struct Costs {
     pub n_most: usize,
     /// One more row.
     pub row: f64,
+    /// The second row of a step besides.
+    pub second: f64,
     /// One more guess.
     pub draft: f64,
 }
@@ -105,15 +107,18 @@ impl Adapt {
 
     /// The number of guesses with the most tokens for what they cost, where each is right with that chance.
     fn best(&self, rate: f64, n_sequences: usize) -> usize {
-        let Costs { n_most, row, draft } = self.costs;
+        let Costs { n_most, row, second, draft } = self.costs;
         // A sequence's part of a step with a token of each.
-        let alone = (1.0 + row * (n_sequences.max(1) - 1) as f64) / n_sequences.max(1) as f64;
+        let n_others = n_sequences.max(1) - 1;
+        let together = if n_others > 0 { second } else { 0.0 };
+        let alone = (1.0 + together + row * n_others as f64) / (n_others + 1) as f64;
+        let with_guesses = alone + second - together;
         let (mut best, mut most) = (0, 1.0 / alone);
         let (mut tokens, mut chance) = (1.0, 1.0);
         for n in 1..=n_most {
             chance *= rate;
             tokens += chance;
-            let gain = tokens / (alone + (row + draft) * n as f64);
+            let gain = tokens / (with_guesses + (row + draft) * n as f64);
             if gain > most {
                 (best, most) = (n, gain);
             }
@@ -126,7 +131,7 @@ impl Adapt {
 mod tests {
     use super::*;
 
-    const CHEAP: Costs = Costs { n_most: 8, row: 0.1, draft: 0.0 };
+    const CHEAP: Costs = Costs { n_most: 8, row: 0.1, second: 0.0, draft: 0.0 };
     const DEAR: Costs = Costs { row: 0.5, ..CHEAP };
 
     /// Steps in which each guess is right where `is_right` says so, until so many tokens are there.
@@ -174,6 +179,11 @@ mod tests {
         assert_eq!(Adapt::new(CHEAP).n_drafts(1), 5);
         // 1.75 / 1.5 is more than 2.3125 / 2 and than 1.
         assert_eq!(Adapt::new(DEAR).n_drafts(1), 1);
+        // 2.3125 / 2.3 is more than 1 and than 1.75 / 1.8: one guess does not pay for the second row, two do. Beside another
+        // sequence that row is there anyway.
+        let steep = Costs { second: 0.3, ..DEAR };
+        assert_eq!(Adapt::new(steep).n_drafts(1), 2);
+        assert_eq!(Adapt::new(steep).best(FIRST_RATE, 2), Adapt::new(DEAR).best(FIRST_RATE, 2));
         // A model as large as the one it drafts for is worth nothing, however right it is.
         let lengths = run(&mut Adapt::new(Costs { draft: 1.0, ..CHEAP }), 100, || true);
         assert_eq!(lengths, [0; 100]);

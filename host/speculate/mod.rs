@@ -67,8 +67,9 @@ pub struct Drafting {
 impl Drafting {
     /// Guesses for this engine, `n_most` at most at a time.
     pub fn new(drafter: Box<dyn Drafter>, engine: &Engine, n_most: usize) -> Drafting {
-        let [bytes, again] = engine.bytes_per_token();
-        let costs = Costs { n_most, row: again / bytes, draft: drafter.bytes_per_draft() / bytes };
+        let [bytes, again, second] = engine.bytes_per_token();
+        let draft = drafter.bytes_per_draft() / bytes;
+        let costs = Costs { n_most, row: again / bytes, second: second / bytes, draft };
         Drafting { drafter, costs }
     }
 

@@ -19,6 +19,9 @@
 //! Each warp prepares a query head, and the last one the new key and value. Those are packed as the cache holds them; every
 //! block whose split has the newest position takes them from its own shared memory, one of them writes them to the cache.
 //!
+//! Rows of one sequence, which see each other's keys, are two launches: one stores all keys and values, the other attends ([`STORE`],
+//! [`ATTEND`]). A row's numbers are the same either way.
+//!
 //! With one split in use the block has the output. Otherwise it leaves its part in global memory, and the last block to
 //! arrive merges the parts (both in `combine.rs`).
 
@@ -70,6 +73,15 @@ pub const fn n_splits(n_keys: u32, room: u32) -> u32 {
     let wanted = most_keys / KEYS_PER_SPLIT;
     if wanted < room { wanted } else { room }
 }
+
+/// A launch's part: all of it, for rows of different sequences.
+pub const WHOLE: u32 = 0;
+
+/// Only the way of keys and values into the cache.
+pub const STORE: u32 = 1;
+
+/// Only what comes behind that.
+pub const ATTEND: u32 = 2;
 
 const N_WARPS: u32 = BLOCK / 32;
 
@@ -162,6 +174,7 @@ struct Operands<T> {
     n_rot: u32,
     neighbours: u32,
     growth_length: u32,
+    part: u32,
 }
 
 impl<T> Operands<T> {
@@ -366,20 +379,25 @@ unsafe fn kept<T: CacheWords>(kept: Shared<u32>, element: usize) -> Words {
 unsafe fn attention_decode<T: CacheWords, A: Attend<T>, const HEAD_DIM: usize, const HEADS: usize>(o: Operands<T>) {
     let (row, kv_head) = o.row_and_head();
     let position = unsafe { *o.positions.add(row as usize) };
-    let split = Split::of(position, o.window, o.room);
-    if split.first >= split.end {
-        return;
-    }
     let pages = unsafe { Pages::of(o.tables, o.slots, o.table_stride, row, o.n_kv_heads) };
     let warp = warp::uniform(thread::warp());
-    let has_newest = split.end > position;
-    // One past the split's last position that is in the cache already.
-    let old_end = if has_newest { position } else { split.end };
     let place = |row: u32, element: usize| Place {
         row: row as usize,
         element,
         n_rows: n_rows(o.n_pages, o.n_kv_heads),
         head_dim: HEAD_DIM,
+    };
+    let split = Split::of(position, o.window, o.room);
+    if split.first >= split.end {
+        return;
+    }
+    // Rows that share a sequence find it in the cache.
+    let has_newest = o.part != ATTEND && split.end > position;
+    // One past the split's last position that is in the cache already.
+    let old_end = match (o.part, has_newest) {
+        (STORE, _) => 0,
+        (_, true) => position,
+        (_, false) => split.end,
     };
     // A tile is in one page: its positions' rows follow one another.
     let row_of = |first: u32| if first < old_end { unsafe { pages.row(kv_head, first) } } else { 0 };
@@ -407,6 +425,9 @@ unsafe fn attention_decode<T: CacheWords, A: Attend<T>, const HEAD_DIM: usize, c
     // A head for each warp, and the last one has the new key and value.
     if has_newest && warp == N_WARPS - 1 {
         unsafe { prepare_newest::<T, HEAD_DIM>(&o, place(pages.row(kv_head, position), 0)) }
+    }
+    if o.part == STORE {
+        return;
     }
     if warp < heads {
         // Scores in units of ln 2.
@@ -456,7 +477,8 @@ macro_rules! variants {
         /// Queries grow by their position besides, as `elementwise_temper` has it, where `growth_length` is not 0.
         ///
         /// Launch: grid (⌈group ÷ HEADS⌉, splits, n · n_kv_heads), block ([`BLOCK`]), HEADS as in [`heads`]; no fewer splits than
-        /// [`n_splits`] gives for any row and `room`, which is at most [`MAX_SPLITS`].
+        /// [`n_splits`] gives for any row and `room`, which is at most [`MAX_SPLITS`]. `part` is [`WHOLE`] or, of two launches one after the
+        /// other with the same rows, [`STORE`], whose grid is 1 along x and which leaves `out` alone, and [`ATTEND`].
         ///
         /// # Safety
         /// - A row of `qkv` is `[n_kv_heads · (group + 2)][HEAD_DIM]`, queries, keys, values, and `qkv_stride` values from the next; all
@@ -464,9 +486,9 @@ macro_rules! variants {
         ///   written where `quantised_out` is not null, which then has room for as many values, each row in the form that
         ///   [`activations`](crate::gemv::activations) says.
         /// - Positions are below 2^24; `keys` and `values` are a layer's caches of this type (`cache.rs`) of `n_pages` pages, 16-byte
-        ///   aligned, written before the positions in the pages that `tables` has for `slots[row]`; no two rows have the same slot, but
-        ///   for rows whose output means nothing. Neither these nor `positions` nor `frequencies` are written by a launch that this one
-        ///   may overlap with: they are read before it waits.
+        ///   aligned, written before the positions in the pages that `tables` has for `slots[row]`; no two rows of a `WHOLE` launch have
+        ///   the same slot, and none of another the same position too, but for rows whose output means nothing. Neither these nor `positions`
+        ///   nor `frequencies` are written by a launch that this one may overlap with: they are read before it waits.
         /// - `frequencies` is `[n_rot/2][2]` as `rope.rs` takes it, `n_rot` even and at most `HEAD_DIM`; pairs are neighbours where
         ///   `neighbours` is not 0. `group ≥ 1`, `window ≥ 1`, `magnitude` is not 0.
         /// - With several splits, `parts` is `[n · n_kv_heads · ⌈group ÷ HEADS⌉][splits][HEADS][HEAD_DIM + 2]` and 16-byte
@@ -501,12 +523,13 @@ macro_rules! variants {
             n_rot: u32,
             neighbours: u32,
             growth_length: u32,
+            part: u32,
         ) {
             unsafe {
                 attention_decode::<$element, $attend, $head_dim, $heads>(Operands {
                     qkv, positions, tables, slots, frequencies, q_norm, k_norm, keys, values, out, quantised_out, parts, arrivals,
                     epsilon, scale, growth_scale, magnitude, n_kv_heads, group, qkv_stride, table_stride, n_pages, room, window, n_rot,
-                    neighbours, growth_length,
+                    neighbours, growth_length, part,
                 })
             }
         }

@@ -516,8 +516,8 @@ pub struct BlockKernels {
     pub gemv_wide: cuda_std::Kernel<crate::gemv::Parameters>,
     /// The products of several vectors with 8-bit activations and with 16-bit ones; formats that unpack by tables have none.
     pub gemv_many: Option<[cuda_std::Kernel<crate::gemv::many::ManyParameters>; 2]>,
-    /// The products of a few tokens on tensor cores, for up to 16, 32 and 64 of them in a block; not every format has them.
-    pub gemm: Option<[cuda_std::Kernel<crate::gemm::GemmParameters>; 3]>,
+    /// The products of a few tokens on tensor cores, for up to 8, 16, 32 and 64 of them in a block; not every format has them.
+    pub gemm: Option<[cuda_std::Kernel<crate::gemm::GemmParameters>; 4]>,
     /// The product with `f32` activations.
     pub gemv_exact: cuda_std::Kernel<crate::gemv::Parameters>,
     /// The embedding row.
@@ -530,7 +530,7 @@ macro_rules! formats {
     ($(
         $block:ty: $gemv:ident[$resident:literal] $gemv_wide:ident $gemv_exact:ident $embedding:ident $dequantise:ident
         $(many $gemv_many:ident $gemv_many_wide:ident)?
-        $(gemm $gemm_16:ident $gemm_32:ident $gemm_64:ident)?;
+        $(gemm $gemm_8:ident $gemm_16:ident $gemm_32:ident $gemm_64:ident)?;
     )*) => {
         $(
             $(gemv_many_kernels! {
@@ -541,6 +541,8 @@ macro_rules! formats {
             })?
 
             $(gemm_kernels! {
+                /// A product of a few tokens with packed blocks, 8 to a block.
+                $gemm_8 => $block, 1, 1, threads 256, blocks 2;
                 /// A product of a few tokens with packed blocks, 16 to a block.
                 $gemm_16 => $block, 2, 1, threads 256, blocks 2;
                 /// A product of a few tokens with packed blocks, 32 to a block.
@@ -599,8 +601,8 @@ macro_rules! formats {
                     if let [many, wide] = kernels { Some([*many, *wide]) } else { None }
                 },
                 gemm: {
-                    let kernels: &[cuda_std::Kernel<crate::gemm::GemmParameters>] = &[$($gemm_16, $gemm_32, $gemm_64)?];
-                    if let [few, more, most] = kernels { Some([*few, *more, *most]) } else { None }
+                    let kernels: &[cuda_std::Kernel<crate::gemm::GemmParameters>] = &[$($gemm_8, $gemm_16, $gemm_32, $gemm_64)?];
+                    if let [least, few, more, most] = kernels { Some([*least, *few, *more, *most]) } else { None }
                 },
                 gemv_exact: $gemv_exact,
                 embedding: $embedding,
@@ -613,41 +615,41 @@ macro_rules! formats {
 formats! {
     q4::Q4_0: gemv_q4_0[2] gemv_wide_q4_0 gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0
         many gemv_many_q4_0 gemv_many_wide_q4_0
-        gemm gemm_q4_0_16 gemm_q4_0_32 gemm_q4_0_64;
+        gemm gemm_q4_0_8 gemm_q4_0_16 gemm_q4_0_32 gemm_q4_0_64;
     q4::Q4_1: gemv_q4_1[2] gemv_wide_q4_1 gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1
         many gemv_many_q4_1 gemv_many_wide_q4_1
-        gemm gemm_q4_1_16 gemm_q4_1_32 gemm_q4_1_64;
+        gemm gemm_q4_1_8 gemm_q4_1_16 gemm_q4_1_32 gemm_q4_1_64;
     q5::Q5_0: gemv_q5_0[2] gemv_wide_q5_0 gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0
         many gemv_many_q5_0 gemv_many_wide_q5_0
-        gemm gemm_q5_0_16 gemm_q5_0_32 gemm_q5_0_64;
+        gemm gemm_q5_0_8 gemm_q5_0_16 gemm_q5_0_32 gemm_q5_0_64;
     q5::Q5_1: gemv_q5_1[2] gemv_wide_q5_1 gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1
         many gemv_many_q5_1 gemv_many_wide_q5_1
-        gemm gemm_q5_1_16 gemm_q5_1_32 gemm_q5_1_64;
+        gemm gemm_q5_1_8 gemm_q5_1_16 gemm_q5_1_32 gemm_q5_1_64;
     q8::Q8_0: gemv_q8_0[2] gemv_wide_q8_0 gemv_exact_q8_0 embedding_q8_0 dequantise_q8_0
         many gemv_many_q8_0 gemv_many_wide_q8_0
-        gemm gemm_q8_0_16 gemm_q8_0_32 gemm_q8_0_64;
+        gemm gemm_q8_0_8 gemm_q8_0_16 gemm_q8_0_32 gemm_q8_0_64;
     q2_k::Q2K: gemv_q2_k[2] gemv_wide_q2_k gemv_exact_q2_k embedding_q2_k dequantise_q2_k
         many gemv_many_q2_k gemv_many_wide_q2_k;
     q3_k::Q3K: gemv_q3_k[1] gemv_wide_q3_k gemv_exact_q3_k embedding_q3_k dequantise_q3_k
         many gemv_many_q3_k gemv_many_wide_q3_k;
     q4_k::Q4K: gemv_q4_k[2] gemv_wide_q4_k gemv_exact_q4_k embedding_q4_k dequantise_q4_k
         many gemv_many_q4_k gemv_many_wide_q4_k
-        gemm gemm_q4_k_16 gemm_q4_k_32 gemm_q4_k_64;
+        gemm gemm_q4_k_8 gemm_q4_k_16 gemm_q4_k_32 gemm_q4_k_64;
     q5_k::Q5K: gemv_q5_k[2] gemv_wide_q5_k gemv_exact_q5_k embedding_q5_k dequantise_q5_k
         many gemv_many_q5_k gemv_many_wide_q5_k
-        gemm gemm_q5_k_16 gemm_q5_k_32 gemm_q5_k_64;
+        gemm gemm_q5_k_8 gemm_q5_k_16 gemm_q5_k_32 gemm_q5_k_64;
     q6_k::Q6K: gemv_q6_k[2] gemv_wide_q6_k gemv_exact_q6_k embedding_q6_k dequantise_q6_k
         many gemv_many_q6_k gemv_many_wide_q6_k
-        gemm gemm_q6_k_16 gemm_q6_k_32 gemm_q6_k_64;
+        gemm gemm_q6_k_8 gemm_q6_k_16 gemm_q6_k_32 gemm_q6_k_64;
     iq4::Iq4Nl: gemv_iq4_nl[2] gemv_wide_iq4_nl gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl
         many gemv_many_iq4_nl gemv_many_wide_iq4_nl
-        gemm gemm_iq4_nl_16 gemm_iq4_nl_32 gemm_iq4_nl_64;
+        gemm gemm_iq4_nl_8 gemm_iq4_nl_16 gemm_iq4_nl_32 gemm_iq4_nl_64;
     iq4::Iq4Xs: gemv_iq4_xs[2] gemv_wide_iq4_xs gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs
         many gemv_many_iq4_xs gemv_many_wide_iq4_xs
-        gemm gemm_iq4_xs_16 gemm_iq4_xs_32 gemm_iq4_xs_64;
+        gemm gemm_iq4_xs_8 gemm_iq4_xs_16 gemm_iq4_xs_32 gemm_iq4_xs_64;
     mxfp4::Mxfp4: gemv_mxfp4[2] gemv_wide_mxfp4 gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4
         many gemv_many_mxfp4 gemv_many_wide_mxfp4
-        gemm gemm_mxfp4_16 gemm_mxfp4_32 gemm_mxfp4_64;
+        gemm gemm_mxfp4_8 gemm_mxfp4_16 gemm_mxfp4_32 gemm_mxfp4_64;
     iq1::Iq1S: gemv_iq1_s[2] gemv_wide_iq1_s gemv_exact_iq1_s embedding_iq1_s dequantise_iq1_s;
     iq1::Iq1M: gemv_iq1_m[2] gemv_wide_iq1_m gemv_exact_iq1_m embedding_iq1_m dequantise_iq1_m;
     iq2::Iq2Xxs: gemv_iq2_xxs[2] gemv_wide_iq2_xxs gemv_exact_iq2_xxs embedding_iq2_xxs dequantise_iq2_xxs;
@@ -658,5 +660,5 @@ formats! {
     tq::Tq1_0: gemv_tq1_0[2] gemv_wide_tq1_0 gemv_exact_tq1_0 embedding_tq1_0 dequantise_tq1_0;
     tq::Tq2_0: gemv_tq2_0[2] gemv_wide_tq2_0 gemv_exact_tq2_0 embedding_tq2_0 dequantise_tq2_0;
     nvfp4::Nvfp4: gemv_nvfp4[2] gemv_wide_nvfp4 gemv_exact_nvfp4 embedding_nvfp4 dequantise_nvfp4
-        gemm gemm_nvfp4_16 gemm_nvfp4_32 gemm_nvfp4_64;
+        gemm gemm_nvfp4_8 gemm_nvfp4_16 gemm_nvfp4_32 gemm_nvfp4_64;
 }

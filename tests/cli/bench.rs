@@ -46,6 +46,19 @@ fn every_format_has_the_same_rows() {
 }
 
 #[test]
+fn guesses_are_counted() {
+    let tiny = ["bench", "--device", "soft", "--shape", "tiny-qwen2", "--type", "q4_k_m", "-p", "3", "-n", "12"];
+    let run = |percent: &str| {
+        let line = stdout(&[&tiny[..], &["--guesses-right", percent, "-o", "jsonl"]].concat());
+        let row: Value = serde_json::from_str(&line).unwrap();
+        ["n_steps", "n_guessed", "n_kept"].map(|name| row[name].as_u64().unwrap())
+    };
+    let ([all, guessed, kept], [none, _, wrong]) = (run("100"), run("0"));
+    assert!(guessed > 0 && kept == guessed && all + kept == 12, "{all} steps, {kept} of {guessed} kept");
+    assert_eq!((none, wrong), (12, 0));
+}
+
+#[test]
 fn kernels_are_counted_by_name() {
     let (out, _) = output(&["bench", "--device", "soft", "--kernels", "rmsnorm 0.5B", "-o", "jsonl"], "");
     let row: Value = serde_json::from_str(&out).unwrap();

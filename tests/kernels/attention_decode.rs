@@ -197,7 +197,7 @@ fn run(gpu: &Gpu, case: Case) {
             parts: &parts,
             arrivals: &arrivals,
             out,
-            follows: false,
+            shares_sequences: false,
         })
         .unwrap_or_else(|error| panic!("{case:?}: {error}"));
     };
@@ -361,7 +361,7 @@ fn company_changes_nothing() {
                 parts: &parts,
                 arrivals: &arrivals,
                 out: kernels::Output::F32(&out),
-                follows: false,
+                shares_sequences: false,
             })
             .unwrap();
             out.read(&gpu)
@@ -400,37 +400,36 @@ fn scores_of_hundreds_do_not_overflow() {
     }
 }
 
+/// As many tokens of one sequence as a step of guesses has, in launches of different numbers of them: each sees the keys of those before it.
 #[test]
 fn a_generation_reads_what_it_wrote() {
     let gpu = gpu();
     let mut random = Random::new();
     let (n_heads, n_kv_heads, head_dim, n_context) = (6, 2, 64, 40);
+    let row = (n_heads + 2 * n_kv_heads) * head_dim;
     let splits = KeySplits { n_splits: 1, room: 2 };
-    let pages = Pages::of_one(&gpu, &mut random, n_context, 1);
+    let pages = Pages::of_one(&gpu, &mut random, n_context, n_context);
+    let n_pages = pages.n_pages;
     let frequencies = gpu.upload("frequencies", &turns(&[1.0; 32])).unwrap();
-    let scratch = AttentionScratch::new(1, n_heads, n_kv_heads, head_dim, 1);
+    let scratch = AttentionScratch::new(n_context, n_heads, n_kv_heads, head_dim, 1);
     let parts = Output::<f32>::new(&gpu, scratch.parts);
     let arrivals = gpu.upload("arrivals", &vec![0; scratch.arrivals]).unwrap();
+    let all: Vec<u32> = (0..n_context as u32).collect();
+    let positions = gpu.upload("positions", &all).unwrap();
+    let qkv = gpu.upload("qkv", &random.values(n_context * row, 1.5)).unwrap();
     for cache_type in [CacheType::F16, CacheType::Q8_0] {
-        let n_pages = pages.n_pages;
-        let shape = AttentionShape { n_tokens: 1, n_heads, n_kv_heads, head_dim, n_pages, window: None };
-        let cache_len = shape.cache_bytes(cache_type);
+        let shape = |n_tokens| AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_pages, window: None };
+        let cache_len = shape(1).cache_bytes(cache_type);
         let (keys, values) = (Output::<u8>::new(&gpu, cache_len), Output::<u8>::new(&gpu, cache_len));
-        let rows: Vec<_> = (0..n_context)
-            .map(|position| {
-                let qkv = gpu.upload("qkv", &random.values((n_heads + 2 * n_kv_heads) * head_dim, 1.5)).unwrap();
-                let device_position = gpu.upload("position", &[position as u32]).unwrap();
-                (qkv, device_position, Output::<f32>::new(&gpu, n_heads * head_dim))
-            })
-            .collect();
-        // One straight after the other, as tokens of one step.
-        for (position, (qkv, device_position, out)) in rows.iter().enumerate() {
+        let out = Output::<f32>::new(&gpu, n_context * n_heads * head_dim);
+        for step in [0..1, 1..2, 2..9, 9..33, 33..n_context] {
+            let tables = pages.get();
             gpu.attention_decode(&AttentionDecode {
-                shape,
-                qkv,
-                qkv_stride: (n_heads + 2 * n_kv_heads) * head_dim,
-                positions: device_position,
-                pages: pages.get(),
+                shape: shape(step.len()),
+                qkv: &qkv.slice(step.start * row..step.end * row),
+                qkv_stride: row,
+                positions: &positions.slice(step.clone()),
+                pages: PageTables { slots: &tables.slots.slice(step.clone()), ..tables },
                 norm_and_rope: NormAndRope {
                     q_norm: None,
                     k_norm: None,
@@ -448,24 +447,29 @@ fn a_generation_reads_what_it_wrote() {
                 splits,
                 parts: &parts,
                 arrivals: &arrivals,
-                out: kernels::Output::F32(out),
-                follows: position > 0,
+                out: kernels::Output::F32(&out.slice(step.start * n_heads * head_dim..step.end * n_heads * head_dim)),
+                // A launch of the whole would load the keys of the one before it too early.
+                shares_sequences: true,
             })
             .unwrap();
         }
-        for (position, (qkv, device_position, out)) in rows.iter().enumerate() {
-            // What the launch left in the cache, by the kernel that only reads it.
+        let got = out.read(&gpu);
+        for position in 0..n_context {
+            // What the launches left in the cache, by the kernel that only reads it.
+            let one = position..position + 1;
+            let q = gpu.upload("q", &gpu.read(&qkv.slice(position * row..(position + 1) * row)).unwrap()).unwrap();
             let rope = RopeShape { n_tokens: 1, n_heads, head_dim, n_rot: head_dim, pairing: RopePairing::Neighbours };
-            gpu.rope(rope, qkv, device_position, &frequencies, 1.0).unwrap();
+            gpu.rope(rope, &q, &positions.slice(one.clone()), &frequencies, 1.0).unwrap();
             let want = Output::<f32>::new(&gpu, n_heads * head_dim);
+            let tables = pages.get();
             gpu.attention(&Attention {
-                shape,
-                q: qkv,
+                shape: shape(1),
+                q: &q,
                 keys: &keys,
                 values: &values,
                 cache_type,
-                positions: device_position,
-                pages: pages.get(),
+                positions: &positions.slice(one.clone()),
+                pages: PageTables { slots: &tables.slots.slice(one), ..tables },
                 out: &want,
                 probabilities: None,
                 scale: 0.125,
@@ -473,8 +477,8 @@ fn a_generation_reads_what_it_wrote() {
                 sinks: None,
             })
             .unwrap();
-            let want = as_f64(&want.read(&gpu));
-            assert_close(&format!("{cache_type} at {position}"), &out.read(&gpu), &want, 1e-5, 1e-5);
+            let got = &got[position * n_heads * head_dim..(position + 1) * n_heads * head_dim];
+            assert_close(&format!("{cache_type} at {position}"), got, &as_f64(&want.read(&gpu)), 1e-5, 1e-5);
         }
     }
 }

@@ -69,7 +69,7 @@ pub fn rows() -> Vec<Row> {
         rows.push(embedding(&small, tensor_type, 512).small());
         if Gpu::has_gemm(tensor_type) {
             let shape = (small.n_embd, small.n_ff);
-            rows.extend([8, 32, 64].into_iter().map(|n| few(&small, "", tensor_type, shape, n).small()));
+            rows.extend([8, 16, 32, 64].into_iter().map(|n| few(&small, "", tensor_type, shape, n).small()));
         }
         if !TO_UNPACK.contains(&tensor_type) {
             rows.push(together(&small, tensor_type, Activations::Q8));
@@ -122,7 +122,7 @@ fn together(widths: &Widths, tensor_type: TensorType, activations: Activations) 
 /// A product of `n` tokens on tensor cores, of packed weights.
 fn few(widths: &Widths, what: &str, tensor_type: TensorType, (n_out, n_in): (usize, usize), n: usize) -> Row {
     let matrix_bytes = matrix_bytes(tensor_type, n_out, n_in);
-    let of_block = if n <= 16 { 16 } else { n.next_power_of_two().min(64) };
+    let of_block = n.next_power_of_two().clamp(8, 64);
     let kernel = format!("gemm_{}_{of_block}", tensor_type.name().to_lowercase());
     let bytes = (matrix_bytes + n * (2 * n_in + 4 * n_out), matrix_bytes);
     Row::streaming(kernel, format!("{} {what}{n} tokens {n_out}×{n_in}", widths.name), bytes, move |gpu| {
@@ -276,7 +276,7 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n_position
                 parts: &parts,
                 arrivals: &arrivals,
                 out: Output::F32(&out),
-                follows: false,
+                shares_sequences: false,
             })
         };
         Ok((launch, streamed))

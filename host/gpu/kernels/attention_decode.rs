@@ -6,10 +6,10 @@ use kernels::attention_decode::*;
 use super::{AttentionShape, CacheType, NormAndRope, Output, PageTables, count, expect_len, quantised_len};
 use crate::gpu::{Gpu, GpuError, Slice, launch::Launch};
 
-/// The attention of one token of each of some sequences, from its projections to the attended values; see [`Gpu::attention_decode`].
+/// The attention of tokens of some sequences, from their projections to the attended values; see [`Gpu::attention_decode`].
 #[derive(Clone, Copy)]
 pub struct AttentionDecode<'a> {
-    /// A token of each sequence; their heads, the cache's pages, and the sliding window where there is one.
+    /// The tokens; their heads, the cache's pages, and the sliding window where there is one.
     pub shape: AttentionShape,
     /// `[n_tokens][qkv_stride]`, of which the first are `[n_heads + 2 · n_kv_heads][head_dim]`: queries, keys and values as the
     /// projections and their bias leave them.
@@ -38,9 +38,8 @@ pub struct AttentionDecode<'a> {
     pub arrivals: &'a Slice<u32>,
     /// `[n_tokens][n_heads][head_dim]`, as they are or as a product takes each token's quantised.
     pub out: Output<'a>,
-    /// Whether the launch before this one writes keys and values that these tokens see: the kernel loads some before it waits, so it may
-    /// not begin sooner.
-    pub follows: bool,
+    /// Whether some of the tokens are neighbours in one sequence and see each other's keys: then these are stored by a launch of their own.
+    pub shares_sequences: bool,
 }
 
 /// The memory that a launch with several splits needs, in elements. Launches that run one after another share it.
@@ -93,7 +92,7 @@ impl KeySplits {
 impl Gpu {
     /// Norms over heads, RoPE, the new keys and values into the cache at `positions`, and
     /// out[token][head] = softmax(q[head] · Kᵀ · scale · magnitude) · V over the positions up to the token's, as [`Gpu::rmsnorm`],
-    /// [`Gpu::rope`], [`Gpu::cache_store`] and [`Gpu::attention`] do, in one launch. A token's values do not depend on the others.
+    /// [`Gpu::rope`], [`Gpu::cache_store`] and [`Gpu::attention`] do, in one launch, or two where tokens share a sequence. A token's values do not depend on the others.
     pub fn attention_decode(&self, operands: &AttentionDecode) -> Result<(), GpuError> {
         let AttentionDecode { shape, norm_and_rope, cache_type, splits, pages, qkv_stride, .. } = *operands;
         let NormAndRope { q_norm, k_norm, epsilon, frequencies, n_rot, magnitude, .. } = norm_and_rope;
@@ -129,17 +128,23 @@ impl Gpu {
             expect_len("arrivals", operands.arrivals, scratch.arrivals);
         }
         let heads = heads(8 * cache_type.bytes(1, 32) / 32, head_dim);
-        let grid = [count((n_heads / n_kv_heads).div_ceil(heads)), count(n_splits), count(n_tokens * n_kv_heads)];
-        let launch = Launch::new(grid, BLOCK);
-        let launch = if operands.follows { launch } else { launch.early() };
+        let rows = count(n_tokens * n_kv_heads);
+        let grid = |x| Launch::new([x, count(n_splits), rows], BLOCK);
+        let all = grid(count((n_heads / n_kv_heads).div_ceil(heads)));
+        // The kernel loads keys before it waits: where the launch before it writes them it may not begin sooner.
+        let parts: &[(u32, Launch)] = if operands.shares_sequences {
+            &[(STORE, grid(1).early()), (ATTEND, all)]
+        } else {
+            &[(WHOLE, all.early())]
+        };
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
                 // SAFETY: the slices hold what the contract asks for; positions, slots, tables, the cache's content
                 // and that the arrivals are zero are the caller's promise.
-                unsafe {
+                parts.iter().try_for_each(|(part, launch)| unsafe {
                     self.launch_as(
                         $kernel,
-                        launch,
+                        *launch,
                         (
                             operands.qkv,
                             operands.positions,
@@ -168,9 +173,10 @@ impl Gpu {
                             count(n_rot),
                             norm_and_rope.neighbours(),
                             growth_length,
+                            *part,
                         ),
                     )
-                }
+                })
             };
         }
         match (cache_type, head_dim) {

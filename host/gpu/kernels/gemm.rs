@@ -13,8 +13,8 @@ use crate::{
     gpu::{Buffer, Gpu, GpuError, Product, Rows, Slice, launch::Launch},
 };
 
-/// Tokens of a block in the three kernels of a format, and how many times 16 rows a warp has.
-const KERNELS: [(usize, usize); 3] = [(16, 1), (32, 2), (64, 2)];
+/// Tokens of a block in the four kernels of a format, and how many times 16 rows a warp has.
+const KERNELS: [(usize, usize); 4] = [(8, 1), (16, 1), (32, 2), (64, 2)];
 
 /// Blocks of a multiprocessor, which have room for each other.
 const RESIDENT: usize = 2;
@@ -67,10 +67,11 @@ fn units(n_out: usize, n_in: usize) -> usize {
 
 /// The kernel for so many pairs of tokens and experts, and how many of a tile.
 fn tile(n_pairs: usize, n_experts: usize) -> (usize, usize) {
-    // A tile that is not full costs as much as one that is, but a larger one unpacks its weights for more. Measured on an H200 with 8 of 128
-    // experts (`benches/results/2026-11-29-h200-experts.md`): the largest from 32 pairs of an expert on, the middle one at 16.
+    // A tile that is not full costs as much as one that is, but a larger one unpacks its weights for more, and of the smallest some experts
+    // need two. Measured on an H200 with 8 of 128 experts (`benches/results/2026-11-29-h200-experts.md`).
+    const MOST_PAIRS: [usize; 3] = [2, 8, 16];
     let of_expert = n_pairs / n_experts.max(1);
-    let which = KERNELS.iter().position(|(of_block, _)| 2 * of_expert <= *of_block).unwrap_or(KERNELS.len() - 1);
+    let which = MOST_PAIRS.iter().position(|most| of_expert <= *most).unwrap_or(KERNELS.len() - 1);
     (which, KERNELS[which].0)
 }
 
@@ -181,7 +182,7 @@ impl Gpu {
             }
         };
         let (of_block, sixteens) = KERNELS[which];
-        let panel = if which == 0 { 4 } else { 2 };
+        let panel = if of_block <= 16 { 4 } else { 2 };
         let shared = 2 * panel * count(of_block) * STRIDE * size_of::<f16>() as u32;
         let arguments = (
             &*weights.part(),
@@ -215,6 +216,6 @@ impl Gpu {
     }
 }
 
-fn kernels(tensor_type: TensorType) -> Option<[cuda_std::Kernel<GemmParameters>; 3]> {
+fn kernels(tensor_type: TensorType) -> Option<[cuda_std::Kernel<GemmParameters>; 4]> {
     if tensor_type.is_quantised() { block_format(tensor_type).gemm } else { None }
 }

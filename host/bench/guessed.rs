@@ -1,0 +1,135 @@
+//! Generating with guesses of which a planted share is right, beside generating without: what checking several tokens in a step is worth on
+//! this device, whatever guesses them.
+
+use std::time::Instant;
+
+use super::{model::prompt, sample::Sample};
+use crate::{
+    forward::{Engine, EngineError, FIRST, Logits},
+    speculate::{Counts, Drafter, Drafting, Speculation, Wanted},
+    trace::Recorder,
+};
+
+/// What it came to.
+#[derive(Clone, Debug)]
+pub struct Guessed {
+    /// Tokens per second without guesses; none on softcuda.
+    pub alone: Sample,
+    /// And with them.
+    pub rates: Sample,
+    /// The steps of a run, its guesses and those that were right.
+    pub counts: Counts,
+}
+
+/// Knows what will be generated, and says it so often.
+struct Planted {
+    tokens: Vec<u32>,
+    /// Tokens before the first of these.
+    n_before: usize,
+    percent: u64,
+    n_vocab: u32,
+    state: u64,
+}
+
+impl Planted {
+    /// A number below 100, from SplitMix64 (Steele et al. 2014): the same in every run.
+    fn draw(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.state;
+        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ bits >> 31) % 100
+    }
+}
+
+impl Drafter for Planted {
+    fn draft(&mut self, wanted: &[Wanted]) -> Result<Vec<Vec<u32>>, EngineError> {
+        let mut of = |wanted: &Wanted| {
+            let first = wanted.text.len() - self.n_before;
+            let last = (first + wanted.n).min(self.tokens.len());
+            (first..last)
+                .map(|index| {
+                    let token = self.tokens[index];
+                    if self.draw() < self.percent { token } else { (token + 1) % self.n_vocab }
+                })
+                .collect()
+        };
+        Ok(wanted.iter().map(&mut of).collect())
+    }
+
+    fn forget(&mut self, _: crate::cache::SequenceId) {}
+}
+
+/// Generates `n` tokens behind a prompt of `n_prompt` without guesses and with them, `n_most` at most at a time, of which `percent` of a
+/// hundred are right, `repetitions` times each after a run that does not count; on softcuda once.
+///
+/// # Errors
+/// The device failed, or the engine has too few positions.
+///
+/// # Panics
+/// Where the engine has no rows for as many guesses.
+pub fn measure_guessed(
+    engine: &mut Engine,
+    [n_prompt, n]: [usize; 2],
+    percent: u8,
+    n_most: usize,
+    repetitions: usize,
+) -> Result<Guessed, EngineError> {
+    engine.reset();
+    let n_vocab = engine.config().vocab_size;
+    let before = prompt(n_vocab, n_prompt.max(1));
+    let (last, before) = before.split_last().expect("a token at least");
+    for chunk in before.chunks(engine.n_batch()) {
+        engine.forward(chunk, Logits::None, &mut Recorder::off())?;
+    }
+    let n_before = engine.n_past();
+    let is_soft = driver::soft::device().is_some();
+    let (mut alone, mut rates) = (Sample::default(), Sample::default());
+
+    // What is generated, as it will be with guesses.
+    let mut tokens = Vec::new();
+    for run in 0..if is_soft { 1 } else { 1 + repetitions } {
+        engine.truncate(n_before);
+        tokens = vec![*last];
+        let start = Instant::now();
+        while tokens.len() <= n {
+            engine.decode(tokens[tokens.len() - 1])?;
+            // A model of random weights may choose nothing.
+            tokens.push(engine.greedy(n_vocab)?.min(n_vocab as u32 - 1));
+        }
+        if run > 0 {
+            alone.0.push(n as f64 / start.elapsed().as_secs_f64());
+        }
+    }
+
+    let mut counts = Counts::default();
+    for run in 0..if is_soft { 1 } else { 1 + repetitions } {
+        engine.truncate(n_before);
+        let truth = tokens[1..].to_vec();
+        let planted =
+            Planted { tokens: truth, n_before: 1, percent: percent.into(), n_vocab: n_vocab as u32, state: 0 };
+        let mut speculation = Speculation::new(Drafting::new(Box::new(planted), engine, n_most));
+        let mut text = vec![*last];
+        let start = Instant::now();
+        while text.len() <= n {
+            let guesses = speculation.draft(&text, n - text.len())?;
+            let rows: Vec<_> = [text[text.len() - 1]].iter().chain(&guesses).map(|token| (FIRST, *token)).collect();
+            let mut best = vec![0; rows.len()];
+            engine.decode_rows(&rows)?;
+            engine.greedy_rows(n_vocab, &mut best)?;
+            best.iter_mut().for_each(|token| *token = (*token).min(n_vocab as u32 - 1));
+            let n_kept = guesses.iter().zip(&best).take_while(|(guess, best)| guess == best).count();
+            engine.take_back(FIRST, guesses.len() - n_kept);
+            text.extend_from_slice(&best[..=n_kept]);
+            speculation.judge(guesses.len(), n_kept, n_kept < guesses.len());
+        }
+        let n_made = text.len() - 1;
+        if run > 0 {
+            rates.0.push(n_made as f64 / start.elapsed().as_secs_f64());
+        }
+        assert_eq!(text[..=n], tokens, "guesses changed the text");
+        counts = speculation.counts();
+    }
+    engine.reset();
+    Ok(Guessed { alone, rates, counts })
+}
