@@ -11,6 +11,7 @@
 //! Weak accesses are plain reads and writes through raw pointers: a racy kernel gets what the host's memory gives, as it
 //! would on a GPU. Handlers are called through pointers, so the compiler cannot move an access across an instruction.
 
+use super::banks::{conflicts, conflicts_of_steps};
 use super::cluster::split_rank;
 use super::{Context, FULL};
 use crate::counters::Class;
@@ -119,9 +120,12 @@ pub(crate) fn resolve_row(ctx: &mut Context, ins: &Instruction, bytes: u64, stor
     match Space::of(ins.flags) {
         Space::Global | Space::Generic => {
             // A generic address in a window lies in no allocation.
-            let cached = ctx.sites[ins.site as usize];
+            let mut cached = ctx.sites[ins.site as usize];
             if !inside(cached.base, cached.len) {
-                return None;
+                cached = remember(ctx, ins, first)?;
+                if !inside(cached.base, cached.len) {
+                    return None;
+                }
             }
             let sectors = match stride {
                 0 => 1,
@@ -156,8 +160,11 @@ pub(crate) fn resolve_row(ctx: &mut Context, ins: &Instruction, bytes: u64, stor
                 ctx.counters.shared_load_bytes += moved;
             }
             if stride != bytes && stride != 0 {
-                let addresses = std::array::from_fn(|l| first + l as u64 * stride);
-                ctx.counters.count_wavefronts(conflicts(&addresses, FULL, bytes));
+                let wavefronts = conflicts_of_steps(stride, bytes).unwrap_or_else(|| {
+                    let addresses = std::array::from_fn(|l| first + l as u64 * stride);
+                    conflicts(&addresses, FULL, bytes)
+                });
+                ctx.counters.count_wavefronts(wavefronts);
             }
             Some(Row { first: (ctx.block.shared.as_mut_ptr() as u64).wrapping_add(first), stride })
         }
@@ -169,6 +176,20 @@ pub(crate) fn resolve_row(ctx: &mut Context, ins: &Instruction, bytes: u64, stor
         }
         _ => None,
     }
+}
+
+/// Finds the allocation at an address, and remembers it for the instruction.
+#[cold]
+#[inline(never)]
+fn remember(ctx: &mut Context, ins: &Instruction, address: u64) -> Option<Cached> {
+    let index = ctx.memory.allocations.partition_point(|a| a.base <= address).checked_sub(1)?;
+    let allocation = &ctx.memory.allocations[index];
+    if address >= allocation.end() {
+        return None;
+    }
+    let found = Cached { base: allocation.base, len: allocation.len as u64, delta: allocation.delta(), index };
+    ctx.sites[ins.site as usize] = found;
+    Some(found)
 }
 
 /// The device addresses of an instruction, `ops[0]` the address register and `imm` the offset, with the lanes outside
@@ -217,7 +238,10 @@ pub(crate) fn resolve(
     };
     let (base, len, delta, stride) = match inner {
         Space::Global => {
-            let c = ctx.sites[ins.site as usize];
+            let mut c = ctx.sites[ins.site as usize];
+            if first.wrapping_sub(c.base) >= c.len {
+                c = remember(ctx, ins, first).unwrap_or(c);
+            }
             (c.base, c.len, c.delta, 0)
         }
         Space::Shared => {
@@ -539,57 +563,4 @@ fn count_sectors(addresses: &[u64; 32]) -> u64 {
     }
     sectors.sort_unstable();
     1 + sectors.windows(2).filter(|pair| pair[0] != pair[1]).count() as u64
-}
-
-/// Wavefronts of shared memory beyond one per 128 bytes' worth of lanes, and the most that one such part took.
-pub(crate) fn conflicts(addresses: &[u64; 32], mask: u32, bytes: u64) -> (u64, u64) {
-    const NONE: u8 = u8::MAX;
-    let group = match bytes {
-        16 => 8,
-        8 => 16,
-        _ => 32,
-    };
-    let words = bytes.div_ceil(4);
-    let (mut extra, mut ways) = (0, 1);
-    for start in (0..32).step_by(group) {
-        let lanes = || (start..start + group).filter(|l| mask >> l & 1 != 0);
-        // Quick answer: each word in a bank of its own, or every lane at the same place.
-        let (mut banks, mut count) = (0u32, 0);
-        let mut same = true;
-        let mut first = None;
-        for l in lanes() {
-            let word = addresses[l] / 4;
-            same &= *first.get_or_insert(word) == word;
-            for k in 0..words {
-                banks |= 1 << ((word + k) & 31);
-            }
-            count += words as u32;
-        }
-        if same || banks.count_ones() == count {
-            continue;
-        }
-        // Of each bank the words, one pointing to that before it.
-        let (mut all, mut before, mut used) = ([0u64; 32], [NONE; 32], 0u8);
-        let (mut last, mut per_bank, mut most) = ([NONE; 32], [0u64; 32], 1);
-        for l in lanes() {
-            for k in 0..words {
-                let word = addresses[l] / 4 + k;
-                let bank = (word & 31) as usize;
-                let mut at = last[bank];
-                while at != NONE && all[at as usize & 31] != word {
-                    at = before[at as usize & 31];
-                }
-                if at == NONE {
-                    all[used as usize & 31] = word;
-                    before[used as usize & 31] = std::mem::replace(&mut last[bank], used);
-                    used += 1;
-                    per_bank[bank] += 1;
-                    most = most.max(per_bank[bank]);
-                }
-            }
-        }
-        extra += most - 1;
-        ways = ways.max(most);
-    }
-    (extra, ways)
 }

@@ -20,6 +20,7 @@
 
 pub(crate) mod access;
 pub(crate) mod atomic;
+mod banks;
 pub(crate) mod builtins;
 pub(crate) mod bulk;
 pub(crate) mod calls;
