@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 /// Host memory that a kernel keeps for blocks of launches to come, in bytes.
 const MOST_POOLED: usize = 64 << 20;
 
-/// Blocks that ended launches left behind: their register files serve the next launch of the same shape. And what a
+/// Blocks that ended launches left behind: their register files serve the next launch, whatever its shape. And what a
 /// block of the kernel took, on average of the last launch.
 #[derive(Default)]
 pub(crate) struct BlockPool {
@@ -23,14 +23,10 @@ impl BlockPool {
 
     /// A block to be set up by [`Block::begin`]. Registers hold what the last launch left, as on hardware.
     pub(crate) fn take(&self, program: &Program, facts: &LaunchFacts) -> Block {
-        let shape = (facts.block, facts.shared_bytes);
-        let mut blocks = self.blocks();
-        if blocks.last().is_some_and(|block| block.shape != shape) {
-            blocks.clear();
-        }
-        let known = blocks.pop();
-        drop(blocks);
-        known.unwrap_or_else(|| Block::new(program, facts.block, facts.shared_bytes))
+        let known = self.blocks().pop();
+        let mut block = known.unwrap_or_else(Block::new);
+        block.reshape(program, facts.block, facts.shared_bytes);
+        block
     }
 
     pub(crate) fn give(&self, block: Block) {

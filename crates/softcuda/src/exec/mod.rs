@@ -130,6 +130,9 @@ pub(crate) struct Block {
     /// Boxed, so that a warp and the one that ran before it change places cheaply.
     #[expect(clippy::vec_box, reason = "warps are swapped in and out of the context")]
     pub(crate) warps: Vec<Box<Warp>>,
+    /// Those that a smaller shape had no use for.
+    #[expect(clippy::vec_box, reason = "as above")]
+    pub(crate) spare: Vec<Box<Warp>>,
     /// 16-byte units, so that the bytes are aligned.
     pub(crate) shared: Vec<Line>,
     pub(crate) barriers: [Barrier; 16],

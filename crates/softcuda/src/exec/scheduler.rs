@@ -15,28 +15,44 @@ pub(crate) struct Round {
 }
 
 impl Block {
-    /// A block with room for `threads` threads, to be set up by [`Block::begin`].
-    pub(crate) fn new(program: &Program, block: [u32; 3], shared_bytes: u32) -> Block {
-        let threads = block[0] * block[1] * block[2];
-        let warps = (0..threads.div_ceil(32)).map(|w| Box::new(Warp::new(program, block, threads, w))).collect();
+    /// A block of no threads, to be given a shape by [`Block::reshape`] and set up by [`Block::begin`].
+    pub(crate) fn new() -> Block {
         Block {
-            shape: (block, shared_bytes),
+            shape: ([0; 3], 0),
             index: [0; 3],
             linear: 0,
             cluster: 0,
             rank: 0,
             cluster_phase: 0,
-            warps,
-            shared: vec![Line([0; 64]); (shared_bytes as usize).div_ceil(64)],
+            warps: Vec::new(),
+            spare: Vec::new(),
+            shared: Vec::new(),
             barriers: [Barrier::default(); 16],
             finished: false,
         }
     }
 
+    /// Makes room for `block` threads and so many bytes of shared memory. The warps that there are keep their registers.
+    pub(crate) fn reshape(&mut self, program: &Program, block: [u32; 3], shared_bytes: u32) {
+        if self.shape.0 != block {
+            let threads = block.iter().product::<u32>();
+            let warps = threads.div_ceil(32);
+            while self.warps.len() > warps as usize {
+                self.spare.extend(self.warps.pop());
+            }
+            for index in self.warps.len() as u32..warps {
+                self.warps.push(self.spare.pop().unwrap_or_else(|| Box::new(Warp::new(program, index))));
+            }
+            self.warps.iter_mut().for_each(|warp| warp.place(block, threads));
+        }
+        self.shared.resize((shared_bytes as usize).div_ceil(64), Line([0; 64]));
+        self.shape = (block, shared_bytes);
+    }
+
     /// Host memory that the block holds, in bytes, about.
     pub(crate) fn bytes(&self) -> usize {
         let warp = self.warps.first().map_or(0, |w| size_of::<Warp>() + size_of_val(&*w.registers) + w.local.len());
-        self.warps.len() * warp + self.shared.len() * size_of::<Line>()
+        (self.warps.len() + self.spare.len()) * warp + self.shared.len() * size_of::<Line>()
     }
 
     /// Makes the block the one at `linear`. Shared memory is filled with ones bits (NaN, -1), never with a past block's data.
@@ -53,24 +69,15 @@ impl Block {
 }
 
 impl Warp {
-    pub(crate) fn new(program: &Program, block: [u32; 3], threads: u32, index: u32) -> Warp {
-        let mut tid = [[0u32; 32]; 3];
-        for lane in 0..32 {
-            let thread = index * 32 + lane as u32;
-            tid[0][lane] = thread % block[0];
-            tid[1][lane] = thread / block[0] % block[1];
-            tid[2][lane] = thread / (block[0] * block[1]);
-        }
-        let left = threads - index * 32;
+    /// A warp, to be given threads by [`Warp::place`].
+    fn new(program: &Program, index: u32) -> Warp {
         let mut registers = vec![Line([0; 64]); program.register_lines].into_boxed_slice();
         for constant in &program.constants {
-            let row = constant.value.to_le_bytes();
-            let lines = constant.bytes / 2;
-            for line in &mut registers[constant.reg as usize..constant.reg as usize + lines] {
-                for chunk in line.0.chunks_exact_mut(constant.bytes) {
-                    chunk.copy_from_slice(&row[..constant.bytes]);
-                }
+            let mut line = Line([0; 64]);
+            for lane in line.0.chunks_exact_mut(constant.bytes) {
+                lane.copy_from_slice(&constant.value.to_le_bytes()[..constant.bytes]);
             }
+            registers[constant.reg as usize..][..constant.bytes / 2].fill(line);
         }
         let mut predicates = vec![0; program.predicates];
         program.predicate_constants.iter().for_each(|&(p, value)| predicates[p as usize] = value);
@@ -80,13 +87,13 @@ impl Warp {
             meet: super::NOWHERE,
             others: Vec::new(),
             parked: Vec::new(),
-            present: if left >= 32 { u32::MAX } else { (1 << left) - 1 },
+            present: 0,
             exited: 0,
             index,
             finished: false,
             registers,
             predicates,
-            tid,
+            tid: [[0; 32]; 3],
             cluster_arrival: [0; 32],
             stacks: Box::default(),
             entry: program.entry,
@@ -96,6 +103,18 @@ impl Warp {
             copies: Vec::new(),
             committed: [0; 32],
         }
+    }
+
+    /// Gives it its threads of a block.
+    fn place(&mut self, block: [u32; 3], threads: u32) {
+        for lane in 0..32 {
+            let thread = self.index * 32 + lane as u32;
+            self.tid[0][lane] = thread % block[0];
+            self.tid[1][lane] = thread / block[0] % block[1];
+            self.tid[2][lane] = thread / (block[0] * block[1]);
+        }
+        let left = threads - self.index * 32;
+        self.present = if left >= 32 { u32::MAX } else { (1 << left) - 1 };
     }
 
     /// A warp that stands in while the real ones are in their block.
