@@ -113,7 +113,7 @@ unsafe fn ptx_at<'i>(image: *const c_void) -> Result<Cow<'i, str>, Failure> {
             let header = slice::from_raw_parts(image, HEADER);
             return ptx_in(slice::from_raw_parts(image, fatbin_bytes(header)?));
         }
-        ptx_in(c_string(image.cast(), "module image")?.to_bytes())
+        text_in(c_string(image.cast(), "module image")?.to_bytes()).map(Cow::Borrowed)
     }
 }
 
@@ -131,12 +131,17 @@ pub(super) fn ptx_in(image: &[u8]) -> Result<Cow<'_, str>, Failure> {
         Some(end) => &image[..end],
         None => image,
     };
+    text_in(text).map(Cow::Borrowed)
+}
+
+/// The PTX text of an image that is no binary, without its NUL.
+fn text_in(text: &[u8]) -> Result<&str, Failure> {
     let text = str::from_utf8(text)
         .map_err(|_| Failure::new(CUDA_ERROR_INVALID_IMAGE, "the module image is neither PTX text nor binary"))?;
     if text.trim().is_empty() {
         return Err(Failure::new(CUDA_ERROR_INVALID_IMAGE, "the module image is empty"));
     }
-    Ok(Cow::Borrowed(text))
+    Ok(text)
 }
 
 /// Bytes of a fat binary's header: magic number, version (2 bytes), bytes of the header (2), bytes of all entries (8).

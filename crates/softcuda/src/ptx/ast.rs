@@ -12,8 +12,8 @@ use std::sync::{Arc, OnceLock};
 #[derive(Debug)]
 pub(crate) struct Source {
     text: String,
-    /// Where each line begins.
-    starts: Vec<usize>,
+    /// Where each line begins, once somebody asks.
+    starts: OnceLock<Vec<usize>>,
     known: OnceLock<Known>,
     table: OnceLock<LineTable>,
 }
@@ -31,8 +31,13 @@ struct Known {
 
 impl Source {
     pub(crate) fn new(text: &str) -> Arc<Source> {
-        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Arc::new(Source { text: text.to_owned(), starts, known: OnceLock::new(), table: OnceLock::new() })
+        let (starts, known, table) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Arc::new(Source { text: text.to_owned(), starts, known, table })
+    }
+
+    fn starts(&self) -> &[usize] {
+        let ends = || self.text.match_indices('\n').map(|(at, _)| at + 1);
+        self.starts.get_or_init(|| std::iter::once(0).chain(ends()).collect())
     }
 
     /// The module has been read.
@@ -50,8 +55,8 @@ impl Source {
 
     /// The trimmed text of a line counted from 1.
     pub(crate) fn line(&self, line: u32) -> &str {
-        let Some(&start) = (line as usize).checked_sub(1).and_then(|i| self.starts.get(i)) else { return "" };
-        let end = self.starts.get(line as usize).copied().unwrap_or(self.text.len());
+        let Some(&start) = (line as usize).checked_sub(1).and_then(|i| self.starts().get(i)) else { return "" };
+        let end = self.starts().get(line as usize).copied().unwrap_or(self.text.len());
         self.text[start..end].trim()
     }
 
@@ -71,8 +76,8 @@ impl Source {
             // The function alone, at the lines where it stands.
             let start = known.functions[function].0 as usize - 1;
             let end =
-                known.functions.get(function + 1).map_or(self.text.len(), |(next, _)| self.starts[*next as usize - 1]);
-            let text = "\n".repeat(start) + &self.text[self.starts[start]..end];
+                known.functions.get(function + 1).map_or(self.text.len(), |(next, _)| self.starts()[*next as usize - 1]);
+            let text = "\n".repeat(start) + &self.text[self.starts()[start]..end];
             let tree = super::parser::parse(&text, Bodies::Read).map(|(tree, _)| tree).unwrap_or_default();
             tree.functions.first().map_or_else(Accesses::new, |function| symbols::accesses(function, &known.variables))
         });

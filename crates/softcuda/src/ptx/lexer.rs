@@ -132,7 +132,7 @@ pub(crate) fn tokenise(
                     source.error(line, "expected `}` at the end of the function, found the end of the text")
                 })?;
                 out.push(Lexeme { token: Token::Body(BodyText { at: at..end, line }), line });
-                line += bytes[at..end].iter().filter(|&&byte| byte == b'\n').count() as u32;
+                line += newlines(&bytes[at..end]);
                 at = end;
                 in_head = false;
             }
@@ -151,13 +151,24 @@ pub(crate) fn tokenise(
     Ok(out)
 }
 
+fn newlines(bytes: &[u8]) -> u32 {
+    // As many bytes as a sum of one byte holds.
+    bytes.chunks(255).map(|part| u32::from(part.iter().map(|&byte| u8::from(byte == b'\n')).sum::<u8>())).sum()
+}
+
 /// Behind the `}` of the block whose `{` is at `start`.
 fn end_of_block(bytes: &[u8], start: usize) -> Option<usize> {
+    let counts = |byte: u8| byte == b'{' || byte == b'}' || byte == b'"' || byte == b'/';
     let mut depth = 0usize;
     let mut at = start;
-    while let Some(&byte) = bytes.get(at) {
+    loop {
+        // Of most 32 bytes none counts, which is soon seen of all at once.
+        while bytes[at..].first_chunk::<32>().is_some_and(|part| !part.iter().fold(false, |any, &b| any | counts(b))) {
+            at += 32;
+        }
+        at += bytes[at..].iter().position(|&byte| counts(byte))?;
         let rest = &bytes[at..];
-        at += match byte {
+        at += match rest[0] {
             b'{' => {
                 depth += 1;
                 1
@@ -173,7 +184,6 @@ fn end_of_block(bytes: &[u8], start: usize) -> Option<usize> {
             _ => 1,
         };
     }
-    None
 }
 
 fn starts_word(c: u8) -> bool {
