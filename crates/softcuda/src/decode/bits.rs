@@ -154,20 +154,28 @@ fn permute(b: &mut Builder, op: &mut Opcode) -> Decoded {
     #[inline(always)]
     fn pick(x: u32, y: u32, selectors: [u32; 4]) -> u32 {
         let both = (y as u64) << 32 | x as u64;
-        let byte = |s: u32| {
+        let mut out = 0;
+        for k in 0..4 {
+            let s = selectors[k];
             let byte = (both >> ((s & 7) * 8)) as u8;
-            (if s & 8 != 0 { (byte as i8 >> 7) as u8 } else { byte }) as u32
-        };
-        byte(selectors[0]) | byte(selectors[1]) << 8 | byte(selectors[2]) << 16 | byte(selectors[3]) << 24
+            let byte = if s & 8 != 0 { (byte as i8 >> 7) as u8 } else { byte };
+            out |= (byte as u32) << (8 * k);
+        }
+        out
+    }
+    /// Selectors from four that are made of a control's lowest bits.
+    #[inline(always)]
+    fn each(s: u32, of: [u32; 4], f: impl Fn(u32, u32) -> u32) -> [u32; 4] {
+        [f(s, of[0]), f(s, of[1]), f(s, of[2]), f(s, of[3])]
     }
     let handlers = match op.take_any(&["f4e", "b4e", "rc8", "ecl", "ecr", "rc16"]) {
         None => map3(|x: u32, y: u32, s: u32| pick(x, y, [s & 15, s >> 4 & 15, s >> 8 & 15, s >> 12 & 15])),
-        Some("f4e") => map3(|x: u32, y: u32, s: u32| pick(x, y, [0, 1, 2, 3].map(|i| (s & 3) + i))),
-        Some("b4e") => map3(|x: u32, y: u32, s: u32| pick(x, y, [0, 7, 6, 5].map(|i| ((s & 3) + i) & 7))),
+        Some("f4e") => map3(|x: u32, y: u32, s: u32| pick(x, y, each(s & 3, [0, 1, 2, 3], |s, i| s + i))),
+        Some("b4e") => map3(|x: u32, y: u32, s: u32| pick(x, y, each(s & 3, [0, 7, 6, 5], |s, i| (s + i) & 7))),
         Some("rc8") => map3(|x: u32, y: u32, s: u32| pick(x, y, [s & 3; 4])),
-        Some("ecl") => map3(|x: u32, y: u32, s: u32| pick(x, y, [0, 1, 2, 3].map(|i| (s & 3).max(i)))),
-        Some("ecr") => map3(|x: u32, y: u32, s: u32| pick(x, y, [0, 1, 2, 3].map(|i| (s & 3).min(i)))),
-        Some(_) => map3(|x: u32, y: u32, s: u32| pick(x, y, [0, 1, 0, 1].map(|i| (s & 1) * 2 + i))),
+        Some("ecl") => map3(|x: u32, y: u32, s: u32| pick(x, y, each(s & 3, [0, 1, 2, 3], u32::max))),
+        Some("ecr") => map3(|x: u32, y: u32, s: u32| pick(x, y, each(s & 3, [0, 1, 2, 3], u32::min))),
+        Some(_) => map3(|x: u32, y: u32, s: u32| pick(x, y, each(s & 1, [0, 1, 0, 1], |s, i| s * 2 + i))),
     };
     emit3(b, op, t, handlers)
 }
@@ -180,7 +188,12 @@ pub(super) fn dot_product(b: &mut Builder, op: &mut Opcode) -> Decoded {
     };
     #[inline(always)]
     fn bytes(x: u32, signed: bool) -> [i32; 4] {
-        x.to_le_bytes().map(|v| if signed { v as i8 as i32 } else { v as i32 })
+        // The byte at the top of a word, moved down with or without its sign.
+        let high = [x << 24, x << 16, x << 8, x];
+        match signed {
+            true => [high[0] as i32 >> 24, high[1] as i32 >> 24, high[2] as i32 >> 24, high[3] as i32 >> 24],
+            false => [(high[0] >> 24) as i32, (high[1] >> 24) as i32, (high[2] >> 24) as i32, (high[3] >> 24) as i32],
+        }
     }
     #[inline(always)]
     fn dot4(x: u32, y: u32, z: u32, sx: bool, sy: bool) -> u32 {

@@ -156,9 +156,15 @@ unsafe fn transposed<M: Widen<R>, R: Lane, const V: usize>(first: u64, stride: u
         }
         return out;
     }
-    // SAFETY: the caller's promise.
-    let values: [[M; V]; 8] = std::array::from_fn(|l| unsafe { (at(l) as *const [M; V]).read_unaligned() });
-    std::array::from_fn(|k| std::array::from_fn(|l| values[l][k].widen()))
+    let mut out = [[R::default(); 8]; V];
+    for l in 0..8 {
+        // SAFETY: the caller's promise.
+        let values = unsafe { (at(l) as *const [M; V]).read_unaligned() };
+        for k in 0..V {
+            out[k][l] = values[k].widen();
+        }
+    }
+    out
 }
 
 fn bits_sum<R: Lane>(row: &[R; 32]) -> u64 {
@@ -194,8 +200,10 @@ impl<M: Copy + 'static, R: Lane + Narrow<M>, const V: usize> Operation for Store
             for k in 0..V {
                 let row = ctx.lanes::<R>(ins.ops[1 + k]);
                 if V == 1 && stride == bytes {
-                    // SAFETY: `resolve_row` found `32 * bytes` writable bytes from the first address.
-                    unsafe { (first as *mut [M; 32]).write_unaligned(row.map(Narrow::narrow)) };
+                    for l in 0..32 {
+                        // SAFETY: `resolve_row` found `32 * bytes` writable bytes from the first address.
+                        unsafe { (first as *mut M).add(l).write_unaligned(row[l].narrow()) };
+                    }
                     continue;
                 }
                 for l in 0..32 {

@@ -13,12 +13,18 @@ fn lanes_of_wavefront(bytes: u64) -> usize {
 }
 
 /// [`conflicts`] of accesses by all lanes that go up (or down) by equal steps, other than 0. `None`: steps within a word.
-pub(super) fn conflicts_of_steps(stride: u64, bytes: u64) -> Option<(u64, u64)> {
+fn conflicts_of_steps(stride: u64, bytes: u64) -> Option<(u64, u64)> {
     let most = lanes_of_wavefront(bytes) as u64;
     // Every 2^n-th place only is taken, n being how often the step in units is even.
     let even = stride.trailing_zeros().checked_sub(unit_log(bytes))?;
     let ways = most.min(1 << even.min(5));
     Some(((ways - 1) * (32 / most), ways))
+}
+
+/// [`conflicts`] of accesses by all lanes, the first at `first`, that go up by equal steps, other than 0.
+pub(super) fn conflicts_of_row(first: u64, stride: u64, bytes: u64) -> (u64, u64) {
+    conflicts_of_steps(stride, bytes)
+        .unwrap_or_else(|| conflicts(&std::array::from_fn(|l| first + l as u64 * stride), u32::MAX, bytes))
 }
 
 /// Wavefronts of shared memory beyond one per 128 bytes' worth of lanes, and the most that one such part took.

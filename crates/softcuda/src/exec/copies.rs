@@ -59,7 +59,10 @@ pub(crate) fn async_copy<const BYTES: usize>(ctx: &mut Context, ins: &Instructio
         Err(control) => return control,
     };
     let base = ctx.block.shared.as_ptr() as u64;
-    let targets = hosts.at.map(|at| at.wrapping_sub(base) as u32);
+    let mut targets = [0u32; 32];
+    for l in 0..32 {
+        targets[l] = hosts.at[l].wrapping_sub(base) as u32;
+    }
     let groups = ctx.warp.committed;
     ctx.warp.copies.push(AsyncCopy { mask, bytes: BYTES as u8, line: ins.line, groups, targets, data });
     Control::Next

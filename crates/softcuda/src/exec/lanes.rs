@@ -5,7 +5,9 @@
 //! once with AVX2, FMA, F16C and BMI2, so that for example `f32::mul_add` is one instruction there and a call into the
 //! maths library here, with the same result.
 //!
-//! All lanes are computed, whatever the mask, and the result is blended in; so these functions must be total.
+//! All lanes are computed, whatever the mask, and the result is blended in; so these functions must be total. They and what they
+//! call must be `#[inline(always)]`, and go through lanes by loops: `map` and `from_fn` of arrays were calls, once a lane, where the
+//! whole program is optimised at once, and a product ten times as slow.
 
 use super::{Context, FULL};
 use crate::program::{Control, Handlers, Instruction};
@@ -251,7 +253,11 @@ impl<W: Whole<P>, P: Lane, const N: usize> Operation for Split<W, P, N> {
         let whole = *ctx.lanes::<W>(ins.ops[0]);
         for k in 0..N {
             if ins.ops[1 + k] != SPLIT_NOBODY {
-                ctx.put(ins.ops[1 + k], &whole.map(|whole| whole.cut(k as u32 * bits, bits)), mask);
+                let mut part = [P::default(); 32];
+                for l in 0..32 {
+                    part[l] = whole[l].cut(k as u32 * bits, bits);
+                }
+                ctx.put(ins.ops[1 + k], &part, mask);
             }
         }
         Control::Next

@@ -11,7 +11,7 @@
 //! Weak accesses are plain reads and writes through raw pointers: a racy kernel gets what the host's memory gives, as it
 //! would on a GPU. Handlers are called through pointers, so the compiler cannot move an access across an instruction.
 
-use super::banks::{conflicts, conflicts_of_steps};
+use super::banks::{conflicts, conflicts_of_row};
 use super::cluster::split_rank;
 use super::{Context, FULL};
 use crate::counters::Class;
@@ -160,11 +160,7 @@ pub(crate) fn resolve_row(ctx: &mut Context, ins: &Instruction, bytes: u64, stor
                 ctx.counters.shared_load_bytes += moved;
             }
             if stride != bytes && stride != 0 {
-                let wavefronts = conflicts_of_steps(stride, bytes).unwrap_or_else(|| {
-                    let addresses = std::array::from_fn(|l| first + l as u64 * stride);
-                    conflicts(&addresses, FULL, bytes)
-                });
-                ctx.counters.count_wavefronts(wavefronts);
+                ctx.counters.count_wavefronts(conflicts_of_row(first, stride, bytes));
             }
             Some(Row { first: (ctx.block.shared.as_mut_ptr() as u64).wrapping_add(first), stride })
         }
@@ -336,7 +332,10 @@ fn account(
                 ctx.counters.count_wavefronts(conflicts(addresses, mask, bytes));
             }
             if ctx.sanitizer.is_some() {
-                let offsets = addresses.map(|a| a.wrapping_sub(window));
+                let mut offsets = [0u64; 32];
+                for l in 0..32 {
+                    offsets[l] = addresses[l].wrapping_sub(window);
+                }
                 sanitize(ctx, ins, mask, &offsets, bytes, kind, Space::Shared, None)?;
             }
         }
@@ -539,7 +538,10 @@ fn account_remote(
 
 /// Distinct 32-byte sectors; an aligned access lies in one.
 fn count_sectors(addresses: &[u64; 32]) -> u64 {
-    let mut sectors = addresses.map(|a| a >> 5);
+    let mut sectors = [0u64; 32];
+    for l in 0..32 {
+        sectors[l] = addresses[l] >> 5;
+    }
     let (mut changes, mut descents) = (0, 0);
     for l in 0..31 {
         changes += (sectors[l + 1] != sectors[l]) as u64;

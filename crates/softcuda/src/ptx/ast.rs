@@ -75,8 +75,10 @@ impl Source {
         let accesses = known.accesses[function].get_or_init(|| {
             // The function alone, at the lines where it stands.
             let start = known.functions[function].0 as usize - 1;
-            let end =
-                known.functions.get(function + 1).map_or(self.text.len(), |(next, _)| self.starts()[*next as usize - 1]);
+            let end = known
+                .functions
+                .get(function + 1)
+                .map_or(self.text.len(), |(next, _)| self.starts()[*next as usize - 1]);
             let text = "\n".repeat(start) + &self.text[self.starts()[start]..end];
             let tree = super::parser::parse(&text, Bodies::Read).map(|(tree, _)| tree).unwrap_or_default();
             tree.functions.first().map_or_else(Accesses::new, |function| symbols::accesses(function, &known.variables))
