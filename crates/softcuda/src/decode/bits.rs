@@ -152,16 +152,14 @@ fn permute(b: &mut Builder, op: &mut Opcode) -> Decoded {
         return b.unsupported(op, "this type");
     }
     #[inline(always)]
-    fn pick(x: u32, y: u32, selectors: [u32; 4]) -> u32 {
+    fn byte(both: u64, s: u32) -> u32 {
+        let byte = (both >> ((s & 7) * 8)) as u8;
+        (if s & 8 != 0 { (byte as i8 >> 7) as u8 } else { byte }) as u32
+    }
+    #[inline(always)]
+    fn pick(x: u32, y: u32, s: [u32; 4]) -> u32 {
         let both = (y as u64) << 32 | x as u64;
-        let mut out = 0;
-        for k in 0..4 {
-            let s = selectors[k];
-            let byte = (both >> ((s & 7) * 8)) as u8;
-            let byte = if s & 8 != 0 { (byte as i8 >> 7) as u8 } else { byte };
-            out |= (byte as u32) << (8 * k);
-        }
-        out
+        byte(both, s[0]) | byte(both, s[1]) << 8 | byte(both, s[2]) << 16 | byte(both, s[3]) << 24
     }
     /// Selectors from four that are made of a control's lowest bits.
     #[inline(always)]
