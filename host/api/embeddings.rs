@@ -77,16 +77,21 @@ impl EmbeddingsAsked {
     }
 }
 
-/// A vector as an array, each number with the digits that tell it from its neighbours among f32.
+/// A vector as an array.
 ///
 /// # Panics
 /// Where one is no number.
 pub fn numbers(vector: &[f32]) -> Value {
-    let number = |value: &f32| {
-        let shortest: f64 = value.to_string().parse().expect("a number's digits");
-        Value::Number(Number::from_f64(shortest).expect("a finite number"))
-    };
-    vector.iter().map(number).collect()
+    vector.iter().map(|value| number(*value)).collect()
+}
+
+/// A number with the digits that tell it from its neighbours among f32.
+///
+/// # Panics
+/// Where it is no number.
+pub fn number(value: f32) -> Value {
+    let shortest: f64 = value.to_string().parse().expect("a number's digits");
+    Value::Number(Number::from_f64(shortest).expect("a finite number"))
 }
 
 #[cfg(test)]

@@ -10,6 +10,6 @@ mod fields;
 mod request;
 
 pub use answer::{Usage, chat_completion, finish_reason, flat_logprobs, text_completion, token_logprobs};
-pub use embeddings::{EmbeddingsAsked, Encoding, numbers};
+pub use embeddings::{EmbeddingsAsked, Encoding, number, numbers};
 pub use fields::{FieldError, Fields};
 pub use request::{Asked, Defaults, Form, Format, Prompt};

@@ -82,7 +82,7 @@ const MAX_STOP: usize = 1024;
 /// The most stages of a sampler.
 const MAX_STAGES: usize = 32;
 /// Fields that change nothing in an answer: who asks, what for, and whom it costs.
-const LABELS: [&str; 10] = [
+const LABELS: [&str; 9] = [
     "model",
     "user",
     "metadata",
@@ -92,8 +92,6 @@ const LABELS: [&str; 10] = [
     "prompt_cache_key",
     "parallel_tool_calls",
     "stream_options",
-    // What is in the cache is always taken from there: it changes no answer.
-    "cache_prompt",
 ];
 
 impl Asked {
@@ -131,6 +129,8 @@ impl Asked {
             logprobs: logprobs(&mut fields, form)?,
             format: format(&mut fields)?,
         };
+        // What is in the cache is always taken from there: it changes no answer.
+        fields.flag("cache_prompt")?;
         if asked.ignore_eos && asked.format != Format::Free {
             return Err(FieldError::new("ignore_eos", &true.into(), "false beside a format that ends by itself"));
         }
@@ -256,14 +256,30 @@ fn options(fields: &mut Fields, sampler: &mut SamplerOptions) -> Result<(), Fiel
     if let Some(stages) = fields.read("samplers", "an array of at most 32 samplers' names", stages)? {
         sampler.samplers = stages;
     }
-    if let Some(seed) = fields.count("seed", 0, most)? {
-        sampler.seed = Some(seed as u32);
+    // OpenAI's has 64 bits, of which each is a part of this one's 32.
+    let seed = |value: &Value| value.as_i64().or_else(|| value.as_u64().map(u64::cast_signed));
+    match fields.read("seed", "a whole number of 64 bits; -1 is a random one", seed)? {
+        None => {}
+        Some(-1) => sampler.seed = None,
+        Some(seed) => sampler.seed = Some((seed ^ seed >> 32) as u32),
     }
-    let biases = |value: &Value| -> Option<Vec<(u32, f32)>> {
-        let bias = |(id, bias): (&String, &Value)| Some((id.parse().ok()?, bias.as_f64()? as f32));
-        value.as_object()?.iter().map(bias).collect()
+    // By id, as OpenAI has it, or pairs, as llama.cpp does: there false is never.
+    let number = |value: &Value| match value {
+        Value::Bool(false) => Some(f32::NEG_INFINITY),
+        value => value.as_f64().map(|bias| bias as f32),
     };
-    if let Some(biases) = fields.read("logit_bias", "an object of token ids and numbers, as {\"15043\": -1}", biases)? {
+    let pair = |value: &Value| match value.as_array()?.as_slice() {
+        [id, bias] => Some((id.as_u64().and_then(|id| u32::try_from(id).ok())?, number(bias)?)),
+        _ => None,
+    };
+    let biases = |value: &Value| -> Option<Vec<(u32, f32)>> {
+        match value {
+            Value::Array(pairs) => pairs.iter().map(pair).collect(),
+            _ => value.as_object()?.iter().map(|(id, bias)| Some((id.parse().ok()?, number(bias)?))).collect(),
+        }
+    };
+    let expected = "an object of token ids and numbers, as {\"15043\": -1}, or an array of pairs";
+    if let Some(biases) = fields.read("logit_bias", expected, biases)? {
         sampler.logit_bias.extend(biases);
     }
     Ok(())
@@ -370,6 +386,27 @@ mod tests {
     }
 
     #[test]
+    fn seeds_and_biases_are_read_as_clients_write_them() {
+        let asked = |more: Value| {
+            let mut body = json!({ "prompt": "a" });
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            read(Form::Text, body).unwrap().sampler
+        };
+        for (seed, wanted) in [
+            (json!(-1), None),
+            (json!(0), Some(0)),
+            (json!(u32::MAX), Some(u32::MAX)),
+            (json!(1_u64 << 32 | 6), Some(7)),
+            (json!(u64::MAX - 1), Some(1)),
+            (json!(-2), Some(1)),
+        ] {
+            assert_eq!(asked(json!({ "seed": seed })).seed, wanted, "{seed}");
+        }
+        let biases = asked(json!({ "logit_bias": [[3, -1.5], [4, false]] })).logit_bias;
+        assert_eq!(biases, [(3, -1.5), (4, f32::NEG_INFINITY)]);
+    }
+
+    #[test]
     fn prompts_come_in_four_shapes() {
         let text = |text: &str| Prompt::Text(text.to_owned());
         let cases = [
@@ -394,7 +431,14 @@ mod tests {
         let cases = [
             ("temperature", json!("hot"), "temperature: found \"hot\", expected a number, at least 0"),
             ("top_p", json!(1.5), "top_p: found 1.5, expected a number from 0 to 1"),
-            ("seed", json!(-1), "seed: found -1, expected a whole number from 0 to 4294967295"),
+            ("seed", json!(1.5), "seed: found 1.5, expected a whole number of 64 bits"),
+            ("cache_prompt", json!("no"), "cache_prompt: found \"no\", expected true or false"),
+            (
+                "logit_bias",
+                json!([[3, "x"]]),
+                "logit_bias: found [[3,\"x\"]], expected an object of token ids and numbers",
+            ),
+            ("logit_bias", json!([[3]]), "logit_bias: found [[3]], expected an object of token ids and numbers"),
             ("n", json!(0), "n: found 0, expected a whole number from 1 to 128"),
             ("messages", json!([]), "messages: found [], expected an array of messages"),
             (

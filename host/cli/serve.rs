@@ -190,6 +190,7 @@ impl Arguments {
             n_vocab,
             n_context: runner.limits().n_context,
             n_slots: runner.limits().n_slots,
+            is_speculative: runner.drafts().is_some(),
             n_embd,
             pooling,
         });

@@ -23,5 +23,5 @@ pub mod work;
 pub use answer::{Answer, AnswerEnd, AnswerRequest, OnPiece, Part, Piece, Trigger};
 pub use device::Device;
 pub use runner::{Limits, Row, Runner};
-pub use scheduler::{End, Finished, Key, Refused, Scheduler, Statistics, Task};
+pub use scheduler::{End, Finished, Key, Progress, Refused, Scheduler, Statistics, Task};
 pub use work::{Work, WorkEnd};

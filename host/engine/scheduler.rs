@@ -87,6 +87,23 @@ pub struct Finished<T> {
     pub drafts: Option<Counts>,
 }
 
+/// How far a sequence is that has a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Which.
+    pub key: Key,
+    /// Its slot, which it has until it ends or is set back.
+    pub id: SequenceId,
+    /// Tokens of its prompt.
+    pub n_prompt: usize,
+    /// Of these, those that were there already when it began.
+    pub n_reused: usize,
+    /// Of these, those that were computed.
+    pub n_prefilled: usize,
+    /// Tokens of its answer.
+    pub n_generated: usize,
+}
+
 /// Why a request was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // each variant's text is its documentation
@@ -283,9 +300,19 @@ impl<T: Task> Scheduler<T> {
         self.waiting.is_empty() && self.active.is_empty()
     }
 
-    /// The keys of sequences that have a slot.
-    pub fn active(&self) -> impl Iterator<Item = Key> {
-        self.active.iter().map(|(_, live)| live.key)
+    /// The sequences that have a slot, the oldest first.
+    pub fn active(&self) -> impl Iterator<Item = Progress> {
+        self.active.iter().map(|(id, live)| {
+            let n_reused = live.n_reused.unwrap_or(0);
+            Progress {
+                key: live.key,
+                id: *id,
+                n_prompt: live.n_prompt,
+                n_reused,
+                n_prefilled: live.n_done.min(live.n_prompt).saturating_sub(n_reused),
+                n_generated: live.tokens.len() - live.n_prompt,
+            }
+        })
     }
 
     /// Sequences that have a slot.

@@ -50,6 +50,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Jso
         limits: Limits { n_predict: None, ignore_eos: false, shift_keeping: None },
         logprobs: None,
         control: ControlText::Hide,
+        params: Value::Null,
         asked: asked_at,
         deadline,
     };

@@ -7,18 +7,20 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     time::Instant,
 };
 
+use serde_json::Value;
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use super::{Failure, Metrics, Model, admission::Place};
 use crate::{
     engine::{
-        Answer, AnswerRequest, Key, OnPiece, Piece, Refused, Runner, Scheduler, Statistics, Trigger, Work, WorkEnd,
+        Answer, AnswerRequest, Key, OnPiece, Piece, Progress, Refused, Runner, Scheduler, Statistics, Trigger, Work,
+        WorkEnd,
     },
     generate::{Limits, Stop, TokenLogprobs},
     model::Pooling,
@@ -74,6 +76,8 @@ pub struct Job {
     pub logprobs: Option<usize>,
     /// Whether control tokens show in the text.
     pub control: ControlText,
+    /// How its tokens are drawn, as `/slots` shows it: nothing that a user wrote is in there.
+    pub params: Value,
     /// When it came.
     pub asked: Instant,
     /// When its time is over.
@@ -114,17 +118,19 @@ pub enum Event {
     Failed(Failure),
 }
 
-/// A slot of the engine, as `/slots` shows it.
-#[derive(Clone, Copy, Debug, Default)]
+/// A sequence that has a slot.
+#[derive(Clone, Debug)]
 pub struct Slot {
-    /// Whether a sequence has it.
-    pub is_processing: bool,
     /// The request's number.
     pub job: u64,
-    /// Tokens of the prompt.
-    pub n_prompt: usize,
-    /// Tokens generated.
-    pub n_decoded: usize,
+    /// How far it is.
+    pub progress: Progress,
+    /// How many more tokens it may have, where there is a limit.
+    pub n_remain: Option<usize>,
+    /// Whether its text has more than a line.
+    pub has_new_line: bool,
+    /// How its tokens are drawn.
+    pub params: Value,
 }
 
 /// A request on its way to the engine.
@@ -137,7 +143,7 @@ struct Submission {
 enum Command {
     Submit(u64, Box<Submission>),
     Cancel(u64),
-    Slots(oneshot::Sender<Vec<Slot>>),
+    Slots(oneshot::Sender<Vec<Option<Slot>>>),
     Stop,
 }
 
@@ -180,8 +186,8 @@ impl Handle {
         Ticket { number, commands: self.commands.clone() }
     }
 
-    /// What is in the slots.
-    pub async fn slots(&self) -> Option<Vec<Slot>> {
+    /// What is in each slot, if anything.
+    pub async fn slots(&self) -> Option<Vec<Option<Slot>>> {
         let (sender, slots) = oneshot::channel();
         self.commands.send(Command::Slots(sender)).ok()?;
         slots.await.ok()
@@ -197,8 +203,7 @@ impl Handle {
 struct Sequence {
     job: u64,
     answer: usize,
-    n_prompt: usize,
-    n_decoded: Arc<AtomicUsize>,
+    has_new_line: Arc<AtomicBool>,
 }
 
 /// A request at work.
@@ -206,6 +211,8 @@ struct OpenJob {
     keys: Vec<Key>,
     events: UnboundedSender<Event>,
     deadline: Option<Instant>,
+    n_predict: Option<usize>,
+    params: Value,
     _place: Place,
 }
 
@@ -271,27 +278,28 @@ pub fn run<R: Runner<Error: std::fmt::Display>>(
 
 impl<R: Runner> Loop<'_, R> {
     fn submit(&mut self, number: u64, Submission { job, events, place }: Submission) {
-        let Job { prompts, stop, limits, logprobs, control, asked, deadline } = job;
-        let mut open = OpenJob { keys: Vec::new(), events, deadline, _place: place };
+        let Job { prompts, stop, limits, logprobs, control, params, asked, deadline } = job;
+        let n_predict = limits.n_predict;
+        let mut open = OpenJob { keys: Vec::new(), events, deadline, n_predict, params, _place: place };
         let mut answer = 0;
         for Prompted { ids, made } in prompts {
             let first = answer;
-            let mut decoded = Vec::new();
-            let mut count = || {
-                let n_decoded = Arc::new(AtomicUsize::new(0));
-                decoded.push(Arc::clone(&n_decoded));
-                n_decoded
+            let mut lines = Vec::new();
+            let mut line = || {
+                let has_new_line = Arc::new(AtomicBool::new(false));
+                lines.push(Arc::clone(&has_new_line));
+                has_new_line
             };
             let tasks: Vec<Work> = match made {
                 Made::Embedding(pooling) => {
-                    count();
+                    line();
                     answer += 1;
                     vec![Work::embedding(pooling, ids.len())]
                 }
                 Made::Answers(answers) => answers
                     .into_iter()
                     .map(|Wanted { sampler, constraint, trigger }| {
-                        let on_piece = watch(answer, open.events.clone(), Arc::clone(self.metrics), count(), asked);
+                        let on_piece = watch(answer, open.events.clone(), Arc::clone(self.metrics), line(), asked);
                         answer += 1;
                         let model = self.model;
                         let request = AnswerRequest {
@@ -312,10 +320,8 @@ impl<R: Runner> Loop<'_, R> {
             };
             match self.scheduler.submit(self.runner, &ids, tasks) {
                 Ok(keys) => {
-                    for ((offset, key), n_decoded) in keys.into_iter().enumerate().zip(decoded) {
-                        let n_prompt = ids.len();
-                        let sequence = Sequence { job: number, answer: first + offset, n_prompt, n_decoded };
-                        self.sequences.insert(key, sequence);
+                    for ((offset, key), has_new_line) in keys.into_iter().enumerate().zip(lines) {
+                        self.sequences.insert(key, Sequence { job: number, answer: first + offset, has_new_line });
                         open.keys.push(key);
                     }
                 }
@@ -393,15 +399,22 @@ impl<R: Runner> Loop<'_, R> {
         Ok(())
     }
 
-    fn slots(&self) -> Vec<Slot> {
-        let mut slots = vec![Slot::default(); self.runner.limits().n_slots];
-        for (slot, key) in slots.iter_mut().zip(self.scheduler.active()) {
-            if let Some(sequence) = self.sequences.get(&key) {
-                let n_decoded = sequence.n_decoded.load(Ordering::Relaxed);
-                *slot = Slot { is_processing: true, job: sequence.job, n_prompt: sequence.n_prompt, n_decoded };
-            }
+    fn slots(&self) -> Vec<Option<Slot>> {
+        let mut all = vec![None; self.runner.limits().n_slots];
+        for progress in self.scheduler.active() {
+            let Some(sequence) = self.sequences.get(&progress.key) else { continue };
+            let (Some(job), Some(slot)) = (self.jobs.get(&sequence.job), all.get_mut(progress.id.0 as usize)) else {
+                continue;
+            };
+            *slot = Some(Slot {
+                job: sequence.job,
+                progress,
+                n_remain: job.n_predict.map(|most| most.saturating_sub(progress.n_generated)),
+                has_new_line: sequence.has_new_line.load(Ordering::Relaxed),
+                params: job.params.clone(),
+            });
         }
-        slots
+        all
     }
 
     fn tell_metrics(&mut self) {
@@ -426,7 +439,7 @@ fn watch(
     answer: usize,
     events: UnboundedSender<Event>,
     metrics: Arc<Metrics>,
-    n_decoded: Arc<AtomicUsize>,
+    has_new_line: Arc<AtomicBool>,
     asked: Instant,
 ) -> impl FnMut(Piece) -> bool + Send {
     let mut last = None;
@@ -438,8 +451,8 @@ fn watch(
                 Some(last) => metrics.between_tokens.observe(Metrics::seconds(now - last)),
             };
             metrics.generated_tokens.inc_by(piece.n_tokens as u64);
-            n_decoded.fetch_add(piece.n_tokens, Ordering::Relaxed);
         }
+        has_new_line.fetch_or(piece.text.contains('\n'), Ordering::Relaxed);
         let (text, n_tokens, logprobs) = (piece.text.to_owned(), piece.n_tokens, piece.logprobs.cloned());
         events.send(Event::Piece { answer, text, n_tokens, logprobs }).is_ok()
     }

@@ -85,11 +85,12 @@ impl Failure {
         json!({ "type": "error", "error": self.object() })
     }
 
-    /// The same about another field, where it was about that one.
+    /// The same about another field, or what lies in it, where it was about that one.
     #[must_use]
     pub fn renamed(mut self, from: &str, to: &str) -> Failure {
-        if self.param.as_deref() == Some(from) {
-            self.param = Some(to.to_owned());
+        let inside = self.param.as_deref().and_then(|param| param.strip_prefix(from));
+        if let Some(inside) = inside.filter(|inside| inside.is_empty() || inside.starts_with(['.', '['])) {
+            self.param = Some(format!("{to}{inside}"));
             self.message = self.message.replacen(from, to, 1);
         }
         self

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, Request, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    extract::{Path, Request, State, rejection::PathRejection},
+    http::{StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 
-use super::{App, Failure, Phase, chat::Body};
+use super::{App, Failure, Model, Phase, chat::Body, engine::Slot, model::params};
 use crate::{
-    api::{FieldError, Fields, Prompt},
+    api::{Defaults, FieldError, Fields, Prompt},
+    engine::Progress,
     tokenizer::{ControlText, Ends, Special},
 };
 
@@ -52,11 +53,16 @@ pub async fn models(State(app): State<Arc<App>>) -> Json<Value> {
 ///
 /// # Errors
 /// It is not the one.
-pub async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, Failure> {
-    if id == app.model.id {
-        return Ok(Json(description(&app)));
-    }
-    let message = format!("model: found {id:?}, expected {:?}, the only one here", app.model.id);
+pub async fn model(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, Failure> {
+    let found = match id {
+        Ok(Path(id)) if id == app.model.id => return Ok(Json(description(&app))),
+        Ok(Path(id)) => format!("{id:?}"),
+        Err(_) => "bytes that are no text".to_owned(),
+    };
+    let message = format!("model: found {found}, expected {:?}, the only one here", app.model.id);
     Err(Failure { status: StatusCode::NOT_FOUND, code: "model_not_found", ..Failure::invalid("model", message) })
 }
 
@@ -142,48 +148,86 @@ pub async fn apply_template(State(app): State<Arc<App>>, request: Request) -> Re
 }
 
 /// What the server is and how it samples where a request says nothing.
-///
-/// # Errors
-/// An option cannot be written.
-pub async fn props(State(app): State<Arc<App>>) -> Result<Json<Value>, Failure> {
+pub async fn props(State(app): State<Arc<App>>) -> Json<Value> {
     let model = &app.model;
     let text = |id: Option<u32>| {
         let bytes = id.and_then(|id| model.tokenizer.token_bytes(id).ok());
         bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
     };
-    let params = serde_json::to_value(&model.defaults.sampler).map_err(|error| Failure::internal(error.to_string()))?;
-    Ok(Json(json!({
+    let mut settings = slot(model, 0, None);
+    // What `/slots` does not show of a request, whose user may have written it.
+    let sampler = &model.defaults.sampler;
+    let bias = |(id, bias): &(u32, f32)| json!({ "token": id, "bias": bias });
+    let more = json!({
+        "dry_sequence_breakers": sampler.dry_sequence_breakers,
+        "logit_bias": sampler.logit_bias.iter().map(bias).collect::<Value>(),
+        "stop": [],
+        "grammar": "",
+    });
+    if let (Some(params), Value::Object(more)) = (settings["params"].as_object_mut(), more) {
+        params.extend(more);
+    }
+    // Where a template knows no tools, they are described to the model all the same.
+    let has_template = model.template.is_ok();
+    Json(json!({
         "model_alias": model.id,
         // Its file's name: where that lies is nobody's business.
         "model_path": model.name,
         "modalities": { "vision": false, "audio": false },
         "total_slots": model.n_slots,
         "chat_template": model.template.as_ref().map_or("", |template| template.source()),
+        "chat_template_caps": {
+            "supports_tools": has_template,
+            "supports_tool_calls": has_template,
+            "supports_parallel_tool_calls": has_template,
+        },
         "bos_token": text(model.tokenizer.bos()),
         "eos_token": text(model.tokenizer.eos()),
         "build_info": super::chat::FINGERPRINT,
-        "default_generation_settings": {
-            "n_ctx": model.n_context,
-            "n_predict": model.defaults.n_predict,
-            "params": params,
-        },
-    })))
+        "is_sleeping": false,
+        "default_generation_settings": settings,
+    }))
 }
 
 /// What is in the engine's slots.
 ///
 /// # Errors
-/// The engine's thread has ended.
-pub async fn slots(State(app): State<Arc<App>>) -> Result<Json<Value>, Failure> {
+/// The engine's thread has ended; or no slot is free, and the query has `fail_on_no_slot`.
+pub async fn slots(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, Failure> {
     let slots = app.engine.slots().await.ok_or_else(Failure::stopped)?;
-    let slot = |(id, slot): (usize, &super::engine::Slot)| {
-        let mut value = json!({ "id": id, "n_ctx": app.model.n_context, "is_processing": slot.is_processing });
-        if slot.is_processing {
-            value["id_task"] = slot.job.into();
-            value["n_prompt_tokens"] = slot.n_prompt.into();
-            value["n_decoded"] = slot.n_decoded.into();
-        }
-        value
-    };
-    Ok(Json(slots.iter().enumerate().map(slot).collect()))
+    let mut asked = uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next());
+    if asked.any(|name| name == Some("fail_on_no_slot")) && slots.iter().all(Option::is_some) {
+        let message = format!("all {} slots are taken", slots.len());
+        return Err(Failure {
+            retry_after: Some(1),
+            ..Failure::new(StatusCode::SERVICE_UNAVAILABLE, "no_slot_available", message)
+        });
+    }
+    Ok(Json(slots.iter().enumerate().map(|(id, held)| slot(&app.model, id, held.as_ref())).collect()))
+}
+
+/// A slot as llama.cpp shows it, of which clients read the numbers to see how far an answer is.
+fn slot(model: &Model, id: usize, held: Option<&Slot>) -> Value {
+    let progress = held.map(|slot| slot.progress);
+    let count = |of: fn(Progress) -> usize| progress.map_or(0, of);
+    let Defaults { sampler, n_predict } = &model.defaults;
+    let asked = held.map(|slot| slot.params.clone()).filter(|params| !params.is_null());
+    json!({
+        "id": id,
+        "id_task": held.map_or_else(|| json!(-1), |slot| slot.job.into()),
+        "n_ctx": model.n_context,
+        "speculative": model.is_speculative,
+        "is_processing": held.is_some(),
+        "n_prompt_tokens": count(|of| of.n_prompt),
+        "n_prompt_tokens_processed": count(|of| of.n_prefilled),
+        "n_prompt_tokens_cache": count(|of| of.n_reused),
+        "params": asked.unwrap_or_else(|| params(sampler, *n_predict, false, None)),
+        // There is but one, in an array.
+        "next_token": [{
+            "has_next_token": held.is_some(),
+            "has_new_line": held.is_some_and(|slot| slot.has_new_line),
+            "n_remain": held.and_then(|slot| slot.n_remain).map_or_else(|| json!(-1), Value::from),
+            "n_decoded": count(|of| of.n_generated),
+        }],
+    })
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     Failure,
@@ -18,12 +18,12 @@ use super::{
     tools::{Begins, Dialect, Tools, Triggers},
 };
 use crate::{
-    api::{Asked, Defaults, Format, Prompt},
+    api::{Asked, Defaults, Format, Prompt, number},
     bounded,
     chat::{ChatError, ChatTemplate, Message, RenderOptions},
     generate::{Limits, constraint_vocabulary, sampler},
     model::Pooling,
-    sample::{Constraint, ConstraintVocabulary},
+    sample::{Constraint, ConstraintVocabulary, SamplerOptions, Stage},
     tokenizer::{ControlText, Ends, Piece, Special, Tokenizer},
 };
 
@@ -74,6 +74,8 @@ pub struct ModelParts {
     pub n_context: usize,
     /// Sequences at the same time.
     pub n_slots: usize,
+    /// Whether tokens are guessed.
+    pub is_speculative: bool,
     /// Numbers of an embedding.
     pub n_embd: usize,
     /// How embeddings are made of hidden states.
@@ -265,11 +267,53 @@ impl Model {
             limits: Limits { n_predict, ignore_eos: asked.ignore_eos, shift_keeping: None },
             logprobs: asked.logprobs,
             control: if is_chat && self.dialect.shows_control() { ControlText::Show } else { ControlText::Hide },
+            params: params(&asked.sampler, n_predict, asked.ignore_eos, asked.logprobs),
             asked: asked_at,
             deadline: None,
         };
         Ok((job, all_begun, n_prompt))
     }
+}
+
+/// How tokens are drawn, by llama.cpp's names and with its numbers for what is not set. No text is in it, and nothing of single tokens.
+pub fn params(sampler: &SamplerOptions, n_predict: Option<usize>, ignore_eos: bool, n_probs: Option<usize>) -> Value {
+    let name = |stage: &Stage| match serde_json::to_value(stage) {
+        Ok(name) if name == "typical" => "typ_p".into(),
+        name => name.unwrap_or_default(),
+    };
+    let samplers: Vec<Value> = sampler.samplers.iter().map(name).collect();
+    let n_predict = n_predict.map_or_else(|| json!(-1), |n| json!(n));
+    json!({
+        "n_predict": n_predict,
+        "max_tokens": n_predict,
+        // Any.
+        "seed": sampler.seed.unwrap_or(u32::MAX),
+        "temperature": number(sampler.temp),
+        "dynatemp_range": number(sampler.dynatemp_range),
+        "dynatemp_exponent": number(sampler.dynatemp_exponent),
+        "top_k": sampler.top_k,
+        "top_p": number(sampler.top_p),
+        "min_p": number(sampler.min_p),
+        "top_n_sigma": number(sampler.top_n_sigma),
+        "xtc_probability": number(sampler.xtc_probability),
+        "xtc_threshold": number(sampler.xtc_threshold),
+        "typical_p": number(sampler.typical_p),
+        "repeat_last_n": sampler.repeat_last_n,
+        "repeat_penalty": number(sampler.repeat_penalty),
+        "presence_penalty": number(sampler.presence_penalty),
+        "frequency_penalty": number(sampler.frequency_penalty),
+        "dry_multiplier": number(sampler.dry_multiplier),
+        "dry_base": number(sampler.dry_base),
+        "dry_allowed_length": sampler.dry_allowed_length,
+        "dry_penalty_last_n": sampler.dry_penalty_last_n,
+        "mirostat": sampler.mirostat,
+        "mirostat_tau": number(sampler.mirostat_tau),
+        "mirostat_eta": number(sampler.mirostat_eta),
+        "ignore_eos": ignore_eos,
+        "n_probs": n_probs.unwrap_or(0),
+        "min_keep": sampler.min_keep,
+        "samplers": samplers,
+    })
 }
 
 /// Now, in seconds since 1970.

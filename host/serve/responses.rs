@@ -18,7 +18,7 @@ use super::{
     tools::Delta,
 };
 use crate::{
-    api::{FieldError, Fields, Usage},
+    api::{FieldError, Fields, Usage, number},
     generate::Stop,
 };
 
@@ -70,7 +70,9 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
 /// A failure by the names of this interface's fields.
 fn renamed(failure: Failure) -> Failure {
     let failure = failure.renamed("messages", "input").renamed("max_completion_tokens", "max_output_tokens");
-    failure.renamed("response_format", "text.format")
+    let failure =
+        failure.renamed("response_format.json_schema", "text.format").renamed("response_format", "text.format");
+    failure.renamed("reasoning_effort", "reasoning.effort")
 }
 
 /// Reads a body, as a chat completion's, and what of it the answer repeats.
@@ -83,7 +85,7 @@ fn read(app: &App, body: Value) -> Result<(Body, Map<String, Value>), Failure> {
         ["model", "temperature", "top_p", "tools", "tool_choice", "parallel_tool_calls", "stream", "stream_options"]
     {
         if let Some(value) = fields.take(name) {
-            if ["temperature", "top_p", "tools", "tool_choice", "parallel_tool_calls"].contains(&name) {
+            if ["temperature", "top_p", "tools", "tool_choice"].contains(&name) {
                 echo.insert(name.to_owned(), value.clone());
             }
             chat.insert(name.to_owned(), value);
@@ -132,7 +134,14 @@ fn read(app: &App, body: Value) -> Result<(Body, Map<String, Value>), Failure> {
     conversation(&mut fields, &mut messages)?;
     chat.insert("messages".to_owned(), messages.into());
     fields.expect_none()?;
-    Ok((Body::read(app, chat.into()).map_err(renamed)?, echo))
+    let body = Body::read(app, chat.into()).map_err(renamed)?;
+    // What holds, whether the request said it or not.
+    echo.insert("parallel_tool_calls".to_owned(), body.tools.are_parallel.into());
+    let sampler = &body.asked.sampler;
+    for (name, value) in [("temperature", sampler.temp), ("top_p", sampler.top_p)] {
+        echo.entry(name).or_insert_with(|| number(value));
+    }
+    Ok((body, echo))
 }
 
 /// A schema's fields, which chat completions have one level deeper.
@@ -273,14 +282,11 @@ impl Items {
             "max_output_tokens": null,
             "model": self.app.model.id,
             "output": self.items,
-            "parallel_tool_calls": true,
             "previous_response_id": null,
             "store": false,
-            "temperature": null,
             "text": { "format": { "type": "text" } },
             "tool_choice": "auto",
             "tools": [],
-            "top_p": null,
             "truncation": "disabled",
             "usage": usage,
             "metadata": {},

@@ -114,6 +114,11 @@ fn responses_and_messages_stream_what_they_say_whole() {
         body
     };
     let whole = server.answer("/v1/responses", &body(json!({ "instructions": "Be brief" })));
+    // What a request does not say, the answer does.
+    let echo = |answer: &Value| ["temperature", "top_p", "parallel_tool_calls"].map(|name| answer[name].clone());
+    assert_eq!(echo(&whole), [json!(0.8), json!(0.95), json!(true)]);
+    let said = server.answer("/v1/responses", &body(json!({ "temperature": 0.5, "parallel_tool_calls": false })));
+    assert_eq!(echo(&said), [json!(0.5), json!(0.95), json!(false)]);
     let events = server.post("/v1/responses", &body(json!({ "instructions": "Be brief", "stream": true }))).events();
     let names: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     assert_eq!(
@@ -211,7 +216,10 @@ fn the_small_routes_answer() {
     let models = server.get("/v1/models").json();
     assert_eq!((&models["object"], &models["data"][0]["id"]), (&json!("list"), &json!("haiku")));
     assert_eq!(server.get("/v1/models/haiku").json()["object"], "model");
-    assert_eq!(server.get("/v1/models/other").error(), (404, Some("model".to_owned()), "model_not_found".to_owned()));
+    for other in ["other", "%ff", "a%2Fb"] {
+        let wanted = (404, Some("model".to_owned()), "model_not_found".to_owned());
+        assert_eq!(server.get(&format!("/v1/models/{other}")).error(), wanted, "{other}");
+    }
     for path in ["/health", "/ready"] {
         assert_eq!(server.get(path).json(), json!({ "status": "ok" }));
     }
@@ -224,7 +232,17 @@ fn the_small_routes_answer() {
     let props = server.get("/props").json();
     assert_eq!((&props["total_slots"], &props["model_path"]), (&json!(4), &json!("haiku.gguf")));
     assert!(props["chat_template"].as_str().unwrap().contains("im_start"), "{props}");
-    assert_eq!(server.get("/slots").json().as_array().unwrap().len(), 4);
+    let settings = &props["default_generation_settings"];
+    assert_eq!(settings["params"]["dry_sequence_breakers"], json!(["\n", ":", "\"", "*"]));
+    assert_eq!((&settings["n_ctx"], &settings["params"]["seed"]), (&json!(2048), &json!(1)));
+    assert_eq!(props["chat_template_caps"]["supports_tools"], true);
+    let slots = server.get("/slots").json();
+    assert_eq!(slots.as_array().unwrap().len(), 4);
+    assert_eq!(
+        (&slots[3]["id"], &slots[3]["id_task"], &slots[3]["is_processing"]),
+        (&json!(3), &json!(-1), &json!(false))
+    );
+    assert_eq!((&slots[3]["next_token"], &slots[3]["n_ctx"]), (&settings["next_token"], &settings["n_ctx"]));
 
     server.answer("/v1/chat/completions", &hello(json!({ "n": 2, "max_tokens": 7, "ignore_eos": true })));
     assert_eq!(server.metric("ferrowarp_generated_tokens_total"), 14.0);
@@ -235,6 +253,46 @@ fn the_small_routes_answer() {
     assert_eq!(server.metric("ferrowarp_requests_running"), 0.0);
     let counted = "ferrowarp_requests_total{route=\"/v1/chat/completions\",status=\"200\"}";
     assert_eq!(server.metric(counted), 1.0);
+}
+
+#[test]
+fn slots_show_how_far_each_answer_is() {
+    let server = Server::start(Setting { n_slots: 2, ..Setting::long() });
+    let own = json!({ "temperature": 0.25, "samplers": ["typical", "temperature"], "stop": ["nobody writes this"], "n_probs": 2 });
+    let first = server.begin("/v1/chat/completions", &endless(own), "\"content\":\"");
+    let second = endless(json!({ "max_tokens": 150_000 }));
+    let _second = server.begin("/v1/chat/completions", &second, "\"content\":\"");
+    let slot = |server: &Server, id: usize| server.get("/slots").json()[id].clone();
+    let read = |slot: &Value, name: &str| slot["next_token"][0][name].as_u64().unwrap();
+    let tasks = [0, 1].map(|id| slot(&server, id)["id_task"].clone());
+    assert!(tasks[0] != tasks[1] && tasks.iter().all(|task| task.as_u64().is_some()), "{tasks:?}");
+    let mut n_decoded = 0;
+    for _ in 0..3 {
+        server.wait_for("it gets on", |server| read(&slot(server, 0), "n_decoded") > n_decoded);
+        let got = server.get("/slots");
+        assert!(!got.body.contains("nobody writes this"), "a user's text: {got:?}");
+        for (id, most) in [(0, 190_000), (1, 150_000)] {
+            let slot = &got.json()[id];
+            assert_eq!((&slot["id"], &slot["is_processing"], &slot["id_task"]), (&json!(id), &json!(true), &tasks[id]));
+            assert_eq!(read(slot, "n_decoded") + read(slot, "n_remain"), most, "{slot}");
+            assert_eq!(slot["next_token"][0]["has_next_token"], true);
+            let [all, processed, cached] =
+                ["", "_processed", "_cache"].map(|end| slot[format!("n_prompt_tokens{end}")].as_u64().unwrap());
+            assert!(all > 3 && all == processed + cached, "{slot}");
+        }
+        n_decoded = read(&got.json()[0], "n_decoded");
+    }
+    let params = slot(&server, 0)["params"].clone();
+    let shown = ["temperature", "samplers", "ignore_eos", "n_probs", "n_predict"].map(|name| params[name].clone());
+    assert_eq!(shown, [json!(0.25), json!(["typ_p", "temperature"]), json!(true), json!(2), json!(190_000)]);
+    server.wait_for("a second line", |server| slot(server, 0)["next_token"][0]["has_new_line"] == true);
+
+    assert_eq!(server.get("/slots?fail_on_no_slot=1").error().0, 503);
+    drop(first);
+    server.wait_for("a slot is free", |server| slot(server, 0)["is_processing"] == false);
+    assert_eq!(server.get("/slots?fail_on_no_slot=1").status, 200);
+    // Who is left keeps its slot.
+    assert_eq!(slot(&server, 1)["id_task"], tasks[1]);
 }
 
 #[test]

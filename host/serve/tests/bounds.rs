@@ -57,6 +57,24 @@ fn an_error_names_the_field() {
             "invalid_value",
         ),
         ("/v1/responses", json!({ "input": "x", "max_output_tokens": -1 }), "max_output_tokens", "invalid_value"),
+        (
+            "/v1/responses",
+            json!({ "input": "x", "text": { "format": { "type": "xml" } } }),
+            "text.format.type",
+            "invalid_value",
+        ),
+        (
+            "/v1/responses",
+            json!({ "input": "x", "text": { "format": { "type": "json_schema", "name": "n" } } }),
+            "text.format.schema",
+            "invalid_value",
+        ),
+        (
+            "/v1/responses",
+            json!({ "input": "x", "reasoning": { "effort": "most" } }),
+            "reasoning.effort",
+            "invalid_value",
+        ),
         ("/v1/messages", json!({ "messages": [{ "role": "user", "content": "x" }] }), "max_tokens", "invalid_value"),
         (
             "/v1/messages",

@@ -93,6 +93,7 @@ impl Setting {
             n_vocab: tokenizer.vocab_size(),
             n_context: self.n_context,
             n_slots: self.n_slots,
+            is_speculative: self.guesses.is_some(),
             n_embd: N_EMBD,
             pooling: Pooling::Mean,
             tokenizer,

@@ -121,7 +121,7 @@ pub struct Tools {
     pub all: Vec<Tool>,
     /// Whether one is called.
     pub choice: Choice,
-    /// Whether an answer may make several calls.
+    /// Whether an answer may make several calls; of one tool that is named, it makes one.
     pub are_parallel: bool,
 }
 
@@ -204,6 +204,7 @@ impl Tools {
             _ => {}
         }
         let choice = if all.is_empty() { Choice::None } else { choice };
+        let are_parallel = are_parallel && !matches!(choice, Choice::Named(_));
         Ok(Tools { all, choice, are_parallel })
     }
 
@@ -300,8 +301,7 @@ impl Tools {
         answer: Option<&Value>,
         control: &dyn Fn(&str) -> Option<u32>,
     ) -> Grammar {
-        let several = self.are_parallel && !matches!(self.choice, Choice::Named(_));
-        grammar::grammar(dialect.calls, &self.callable(), begins, several, answer, control)
+        grammar::grammar(dialect.calls, &self.callable(), begins, self.are_parallel, answer, control)
     }
 }
 
