@@ -5,8 +5,8 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 
@@ -32,39 +32,31 @@ class Server:
     """A `ferrowarp serve` process on a free port."""
 
     def __init__(self, program, folder, *arguments):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = folder / f"server-{port}.log"
-        command = [program, "serve", "--device", "soft", "--port", str(port), *arguments]
-        with open(self.log, "w") as log:
+        number, self.log = tempfile.mkstemp(prefix="server-", suffix=".log", dir=folder)
+        self.log = pathlib.Path(self.log)
+        # Of ports that are free, the system gives one, and the server says which.
+        command = [program, "serve", "--device", "soft", "--port", "0", *arguments]
+        with open(number, "w") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            self.wait_until_ready()
+            self.url = self.wait_for_url()
         except BaseException:
             # Nobody else knows of it yet.
             self.process.kill()
             raise
 
-    def wait_until_ready(self):
-        deadline = time.monotonic() + 120
-        while not self.is_ready():
+    def wait_for_url(self):
+        """It is said once requests are taken."""
+        deadline = time.monotonic() + 300
+        while not (said := re.search(r" at (http://[0-9.:]+)$", self.log.read_text(), re.MULTILINE)):
             assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log.read_text()}"
-            assert time.monotonic() < deadline, f"not ready after two minutes: {self.log.read_text()}"
+            assert time.monotonic() < deadline, f"not ready after five minutes: {self.log.read_text()}"
             time.sleep(0.05)
+        return said[1]
 
     def get(self, path):
-        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return answer.read().decode()
-
-    def is_ready(self):
-        try:
-            self.get("/ready")
-            return True
-        except OSError:
-            # It is not there yet, or loads its model.
-            return False
 
     @property
     def model(self):
@@ -78,7 +70,7 @@ class Server:
         return self.metric("requests_running") == 0 and self.metric("requests_waiting") == 0
 
     def wait_until_idle(self):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 300
         while not self.is_idle():
             assert time.monotonic() < deadline, "sequences of clients that went away are still running"
             time.sleep(0.02)

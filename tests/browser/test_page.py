@@ -45,7 +45,7 @@ fn main() { println!("<b>"); }
 @pytest.fixture(scope="session")
 def browser(request):
     # On two busy cores an answer takes its time.
-    expect.set_options(timeout=30_000)
+    expect.set_options(timeout=120_000)
     with sync_playwright() as playwright:
         program = request.config.getoption("--chromium")
         # Chromium's own sandbox cannot be had as root, as which containers run.
@@ -61,7 +61,7 @@ def open_page(browser, haiku):
 
     def open_page(**options):
         context = browser.new_context(**{"viewport": {"width": 1100, "height": 900}, **options})
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(120_000)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         contexts.append(context)
         page = context.new_page()

@@ -5,6 +5,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
+# A busy machine takes minutes for what an idle one does in seconds: this ends only what hangs.
+TIMEOUT = 600
+
+
 def ask_for(word):
     return f'Write a haiku about rain that includes the word "{word}"'
 

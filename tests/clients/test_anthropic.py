@@ -3,7 +3,7 @@
 import anthropic
 import pytest
 
-from support import HAIKU, Plant
+from support import HAIKU, TIMEOUT, Plant
 
 TOOL = {"name": "Plant", "description": "Plants something.", "input_schema": Plant.model_json_schema()}
 
@@ -13,7 +13,7 @@ SURE = {"temperature": 0}
 
 
 def connect(server):
-    return anthropic.Anthropic(base_url=server.url, max_retries=0, timeout=60)
+    return anthropic.Anthropic(base_url=server.url, max_retries=0, timeout=TIMEOUT)
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from support import ENDLESS, HAIKU, Plant, ask_for
+from support import ENDLESS, HAIKU, TIMEOUT, Plant, ask_for
 
 
 def connect(server):
-    return OpenAI(base_url=f"{server.url}/v1", max_retries=0, timeout=60)
+    return OpenAI(base_url=f"{server.url}/v1", max_retries=0, timeout=TIMEOUT)
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_many_at_a_time_are_as_one_after_another(haiku):
     words = ["tin", "moon", "leaf", "stone"]
 
     async def all_at_once():
-        async with AsyncOpenAI(base_url=f"{haiku.url}/v1", max_retries=0, timeout=60) as client:
+        async with AsyncOpenAI(base_url=f"{haiku.url}/v1", max_retries=0, timeout=TIMEOUT) as client:
             async def one(word):
                 messages = [{"role": "user", "content": ask_for(word)}]
                 stream = await client.chat.completions.create(model="any", messages=messages, temperature=0, stream=True)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -16,7 +15,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai import AsyncOpenAI, OpenAI
 
-from support import HAIKU, Plant, ask_for
+from support import HAIKU, TIMEOUT, Plant, ask_for
 
 QUESTION = HAIKU[0]["content"]
 
@@ -29,7 +28,7 @@ def answer(haiku):
 
 
 def langchain(server, **more):
-    return ChatOpenAI(model="any", base_url=f"{server.url}/v1", temperature=0, max_retries=0, timeout=120, **more)
+    return ChatOpenAI(model="any", base_url=f"{server.url}/v1", temperature=0, max_retries=0, timeout=TIMEOUT, **more)
 
 
 def test_langchain(haiku, answer):
@@ -68,7 +67,7 @@ def test_langchain_embeddings(haiku):
 
 @pytest.mark.parametrize("mode", [instructor.Mode.TOOLS, instructor.Mode.TOOLS_STRICT, instructor.Mode.JSON_SCHEMA])
 def test_instructor(tools, mode):
-    client = instructor.from_openai(OpenAI(base_url=f"{tools.url}/v1", timeout=100), mode=mode)
+    client = instructor.from_openai(OpenAI(base_url=f"{tools.url}/v1", timeout=TIMEOUT), mode=mode)
     plant = client.chat.completions.create(model="any", messages=HAIKU, response_model=Plant, max_retries=0, temperature=0)
     assert isinstance(plant, Plant)
 
@@ -86,43 +85,25 @@ def test_litellm(haiku, answer):
         litellm.completion(**{**asked, "n": 0})
 
 
-@pytest.fixture(scope="session")
-def npm():
-    """A folder with OpenAI's package for JavaScript, beside this Python's own packages."""
-    here = pathlib.Path(__file__).parent / "npm"
-    folder = pathlib.Path(sys.prefix) / "npm"
-    folder.mkdir(exist_ok=True)
-    lock = folder / "package-lock.json"
-    if not lock.exists() or lock.read_text() != (here / "package-lock.json").read_text():
-        for name in ["package.json", "package-lock.json"]:
-            shutil.copy(here / name, folder / name)
-        subprocess.run([node("npm"), "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=folder, check=True)
-    return folder
-
-
-def node(program):
-    return str(pathlib.Path(sys.prefix) / "bin" / program)
-
-
-def javascript(npm, *arguments):
+def javascript(*arguments):
+    """OpenAI's package for JavaScript, which `./x test-clients` puts beside this Python's own packages."""
     script = pathlib.Path(__file__).parent / "npm" / "openai.mjs"
-    done = subprocess.run([node("node"), str(script), *arguments], cwd=npm, capture_output=True, text=True)
+    here = pathlib.Path(sys.prefix)
+    done = subprocess.run([here / "bin" / "node", script, *arguments], cwd=here / "npm", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_javascript(haiku, tools, answer, npm):
-    said = javascript(npm, "ask", f"{haiku.url}/v1", QUESTION)
+def test_javascript(haiku, tools, answer):
+    said = javascript("ask", f"{haiku.url}/v1", QUESTION)
     assert said["whole"] == said["streamed"] == answer
     assert said["refused"] == {"status": 400, "param": "temperature"}
-    said = javascript(npm, "parse", f"{tools.url}/v1", QUESTION)
+    said = javascript("parse", f"{tools.url}/v1", QUESTION)
     Plant.model_validate(said["parsed"])
     Plant.model_validate(said["called"])
 
 
-# A busy machine takes minutes for six times six tokens.
-@pytest.mark.timeout(500)
-def test_all_clients_hear_the_same_of_a_real_model(smollm2, npm):
+def test_all_clients_hear_the_same_of_a_real_model(smollm2):
     question = [{"role": "user", "content": "What is the capital of France?"}]
     url = f"{smollm2.url}/v1"
     asked = {"messages": question, "temperature": 0, "max_tokens": 6}
@@ -140,7 +121,7 @@ def test_all_clients_hear_the_same_of_a_real_model(smollm2, npm):
         .text,
         "langchain": langchain(smollm2, max_completion_tokens=6).invoke(question).content,
         "litellm": litellm.completion(model="openai/any", api_base=url, **asked).choices[0].message.content,
-        "javascript": javascript(npm, "say", url, question[0]["content"])["whole"],
+        "javascript": javascript("say", url, question[0]["content"])["whole"],
     }
     assert len(set(said.values())) == 1, said
     assert "capital" in said["openai"] or "Paris" in said["openai"], said

@@ -11,7 +11,7 @@ const { zodResponseFormat, zodFunction } = require("openai/helpers/zod");
 const { z } = require("zod");
 
 const [what, baseURL, question] = process.argv.slice(2);
-const chat = new OpenAI({ baseURL, apiKey: "none", maxRetries: 0, timeout: 120_000 }).chat.completions;
+const chat = new OpenAI({ baseURL, apiKey: "none", maxRetries: 0, timeout: 600_000 }).chat.completions;
 const asked = { model: "any", temperature: 0, messages: [{ role: "user", content: question }] };
 const said = {};
 
