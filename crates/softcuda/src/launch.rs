@@ -13,6 +13,7 @@ use crate::output::Output;
 use crate::profile::{self, Profile};
 use crate::program::Line;
 use crate::sanitizer::{Chain, Ranges, Sanitizer};
+use crate::space::Space;
 use crate::{DeviceConfig, Launch};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -129,7 +130,11 @@ pub(crate) fn run_sanitized(
 ) -> Result<(Counters, Ranges), Fault> {
     let facts = check(config, kernel, launch, params, world)?;
     let blocks = launch.grid.iter().map(|&n| n as u64).product::<u64>();
-    let mut sanitizer = Some(Sanitizer::new(chain));
+    let mut sanitizer = Sanitizer::new(chain);
+    if kernel.inner.program.bulks.iter().any(|bulk| bulk.from.space == Space::Shared) {
+        sanitizer.follow_proxies();
+    }
+    let mut sanitizer = Some(sanitizer);
     let ran = if launch.cooperative {
         cooperative(memory, &mut sanitizer, kernel, &facts, blocks)
     } else {

@@ -165,6 +165,9 @@ fn a_bulk_copy_to_another_block_is_waited_for_there() {
     (0..256u32).for_each(|i| assert_eq!(out[i as usize], ((i / 64) ^ 1) * 64 + i % 32));
     let fault = outcome(&send("")).expect_err("nobody waits");
     assert_eq!(fault.kind(), FaultKind::Race, "{fault}");
+    // What the threads wrote is read by another way than they write.
+    let bare = right.replace("fence.proxy.async;", "");
+    expect_race("no proxy fence", &bare, "st.shared.u32 [%mine], %index;", "@%p1 cp.async.bulk.shared::cluster");
     // Once more to the same place, where the owner may still be reading.
     let again =
         "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%r5], [%mine], 64, [%theirbar];";

@@ -264,13 +264,14 @@ fn reduction(op: &mut Opcode) -> Option<Reduction> {
 fn bulk_copy(b: &mut Builder, op: &mut Opcode, reduces: bool) -> Decoded {
     if op.take("commit_group") {
         b.count(op, 0..=0)?;
-        b.emit_ops(plain(crate::exec::control::nothing), Class::AsyncCopy, &[]);
+        b.emit_ops(plain(bulk::commit_group), Class::AsyncCopy, &[]);
         return Ok(());
     }
     if op.take("wait_group") {
         op.take("read");
         b.count(op, 1..=1)?;
-        b.emit_ops(plain(crate::exec::control::nothing), Class::AsyncCopy, &[]);
+        let left = super::integer::immediate(b, op, 0)?;
+        b.emit(plain(bulk::wait_group), Class::AsyncCopy, [0; 8], left.min(1 << 20), 0);
         return Ok(());
     }
     let tensor = op.take("tensor");

@@ -3,6 +3,7 @@
 use super::builder::Binding;
 use super::{Builder, Decoded, Opcode};
 use crate::counters::Class;
+use crate::exec::bulk;
 use crate::exec::control as run;
 use crate::exec::lanes::plain;
 use crate::ptx::ast::{Operand, Type};
@@ -180,16 +181,18 @@ pub(super) fn barrier(b: &mut Builder, op: &mut Opcode) -> Decoded {
     Ok(())
 }
 
-/// Fences between the ways to memory, which are one here: no effect on values. `fence.mbarrier_init` releases.
+/// Fences between the ways to memory, which are one here but for the sanitizer: no effect on values. `fence.mbarrier_init` releases.
 fn proxy_fence(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let releases = op.take("mbarrier_init");
     if !releases && !op.take("proxy") {
         return b.unsupported(op, "these modifiers");
     }
-    if !releases && op.take_any(&["alias", "async", "async.global", "async::generic", "tensormap::generic"]).is_none() {
+    let proxy = op.take_any(&["alias", "async", "async.global", "async::generic", "tensormap::generic"]);
+    if !releases && proxy.is_none() {
         return b.unsupported(op, "this proxy");
     }
-    op.take_any(&["global", "shared::cta", "shared::cluster"]);
+    let place = op.take_any(&["global", "shared::cta", "shared::cluster"]);
+    let is_for_shared = matches!(proxy, Some("async" | "async::generic")) && place != Some("global");
     op.take_any(&["acquire", "release"]);
     op.take_any(&[
         "sync_restrict::shared::cta",
@@ -198,14 +201,11 @@ fn proxy_fence(b: &mut Builder, op: &mut Opcode) -> Decoded {
     ]);
     op.take_any(&["cta", "cluster", "gpu", "sys"]);
     b.count(op, 0..=2)?;
-    let (handler, flags) =
-        if releases { (run::memory_fence as _, run::FENCE_RELEASES) } else { (run::nothing as _, 0) };
-    let handler: for<'a> fn(
-        &mut crate::exec::Context<'a>,
-        &crate::program::Instruction,
-        u32,
-    ) -> crate::program::Control = handler;
-    b.emit(plain(handler), Class::Other, [0; 8], 0, flags);
+    match (releases, is_for_shared) {
+        (true, _) => b.emit(plain(run::memory_fence), Class::Other, [0; 8], 0, run::FENCE_RELEASES),
+        (_, true) => b.emit(plain(bulk::fence_proxies), Class::Other, [0; 8], 0, 0),
+        _ => b.emit(plain(run::nothing), Class::Other, [0; 8], 0, 0),
+    }
     Ok(())
 }
 

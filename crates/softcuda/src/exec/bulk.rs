@@ -99,6 +99,7 @@ impl Context<'_> {
         };
         let site = self.site();
         let mut result = Ok(());
+        sanitizer.set_bulk(true);
         // Tiles may begin at any element.
         let step = 1 << (address | bytes | 16).trailing_zeros();
         for at in (address..address + bytes).step_by(step) {
@@ -119,6 +120,7 @@ impl Context<'_> {
             };
             result = result.and(verdict);
         }
+        sanitizer.set_bulk(false);
         self.sanitizer = Some(sanitizer);
         let ins = &self.code[self.warp.pc as usize];
         result.or_else(|(_, fault)| {
@@ -127,8 +129,8 @@ impl Context<'_> {
         })
     }
 
-    /// Reads bytes of global or shared memory.
-    fn fetch(&mut self, lane: usize, space: Space, address: u64, bytes: u64) -> Result<Vec<u8>, Fault> {
+    /// Reads bytes of global or shared memory; `grouped` where a wait for the thread's group tells that they were read.
+    fn fetch(&mut self, lane: usize, space: Space, address: u64, bytes: u64, grouped: bool) -> Result<Vec<u8>, Fault> {
         let mut out = vec![0; bytes as usize];
         if bytes == 0 {
             return Ok(out);
@@ -139,6 +141,10 @@ impl Context<'_> {
                 self.counters.shared_load_bytes += bytes;
                 let owner = self.cluster().blocks[rank];
                 self.touch_range(lane, Kind::Load, Space::Shared, offset, bytes, owner, false)?;
+                if grouped && let Some(mut sanitizer) = self.sanitizer.take() {
+                    sanitizer.bulk_reads(self.site(), lane, offset, bytes);
+                    self.sanitizer = Some(sanitizer);
+                }
                 from
             }
             _ => {
@@ -279,6 +285,35 @@ impl Context<'_> {
     }
 }
 
+/// `cp.async.bulk.commit_group`.
+pub(crate) fn commit_group(ctx: &mut Context, _: &Instruction, mask: u32) -> Control {
+    if let Some(mut sanitizer) = ctx.sanitizer.take() {
+        sanitizer.bulk_commit(ctx.site(), mask);
+        ctx.sanitizer = Some(sanitizer);
+    }
+    Control::Next
+}
+
+/// `cp.async.bulk.wait_group`; `imm`: the groups that need not be over. What they write is there already.
+pub(crate) fn wait_group(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    let Some(mut sanitizer) = ctx.sanitizer.take() else { return Control::Next };
+    let verdict = sanitizer.bulk_wait(ctx.site(), mask, ins.imm as u32);
+    ctx.sanitizer = Some(sanitizer);
+    match verdict.or_else(|(lane, fault)| ctx.report(ins, 1 << lane, fault)) {
+        Ok(()) => Control::Next,
+        Err(control) => control,
+    }
+}
+
+/// `fence.proxy.async`: the ways to memory are one here, which only the sanitizer keeps apart.
+pub(crate) fn fence_proxies(ctx: &mut Context, _: &Instruction, mask: u32) -> Control {
+    if let Some(mut sanitizer) = ctx.sanitizer.take() {
+        sanitizer.fence_proxies(ctx.site(), mask);
+        ctx.sanitizer = Some(sanitizer);
+    }
+    Control::Next
+}
+
 /// `cp.async.bulk`, `cp.reduce.async.bulk`, and those of tensors: `imm` is the index of the [`Bulk`].
 pub(crate) fn copy(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
     let program = ctx.program;
@@ -305,7 +340,7 @@ fn linear(ctx: &mut Context, bulk: &Bulk, lane: usize, size: Reg) -> Result<(), 
     if let Some(address) = [to, from].into_iter().find(|address| address % 16 != 0) {
         return Err(Fault::new(FaultKind::Misaligned, format!("{address:#x} is not a multiple of 16")));
     }
-    let data = ctx.fetch(lane, from_space, from, bytes)?;
+    let data = ctx.fetch(lane, from_space, from, bytes, bulk.barrier.is_none())?;
     if to_space == Space::Global {
         return ctx.put_global(lane, to, &data, bulk.reduction);
     }
@@ -405,7 +440,7 @@ fn tile(ctx: &mut Context, bulk: &Bulk, lane: usize) -> Result<(), Fault> {
     if to_shared {
         let mut pieces = Vec::new();
         for row in &rows {
-            let inside = ctx.fetch(lane, Space::Global, row.address, row.bytes)?;
+            let inside = ctx.fetch(lane, Space::Global, row.address, row.bytes, false)?;
             let mut data = map.fill(row.skipped as usize + inside.len() + row.missing as usize);
             data[row.skipped as usize..row.skipped as usize + inside.len()].copy_from_slice(&inside);
             pieces.extend(map.swizzled(row.shared, data));
@@ -421,7 +456,7 @@ fn tile(ctx: &mut Context, bulk: &Bulk, lane: usize) -> Result<(), Fault> {
         // What lies outside of the tensor is not written anywhere, and need not be there.
         let mut inside = Vec::new();
         for (at, count) in map.swizzled_places(row.shared + row.skipped, row.bytes) {
-            inside.extend(ctx.fetch(lane, Space::Shared, high + at, count)?);
+            inside.extend(ctx.fetch(lane, Space::Shared, high + at, count, true)?);
         }
         let reduction = bulk.reduction.map(|(reduction, _)| (reduction, map.element()));
         ctx.put_global(lane, row.address, &inside, reduction)?;

@@ -1,12 +1,12 @@
-//! Words of shared memory that asynchronous copies will write.
+//! Words of shared memory that asynchronous copies will write, or read.
 
 use std::ops::Range;
 
 #[derive(Default)]
 pub(super) struct Awaited {
-    /// By word: how many copies will write it, and the line of the last.
+    /// By word: how many copies will, and the line of the last.
     words: Vec<(u32, u32)>,
-    /// Words that some copy will write.
+    /// Words of which some copy will.
     left: usize,
 }
 
@@ -20,7 +20,7 @@ impl Awaited {
         self.left == 0
     }
 
-    /// A copy at a line will write these bytes.
+    /// A copy at a line will write, or read, these bytes.
     pub(super) fn add(&mut self, offset: u64, bytes: u64, line: u32) {
         let words = words(offset, bytes);
         if self.words.len() < words.end {
@@ -32,7 +32,7 @@ impl Awaited {
         }
     }
 
-    /// One of the copies that write these bytes has been waited for.
+    /// One of the copies that will has been waited for.
     pub(super) fn remove(&mut self, offset: u64, bytes: u64) {
         let words = words(offset, bytes);
         let end = words.end.min(self.words.len());
@@ -44,7 +44,7 @@ impl Awaited {
         }
     }
 
-    /// The first word of these bytes that a copy will write, by its offset, and the line of the copy.
+    /// The first word of these bytes that a copy awaits, by its offset, and the line of the copy.
     pub(super) fn find(&self, offset: u64, bytes: u64) -> Option<(u64, u32)> {
         let words = words(offset, bytes);
         let end = words.end.min(self.words.len());

@@ -26,6 +26,7 @@
 //!   block's shared memory must also be ordered before that block's end.
 //! - `cp.async` writes at some time between its issue and the wait for it: both count as writes, and the place must not be
 //!   touched in between, by its own thread neither.
+//! - Bulk copies out of shared memory read by another way than threads write, and at some time until they are waited for: [`proxy`].
 //! - Kernels launched to start early must not touch what kernels before them write until they have waited: [`chain`].
 //!
 //! # Cost
@@ -45,6 +46,7 @@ mod chain;
 mod cluster;
 mod judge;
 mod order;
+mod proxy;
 mod report;
 mod shadow;
 
@@ -59,6 +61,7 @@ pub(crate) use chain::{Chain, Ranges};
 use cluster::{Visit, block_at, thread_of};
 use judge::{Judge, Record, Run};
 use order::{Home, Order, Place, Published, Scope};
+use proxy::Proxies;
 pub(crate) use report::AFTER_A_FAULT;
 use shadow::{PAGE, Pages, Trace};
 use std::collections::HashMap;
@@ -120,6 +123,8 @@ struct SharedMemory {
     pages: Pages,
     written: Vec<bool>,
     awaited: Awaited,
+    /// What bulk copies may still read.
+    reading: Awaited,
     /// Accesses by other blocks, which must be over before this one ends.
     visits: Vec<Visit>,
 }
@@ -165,6 +170,7 @@ pub(crate) struct Sanitizer {
     /// Whether some thread has waited for the grids before.
     grid_waited: bool,
     bounds: Bounds,
+    proxies: Proxies,
     /// What was found so far.
     faults: Vec<Fault>,
 }
@@ -202,6 +208,7 @@ impl Sanitizer {
         }
         self.resident.remove(&linear);
         self.published.forget_block(linear);
+        self.forget_proxies(linear);
     }
 
     /// The launch has ended: what it wrote in global memory.
@@ -247,6 +254,11 @@ impl Sanitizer {
         self.expect_inside(site, line, mask, addresses, touch)?;
         if touch.space == Space::Shared {
             self.expect_landed(site, mask, addresses, touch)?;
+            if writes {
+                self.expect_read(site, mask, addresses, touch)?;
+            } else if self.proxies.is_bulk() {
+                self.expect_fenced(site, mask, addresses, touch)?;
+            }
         } else {
             self.expect_waited(warp, mask, addresses, touch)?;
         }
@@ -283,6 +295,7 @@ impl Sanitizer {
         self.records.push(record);
         let verdict = self.check(site, mask, addresses, touch, index);
         if touch.space == Space::Shared && writes {
+            self.proxies.wrote(index, mask);
             for l in lanes_of(mask) {
                 let at = addresses[l] as usize;
                 if touch.asynchronous {
