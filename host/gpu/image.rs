@@ -15,8 +15,11 @@
 //! `FERROWARP_IMAGE` asks for a target (`sm_80`), or one form of it (`sm_80.ptx`, `sm_80.cubin`), on either device.
 
 use std::{
-    env, fmt,
+    env,
+    ffi::CString,
+    fmt,
     io::{self, Read as _},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use cust::{error::CudaError, module::Module};
@@ -52,6 +55,9 @@ pub struct Packed {
     start: u64,
     end: u64,
 }
+
+/// The text that was unpacked last, and where it stands in its archive. A program that loads several models opens the device for each.
+static LAST_TEXT: Mutex<Option<(u64, Arc<CString>)>> = Mutex::new(None);
 
 /// Every image of this build.
 pub static IMAGES: &[Image] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
@@ -138,14 +144,14 @@ impl Image {
     /// The text of an image of PTX.
     pub fn ptx(&self) -> Option<String> {
         match self.code {
-            Code::Ptx(packed) => Some(packed.unpack_text()),
+            Code::Ptx(packed) => Some(String::from_utf8(packed.unpack()).expect("PTX is ASCII")),
             Code::Cubin(_) => None,
         }
     }
 
     fn load(&self) -> Result<Module, CudaError> {
         match self.code {
-            Code::Ptx(packed) => Module::from_ptx(packed.unpack_text(), &[]),
+            Code::Ptx(packed) => Module::from_ptx_cstr(&packed.text(), &[]),
             Code::Cubin(packed) => Module::from_cubin(packed.unpack(), &[]),
         }
     }
@@ -157,7 +163,8 @@ impl Packed {
             let mut archive = zstd::Decoder::new(self.archive)?;
             archive.window_log_max(WINDOW_LOG)?;
             io::copy(&mut archive.by_ref().take(self.start), &mut io::sink())?;
-            let mut bytes = Vec::with_capacity((self.end - self.start) as usize);
+            // With room for the NUL behind a text.
+            let mut bytes = Vec::with_capacity((self.end - self.start) as usize + 1);
             archive.take(self.end - self.start).read_to_end(&mut bytes)?;
             io::Result::Ok(bytes)
         };
@@ -166,8 +173,15 @@ impl Packed {
         bytes
     }
 
-    fn unpack_text(self) -> String {
-        String::from_utf8(self.unpack()).expect("PTX is ASCII")
+    /// PTX, as a driver takes it.
+    fn text(self) -> Arc<CString> {
+        let mut last = LAST_TEXT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, text)) = last.as_ref().filter(|(start, _)| *start == self.start) {
+            return text.clone();
+        }
+        let text = Arc::new(CString::new(self.unpack()).expect("PTX is ASCII"));
+        *last = Some((self.start, text.clone()));
+        text
     }
 }
 
