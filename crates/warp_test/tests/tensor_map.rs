@@ -5,34 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use cuda_std::tensor_map::{Descriptor, Swizzle, TensorMap};
 use cuda_std::{Image, Kernel};
 use half::f16;
-use warp_test::{Device, Launch, TileElement, Tiles, run_on_soft};
+use warp_test::{Device, Launch, TileElement, Tiles, gpu_test};
 
 /// Carries the tile at (x, y) of a matrix to the same place of another; by the maps in parameters, or those at an address.
-const PTX: &str = "
-.version 8.0
-.target sm_90
-.address_size 64
-.visible .entry carry(.param .align 64 .b8 from[128], .param .u32 bytes, .param .align 64 .b8 to[128], .param .u32 x, .param .u32 y) {
-    .reg .b64 %rd<4>;
-    mov.b64 %rd1, from;
-    cvta.param.u64 %rd1, %rd1;
-    mov.b64 %rd2, to;
-    cvta.param.u64 %rd2, %rd2;
-    .reg .b32 %r<4>;
-    ld.param.u32 %r1, [bytes]; ld.param.u32 %r2, [x]; ld.param.u32 %r3, [y];
-    BODY
-}
-.visible .entry carry_at(.param .u64 maps, .param .u32 bytes, .param .u32 x, .param .u32 y) {
-    .reg .b64 %rd<4>;
-    .reg .b32 %r<4>;
-    ld.param.u64 %rd1, [maps];
-    add.u64 %rd2, %rd1, 128;
-    ld.param.u32 %r1, [bytes]; ld.param.u32 %r2, [x]; ld.param.u32 %r3, [y];
-    BODY
-}";
-
-const BODY: &str = "
-    .shared .align 1024 .b8 tile[8192];
+macro_rules! carries {
+    () => {
+        "    .shared .align 1024 .b8 tile[8192];
     .shared .align 8 .b8 came[8];
     .reg .pred %p;
     .reg .b32 %tile, %came;
@@ -49,21 +27,54 @@ WAIT:
     cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%rd2, {%r2, %r3}], [%tile];
     cp.async.bulk.commit_group;
     cp.async.bulk.wait_group 0;
-    ret;";
-
-/// The text is made once and kept, as that of an image is.
-fn image() -> Image {
-    use std::sync::LazyLock;
-    static TEXT: LazyLock<String> = LazyLock::new(|| PTX.replace("BODY", BODY));
-    Image { crate_name: "carry", ptx: &TEXT }
+    ret;
+"
+    };
 }
 
-fn carry() -> Kernel<(TensorMap, u32, TensorMap, i32, i32)> {
-    Kernel::new("carry", &["from", "bytes", "to", "x", "y"]).in_image(image())
-}
+const PTX: &str = concat!(
+    "
+.version 8.0
+.target sm_90
+.address_size 64
+.visible .entry carry(.param .align 64 .b8 from[128], .param .u32 bytes, .param .align 64 .b8 to[128], .param .u32 x, .param .u32 y) {
+    .reg .b64 %rd<4>;
+    mov.b64 %rd1, from;
+    cvta.param.u64 %rd1, %rd1;
+    mov.b64 %rd2, to;
+    cvta.param.u64 %rd2, %rd2;
+    .reg .b32 %r<4>;
+    ld.param.u32 %r1, [bytes]; ld.param.u32 %r2, [x]; ld.param.u32 %r3, [y];
+",
+    carries!(),
+    "}
+.visible .entry carry_at(.param .u64 maps, .param .u32 bytes, .param .u32 x, .param .u32 y) {
+    .reg .b64 %rd<4>;
+    .reg .b32 %r<4>;
+    ld.param.u64 %rd1, [maps];
+    add.u64 %rd2, %rd1, 128;
+    ld.param.u32 %r1, [bytes]; ld.param.u32 %r2, [x]; ld.param.u32 %r3, [y];
+",
+    carries!(),
+    "}"
+);
+
+const IMAGE: Image = Image { crate_name: "carry", ptx: PTX };
+
+#[allow(non_upper_case_globals)]
+const carry: Kernel<(TensorMap, u32, TensorMap, i32, i32)> =
+    Kernel::new("carry", &["from", "bytes", "to", "x", "y"]).in_image(IMAGE);
+
+#[allow(non_upper_case_globals)]
+const carry_at: Kernel<(*const Descriptor, u32, i32, i32)> =
+    Kernel::new("carry_at", &["maps", "bytes", "x", "y"]).in_image(IMAGE);
 
 /// Tiles of a matrix of 9 rows of 40, each 48 apart, come to the same places of another.
-fn tile_arrives<T: TileElement + PartialEq + std::fmt::Debug>(value: impl Fn(u32) -> T, swizzle: Swizzle) {
+fn tile_arrives<T: TileElement + PartialEq + std::fmt::Debug>(
+    device: &Device,
+    value: impl Fn(u32) -> T,
+    swizzle: Swizzle,
+) {
     const ROWS: usize = 9;
     const PITCH: usize = 48;
     const COLUMNS: usize = 40;
@@ -73,50 +84,46 @@ fn tile_arrives<T: TileElement + PartialEq + std::fmt::Debug>(value: impl Fn(u32
     };
     let values: Vec<T> = (0..(ROWS * PITCH) as u32).map(&value).collect();
     let tiles = Tiles::new(&[COLUMNS as u64, ROWS as u64], &[wide, 4]).strides(&[PITCH as u64]).swizzle(swizzle);
-    run_on_soft(&["carry", "carry_at"], |device| {
-        let (from, to) = (device.upload(&values), device.upload(&[value(7777); ROWS * PITCH]));
-        let (source, target) = (from.tensor_map(&tiles), to.tensor_map(&tiles));
-        let bytes = wide * 4 * size_of::<T>() as u32;
-        for (x, y) in [(0, 0), (36, 7), (-3, -1), (100, 2)] {
-            to.write(&[value(7777); ROWS * PITCH]);
-            // SAFETY: the maps are of matrices with tiles of so many bytes.
-            unsafe { device.launch(carry(), Launch::new(1, 1), (&source, bytes, &target, x, y)) };
-            let check = || {
-                for (i, found) in to.read().into_iter().enumerate() {
-                    let (row, column) = ((i / PITCH) as i32, (i % PITCH) as i32);
-                    let inside =
-                        (x..x + wide as i32).contains(&column) && (y..y + 4).contains(&row) && column < COLUMNS as i32;
-                    assert_eq!(
-                        found,
-                        if inside { values[i] } else { value(7777) },
-                        "({x}, {y}): row {row} column {column}"
-                    );
-                }
-            };
-            check();
-            let maps = device.upload(&[source.descriptor(), target.descriptor()]);
-            to.write(&[value(7777); ROWS * PITCH]);
-            let by_address =
-                Kernel::<(*const Descriptor, u32, i32, i32)>::new("carry_at", &["maps", "bytes", "x", "y"]);
-            // SAFETY: as above; the maps' buffers are there.
-            unsafe { device.launch(by_address.in_image(image()), Launch::new(1, 1), (&maps, bytes, x, y)) };
-            check();
-        }
-    });
+    let (from, to) = (device.upload(&values), device.upload(&[value(7777); ROWS * PITCH]));
+    let (source, target) = (from.tensor_map(&tiles), to.tensor_map(&tiles));
+    let bytes = wide * 4 * size_of::<T>() as u32;
+    for (x, y) in [(0, 0), (36, 7), (-3, -1), (100, 2)] {
+        to.write(&[value(7777); ROWS * PITCH]);
+        // SAFETY: the maps are of matrices with tiles of so many bytes.
+        unsafe { device.launch(carry, Launch::new(1, 1), (&source, bytes, &target, x, y)) };
+        let check = || {
+            for (i, found) in to.read().into_iter().enumerate() {
+                let (row, column) = ((i / PITCH) as i32, (i % PITCH) as i32);
+                let inside =
+                    (x..x + wide as i32).contains(&column) && (y..y + 4).contains(&row) && column < COLUMNS as i32;
+                assert_eq!(
+                    found,
+                    if inside { values[i] } else { value(7777) },
+                    "({x}, {y}): row {row} column {column}"
+                );
+            }
+        };
+        check();
+        let maps = device.upload(&[source.descriptor(), target.descriptor()]);
+        to.write(&[value(7777); ROWS * PITCH]);
+        // SAFETY: as above; the maps' buffers are there.
+        unsafe { device.launch(carry_at, Launch::new(1, 1), (&maps, bytes, x, y)) };
+        check();
+    }
 }
 
-#[test]
-fn tiles_of_every_type_arrive() {
-    tile_arrives(|i| i as u8, Swizzle::Bytes32);
-    tile_arrives(|i| i as u16, Swizzle::None);
-    tile_arrives(|i| i, Swizzle::Bytes64);
-    tile_arrives(|i| i as i32 - 50, Swizzle::Bytes128);
-    tile_arrives(|i| u64::from(i) << 40, Swizzle::None);
-    tile_arrives(|i| -i64::from(i), Swizzle::Bytes128);
-    tile_arrives(|i| f16::from_f32(i as f32), Swizzle::Bytes128);
-    tile_arrives(|i| half::bf16::from_f32(i as f32), Swizzle::None);
-    tile_arrives(|i| i as f32 / 3.0, Swizzle::None);
-    tile_arrives(|i| f64::from(i) / 3.0, Swizzle::Bytes64);
+#[gpu_test(carry, carry_at)]
+fn tiles_of_every_type_arrive(device: &Device) {
+    tile_arrives(device, |i| i as u8, Swizzle::Bytes32);
+    tile_arrives(device, |i| i as u16, Swizzle::None);
+    tile_arrives(device, |i| i, Swizzle::Bytes64);
+    tile_arrives(device, |i| i as i32 - 50, Swizzle::Bytes128);
+    tile_arrives(device, |i| u64::from(i) << 40, Swizzle::None);
+    tile_arrives(device, |i| -i64::from(i), Swizzle::Bytes128);
+    tile_arrives(device, |i| f16::from_f32(i as f32), Swizzle::Bytes128);
+    tile_arrives(device, |i| half::bf16::from_f32(i as f32), Swizzle::None);
+    tile_arrives(device, |i| i as f32 / 3.0, Swizzle::None);
+    tile_arrives(device, |i| f64::from(i) / 3.0, Swizzle::Bytes64);
 }
 
 #[test]
