@@ -81,7 +81,8 @@ pub struct TensorMap {
     address: u64,
 }
 
-/// Where a tile begins: an index along each of the tensor's dimensions, innermost first.
+/// Where a tile begins: an index along each of the tensor's dimensions, innermost first. The innermost is a multiple of 16 bytes; only of what
+/// is loaded may it, or another, be negative. (Measured on an H200, which takes anything else for an illegal instruction; softcuda has a fault.)
 pub trait Coordinates: rank::Issue {}
 
 impl TensorMap {

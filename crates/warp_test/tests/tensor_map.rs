@@ -87,7 +87,7 @@ fn tile_arrives<T: TileElement + PartialEq + std::fmt::Debug>(
     let (from, to) = (device.upload(&values), device.upload(&[value(7777); ROWS * PITCH]));
     let (source, target) = (from.tensor_map(&tiles), to.tensor_map(&tiles));
     let bytes = wide * 4 * size_of::<T>() as u32;
-    for (x, y) in [(0, 0), (36, 7), (-3, -1), (100, 2)] {
+    for (x, y) in [(0, 0), (32, 7), (16, 3), (96, 2)] {
         to.write(&[value(7777); ROWS * PITCH]);
         // SAFETY: the maps are of matrices with tiles of so many bytes.
         unsafe { device.launch(carry, Launch::new(1, 1), (&source, bytes, &target, x, y)) };

@@ -397,7 +397,16 @@ impl Context<'_> {
             let message = format!("{} coordinates for a tensor of {} dimensions", coordinates.len(), map.rank());
             return Err(Fault::new(FaultKind::InvalidOperand, message));
         }
-        Ok((map, coordinates.iter().map(|&reg| self.lanes::<u32>(reg)[lane] as i32 as i64).collect()))
+        let start: Vec<i64> = coordinates.iter().map(|&reg| self.lanes::<u32>(reg)[lane] as i32 as i64).collect();
+        // An H200 takes no other for an instruction (CUDA_ERROR_ILLEGAL_INSTRUCTION), which no document was found to say.
+        let bytes = start[0] * map.element().bytes() as i64;
+        if bytes % 16 != 0 {
+            let message = format!(
+                "a tile that begins {bytes} bytes along its rows, at {start:?}; a GPU takes multiples of 16 bytes"
+            );
+            return Err(Fault::new(FaultKind::Misaligned, message));
+        }
+        Ok((map, start))
     }
 }
 
@@ -425,6 +434,11 @@ fn tile(ctx: &mut Context, bulk: &Bulk, lane: usize) -> Result<(), Fault> {
     let to_shared = bulk.barrier.is_some();
     let (map_place, shared_place) = if to_shared { (&bulk.from, &bulk.to) } else { (&bulk.to, &bulk.from) };
     let (map, start) = ctx.map(lane, map_place, &bulk.coordinates)?;
+    // Only what is loaded may begin before the tensor (CUDA C++ Programming Guide, tensor memory accelerator).
+    if !to_shared && start.iter().any(|at| *at < 0) {
+        let message = format!("a tile is written from {start:?} on; a GPU writes none that begins before the tensor");
+        return Err(Fault::new(FaultKind::InvalidOperand, message));
+    }
     let (_, shared) = ctx.resolved(shared_place, lane);
     if shared % 128 != 0 {
         let message = format!("shared memory at {shared:#x}; a tile needs a multiple of 128");

@@ -9,13 +9,17 @@ shared_array! {
     came: [u64; 1];
 }
 
-/// What a test wants of a round trip: bytes that the barrier is told of, whether anybody waits for them, and whether the tile is added
-/// in the end rather than stored.
+/// What a test wants of a round trip: bytes that the barrier is told of, whether anybody waits for them, and what becomes of the tile in
+/// the end.
 struct Trip {
     expected: u32,
     waits: bool,
-    adds: bool,
+    end: u32,
 }
+
+/// The tile is stored; it is added; it stays.
+const STORE: u32 = 0;
+const ADD: u32 = 1;
 
 /// A tile into shared memory, word for word to `raw`, and on into another tensor.
 #[inline(always)]
@@ -43,10 +47,10 @@ unsafe fn carry(from: TensorMap, to: TensorMap, at: impl Coordinates, raw: *mut 
     thread::sync_threads();
     if thread == 0 {
         unsafe {
-            if trip.adds {
-                to.add(at, tile_words(), 0);
-            } else {
-                to.store(at, tile_words(), 0);
+            match trip.end {
+                STORE => to.store(at, tile_words(), 0),
+                ADD => to.add(at, tile_words(), 0),
+                _ => {}
             }
         }
         bulk::commit();
@@ -58,9 +62,9 @@ macro_rules! carriers {
     ($($name:ident($($at:ident),*);)*) => {$(
         #[kernel]
         pub unsafe fn $name(
-            words: u32, from: TensorMap, raw: *mut u32, to: TensorMap, expected: u32, waits: u32, adds: u32, $($at: i32),*
+            words: u32, from: TensorMap, raw: *mut u32, to: TensorMap, expected: u32, waits: u32, end: u32, $($at: i32),*
         ) {
-            let trip = Trip { expected, waits: waits != 0, adds: adds != 0 };
+            let trip = Trip { expected, waits: waits != 0, end };
             unsafe { carry(from, to, [$($at),*], raw, words, trip) }
         }
     )*};
@@ -78,7 +82,7 @@ carriers! {
 #[kernel]
 pub unsafe fn carry_by_pointer(maps: *const Descriptor, raw: *mut u32, words: u32, x: i32, y: i32) {
     let map = |i| unsafe { TensorMap::at(maps.add(i)) };
-    let trip = Trip { expected: 4 * words, waits: true, adds: false };
+    let trip = Trip { expected: 4 * words, waits: true, end: STORE };
     unsafe { carry(map(0), map(1), [x, y], raw, words, trip) }
 }
 
