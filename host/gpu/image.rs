@@ -56,8 +56,9 @@ pub struct Packed {
     end: u64,
 }
 
-/// The text that was unpacked last, and where it stands in its archive. A program that loads several models opens the device for each.
-static LAST_TEXT: Mutex<Option<(u64, Arc<CString>)>> = Mutex::new(None);
+/// The text that was unpacked last: its archive's address, where it stands there, and the text. A program that loads several models opens the
+/// device for each.
+static LAST_TEXT: Mutex<Option<(usize, u64, Arc<CString>)>> = Mutex::new(None);
 
 /// Every image of this build.
 pub static IMAGES: &[Image] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
@@ -176,11 +177,12 @@ impl Packed {
     /// PTX, as a driver takes it.
     fn text(self) -> Arc<CString> {
         let mut last = LAST_TEXT.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, text)) = last.as_ref().filter(|(start, _)| *start == self.start) {
+        let archive = self.archive.as_ptr().addr();
+        if let Some((.., text)) = last.as_ref().filter(|(of, start, _)| (*of, *start) == (archive, self.start)) {
             return text.clone();
         }
         let text = Arc::new(CString::new(self.unpack()).expect("PTX is ASCII"));
-        *last = Some((self.start, text.clone()));
+        *last = Some((archive, self.start, text.clone()));
         text
     }
 }

@@ -83,6 +83,9 @@ pub struct TensorMap {
 
 /// Where a tile begins: an index along each of the tensor's dimensions, innermost first. The innermost is a multiple of 16 bytes; only of what
 /// is loaded may it, or another, be negative. (Measured on an H200, which takes anything else for an illegal instruction; softcuda has a fault.)
+///
+/// Where a tensor's rows are no multiples of 16 bytes, what is stored of a tile that goes beyond a row's end fills the last 16 bytes: seen on an H200 with
+/// rows of 40 bytes. softcuda leaves alone what is behind the row.
 pub trait Coordinates: rank::Issue {}
 
 impl TensorMap {

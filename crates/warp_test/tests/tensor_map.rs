@@ -69,7 +69,7 @@ const carry: Kernel<(TensorMap, u32, TensorMap, i32, i32)> =
 const carry_at: Kernel<(*const Descriptor, u32, i32, i32)> =
     Kernel::new("carry_at", &["maps", "bytes", "x", "y"]).in_image(IMAGE);
 
-/// Tiles of a matrix of 9 rows of 40, each 48 apart, come to the same places of another.
+/// Tiles of a matrix of 9 rows of 32, each 48 apart, come to the same places of another.
 fn tile_arrives<T: TileElement + PartialEq + std::fmt::Debug>(
     device: &Device,
     value: impl Fn(u32) -> T,
@@ -77,7 +77,7 @@ fn tile_arrives<T: TileElement + PartialEq + std::fmt::Debug>(
 ) {
     const ROWS: usize = 9;
     const PITCH: usize = 48;
-    const COLUMNS: usize = 40;
+    const COLUMNS: usize = 32;
     let wide = match swizzle {
         Swizzle::None => 32,
         swizzle => swizzle.span() / size_of::<T>() as u32,
@@ -87,7 +87,7 @@ fn tile_arrives<T: TileElement + PartialEq + std::fmt::Debug>(
     let (from, to) = (device.upload(&values), device.upload(&[value(7777); ROWS * PITCH]));
     let (source, target) = (from.tensor_map(&tiles), to.tensor_map(&tiles));
     let bytes = wide * 4 * size_of::<T>() as u32;
-    for (x, y) in [(0, 0), (32, 7), (16, 3), (96, 2)] {
+    for (x, y) in [(0, 0), (16, 7), (16, 3), (96, 2)] {
         to.write(&[value(7777); ROWS * PITCH]);
         // SAFETY: the maps are of matrices with tiles of so many bytes.
         unsafe { device.launch(carry, Launch::new(1, 1), (&source, bytes, &target, x, y)) };
