@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use super::{model::prompt, sample::Sample};
 use crate::{
+    cache::SequenceId,
     forward::{Engine, EngineError, FIRST, Logits},
     speculate::{Counts, Drafter, Drafting, Speculation, Wanted},
+    synth::random::Random,
     trace::Recorder,
 };
 
@@ -23,41 +25,29 @@ pub struct Guessed {
 
 /// Knows what will be generated, and says it so often.
 struct Planted {
+    /// Behind the text's first token.
     tokens: Vec<u32>,
-    /// Tokens before the first of these.
-    n_before: usize,
     percent: u64,
     n_vocab: u32,
-    state: u64,
-}
-
-impl Planted {
-    /// A number below 100, from SplitMix64 (Steele et al. 2014): the same in every run.
-    fn draw(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.state;
-        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ bits >> 31) % 100
-    }
+    random: Random,
 }
 
 impl Drafter for Planted {
     fn draft(&mut self, wanted: &[Wanted]) -> Result<Vec<Vec<u32>>, EngineError> {
         let mut of = |wanted: &Wanted| {
-            let first = wanted.text.len() - self.n_before;
+            let first = wanted.text.len() - 1;
             let last = (first + wanted.n).min(self.tokens.len());
             (first..last)
                 .map(|index| {
                     let token = self.tokens[index];
-                    if self.draw() < self.percent { token } else { (token + 1) % self.n_vocab }
+                    if self.random.next() % 100 < self.percent { token } else { (token + 1) % self.n_vocab }
                 })
                 .collect()
         };
         Ok(wanted.iter().map(&mut of).collect())
     }
 
-    fn forget(&mut self, _: crate::cache::SequenceId) {}
+    fn forget(&mut self, _: SequenceId) {}
 }
 
 /// Generates `n` tokens behind a prompt of `n_prompt` without guesses and with them, `n_most` at most at a time, of which `percent` of a
@@ -105,9 +95,12 @@ pub fn measure_guessed(
     let mut counts = Counts::default();
     for run in 0..if is_soft { 1 } else { 1 + repetitions } {
         engine.truncate(n_before);
-        let truth = tokens[1..].to_vec();
-        let planted =
-            Planted { tokens: truth, n_before: 1, percent: percent.into(), n_vocab: n_vocab as u32, state: 0 };
+        let planted = Planted {
+            tokens: tokens[1..].to_vec(),
+            percent: percent.into(),
+            n_vocab: n_vocab as u32,
+            random: Random::new(0, 0),
+        };
         let mut speculation = Speculation::new(Drafting::new(Box::new(planted), engine, n_most));
         let mut text = vec![*last];
         let start = Instant::now();

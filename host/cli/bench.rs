@@ -39,6 +39,7 @@ use crate::{
     ferrowarp bench -m model.gguf\n  \
     ferrowarp bench --shape qwen2.5-0.5b,qwen2.5-7b --type f16,q4_k_m -p 512,2048 -n 128 -d 0,4096 -o jsonl\n  \
     ferrowarp bench --shape qwen2.5-7b --type q4_k_m -p 256 -n 128 --parallel 1,8,64\n  \
+    ferrowarp bench --shape qwen2.5-7b --type q4_k_m -p 256 -n 256 --guesses-right 70\n  \
     ferrowarp bench --kernels\n  \
     ferrowarp bench --kernels gemv_q4_k\n  \
     ferrowarp bench --kernels rmsnorm --profile rmsnorm.html --device soft\n\n\

@@ -12,8 +12,9 @@
 //! bit, and so its exponentials the C library's.
 //!
 //! A graph holds launches with their grids. All are the same for every token but attention's, whose keys are spread over more blocks the
-//! more there are, in a few [`KeySplits`]: there is a graph for each number of rows, whether sequences share them or not, and each combination
-//! of these that was met, of which the last used are kept. All of them make the choice that was asked for last: a generation asks for the same one at each token.
+//! more there are, in a few [`KeySplits`]: there is a graph for each number of rows, whether they share sequences or not, and each combination
+//! of these that was met, of which the last used are kept. All of them make the choice that was asked for last: a generation asks for the same
+//! one at each token.
 
 use super::{
     Engine, EngineError, FIRST,

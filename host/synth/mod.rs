@@ -15,7 +15,7 @@ mod device;
 mod file;
 mod gemma4;
 mod mix;
-mod random;
+pub(crate) mod random;
 mod shape;
 mod shapes;
 mod vocabulary;

@@ -22,7 +22,7 @@ impl Random {
         Random(mix(seed ^ mix(stream.wrapping_add(GOLDEN))))
     }
 
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GOLDEN);
         mix(self.0)
     }

@@ -405,14 +405,24 @@ fn scores_of_hundreds_do_not_overflow() {
 fn a_generation_reads_what_it_wrote() {
     let gpu = gpu();
     let mut random = Random::new();
-    let (n_heads, n_kv_heads, head_dim, n_context) = (6, 2, 64, 40);
+    for (n_context, splits, ends) in [
+        (40, KeySplits { n_splits: 1, room: 2 }, &[1, 2, 9, 33, 40][..]),
+        // Steps within the first split, across its end and in the last.
+        (300, KeySplits { n_splits: 4, room: 4 }, &[100, 250, 262, 291, 300]),
+    ] {
+        reads_what_it_wrote(&gpu, &mut random, n_context, splits, ends);
+    }
+}
+
+/// The sequence's tokens in steps that end before these.
+fn reads_what_it_wrote(gpu: &Gpu, random: &mut Random, n_context: usize, splits: KeySplits, ends: &[usize]) {
+    let (n_heads, n_kv_heads, head_dim) = (6, 2, 64);
     let row = (n_heads + 2 * n_kv_heads) * head_dim;
-    let splits = KeySplits { n_splits: 1, room: 2 };
-    let pages = Pages::of_one(&gpu, &mut random, n_context, n_context);
+    let pages = Pages::of_one(gpu, random, n_context, n_context);
     let n_pages = pages.n_pages;
     let frequencies = gpu.upload("frequencies", &turns(&[1.0; 32])).unwrap();
-    let scratch = AttentionScratch::new(n_context, n_heads, n_kv_heads, head_dim, 1);
-    let parts = Output::<f32>::new(&gpu, scratch.parts);
+    let scratch = AttentionScratch::new(n_context, n_heads, n_kv_heads, head_dim, splits.n_splits);
+    let parts = Output::<f32>::new(gpu, scratch.parts);
     let arrivals = gpu.upload("arrivals", &vec![0; scratch.arrivals]).unwrap();
     let all: Vec<u32> = (0..n_context as u32).collect();
     let positions = gpu.upload("positions", &all).unwrap();
@@ -420,9 +430,10 @@ fn a_generation_reads_what_it_wrote() {
     for cache_type in [CacheType::F16, CacheType::Q8_0] {
         let shape = |n_tokens| AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_pages, window: None };
         let cache_len = shape(1).cache_bytes(cache_type);
-        let (keys, values) = (Output::<u8>::new(&gpu, cache_len), Output::<u8>::new(&gpu, cache_len));
-        let out = Output::<f32>::new(&gpu, n_context * n_heads * head_dim);
-        for step in [0..1, 1..2, 2..9, 9..33, 33..n_context] {
+        let (keys, values) = (Output::<u8>::new(gpu, cache_len), Output::<u8>::new(gpu, cache_len));
+        let out = Output::<f32>::new(gpu, n_context * n_heads * head_dim);
+        let starts = [0].into_iter().chain(ends.iter().copied());
+        for step in starts.zip(ends).map(|(start, end)| start..*end) {
             let tables = pages.get();
             gpu.attention_decode(&AttentionDecode {
                 shape: shape(step.len()),
@@ -453,14 +464,15 @@ fn a_generation_reads_what_it_wrote() {
             })
             .unwrap();
         }
-        let got = out.read(&gpu);
-        for position in 0..n_context {
+        let got = out.read(gpu);
+        // All where they are few, the last ones where they are many.
+        for position in n_context.saturating_sub(60)..n_context {
             // What the launches left in the cache, by the kernel that only reads it.
             let one = position..position + 1;
             let q = gpu.upload("q", &gpu.read(&qkv.slice(position * row..(position + 1) * row)).unwrap()).unwrap();
             let rope = RopeShape { n_tokens: 1, n_heads, head_dim, n_rot: head_dim, pairing: RopePairing::Neighbours };
             gpu.rope(rope, &q, &positions.slice(one.clone()), &frequencies, 1.0).unwrap();
-            let want = Output::<f32>::new(&gpu, n_heads * head_dim);
+            let want = Output::<f32>::new(gpu, n_heads * head_dim);
             let tables = pages.get();
             gpu.attention(&Attention {
                 shape: shape(1),
@@ -478,7 +490,7 @@ fn a_generation_reads_what_it_wrote() {
             })
             .unwrap();
             let got = &got[position * n_heads * head_dim..(position + 1) * n_heads * head_dim];
-            assert_close(&format!("{cache_type} at {position}"), got, &as_f64(&want.read(&gpu)), 1e-5, 1e-5);
+            assert_close(&format!("{cache_type} at {position}"), got, &as_f64(&want.read(gpu)), 1e-5, 1e-5);
         }
     }
 }

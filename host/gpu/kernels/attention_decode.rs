@@ -92,7 +92,8 @@ impl KeySplits {
 impl Gpu {
     /// Norms over heads, RoPE, the new keys and values into the cache at `positions`, and
     /// out[token][head] = softmax(q[head] · Kᵀ · scale · magnitude) · V over the positions up to the token's, as [`Gpu::rmsnorm`],
-    /// [`Gpu::rope`], [`Gpu::cache_store`] and [`Gpu::attention`] do, in one launch, or two where tokens share a sequence. A token's values do not depend on the others.
+    /// [`Gpu::rope`], [`Gpu::cache_store`] and [`Gpu::attention`] do, in one launch, or two where
+    /// tokens share a sequence. A token's values do not depend on the others.
     pub fn attention_decode(&self, operands: &AttentionDecode) -> Result<(), GpuError> {
         let AttentionDecode { shape, norm_and_rope, cache_type, splits, pages, qkv_stride, .. } = *operands;
         let NormAndRope { q_norm, k_norm, epsilon, frequencies, n_rot, magnitude, .. } = norm_and_rope;

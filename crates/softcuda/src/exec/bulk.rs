@@ -398,7 +398,7 @@ impl Context<'_> {
             return Err(Fault::new(FaultKind::InvalidOperand, message));
         }
         let start: Vec<i64> = coordinates.iter().map(|&reg| self.lanes::<u32>(reg)[lane] as i32 as i64).collect();
-        // An H200 takes no other for an instruction (CUDA_ERROR_ILLEGAL_INSTRUCTION), which no document was found to say.
+        // Measured on an H200: of anything else it says CUDA_ERROR_ILLEGAL_INSTRUCTION.
         let bytes = start[0] * map.element().bytes() as i64;
         if bytes % 16 != 0 {
             let message = format!(
