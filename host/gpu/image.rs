@@ -126,6 +126,11 @@ impl Image {
         self.capability().0 >= (9, 0)
     }
 
+    /// Whether products of groups of warps (`wgmma`) are instructions in it, which a later generation does not have.
+    pub fn has_warp_groups(&self) -> bool {
+        self.capability() == ((9, 0), true)
+    }
+
     /// Whether a device of this compute capability, which takes machine code or does not, runs it.
     fn runs_on(&self, device: (u32, u32), takes_machine_code: bool) -> bool {
         // Tegra's chips do not run what was assembled for the desktop's.

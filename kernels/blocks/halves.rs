@@ -1,4 +1,6 @@
-//! A format's values as pairs of f16, made in registers: for products on tensor cores (`gemm.rs`).
+//! A format's values as pairs of f16, made in registers: for products on tensor cores (`gemm`).
+
+use cuda_std::{halves, integer};
 
 use super::{Block, Planes};
 
@@ -20,14 +22,59 @@ pub trait Halves: Block {
     /// array that was made here would go to local memory.
     fn four(bits: Self::Bits, index: usize) -> u32;
 
+    /// Integers 4 · index and 4 · index + 2, then 4 · index + 1 and 4 · index + 3, less [`OFFSET`](Halves::OFFSET): f16, exact.
+    #[inline(always)]
+    fn halves(bits: Self::Bits, index: usize, _masks: Masks) -> [u32; 2] {
+        let integers = Self::four(bits, index);
+        let pick = |bytes| integer::pick_bytes(integers, EXPONENTS, bytes);
+        let base = twice(0x6400 + Self::OFFSET);
+        [halves::sub(pick(0x4240), base), halves::sub(pick(0x4341), base)]
+    }
+
     /// Scale and minimum of the first and the last 16 values, each an f16 in both halves of its word; `chunk` is the chunk's place in
     /// its row.
     fn scales(bits: Self::Bits, chunk: u32) -> [[u32; 2]; 2];
 }
 
-/// An f16, by its bits, in both halves of a word.
+/// Behind the exponent of 1024 a byte is what is added to that: four of its upper bytes.
+pub const EXPONENTS: u32 = 0x6464_6464;
+
+/// Where half-bytes are in a word of two halves.
+#[derive(Clone, Copy)]
+pub struct Masks {
+    /// [`Masks::LOW`].
+    pub low: u32,
+    /// [`Masks::HIGH`].
+    pub high: u32,
+}
+
+impl Masks {
+    /// The lowest.
+    pub const LOW: u32 = 0x000f_000f;
+    /// The second.
+    pub const HIGH: u32 = 0x00f0_00f0;
+}
+
+/// [`Halves::halves`] of sixteen bytes that lie as in Q4_0.
 #[inline(always)]
-pub fn twice(half: u32) -> u32 {
+pub fn nibble_halves<const OFFSET: u32>(qs: [u32; 4], index: usize, masks: Masks) -> [u32; 2] {
+    let word = qs[index % 4];
+    [word, word >> 8].map(
+        #[inline(always)]
+        |word| {
+            if index < 4 {
+                halves::sub(word & masks.low | 0x6400_6400, twice(0x6400 + OFFSET))
+            } else {
+                // Behind the exponent of 64 these bits are units.
+                halves::sub(word & masks.high | 0x5400_5400, twice(0x5400 + 16 * OFFSET))
+            }
+        },
+    )
+}
+
+/// An f16, by its bits, in both halves of a word; a constant's.
+#[inline(always)]
+pub const fn twice(half: u32) -> u32 {
     half * 0x0001_0001
 }
 

@@ -1,10 +1,13 @@
 //! IQ4_NL and IQ4_XS: 4-bit indices into sixteen values that are denser near zero.
 
-use cuda_std::{F16, float, halves::both};
+use cuda_std::{
+    F16, float,
+    halves::{both, lower},
+};
 
 use super::{
     Block, Fields, GROUP, Packed, Plane, Planes, eight,
-    halves::{Halves, SIGNED, of_both, twice, unsigned},
+    halves::{Halves, SIGNED, of_both, unsigned},
     load_f16, load_u16,
     look_up::{Table, look_up, look_up_four, table},
     q4::nibble,
@@ -135,7 +138,7 @@ impl Halves for Iq4Nl {
 
     #[inline(always)]
     fn scales((_, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
-        of_both(twice(d), 0)
+        of_both(lower(d), 0)
     }
 }
 

@@ -37,7 +37,7 @@ mod tq;
 
 use core::marker::PhantomData;
 
-pub use halves::Halves;
+pub use halves::{Halves, Masks};
 pub use order::Order;
 
 use cuda_std::{
@@ -542,13 +542,13 @@ macro_rules! formats {
 
             $(gemm_kernels! {
                 /// A product of a few tokens with packed blocks, 8 to a block.
-                $gemm_8 => $block, 1, 1, threads 256, blocks 2;
+                $gemm_8 => $block, warps 1 1, threads 256, groups 4;
                 /// A product of a few tokens with packed blocks, 16 to a block.
-                $gemm_16 => $block, 2, 1, threads 256, blocks 2;
+                $gemm_16 => $block, warps 2 1, threads 256, groups 8;
                 /// A product of a few tokens with packed blocks, 32 to a block.
-                $gemm_32 => $block, 4, 2, threads 128, blocks 2;
+                $gemm_32 => $block, warps 4 2, threads 128, groups 16;
                 /// A product of a few tokens with packed blocks, 64 to a block.
-                $gemm_64 => $block, 8, 2, threads 128, blocks 2;
+                $gemm_64 => $block, warps 8 2, threads 128, groups 32;
             })?
 
             gemv_kernels! {

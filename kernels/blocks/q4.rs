@@ -1,8 +1,10 @@
 //! Q4_0 and Q4_1: 32 integers of 4 bits. Byte `j` holds value `j` in its low half and value `j + 16` in its high half.
 
+use cuda_std::halves::{lower, upper};
+
 use super::{
     Block, Fields, GROUP, Packed, Plane, Planes, eight,
-    halves::{Halves, four_nibbles, of_both, twice},
+    halves::{Halves, Masks, four_nibbles, nibble_halves, of_both},
     load_f16,
     run::Pair,
 };
@@ -104,8 +106,13 @@ impl Halves for Q4_0 {
     }
 
     #[inline(always)]
+    fn halves((qs, _): Self::Bits, index: usize, masks: Masks) -> [u32; 2] {
+        nibble_halves::<8>(qs, index, masks)
+    }
+
+    #[inline(always)]
     fn scales((_, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
-        of_both(twice(d), 0)
+        of_both(lower(d), 0)
     }
 }
 
@@ -124,7 +131,12 @@ impl Halves for Q4_1 {
     }
 
     #[inline(always)]
+    fn halves((qs, _): Self::Bits, index: usize, masks: Masks) -> [u32; 2] {
+        nibble_halves::<0>(qs, index, masks)
+    }
+
+    #[inline(always)]
     fn scales((_, dm): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
-        of_both(twice(dm & 0xffff), twice(dm >> 16))
+        of_both(lower(dm), upper(dm))
     }
 }

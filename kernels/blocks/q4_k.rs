@@ -1,10 +1,10 @@
 //! Q4_K: 256 integers of 4 bits, in 8 runs of 32 with a 6-bit scale and minimum each.
 
-use cuda_std::{float, halves::both, types::two_f16};
+use cuda_std::{float, integer, types::two_f16};
 
 use super::{
     Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
-    halves::{Halves, four_nibbles, of_both},
+    halves::{Halves, Masks, four_nibbles, nibble_halves, of_both},
     k_scales::{scale_and_four_minima, scale_and_minimum},
     load_f16,
     q4::nibble,
@@ -84,9 +84,12 @@ impl Packed for Q4K {
 /// Scale and minimum of run `run` of a block with these 16 bytes, as [`Halves::scales`] gives them.
 #[inline(always)]
 pub fn scales(header: [u32; 4], run: u32) -> [[u32; 2]; 2] {
-    let (d, dmin) = two_f16(header[0]);
     let (scale, four_minima) = scale_and_four_minima([header[1], header[2], header[3]], run);
-    of_both(both(d * scale as f32), both(-0.25 * dmin * four_minima as f32))
+    // Behind the exponents of 1024 and of 256 these bits are units, and exact f16; their products are rounded once.
+    const EXPONENTS: u32 = 0x5c00_6400;
+    let exact = cuda_std::halves::sub(integer::pick_bytes(scale, four_minima, 0x5410) | EXPONENTS, EXPONENTS);
+    let both = cuda_std::halves::mul(exact, header[0]);
+    of_both(cuda_std::halves::lower(both), cuda_std::halves::neg(cuda_std::halves::upper(both)))
 }
 
 impl Halves for Q4K {
@@ -101,6 +104,11 @@ impl Halves for Q4K {
     #[inline(always)]
     fn four((qs, _): Self::Bits, index: usize) -> u32 {
         four_nibbles(qs, index)
+    }
+
+    #[inline(always)]
+    fn halves((qs, _): Self::Bits, index: usize, masks: Masks) -> [u32; 2] {
+        nibble_halves::<0>(qs, index, masks)
     }
 
     #[inline(always)]

@@ -1,9 +1,11 @@
 //! Q5_0 and Q5_1: 32 integers of 5 bits. The low four lie as in Q4_0; in the file bit `i` of a little-endian word is the
 //! fifth of value `i`.
 
+use cuda_std::halves::{lower, upper};
+
 use super::{
     Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
-    halves::{Halves, four_nibbles, of_both, twice},
+    halves::{Halves, four_nibbles, of_both},
     load_f16,
     q4::nibble,
     run::{Pair, high_halves, low_halves},
@@ -131,7 +133,7 @@ impl Halves for Q5_0 {
 
     #[inline(always)]
     fn scales((_, _, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
-        of_both(twice(d), 0)
+        of_both(lower(d), 0)
     }
 }
 
@@ -151,6 +153,6 @@ impl Halves for Q5_1 {
 
     #[inline(always)]
     fn scales((_, _, dm): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
-        of_both(twice(dm & 0xffff), twice(dm >> 16))
+        of_both(lower(dm), upper(dm))
     }
 }

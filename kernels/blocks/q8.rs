@@ -1,10 +1,10 @@
 //! Q8_0: 32 integers of 8 bits and a scale.
 
-use cuda_std::float;
+use cuda_std::{float, halves::lower};
 
 use super::{
     Block, Fields, GROUP, Packed, Plane, Planes, eight,
-    halves::{Halves, SIGNED, of_both, twice, unsigned},
+    halves::{Halves, SIGNED, of_both, unsigned},
     load_f16,
     run::Pair,
 };
@@ -66,6 +66,6 @@ impl Halves for Q8_0 {
 
     #[inline(always)]
     fn scales((_, _, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
-        of_both(twice(d), 0)
+        of_both(lower(d), 0)
     }
 }

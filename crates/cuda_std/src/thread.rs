@@ -72,6 +72,19 @@ pub fn sync_threads() {
     })
 }
 
+/// Waits as [`sync_threads`] does, but for 128 threads of the block alone, a group of four warps: they meet at barrier `barrier`, 1 to 15,
+/// and all reach the same call. Others may meet elsewhere meanwhile.
+#[inline(always)]
+pub fn sync_group(barrier: u32) {
+    on_device!((barrier) {
+        // SAFETY: a barrier; the caller is collective. Why there is an intrinsic beside it, `count_threads` says.
+        unsafe {
+            crate::collective::warp_barrier(crate::warp::FULL);
+            core::arch::asm!("bar.sync {}, 128;", in(reg32) barrier, options(nostack));
+        }
+    })
+}
+
 /// Waits as [`sync_threads`] does, and says for how many of the block's threads `condition` is true.
 ///
 /// All threads of the block must reach the same call.

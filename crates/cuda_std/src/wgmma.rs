@@ -6,7 +6,7 @@
 //! **D** is in registers, `N / 2` of each of the 128 threads, as an array. With `warp = thread / 32 % 4`, `group = lane / 4` and
 //! `member = lane % 4`, element `i` is in row `16 warp + group + 8 (i / 2 % 2)`, column `2 member + i % 2 + 8 (i / 4)`.
 //!
-//! **A and B** are in shared memory, each named by a [`Matrix`]: where it begins, two distances, and how pieces of 16 bytes change
+//! **A** may be in registers, four words of each thread ([`multiply_add_left`]). Otherwise **A and B** are in shared memory, each named by a [`Matrix`]: where it begins, two distances, and how pieces of 16 bytes change
 //! places so that they lie in different banks ([`Swizzle`]). With a swizzle's [span](Swizzle::span) of S bytes (16 for none), in bytes:
 //!
 //! | the matrix is stored | a span | the 8 rows after | the rest |
@@ -166,6 +166,15 @@ impl<T: Factor, M: Major<T>> Matrix<T, M> {
             field(array.element_address(index)) | field(leading) << 16 | field(stride) << 32 | swizzle.bits();
         Matrix { descriptor, types: PhantomData }
     }
+
+    /// The matrix that begins `bytes` further.
+    ///
+    /// # Safety
+    /// - As [`Matrix::new`]'s.
+    #[inline(always)]
+    pub unsafe fn further(self, bytes: u32) -> Self {
+        Matrix { descriptor: self.descriptor + u64::from(bytes >> 4), types: PhantomData }
+    }
 }
 
 /// A thread's part of D: an array of `N / 2` sums.
@@ -174,6 +183,8 @@ pub trait Accumulator<T: Factor> {
     const N: u32;
     #[doc(hidden)]
     unsafe fn step<A: Major<T>, B: Major<T>>(&mut self, a: u64, b: u64, keeps: bool);
+    #[doc(hidden)]
+    unsafe fn step_of_registers<B: Major<T>>(&mut self, a: [u32; 4], b: u64, keeps: bool);
 }
 
 /// Registers that a product under way may hold.
@@ -208,6 +219,26 @@ macro_rules! step {
                     }
                 })
             }
+            #[inline(always)]
+            unsafe fn step_of_registers<B: Major<$element>>(&mut self, a: [u32; 4], b: u64, keeps: bool) {
+                on_device!((self, a, b, keeps) {
+                    // SAFETY: as above.
+                    unsafe {
+                        core::arch::asm!(
+                            concat!(
+                                "{{ .reg .pred keeps; setp.ne.u32 keeps, {keeps}, 0; wgmma.mma_async.sync.aligned.m64n", $n, $shape,
+                                ".f32.", $kind, ".", $kind, " {{{", $first, "}" $(, ", {", $index, "}")*,
+                                "}}, {{{a0}, {a1}, {a2}, {a3}}}, {b}, keeps, 1, 1, {tb}; }}"
+                            ),
+                            inlateout(reg32) self[$first], $(inlateout(reg32) self[$index],)*
+                            keeps = in(reg32) keeps as u32, b = in(reg64) b,
+                            a0 = in(reg32) a[0], a1 = in(reg32) a[1], a2 = in(reg32) a[2], a3 = in(reg32) a[3],
+                            tb = const B::TRANSPOSED,
+                            options(nostack)
+                        );
+                    }
+                })
+            }
         }
     };
     (integer $element:ty, $shape:literal $kind:literal; $n:literal, $half:literal: $first:literal $($index:literal)*) => {
@@ -225,6 +256,25 @@ macro_rules! step {
                             ),
                             inlateout(reg32) self[$first], $(inlateout(reg32) self[$index],)*
                             keeps = in(reg32) keeps as u32, a = in(reg64) a, b = in(reg64) b,
+                            options(nostack)
+                        );
+                    }
+                })
+            }
+            #[inline(always)]
+            unsafe fn step_of_registers<B: Major<$element>>(&mut self, a: [u32; 4], b: u64, keeps: bool) {
+                on_device!((self, a, b, keeps) {
+                    // SAFETY: as above.
+                    unsafe {
+                        core::arch::asm!(
+                            concat!(
+                                "{{ .reg .pred keeps; setp.ne.u32 keeps, {keeps}, 0; wgmma.mma_async.sync.aligned.m64n", $n, $shape,
+                                ".s32.", $kind, ".", $kind, " {{{", $first, "}" $(, ", {", $index, "}")*,
+                                "}}, {{{a0}, {a1}, {a2}, {a3}}}, {b}, keeps; }}"
+                            ),
+                            inlateout(reg32) self[$first], $(inlateout(reg32) self[$index],)*
+                            keeps = in(reg32) keeps as u32, b = in(reg64) b,
+                            a0 = in(reg32) a[0], a1 = in(reg32) a[1], a2 = in(reg32) a[2], a3 = in(reg32) a[3],
                             options(nostack)
                         );
                     }
@@ -317,12 +367,80 @@ where
     unsafe { d.step::<A, B>(a.descriptor, b.descriptor, keeps) }
 }
 
+/// D = A · B + D as [`multiply_add`], with A in registers: each thread has four words, those of [`mma`](crate::mma)'s `m16n8k16` of its warp's
+/// 16 rows (for integers of `m16n8k32`), which [`fence_left`] comes before.
+///
+/// # Safety
+/// - As [`multiply_add`]'s; A's registers are read until the step has been waited for.
+#[inline(always)]
+pub unsafe fn multiply_add_left<T, B, D>(d: &mut D, a: [u32; 4], b: Matrix<T, B>, keeps: bool)
+where
+    T: Factor,
+    B: Major<T>,
+    D: Accumulator<T>,
+{
+    // SAFETY: passed on to the caller.
+    unsafe { d.step_of_registers::<B>(a, b.descriptor, keeps) }
+}
+
+/// What the threads wrote to registers of A comes before the products that follow; as [`fence`] does for D.
+#[inline(always)]
+pub fn fence_left<const N: usize>(a: &mut [[u32; 4]; N]) {
+    on_device!((a) {
+        let mut step = 0;
+        while step < N {
+            let [x, y, z, w] = &mut a[step];
+            // SAFETY: changes no register.
+            unsafe {
+                core::arch::asm!(
+                    "// {} {} {} {}", inlateout(reg32) *x, inlateout(reg32) *y, inlateout(reg32) *z, inlateout(reg32) *w,
+                    options(nostack)
+                );
+            }
+            step += 1;
+        }
+        // SAFETY: no operands.
+        unsafe { core::arch::asm!("wgmma.fence.sync.aligned;", options(nostack)) }
+    })
+}
+
+/// Takes registers from the warp, so that it has `COUNT` a thread, a multiple of 8 from 24 to 256: for a group that does less than others.
+/// All warps of the group must call it.
+#[inline(always)]
+pub fn give_registers<const COUNT: u32>() {
+    const { assert!(COUNT.is_multiple_of(8) && 24 <= COUNT && COUNT <= 256) }
+    on_device!(() {
+        // SAFETY: the assembler sees to it that what follows needs no more.
+        unsafe { core::arch::asm!("setmaxnreg.dec.sync.aligned.u32 {};", const COUNT, options(nostack)) }
+    })
+}
+
+/// Waits until other groups have given so many that the warp can have `COUNT` a thread, and takes them; as [`give_registers`].
+#[inline(always)]
+pub fn take_registers<const COUNT: u32>() {
+    const { assert!(COUNT.is_multiple_of(8) && 24 <= COUNT && COUNT <= 256) }
+    on_device!(() {
+        // SAFETY: the assembler sees to it that what follows needs no more.
+        unsafe { core::arch::asm!("setmaxnreg.inc.sync.aligned.u32 {};", const COUNT, options(nostack)) }
+    })
+}
+
 /// Closes the steps that were started since the last call into a group.
 #[inline(always)]
 pub fn commit() {
     on_device!(() {
         // SAFETY: no operands.
         unsafe { core::arch::asm!("wgmma.commit_group.sync.aligned;", options(nostack)) }
+    })
+}
+
+/// Waits until at most the newest `PENDING` groups are still under way, for registers of A that are written again: D is not to be looked
+/// at.
+#[inline(always)]
+pub fn wait_for_left<const PENDING: u32>() {
+    on_device!(() {
+        // SAFETY: no operands.
+        unsafe { core::arch::asm!("wgmma.wait_group.sync.aligned {};", const PENDING, options(nostack)) }
     })
 }
 

@@ -330,7 +330,7 @@ fn warp_groups_multiply() {
     let soft = Soft::new();
     let half = |v: i32| half::f16::from_f32(v as f32 / 4.0);
     let brain = |v: i32| half::bf16::from_f32(v as f32 / 4.0);
-    let cases: [(&str, usize, usize, &str, bool); 8] = [
+    let cases: [(&str, usize, usize, &str, bool); 10] = [
         ("product_f16_8", 8, 32, "f16", false),
         ("product_f16_64", 64, 64, "f16", false),
         ("product_f16_64_across", 64, 64, "f16", true),
@@ -339,6 +339,8 @@ fn warp_groups_multiply() {
         ("product_bf16_128_across", 128, 32, "bf16", true),
         ("product_i8_16", 16, 64, "i8", false),
         ("product_u8_32", 32, 128, "u8", false),
+        ("product_f16_32_of_registers", 32, 64, "f16", false),
+        ("product_i8_8_of_registers", 8, 64, "i8", false),
     ];
     let mut state = 7u64;
     let mut random = || {

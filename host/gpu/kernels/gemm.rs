@@ -1,7 +1,7 @@
 //! Launches the products with a few tokens in `kernels/gemm.rs`.
 
 use half::f16;
-use kernels::gemm::{CHUNK, GemmParameters, PARTS, ROWS, STEP, STRIDE, threads};
+use kernels::gemm::{CHUNK, GemmParameters, Geometry, PARTS, STEP, groups, warps};
 
 use super::{
     blocks::block_format,
@@ -13,11 +13,8 @@ use crate::{
     gpu::{Buffer, Gpu, GpuError, Product, Rows, Slice, launch::Launch},
 };
 
-/// Tokens of a block in the four kernels of a format, and how many times 16 rows a warp has.
-const KERNELS: [(usize, usize); 4] = [(8, 1), (16, 1), (32, 2), (64, 2)];
-
-/// Blocks of a multiprocessor, which have room for each other.
-const RESIDENT: usize = 2;
+/// How the four kernels of a format share their work, in either kind of image: they have the same tokens.
+const GEOMETRIES: [[Geometry; 4]; 2] = [warps::GEOMETRIES, groups::GEOMETRIES];
 
 /// Blocks along x of the largest device.
 const MOST_BLOCKS: usize = 320;
@@ -32,13 +29,15 @@ pub struct GemmScratch {
 impl GemmScratch {
     /// Elements of the allocations for `n_tokens` tokens and matrices of these rows and columns, both of 32 bits.
     pub fn elements(matrices: impl Iterator<Item = [usize; 2]>, n_tokens: usize) -> [usize; 2] {
-        let (_, of_block, groups) = groups(n_tokens.min(Gpu::MOST_GEMM_TOKENS));
-        let of_grid = groups * (PARTS * ROWS) as usize * of_block;
+        let (which, groups) = groups_of(n_tokens.min(Gpu::MOST_GEMM_TOKENS));
+        let kernels = GEOMETRIES.map(|of_image| of_image[which]);
         matrices.fold([0, 0], |[partial, arrivals], [n_out, n_in]| {
-            [
-                partial.max(units(n_out, n_in).min(MOST_BLOCKS) * of_grid),
-                arrivals.max(n_out.div_ceil(ROWS as usize) * groups),
-            ]
+            let of_blocks = kernels.map(|kernel| {
+                let of_block = PARTS as usize * kernel.rows * kernel.tokens;
+                units(&kernel, n_out, n_in).min(MOST_BLOCKS) * groups * of_block
+            });
+            let of_tiles = kernels.map(|kernel| n_out.div_ceil(kernel.rows) * groups * kernel.counters);
+            [of_blocks.into_iter().fold(partial, usize::max), of_tiles.into_iter().fold(arrivals, usize::max)]
         })
     }
 
@@ -53,16 +52,16 @@ impl GemmScratch {
     }
 }
 
-/// The kernel for so many tokens, the tokens of its blocks, and how many blocks that is along y.
-fn groups(n_tokens: usize) -> (usize, usize, usize) {
-    let found = KERNELS.iter().position(|(of_block, _)| n_tokens <= *of_block);
-    let kernel = found.unwrap_or(KERNELS.len() - 1);
-    (kernel, KERNELS[kernel].0, n_tokens.div_ceil(KERNELS[kernel].0))
+/// Which kernel is for so many tokens, and how many blocks along y that takes.
+fn groups_of(n_tokens: usize) -> (usize, usize) {
+    let kernels = &warps::GEOMETRIES;
+    let which = kernels.iter().position(|kernel| n_tokens <= kernel.tokens).unwrap_or(kernels.len() - 1);
+    (which, n_tokens.div_ceil(kernels[which].tokens))
 }
 
 /// Steps of all tiles together.
-fn units(n_out: usize, n_in: usize) -> usize {
-    n_out.div_ceil(ROWS as usize) * n_in.div_ceil(STEP as usize)
+fn units(kernel: &Geometry, n_out: usize, n_in: usize) -> usize {
+    n_out.div_ceil(kernel.rows) * n_in.div_ceil(STEP as usize)
 }
 
 /// The kernel for so many pairs of tokens and experts, and how many of a tile.
@@ -71,8 +70,8 @@ fn tile(n_pairs: usize, n_experts: usize) -> (usize, usize) {
     // need two. Measured on an H200 with 8 of 128 experts (`benches/results/2026-11-29-h200-experts.md`).
     const MOST_PAIRS: [usize; 3] = [2, 8, 16];
     let of_expert = n_pairs / n_experts.max(1);
-    let which = MOST_PAIRS.iter().position(|most| of_expert <= *most).unwrap_or(KERNELS.len() - 1);
-    (which, KERNELS[which].0)
+    let which = MOST_PAIRS.iter().position(|most| of_expert <= *most).unwrap_or(MOST_PAIRS.len());
+    (which, warps::GEOMETRIES[which].tokens)
 }
 
 /// Pairs of tokens and experts that are sorted.
@@ -109,7 +108,7 @@ pub struct Gemm<'a> {
 
 impl Gpu {
     /// The most tokens of [`Gpu::gemm`]: with more, unpacking the weights and a plain product take less time.
-    pub const MOST_GEMM_TOKENS: usize = 96;
+    pub const MOST_GEMM_TOKENS: usize = 128;
 
     /// Whether there is a product of a few tokens with such rows.
     pub fn has_gemm(tensor_type: TensorType) -> bool {
@@ -122,10 +121,11 @@ impl Gpu {
         assert!((1..=Gpu::MOST_GEMM_TOKENS).contains(&n_tokens), "{n_tokens} tokens of a product of a few");
         assert_eq!(gemm.weights.n_matrices(), 1, "a product with a stack of matrices needs to know the experts");
         let (n_in, n_out) = (gemm.weights.n_in(), gemm.weights.n_out);
-        let (which, of_block, groups) = groups(n_tokens);
-        let blocks = units(n_out, n_in).min(RESIDENT * self.multiprocessors()).min(MOST_BLOCKS);
-        expect_len("partial", &scratch.partial, groups * blocks * (PARTS * ROWS) as usize * of_block);
-        expect_len("arrivals", &scratch.arrivals, groups * n_out.div_ceil(ROWS as usize));
+        let (which, groups) = groups_of(n_tokens);
+        let kernel = &self.gemm_geometries()[which];
+        let blocks = units(kernel, n_out, n_in).min(kernel.resident * self.multiprocessors()).min(MOST_BLOCKS);
+        expect_len("partial", &scratch.partial, groups * blocks * PARTS as usize * kernel.rows * kernel.tokens);
+        expect_len("arrivals", &scratch.arrivals, groups * n_out.div_ceil(kernel.rows) * kernel.counters);
         // SAFETY: there are as many blocks along x as share all steps, and scratch for all of them.
         unsafe { self.launch_gemm(gemm, n_tokens, which, [blocks, groups], Some(scratch), None) }
     }
@@ -138,11 +138,16 @@ impl Gpu {
         assert!(of.n_pairs > 0, "a product of no pairs");
         let (which, of_tile) = tile(of.n_pairs, of.n_experts);
         let n_tiles = n_tiles(of.n_pairs, of.n_experts, of_tile);
-        let grid = [gemm.weights.n_out.div_ceil(ROWS as usize), n_tiles];
+        let grid = [gemm.weights.n_out.div_ceil(self.gemm_geometries()[which].rows), n_tiles];
         expect_len("pairs", &of.lists.pairs, of.n_pairs);
         expect_len("tiles", &of.lists.tiles, 4 * n_tiles);
         // SAFETY: a block has a whole tile of rows; the lists' tiles have as many pairs as the kernel takes, by the same rule.
         unsafe { self.launch_gemm(gemm, of.n_pairs, which, grid, None, Some(of)) }
+    }
+
+    /// How the kernels in the loaded image share their work.
+    fn gemm_geometries(&self) -> &'static [Geometry; 4] {
+        &GEOMETRIES[usize::from(self.image().has_warp_groups())]
     }
 
     /// How many pairs of a token and an expert a tile of [`Gpu::experts_group`] has, of so many.
@@ -181,9 +186,8 @@ impl Gpu {
                 (None, Some(out))
             }
         };
-        let (of_block, sixteens) = KERNELS[which];
-        let panel = if of_block <= 16 { 4 } else { 2 };
-        let shared = 2 * panel * count(of_block) * STRIDE * size_of::<f16>() as u32;
+        let kernel = &self.gemm_geometries()[which];
+        let units = units(kernel, n_out, n_in);
         let arguments = (
             &*weights.part(),
             count(weights.blocks_of_part()),
@@ -204,11 +208,12 @@ impl Gpu {
             count(n_tokens),
             count(n_in),
             count(n_out),
-            panel,
-            count(units(n_out, n_in) / blocks),
-            count(units(n_out, n_in) % blocks),
+            kernel.panel,
+            count(units / blocks),
+            count(units % blocks),
         );
-        let launch = Launch::new([count(blocks), count(groups), 1], threads(sixteens)).shared_bytes(shared).early();
+        let launch = Launch::new([count(blocks), count(groups), 1], kernel.threads);
+        let launch = launch.shared_bytes(kernel.shared_bytes).early();
         let kernels = kernels(weights.tensor_type()).expect("as `has_gemm` says");
         // SAFETY: the slices hold what the contract asks for; parts are 256-byte aligned, rows whole blocks, as the file's reader
         // checked. The kernel waits before it reads what an earlier one writes.

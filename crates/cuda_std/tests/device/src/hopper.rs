@@ -185,8 +185,8 @@ pub unsafe fn rounds(out: *mut u32, n: u32) {
 }
 
 macro_rules! products {
-    ($($name:ident($element:ty, $sum:ty, $n:literal, $steps:literal, $swizzle:expr, $b_major:ty);)*) => {$(
-        /// d = a · b, with `a` of `[64][steps · K]`, `b` of `[n][steps · K]` or `[steps · K][n]`, `d` of `[64][n]`. 128 threads.
+    ($($name:ident($element:ty, $sum:ty, $n:literal, $steps:literal, $swizzle:expr, $b_major:ty, $in_registers:literal);)*) => {$(
+        /// d = a · b, with `a` of `[64][steps · K]`, in registers or shared memory, `b` of `[n][steps · K]` or `[steps · K][n]`, `d` of `[64][n]`. 128 threads.
         #[kernel]
         pub unsafe fn $name(a: *const $element, b: *const $element, d: *mut $sum, keeps_first: u32) {
             const K: u32 = $steps * <$element as wgmma::Factor>::K;
@@ -217,8 +217,23 @@ macro_rules! products {
                 let first = step * <$element as wgmma::Factor>::K;
                 let along = |rows: u32| first / SPAN * rows * SPAN + first % SPAN;
                 unsafe {
-                    let a = Matrix::<$element, AlongK>::new(left, along(64), 64 * SPAN * SIZE, eight, SWIZZLE);
                     let keeps = step > 0 || keeps_first != 0;
+                    if $in_registers {
+                        // Words of the warp's rows, as a warp's own products have them.
+                        let word = |of: u32| {
+                            let row = 16 * thread::warp() + thread::lane() / 4 + of % 2 * 8;
+                            let byte = (row * K + first) * SIZE + of / 2 * 16 + thread::lane() % 4 * 4;
+                            *a.cast::<u32>().add(byte as usize / 4)
+                        };
+                        let mut a = [[word(0), word(1), word(2), word(3)]];
+                        wgmma::fence_left(&mut a);
+                        let b = Matrix::<$element, $b_major>::new(right, 0, $n * SPAN * SIZE, eight, SWIZZLE);
+                        wgmma::multiply_add_left(&mut sums, a[0], b.further(along($n) * SIZE), keeps);
+                        wgmma::commit();
+                        wgmma::wait_for_left::<0>();
+                        continue;
+                    }
+                    let a = Matrix::<$element, AlongK>::new(left, along(64), 64 * SPAN * SIZE, eight, SWIZZLE);
                     if across {
                         // Rows of K, one after another; the columns of spans are K spans apart.
                         let (spans, next) = (K * SPAN * SIZE, eight);
@@ -246,14 +261,16 @@ macro_rules! products {
 }
 
 products! {
-    product_f16_8(F16, f32, 8, 2, Swizzle::None, AlongK);
-    product_f16_64(F16, f32, 64, 4, Swizzle::Bytes128, AlongK);
-    product_f16_64_across(F16, f32, 64, 4, Swizzle::Bytes128, AcrossK);
-    product_f16_16_across(F16, f32, 16, 2, Swizzle::None, AcrossK);
-    product_bf16_32(BF16, f32, 32, 4, Swizzle::Bytes64, AlongK);
-    product_bf16_128_across(BF16, f32, 128, 2, Swizzle::Bytes32, AcrossK);
-    product_i8_16(i8, i32, 16, 2, Swizzle::Bytes32, AlongK);
-    product_u8_32(u8, i32, 32, 4, Swizzle::Bytes128, AlongK);
+    product_f16_8(F16, f32, 8, 2, Swizzle::None, AlongK, false);
+    product_f16_64(F16, f32, 64, 4, Swizzle::Bytes128, AlongK, false);
+    product_f16_64_across(F16, f32, 64, 4, Swizzle::Bytes128, AcrossK, false);
+    product_f16_16_across(F16, f32, 16, 2, Swizzle::None, AcrossK, false);
+    product_bf16_32(BF16, f32, 32, 4, Swizzle::Bytes64, AlongK, false);
+    product_bf16_128_across(BF16, f32, 128, 2, Swizzle::Bytes32, AcrossK, false);
+    product_i8_16(i8, i32, 16, 2, Swizzle::Bytes32, AlongK, false);
+    product_u8_32(u8, i32, 32, 4, Swizzle::Bytes128, AlongK, false);
+    product_f16_32_of_registers(F16, f32, 32, 4, Swizzle::Bytes128, AlongK, true);
+    product_i8_8_of_registers(i8, i32, 8, 2, Swizzle::None, AlongK, true);
 }
 
 /// A condition is asked before and behind a cluster's barrier.

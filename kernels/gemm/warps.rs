@@ -1,37 +1,11 @@
-//! Products of packed weights with a few tokens, on tensor cores.
+//! Warps by themselves: the products are those of `mma.m16n8k16`, with the weights' rows as its 16 and the tokens as its 8.
 //!
-//! Up to 64 tokens are one reading of the weights. They stay packed until they are in registers, where a lane makes f16 of its
-//! own; the products are those of `mma.m16n8k16`, with the weights' rows as its 16 and the tokens as its 8.
+//! A block has [`ROWS`] rows, a warp 16 or 32 of them.
 //!
-//! # Who has what
-//!
-//! A block has [`ROWS`] rows, a warp 16 or 32 of them; of each 16 a lane has rows `group` and `group + 8` (see [`mma`](cuda_std::mma)).
-//! At each *step* a row gives four *chunks* of 32 values, one to each of the four lanes that have the row: a lane loads its chunk
-//! in 16 bytes or so, as the products with one token do. What is multiplied with what matters to a product, not which of its
-//! steps does it, so a lane's chunk is eight products' share of that lane: values 4 m to 4 m + 3 are its four of product m.
-//! Nothing has to be exchanged.
-//!
-//! The tokens' activations are f16 in shared memory, put there some steps at a time while those before are multiplied
-//! (`cp.async`), for the whole block. The rows of a panel are tokens; lane `4 t + member` reads 16 bytes of its chunk of
+//! The tokens' activations are put into shared memory some steps at a time while those before are multiplied (`cp.async`), for the whole
+//! block. The rows of a panel are tokens; lane `4 t + member` reads 16 bytes of its chunk of
 //! token t. These pieces are not in the order of the values: first all chunks' first pieces, then their second ones, and rows are
 //! 64 bytes longer than they need to be. Then the eight lanes that are served at a time touch all banks.
-//!
-//! # Who does what
-//!
-//! Row tiles and their steps, one tile after the other, are one long list that the blocks share evenly, whatever the matrix's
-//! shape. So a block may begin and end within a tile. Tiles that several blocks have a part of are added up by whichever is there
-//! last, from what they all left in memory, in the tile's order. Which parts there are depends on the shape and the device
-//! alone, so a token's outputs are the same bits whatever other tokens there are.
-//!
-//! # Experts
-//!
-//! Of a stack of matrices, one for each expert, a block takes tokens of one expert alone. Which they are, [`experts`](crate::experts) made a
-//! list of, cut into tiles of as many tokens as a block has; a block along y has a tile. So an expert's weights are read once for a tile of its
-//! tokens, wherever these are, and outputs go where the list says. A tile of rows is then one block's alone.
-//!
-//! # Precision
-//!
-//! A weight is rounded to f16 twice: its scale, and the product with it. Sums are `f32`.
 
 use cuda_std::{
     F16, async_copy, atomic, grid, halves, integer,
@@ -42,94 +16,36 @@ use cuda_std::{
     unroll::unroll,
 };
 
-use crate::{
-    blocks::{Halves, Planes},
-    experts::ExpertTile,
+use super::{
+    ABSENT, CHUNK, Geometry, MOST_TOKENS, Operands, PARTS, Place, STEP, Shares, Sixteen, TOKENS, Task, Two, scaled,
 };
+use crate::blocks::{Halves, Planes};
+
+/// How the four kernels of a format share their work.
+pub const GEOMETRIES: [Geometry; 4] = [geometry(8, 1, 4), geometry(16, 1, 4), geometry(32, 2, 2), geometry(64, 2, 2)];
+
+/// Of a kernel whose warps have so many times 16 rows, with panels of so many steps.
+const fn geometry(tokens: usize, sixteens: usize, panel: u32) -> Geometry {
+    let shared_bytes = 2 * panel * tokens as u32 * STRIDE * size_of::<F16>() as u32;
+    Geometry { tokens, rows: ROWS as usize, threads: threads(sixteens), resident: 2, counters: 1, panel, shared_bytes }
+}
 
 /// The block's number of threads, of a kernel whose warps have so many times 16 rows.
-pub const fn threads(sixteens: usize) -> u32 {
+const fn threads(sixteens: usize) -> u32 {
     ROWS / 16 * 32 / sixteens as u32
 }
 
 /// Rows of a block.
 pub const ROWS: u32 = 128;
 
-/// Tokens of a product on tensor cores.
-pub const TOKENS: u32 = 8;
-
-/// Values of a lane's chunk.
-pub const CHUNK: u32 = 32;
-
-/// Values of a row that a step takes.
-pub const STEP: u32 = 4 * CHUNK;
-
 /// Elements from a token to the next in a panel of activations.
-pub const STRIDE: u32 = STEP + 32;
+const STRIDE: u32 = STEP + 32;
 
 /// Steps whose weights a lane has under way. A panel's steps are a multiple of them.
-pub const SLOTS: usize = 2;
-
-/// Parts of tiles that a block can leave behind: the end of one, the beginning of another.
-pub const PARTS: u32 = 2;
-
-/// The most tokens of a block.
-const MOST_TOKENS: usize = 64;
+const SLOTS: usize = 2;
 
 /// Parts of a tile that a thread adds up at a time, at most.
 const MOST_PARTS: usize = 8;
-
-/// No row of x.
-const ABSENT: u32 = u32::MAX;
-
-/// One launch's operands: the kernels' parameters by name.
-#[derive(Clone, Copy)]
-pub struct Operands {
-    /// The planes.
-    pub weights: *const u8,
-    /// Their blocks.
-    pub n_blocks: u32,
-    /// The first output's row.
-    pub first_row: u32,
-    /// Rows from an expert's matrix to the next one's.
-    pub matrix_rows: u32,
-    /// The experts' tiles, or null.
-    pub tiles: *const ExpertTile,
-    /// The list that they are cut from: outputs' rows.
-    pub pairs: *const u32,
-    /// Neighbouring rows of outputs that are of the same x: without experts 1.
-    pub share: u32,
-    /// The activations.
-    pub x: *const F16,
-    /// What each token's outputs are multiplied by, or null.
-    pub factors: *const f32,
-    /// The outputs, or null.
-    pub out: *mut f32,
-    /// The outputs where `out` is null.
-    pub out_f16: *mut F16,
-    /// Values from a token's outputs to the next one's.
-    pub out_stride: u32,
-    /// What all outputs are multiplied by.
-    pub alpha: f32,
-    /// Whether they are added to what is there.
-    pub adds: u32,
-    /// Where parts of tiles are left.
-    pub partial: *mut f32,
-    /// How many parts of each tile are there.
-    pub arrivals: *mut u32,
-    /// Rows of x.
-    pub n_tokens: u32,
-    /// Columns.
-    pub n_in: u32,
-    /// Outputs.
-    pub n_out: u32,
-    /// Steps of a panel.
-    pub panel: u32,
-    /// Steps of each block.
-    pub least: u32,
-    /// Blocks that have one more.
-    pub more: u32,
-}
 
 shared_array! {
     gemm_before: [u32; 1];
@@ -137,55 +53,6 @@ shared_array! {
     gemm_sources: [u32; MOST_TOKENS];
     gemm_targets: [u32; MOST_TOKENS];
     gemm_n_tokens: [u32; 1];
-}
-
-/// A place in the list of all tiles' steps.
-#[derive(Clone, Copy)]
-struct Place {
-    tile: u32,
-    step: u32,
-}
-
-impl Place {
-    #[inline(always)]
-    fn next(self, n_steps: u32) -> Place {
-        if self.step + 1 == n_steps {
-            Place { tile: self.tile + 1, step: 0 }
-        } else {
-            Place { step: self.step + 1, ..self }
-        }
-    }
-}
-
-/// What each block has of the list: `least` units, the first `more` blocks one more.
-#[derive(Clone, Copy)]
-struct Shares {
-    least: u32,
-    more: u32,
-}
-
-impl Shares {
-    /// The first unit of a block, which is that behind the last of the one before it.
-    #[inline(always)]
-    fn begin(self, block: u32) -> u32 {
-        block * self.least + u32::min(block, self.more)
-    }
-
-    /// The block that has a unit.
-    #[inline(always)]
-    fn owner(self, unit: u32) -> u32 {
-        // SAFETY: no block has nothing; said here so that no division is guarded by a panic.
-        unsafe { core::hint::assert_unchecked(self.least > 0 && self.least < u32::MAX) }
-        let of_more = self.more * (self.least + 1);
-        if unit < of_more { unit / (self.least + 1) } else { self.more + (unit - of_more) / self.least }
-    }
-}
-
-/// A chunk of each of the rows that a lane has of 16.
-#[derive(Clone, Copy)]
-struct Two<B> {
-    upper: B,
-    lower: B,
 }
 
 /// Outputs of a warp's rows and a tile of tokens: a fragment of each 16 rows.
@@ -199,34 +66,6 @@ fn four_halves(integers: u32, offset: u32) -> [u32; 2] {
     let base = (0x6400 + offset) * 0x0001_0001;
     let pick = |bytes| integer::pick_bytes(integers, EXPONENT, bytes);
     [halves::sub(pick(0x4140), base), halves::sub(pick(0x4342), base)]
-}
-
-/// A chunk of sixteen rows.
-#[derive(Clone, Copy)]
-struct Sixteen<B> {
-    rows: [B; 2],
-    scales: [[[u32; 2]; 2]; 2],
-}
-
-impl<B: Copy> Sixteen<B> {
-    #[inline(always)]
-    fn new<F: Halves<Bits = B>>(Two { upper, lower }: Two<B>, chunk: u32) -> Sixteen<B> {
-        Sixteen { rows: [upper, lower], scales: [F::scales(upper, chunk), F::scales(lower, chunk)] }
-    }
-
-    /// The A fragment of product `index` of the chunk: four values of each row.
-    #[inline(always)]
-    fn fragment<F: Halves<Bits = B>>(&self, index: usize) -> [u32; 4] {
-        let [[a, b], [c, d]] = [0, 1].map(
-            #[inline(always)]
-            |row| {
-                let [scale, minimum] = self.scales[row][index / 4];
-                let [low, high] = four_halves(F::four(self.rows[row], index), F::OFFSET);
-                [halves::fma(low, scale, minimum), halves::fma(high, scale, minimum)]
-            },
-        );
-        [a, c, b, d]
-    }
 }
 
 /// The product of one launch, a block's `TILES` times [`TOKENS`] tokens at most; see the module.
@@ -249,26 +88,16 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
     unsafe { core::hint::assert_unchecked(n_steps > 0) }
     let (begin, end) = (shares.begin(thread::block_idx_x()), shares.begin(thread::block_idx_x() + 1));
     let rows_of_step = TILES as u32 * TOKENS;
-    let (mut first_token, mut n_tokens) = (thread::block_idx_y() * rows_of_step, o.n_tokens);
-    let mut first_output = o.first_row;
-    if !o.tiles.is_null() {
-        grid::launch_dependents();
-        grid::wait();
-        let tile = unsafe { *o.tiles.add(thread::block_idx_y() as usize) };
-        if tile.n_pairs == 0 {
-            return;
-        }
-        first_output += tile.expert * o.matrix_rows;
-        (first_token, n_tokens) = (tile.first, tile.first + tile.n_pairs);
-    }
+    let Some(task) = (unsafe { Task::of_block(o, rows_of_step) }) else { return };
 
     let planes = Planes::of::<B>(global(o.weights), o.n_blocks);
     let row_of_warp = 16 * SIXTEENS as u32 * warp + group;
     let load = |place: Place| {
         // Rows and chunks beyond the matrix's end are the last ones, which do not count.
         let chunk = u32::min(place.step * 4 + member, chunks - 1);
-        let at =
-            |row: u32| (first_output + u32::min(place.tile * ROWS + row_of_warp + row, o.n_out - 1)) * chunks + chunk;
+        let at = |row: u32| {
+            (task.first_output + u32::min(place.tile * ROWS + row_of_warp + row, o.n_out - 1)) * chunks + chunk
+        };
         [0, 1].map(
             #[inline(always)]
             |sixteen| {
@@ -288,17 +117,13 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
 
     let token = thread::thread_idx_x();
     if token < rows_of_step {
-        let row = first_token + token;
-        let there = row < n_tokens;
-        let target = if o.tiles.is_null() || !there { row } else { unsafe { *o.pairs.add(row as usize) } };
-        // SAFETY: by the launch contract; said here so that the division is not guarded by a panic.
-        unsafe { core::hint::assert_unchecked(o.share > 0) }
+        let [source, target] = unsafe { task.rows(o, token) };
         unsafe {
             gemm_targets().set(token, target);
-            gemm_sources().set(token, if there { target / o.share } else { ABSENT });
+            gemm_sources().set(token, source);
         }
         if token == 0 {
-            unsafe { gemm_n_tokens().set(0, n_tokens - first_token) }
+            unsafe { gemm_n_tokens().set(0, task.end_token - task.first_token) }
         }
     }
     thread::sync_threads();
@@ -398,7 +223,9 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
                                 let index = 2 * piece + half;
                                 let weights = sixteens.map(
                                     #[inline(always)]
-                                    |sixteen| sixteen.fragment::<B>(index),
+                                    |sixteen| {
+                                        sixteen.fragment(index, |bits| four_halves(B::four(bits, index), B::OFFSET))
+                                    },
                                 );
                                 unroll(
                                     TILES,
@@ -546,11 +373,10 @@ unsafe fn write<const TILES: usize, const SIXTEENS: usize>(o: &Operands, tile: u
                 4 * SIXTEENS,
                 #[inline(always)]
                 |output| {
-                    let factor = match o.factors.is_null() || !there(output) {
-                        true => 1.0,
-                        false => unsafe { *o.factors.add(gemm_sources().get(token(output)) as usize) },
-                    };
-                    values[output] = sums[index][output / 4][output % 4] * (o.alpha * factor);
+                    if there(output) {
+                        let source = unsafe { gemm_sources().get(token(output)) };
+                        values[output] = unsafe { scaled(o, source, sums[index][output / 4][output % 4]) };
+                    }
                 },
             );
             if o.adds != 0 {
@@ -576,71 +402,3 @@ unsafe fn write<const TILES: usize, const SIXTEENS: usize>(o: &Operands, tile: u
         },
     );
 }
-
-/// The parameters of every such product.
-#[cfg(not(target_arch = "nvptx64"))]
-#[rustfmt::skip]
-pub type GemmParameters = (
-    *const u8, u32, u32, u32, *const u32, *const u32, u32, *const F16, *const f32, *mut f32, *mut F16, u32, f32, u32, *mut f32,
-    *mut u32, u32, u32, u32, u32, u32, u32,
-);
-
-/// Declares the entry points: a name, the format, and how many products' tokens a block takes.
-macro_rules! gemm_kernels {
-    ($($(#[$doc:meta])* $name:ident => $block:ty, $tiles:literal, $sixteens:literal, threads $threads:literal, blocks $blocks:literal;)*) => {$(
-        $(#[$doc])*
-        ///
-        /// out[token][o] = alpha · factors[token] · Σ_i weights[o][i] · x[token][i] (+ out[token][o] where `adds` is not 0). Where `tiles` is not
-        /// null, a token is a pair of one and an expert of its, its weights are that expert's, and x and factors are those of pair ÷ share.
-        ///
-        /// Launch: grid (n_blocks_of_grid, ⌈n_tokens ÷ tokens⌉), `tokens` being those that a block takes, or (⌈n_out ÷ ROWS⌉, the number of
-        /// `tiles`); block
-        /// ([`threads`]($crate::gemm::threads) of the kernel's share of rows); dynamic shared memory for two panels of `panel` steps: 2 · panel ·
-        /// `tokens` · [`STRIDE`]($crate::gemm::STRIDE) f16. `least` and `more` are ⌈n_out ÷ ROWS⌉ · ⌈n_in ÷ STEP⌉ ÷ grid.x and what is left: `least ≥ 1`.
-        ///
-        /// # Safety
-        /// - `weights` is the planes of `n_blocks` blocks, 16-byte aligned; outputs are rows of `n_in` values from `first_row` on;
-        ///   `n_in` is a whole number of blocks, at least 32; `n_out ≥ 1`.
-        /// - `x` is `[n_tokens][n_in]`, 16-byte aligned, `n_tokens ≥ 1`; `factors` is null or `[n_tokens]`. With `tiles`, `n_tokens` are
-        ///   pairs, and x has one row, and factors one element, for every `share ≥ 1` of them; without, `share` is 1.
-        /// - `tiles` is null or made, 16-byte aligned, by [`experts_group`]($crate::experts::experts_group) for as many tokens as a block takes, of `pairs`, each
-        ///   below `n_tokens`; then an expert's rows begin `matrix_rows` behind the last one's.
-        /// - One of `out` and `out_f16` is null; the other has a token's `n_out` outputs every `out_stride` values, all below 2^32; `adds` is 0 with
-        ///   `out_f16`.
-        /// - `partial` is `[grid.y][grid.x][PARTS][ROWS · tokens]`, 16-byte aligned; `arrivals` is `[grid.y][⌈n_out ÷ ROWS⌉]`, all
-        ///   zero, which it is again afterwards. No launch that may overlap uses them.
-        #[cuda_std::kernel(threads = $threads, blocks = $blocks)]
-        pub unsafe fn $name(
-            weights: *const u8,
-            n_blocks: u32,
-            first_row: u32,
-            matrix_rows: u32,
-            tiles: *const u32,
-            pairs: *const u32,
-            share: u32,
-            x: *const cuda_std::F16,
-            factors: *const f32,
-            out: *mut f32,
-            out_f16: *mut cuda_std::F16,
-            out_stride: u32,
-            alpha: f32,
-            adds: u32,
-            partial: *mut f32,
-            arrivals: *mut u32,
-            n_tokens: u32,
-            n_in: u32,
-            n_out: u32,
-            panel: u32,
-            least: u32,
-            more: u32,
-        ) {
-            let operands = $crate::gemm::Operands {
-                weights, n_blocks, first_row, matrix_rows, tiles: tiles.cast(), pairs, share, x, factors, out, out_f16, out_stride, alpha, adds,
-                partial, arrivals, n_tokens, n_in, n_out, panel, least, more,
-            };
-            unsafe { $crate::gemm::gemm::<$block, $tiles, $sixteens>(&operands) }
-        }
-    )*};
-}
-
-pub(crate) use gemm_kernels;

@@ -1,0 +1,341 @@
+//! Products of packed weights with a few tokens, on tensor cores.
+//!
+//! Up to 64 tokens are one reading of the weights. They stay packed until they are in registers, where a lane makes f16 of its
+//! own. There are two ways, the same to whoever launches them but for their [`Geometry`]: warps by themselves (`mma`, in [`warps`]), and, where the
+//! image is Hopper's, groups of four warps that a fifth brings activations to (`wgmma`, in `groups`). An image has one of them, under the
+//! same names.
+//!
+//! # Who has what
+//!
+//! Of each 16 rows a warp has, a lane has rows `group` and `group + 8` (see [`mma`](cuda_std::mma)).
+//! At each *step* a row gives four *chunks* of 32 values, one to each of the four lanes that have the row: a lane loads its chunk
+//! in 16 bytes or so, as the products with one token do. What is multiplied with what matters to a product, not which of its
+//! steps does it, so a lane's chunk is eight products' share of that lane: values 4 m to 4 m + 3 are its four of product m.
+//! Nothing has to be exchanged. The tokens' activations are f16 in shared memory, in an order that goes with that.
+//!
+//! # Who does what
+//!
+//! Row tiles and their steps, one tile after the other, are one long list that the blocks share evenly, whatever the matrix's
+//! shape. So a block may begin and end within a tile. Tiles that several blocks have a part of are added up by whichever is there
+//! last, from what they all left in memory, in the tile's order. Which parts there are depends on the shape, the device and the kernel
+//! alone, and not on how many of its tokens there are.
+//!
+//! # Experts
+//!
+//! Of a stack of matrices, one for each expert, a block takes tokens of one expert alone. Which they are, [`experts`](crate::experts) made a
+//! list of, cut into tiles of as many tokens as a block has; a block along y has a tile. So an expert's weights are read once for a tile of its
+//! tokens, wherever these are, and outputs go where the list says. A tile of rows is then one block's alone.
+//!
+//! # Precision
+//!
+//! A weight is rounded to f16 twice: its scale, and the product with it. Sums are `f32`.
+
+#[cfg(any(not(target_arch = "nvptx64"), cuda_arch_at_least = "90"))]
+pub mod groups;
+#[cfg(not(all(target_arch = "nvptx64", cuda_arch_at_least = "90")))]
+pub mod warps;
+
+use cuda_std::{F16, grid, thread};
+
+use crate::{blocks::Halves, experts::ExpertTile};
+
+/// How a kernel of a format shares its work: what its launcher must know.
+#[derive(Clone, Copy, Debug)]
+pub struct Geometry {
+    /// Tokens of a block.
+    pub tokens: usize,
+    /// Rows of a block.
+    pub rows: usize,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Blocks that a multiprocessor has room for.
+    pub resident: usize,
+    /// Counters of a tile of rows: who adds up a part of it by themselves.
+    pub counters: usize,
+    /// Steps of a panel, of those that say so when they are launched.
+    pub panel: u32,
+    /// Dynamic shared memory, bytes.
+    pub shared_bytes: u32,
+}
+
+/// Tokens of a product on tensor cores.
+pub const TOKENS: u32 = 8;
+
+/// Values of a lane's chunk.
+pub const CHUNK: u32 = 32;
+
+/// Values of a row that a step takes.
+pub const STEP: u32 = 4 * CHUNK;
+
+/// Parts of tiles that a block can leave behind: the end of one, the beginning of another.
+pub const PARTS: u32 = 2;
+
+/// The most tokens of a block.
+const MOST_TOKENS: usize = 64;
+
+/// No row of x.
+const ABSENT: u32 = u32::MAX;
+
+/// One launch's operands: the kernels' parameters by name.
+#[derive(Clone, Copy)]
+pub struct Operands {
+    /// The planes.
+    pub weights: *const u8,
+    /// Their blocks.
+    pub n_blocks: u32,
+    /// The first output's row.
+    pub first_row: u32,
+    /// Rows from an expert's matrix to the next one's.
+    pub matrix_rows: u32,
+    /// The experts' tiles, or null.
+    pub tiles: *const ExpertTile,
+    /// The list that they are cut from: outputs' rows.
+    pub pairs: *const u32,
+    /// Neighbouring rows of outputs that are of the same x: without experts 1.
+    pub share: u32,
+    /// The activations.
+    pub x: *const F16,
+    /// What each token's outputs are multiplied by, or null.
+    pub factors: *const f32,
+    /// The outputs, or null.
+    pub out: *mut f32,
+    /// The outputs where `out` is null.
+    pub out_f16: *mut F16,
+    /// Values from a token's outputs to the next one's.
+    pub out_stride: u32,
+    /// What all outputs are multiplied by.
+    pub alpha: f32,
+    /// Whether they are added to what is there.
+    pub adds: u32,
+    /// Where parts of tiles are left.
+    pub partial: *mut f32,
+    /// How many parts of each tile are there.
+    pub arrivals: *mut u32,
+    /// Rows of x.
+    pub n_tokens: u32,
+    /// Columns.
+    pub n_in: u32,
+    /// Outputs.
+    pub n_out: u32,
+    /// Steps of a panel.
+    pub panel: u32,
+    /// Steps of each block.
+    pub least: u32,
+    /// Blocks that have one more.
+    pub more: u32,
+}
+
+/// A place in the list of all tiles' steps.
+#[derive(Clone, Copy)]
+struct Place {
+    tile: u32,
+    step: u32,
+}
+
+impl Place {
+    #[inline(always)]
+    fn next(self, n_steps: u32) -> Place {
+        if self.step + 1 == n_steps {
+            Place { tile: self.tile + 1, step: 0 }
+        } else {
+            Place { step: self.step + 1, ..self }
+        }
+    }
+}
+
+/// What each block has of the list: `least` units, the first `more` blocks one more.
+#[derive(Clone, Copy)]
+struct Shares {
+    least: u32,
+    more: u32,
+}
+
+impl Shares {
+    /// The first unit of a block, which is that behind the last of the one before it.
+    #[inline(always)]
+    fn begin(self, block: u32) -> u32 {
+        block * self.least + u32::min(block, self.more)
+    }
+
+    /// The block that has a unit.
+    #[inline(always)]
+    fn owner(self, unit: u32) -> u32 {
+        // SAFETY: no block has nothing; said here so that no division is guarded by a panic.
+        unsafe { core::hint::assert_unchecked(self.least > 0 && self.least < u32::MAX) }
+        let of_more = self.more * (self.least + 1);
+        if unit < of_more { unit / (self.least + 1) } else { self.more + (unit - of_more) / self.least }
+    }
+}
+
+/// A chunk of each of the rows that a lane has of 16.
+#[derive(Clone, Copy)]
+struct Two<B> {
+    upper: B,
+    lower: B,
+}
+
+/// Which tokens and which matrix a block has.
+struct Task {
+    /// The first token, or pair.
+    first_token: u32,
+    /// Behind the last one of all, or of the tile.
+    end_token: u32,
+    /// The matrix's first row.
+    first_output: u32,
+}
+
+impl Task {
+    /// The block's, of so many tokens to a block; none where an expert's tile is empty.
+    ///
+    /// Waits for the kernels before where there are experts.
+    ///
+    /// # Safety
+    /// - The kernels' launch contract.
+    #[inline(always)]
+    unsafe fn of_block(o: &Operands, tokens: u32) -> Option<Task> {
+        if o.tiles.is_null() {
+            let first_token = thread::block_idx_y() * tokens;
+            return Some(Task { first_token, end_token: o.n_tokens, first_output: o.first_row });
+        }
+        grid::launch_dependents();
+        grid::wait();
+        let tile = unsafe { *o.tiles.add(thread::block_idx_y() as usize) };
+        let first_output = o.first_row + tile.expert * o.matrix_rows;
+        let task = Task { first_token: tile.first, end_token: tile.first + tile.n_pairs, first_output };
+        if tile.n_pairs == 0 { None } else { Some(task) }
+    }
+
+    /// The row of x and that of the outputs of a token of the block.
+    ///
+    /// # Safety
+    /// - The kernels' launch contract; the kernels before were waited for.
+    #[inline(always)]
+    unsafe fn rows(&self, o: &Operands, token: u32) -> [u32; 2] {
+        let row = self.first_token + token;
+        let there = row < self.end_token;
+        let target = if o.tiles.is_null() || !there { row } else { unsafe { *o.pairs.add(row as usize) } };
+        // SAFETY: by the launch contract; said here so that the division is not guarded by a panic.
+        unsafe { core::hint::assert_unchecked(o.share > 0) }
+        [if there { target / o.share } else { ABSENT }, target]
+    }
+}
+
+/// The output of a token in a row, from a sum of products.
+///
+/// # Safety
+/// - The kernels' launch contract; token and row are there.
+#[inline(always)]
+unsafe fn scaled(o: &Operands, source: u32, sum: f32) -> f32 {
+    let factor = if o.factors.is_null() { 1.0 } else { unsafe { *o.factors.add(source as usize) } };
+    sum * (o.alpha * factor)
+}
+
+/// Two f16 of a chunk at a time, of two rows: scaled.
+#[derive(Clone, Copy)]
+struct Sixteen<B> {
+    rows: [B; 2],
+    scales: [[[u32; 2]; 2]; 2],
+}
+
+impl<B: Copy> Sixteen<B> {
+    #[inline(always)]
+    fn new<F: Halves<Bits = B>>(Two { upper, lower }: Two<B>, chunk: u32) -> Sixteen<B> {
+        Sixteen { rows: [upper, lower], scales: [F::scales(upper, chunk), F::scales(lower, chunk)] }
+    }
+
+    /// The A fragment of product `index` of the chunk: four values of each row, which `halves` gives as exact f16 of the integers.
+    #[inline(always)]
+    fn fragment(&self, index: usize, halves: impl Fn(B) -> [u32; 2]) -> [u32; 4] {
+        let [[a, b], [c, d]] = [0, 1].map(
+            #[inline(always)]
+            |row| {
+                let [scale, minimum] = self.scales[row][index / 4];
+                halves(self.rows[row]).map(
+                    #[inline(always)]
+                    |two| cuda_std::halves::fma(two, scale, minimum),
+                )
+            },
+        );
+        [a, c, b, d]
+    }
+}
+
+/// The parameters of every such product.
+#[cfg(not(target_arch = "nvptx64"))]
+#[rustfmt::skip]
+pub type GemmParameters = (
+    *const u8, u32, u32, u32, *const u32, *const u32, u32, *const F16, *const f32, *mut f32, *mut F16, u32, f32, u32, *mut f32,
+    *mut u32, u32, u32, u32, u32, u32, u32,
+);
+
+/// Declares the entry points: a name, the format, and for warps by themselves how many products' tokens a block takes and how many times 16
+/// rows a warp has; for groups of warps half of a block's tokens.
+macro_rules! gemm_kernels {
+    ($(
+        $(#[$doc:meta])* $name:ident => $block:ty,
+        warps $tiles:literal $sixteens:literal, threads $threads:literal,
+        groups $half:literal;
+    )*) => {$(
+        $(#[$doc])*
+        ///
+        /// out[token][o] = alpha · factors[token] · Σ_i weights[o][i] · x[token][i] (+ out[token][o] where `adds` is not 0). Where `tiles` is not
+        /// null, a token is a pair of one and an expert of its, its weights are that expert's, and x and factors are those of pair ÷ share.
+        ///
+        /// Launch, by the [`Geometry`]($crate::gemm::Geometry) of the kernel in the image: grid (n_blocks_of_grid, ⌈n_tokens ÷ tokens⌉), or
+        /// (⌈n_out ÷ rows⌉, the number of `tiles`); block (threads); its dynamic shared memory and its `panel`. `least` and `more` are
+        /// ⌈n_out ÷ rows⌉ · ⌈n_in ÷ STEP⌉ ÷ grid.x and what is left: `least ≥ 1`.
+        ///
+        /// # Safety
+        /// - `weights` is the planes of `n_blocks` blocks, 16-byte aligned; outputs are rows of `n_in` values from `first_row` on;
+        ///   `n_in` is a whole number of blocks, at least 32; `n_out ≥ 1`.
+        /// - `x` is `[n_tokens][n_in]`, 16-byte aligned, `n_tokens ≥ 1`; `factors` is null or `[n_tokens]`. With `tiles`, `n_tokens` are
+        ///   pairs, and x has one row, and factors one element, for every `share ≥ 1` of them; without, `share` is 1.
+        /// - `tiles` is null or made, 16-byte aligned, by [`experts_group`]($crate::experts::experts_group) for as many tokens as a block takes, of `pairs`, each
+        ///   below `n_tokens`; then an expert's rows begin `matrix_rows` behind the last one's.
+        /// - One of `out` and `out_f16` is null; the other has a token's `n_out` outputs every `out_stride` values, all below 2^32; `adds` is 0 with
+        ///   `out_f16`.
+        /// - `partial` is `[grid.y][grid.x][PARTS][rows · tokens]`, 16-byte aligned; `arrivals` is `[grid.y][⌈n_out ÷ rows⌉][counters]`, all
+        ///   zero, which it is again afterwards. No launch that may overlap uses them.
+        #[cfg_attr(not(cuda_arch_at_least = "90"), cuda_std::kernel(threads = $threads, blocks = 2))]
+        #[cfg_attr(cuda_arch_at_least = "90", cuda_std::kernel(threads = 640, blocks = 1))]
+        pub unsafe fn $name(
+            weights: *const u8,
+            n_blocks: u32,
+            first_row: u32,
+            matrix_rows: u32,
+            tiles: *const u32,
+            pairs: *const u32,
+            share: u32,
+            x: *const cuda_std::F16,
+            factors: *const f32,
+            out: *mut f32,
+            out_f16: *mut cuda_std::F16,
+            out_stride: u32,
+            alpha: f32,
+            adds: u32,
+            partial: *mut f32,
+            arrivals: *mut u32,
+            n_tokens: u32,
+            n_in: u32,
+            n_out: u32,
+            panel: u32,
+            least: u32,
+            more: u32,
+        ) {
+            let operands = $crate::gemm::Operands {
+                weights, n_blocks, first_row, matrix_rows, tiles: tiles.cast(), pairs, share, x, factors, out, out_f16, out_stride, alpha, adds,
+                partial, arrivals, n_tokens, n_in, n_out, panel, least, more,
+            };
+            #[cfg(not(cuda_arch_at_least = "90"))]
+            unsafe {
+                $crate::gemm::warps::gemm::<$block, $tiles, $sixteens>(&operands)
+            }
+            #[cfg(cuda_arch_at_least = "90")]
+            unsafe {
+                $crate::gemm::groups::gemm::<$block, $half>(&operands)
+            }
+        }
+    )*};
+}
+
+pub(crate) use gemm_kernels;
