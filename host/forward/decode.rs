@@ -213,7 +213,9 @@ impl Engine {
             }
             _ => true,
         };
-        n <= Gpu::MOST_GEMM_TOKENS && pass.steps.iter().enumerate().all(is_kernel)
+        let rooms = self.several.as_ref().and_then(|several| several.rooms.as_ref());
+        let most = rooms.map_or(Gpu::MOST_GEMM_TOKENS, |rooms| rooms.most_packed);
+        n <= most && pass.steps.iter().enumerate().all(is_kernel)
     }
 
     /// The launches of a step whose rows have room, one by one.

@@ -117,6 +117,7 @@ impl ExpertScratch {
             weights,
             x: &self.halves,
             factors: Some(&self.factors),
+            bias: None,
             out: Product::F32(out),
             out_stride: n_out,
             alpha: 1.0,

@@ -20,8 +20,8 @@ use crate::{
     gpu::{
         Activations, Buffer, Gpu, GpuError, Matmul, Product, Slice, SubSlice,
         kernels::{
-            AttentionDecode, AttentionShape, DeltaNetShape, Experts, GemmScratch, Gemv, GemvParts, Glu, Input,
-            KeyHeads, KeySplits, NormAndRope, Output, RopeShape, SigmoidGate, Staging,
+            Attended, AttentionDecode, AttentionShape, DeltaNetShape, Experts, GemmScratch, Gemv, GemvParts, Glu,
+            Input, KeyHeads, KeySplits, NormAndRope, Output, RopeShape, SigmoidGate, Staging,
         },
     },
     model::{
@@ -91,7 +91,7 @@ impl Run<'_> {
     /// Whether packed weights are multiplied as they are where they can be. Prompts are left to more exact products: their weights are
     /// rounded to f16 once.
     fn multiplies_packed(&self) -> bool {
-        self.decodes && self.n_tokens <= Gpu::MOST_GEMM_TOKENS
+        self.decodes && self.rooms.is_some_and(|rooms| self.n_tokens <= rooms.most_packed)
     }
 
     /// All launches, the head's only where logits are wanted; the last norm in its place where hidden states are.
@@ -308,7 +308,7 @@ impl Part<'_, '_> {
             Launch::Matmul { x, weight, out } => {
                 let (rows, x, out) = (w.rows(weight), self.f32(*x), self.f32(*out));
                 // Tokens that are decoded; many of them are a matrix like a prompt's.
-                let is_packed = self.rooms.is_some() && self.multiplies_packed();
+                let is_packed = self.multiplies_packed();
                 if self.in_head && is_packed && Gpu::has_gemm(rows.tensor_type()) {
                     return gpu.matmul_packed(self.matmul, self.gemm, rows, &x, &out, n);
                 }
@@ -441,13 +441,13 @@ impl Part<'_, '_> {
                 };
                 gpu.gemv_parts_many(&parts, n, self.staging)
             }
-            Launch::AttentionToken { qkv, parts, heads, out } => self.attention_token(*qkv, parts, heads, *out),
+            Launch::AttentionToken { qkv, parts, heads, out } => self.attention_token(*qkv, parts, heads, *out, None),
 
             Launch::RmsNormF16 { x, out, weight, epsilon, scale } => {
                 let scale = self.scale_of(*scale);
                 gpu.rmsnorm_f16(&self.f32(*x), w.vector(*weight), &self.f16(*out), n, *epsilon, scale)
             }
-            Launch::Product { x, x_scale, stack, room, out, out_scale, adds } => {
+            Launch::Product { x, x_scale, stack, room, bias, out, out_scale, adds } => {
                 let (out_f32, out_f16) = match out_scale {
                     None => (Some(self.f32(*out)), None),
                     Some(_) => (None, Some(self.f16(*out))),
@@ -464,6 +464,7 @@ impl Part<'_, '_> {
                     *stack,
                     *room,
                     &self.f16(*x),
+                    bias.map(|bias| &**w.vector(bias)),
                     product,
                     (alpha, *adds),
                     n,
@@ -488,10 +489,8 @@ impl Part<'_, '_> {
             Launch::Flash { q, heads, sinks, soft_cap, out, scale } => {
                 self.flash(*q, heads, (*sinks, *soft_cap), *out, *scale)
             }
-            Launch::AttentionRows { qkv, parts, heads, exact, out, scale } => {
-                self.attention_token(*qkv, parts, heads, *exact)?;
-                let scale = self.scale_of(*scale);
-                gpu.range_to_f16_f32(&self.f32(*exact), &self.f16(*out), scale, n * self.width(*out))
+            Launch::AttentionRows { qkv, parts, heads, out, scale } => {
+                self.attention_token(*qkv, parts, heads, *out, Some(*scale))
             }
             Launch::AttentionMany { q, heads, sinks, soft_cap, exact, out, scale } => {
                 self.attention_many(*q, heads, (*sinks, *soft_cap), *exact, *out, *scale)
@@ -521,10 +520,24 @@ impl Part<'_, '_> {
         parts: &QkvParts,
         heads: &AttentionHeads,
         out: Local,
+        scale: Option<ScaleId>,
     ) -> Result<(), GpuError> {
         let shape = self.shape(heads);
-        let is_quantised = self.pass.locals.get(out).form == Form::Quantised;
-        let (out_f32, out_q8) = if is_quantised { (None, Some(self.u32(out))) } else { (Some(self.f32(out)), None) };
+        let (out_f32, out_q8, out_f16);
+        let out = match (self.pass.locals.get(out).form, scale) {
+            (Form::Quantised, _) => {
+                out_q8 = self.u32(out);
+                Attended::Quantised(&out_q8)
+            }
+            (Form::F16, Some(scale)) => {
+                out_f16 = self.f16(out);
+                Attended::F16(&out_f16, self.scale_of(scale))
+            }
+            _ => {
+                out_f32 = self.f32(out);
+                Attended::F32(&out_f32)
+            }
+        };
         self.gpu.attention_decode(&AttentionDecode {
             shape,
             qkv: &self.f32(qkv),
@@ -540,10 +553,7 @@ impl Part<'_, '_> {
             splits: key_splits(shape, self.n_past, self.gpu.multiprocessors()),
             parts: &self.attention.parts,
             arrivals: &self.attention.arrivals,
-            out: match (&out_f32, &out_q8) {
-                (Some(out), _) => Output::F32(out),
-                (_, out) => Output::Quantised(out.as_ref().expect("one of the two")),
-            },
+            out,
             shares_sequences: self.shares_sequences,
         })
     }

@@ -22,6 +22,8 @@ pub struct Rooms {
     rooms: Vec<Room>,
     /// The stacks of each room's products, in the order of the pass.
     stacks: Vec<Vec<StackId>>,
+    /// The most tokens that are multiplied with packed weights.
+    pub most_packed: usize,
 }
 
 /// Room for one matrix in f16, and where the streams are with it.
@@ -74,7 +76,10 @@ impl Rooms {
             let values = gpu.alloc("an unpacked matrix", elements(model, stacks))?;
             Ok(Room { values, filled: gpu.event()?, done: gpu.event()? })
         });
-        Ok(Rooms { rooms: rooms.collect::<Result<_, GpuError>>()?, stacks })
+        let rooms = rooms.collect::<Result<_, GpuError>>()?;
+        let matrices = stacks.iter().flatten().map(|stack| model.figure.stack(*stack));
+        let most_packed = gpu.most_gemm_tokens(matrices.map(|stack| [stack.n_out, stack.n_in]));
+        Ok(Rooms { rooms, stacks, most_packed })
     }
 
     /// All stacks that are multiplied in f16.
@@ -125,7 +130,7 @@ impl Rooms {
         })
     }
 
-    /// out = alpha · stack · x (+ out) for each of `n` tokens; then the room is filled with its next matrix.
+    /// out = alpha · stack · x + bias (+ out) for each of `n` tokens; then the room is filled with its next matrix. With a bias it is f32.
     #[allow(clippy::too_many_arguments)]
     pub fn multiply(
         &self,
@@ -134,6 +139,7 @@ impl Rooms {
         stack: StackId,
         room: usize,
         x: &Slice<f16>,
+        bias: Option<&Slice<f32>>,
         out: Product,
         (alpha, adds): (f32, bool),
         n: usize,
@@ -142,6 +148,7 @@ impl Rooms {
     ) -> Result<(), GpuError> {
         let matrix = weights.stack(stack);
         let beta = if adds { 1.0 } else { 0.0 };
+        let mut bias_is_added = false;
         if packed && is_packed(matrix) {
             let mut before = 0;
             for rows in matrix.rows_of_parts() {
@@ -154,9 +161,12 @@ impl Rooms {
                     (_, out) => Product::F16(out.as_ref().expect("one of the two")),
                 };
                 let out_stride = matrix.n_out;
-                gpu.gemm(&Gemm { weights: rows, x, factors: None, out, out_stride, alpha, adds }, n, scratch)?;
+                let bias = bias.map(|bias| bias.slice(before..before + rows.n_out));
+                let bias = bias.as_deref();
+                gpu.gemm(&Gemm { weights: rows, x, factors: None, bias, out, out_stride, alpha, adds }, n, scratch)?;
                 before += rows.n_out;
             }
+            bias_is_added = true;
         } else if let Some(values) = in_f16(matrix) {
             gpu.product(&values, matrix.n_out, matrix.n_in, x, out, alpha, beta, n)?;
         } else {
@@ -164,6 +174,9 @@ impl Rooms {
             gpu.wait(&room.filled)?;
             gpu.product(&room.values, matrix.n_out, matrix.n_in, x, out, alpha, beta, n)?;
             gpu.record(&room.done)?;
+        }
+        if let (Some(bias), Product::F32(out), false) = (bias, out, bias_is_added) {
+            gpu.matmul_epilogue(out, None, Some(bias), None, out, n, matrix.n_out)?;
         }
         let present = self.stacks[room].iter().position(|of| *of == stack).expect("a product of the pass");
         self.fill(gpu, weights, room, present + 1, packed)

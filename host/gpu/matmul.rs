@@ -180,7 +180,11 @@ impl Gpu {
         self.matmul_input_f16(x, &input, &scratch.inverse_scales, n_tokens, weights.n_in())?;
         let (factors, out_stride) = (Some(&*scratch.inverse_scales), weights.n_out);
         let out = Product::F32(out);
-        self.gemm(&Gemm { weights, x: &input, factors, out, out_stride, alpha: 1.0, adds: false }, n_tokens, gemm)
+        self.gemm(
+            &Gemm { weights, x: &input, factors, bias: None, out, out_stride, alpha: 1.0, adds: false },
+            n_tokens,
+            gemm,
+        )
     }
 
     /// out[token] = alpha · matrix · x[token] + beta · out[token] for a matrix `[n_out][n_in]` and `x` of `[n_tokens][n_in]`.

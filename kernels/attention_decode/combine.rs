@@ -3,7 +3,7 @@
 //! With several splits each block leaves, for its split, the largest score and the sum of weights of each head, and the values
 //! weighted relative to that. The last one to arrive merges them all, in an order that depends on nothing but their number.
 
-use cuda_std::{atomic, float, memory::Vector16, shared::Shared, shared_array, thread, unroll::unroll, warp};
+use cuda_std::{F16, atomic, float, memory::Vector16, shared::Shared, shared_array, thread, unroll::unroll, warp};
 
 use crate::gemv::activations;
 
@@ -189,8 +189,11 @@ unsafe fn write<T: CacheWords, const HEAD_DIM: usize>(o: &Operands<T>, head: u32
     let there = column < HEAD_DIM as u32;
     let (row, n) = (o.row_and_head().0, o.n_kv_heads * o.group * HEAD_DIM as u32);
     if o.quantised_out.is_null() {
-        if there {
-            unsafe { *o.out.add((row * n + index) as usize) = value }
+        let at = (row * n + index) as usize;
+        match (there, o.out_f16.is_null()) {
+            (true, true) => unsafe { *o.out.add(at) = value },
+            (true, false) => unsafe { *o.out_f16.add(at) = F16::from_f32(value * o.out_scale) },
+            (false, _) => {}
         }
     } else {
         // A head is whole runs: those of lanes beyond it are only theirs.

@@ -158,6 +158,7 @@ struct Operands<T> {
     values: *mut T,
     out: *mut f32,
     quantised_out: *mut u32,
+    out_f16: *mut F16,
     parts: *mut f32,
     arrivals: *mut u32,
     epsilon: f32,
@@ -175,6 +176,7 @@ struct Operands<T> {
     neighbours: u32,
     growth_length: u32,
     part: u32,
+    out_scale: f32,
 }
 
 impl<T> Operands<T> {
@@ -507,6 +509,7 @@ macro_rules! variants {
             values: *mut $element,
             out: *mut f32,
             quantised_out: *mut u32,
+            out_f16: *mut F16,
             parts: *mut f32,
             arrivals: *mut u32,
             epsilon: f32,
@@ -524,12 +527,13 @@ macro_rules! variants {
             neighbours: u32,
             growth_length: u32,
             part: u32,
+            out_scale: f32,
         ) {
             unsafe {
                 attention_decode::<$element, $attend, $head_dim, $heads>(Operands {
-                    qkv, positions, tables, slots, frequencies, q_norm, k_norm, keys, values, out, quantised_out, parts, arrivals,
+                    qkv, positions, tables, slots, frequencies, q_norm, k_norm, keys, values, out, quantised_out, out_f16, parts, arrivals,
                     epsilon, scale, growth_scale, magnitude, n_kv_heads, group, qkv_stride, table_stride, n_pages, room, window, n_rot,
-                    neighbours, growth_length, part,
+                    neighbours, growth_length, part, out_scale,
                 })
             }
         }

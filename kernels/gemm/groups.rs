@@ -20,9 +20,7 @@ use cuda_std::{
     wgmma::{self, Accumulator, Matrix, Registers, Swizzle},
 };
 
-use super::{
-    ABSENT, CHUNK, Geometry, MOST_TOKENS, Operands, PARTS, Place, STEP, Shares, Sixteen, TOKENS, Task, Two, scaled,
-};
+use super::{ABSENT, CHUNK, Geometry, MOST_TOKENS, Operands, PARTS, Place, STEP, Shares, Sixteen, TOKENS, Task, Two};
 use crate::{
     blocks::{Halves, Masks, Planes},
     gemv::activations::four,
@@ -167,8 +165,19 @@ where
         unsafe { Two { upper: B::load(planes, upper + chunk), lower: B::load(planes, lower + chunk) } }
     };
     let mut place = Place { tile: begin / n_steps, step: begin % n_steps };
-    let mut rows = rows_of(place.tile);
-    let mut bits = load(rows, place.step);
+    // What is loaded next.
+    let (mut ahead, mut rows) = (place, rows_of(place.tile));
+    macro_rules! next {
+        () => {{
+            let bits = load(rows, ahead.step);
+            ahead = ahead.next(n_steps);
+            if ahead.step == 0 {
+                rows = rows_of(ahead.tile);
+            }
+            bits
+        }};
+    }
+    let mut bits = next!();
     grid::launch_dependents();
     thread::sync_threads();
     let masks = unsafe { Masks { low: gemm_masks().get(0), high: gemm_masks().get(1) } };
@@ -189,8 +198,6 @@ where
             let place_of_step = ring.panel * (PANEL_ROWS * ROW_BYTES) + step_of_panel * (tokens * ROW_BYTES);
             let x: Matrix<F16> = unsafe { Matrix::new(panels(), place_of_step / 2, 0, 1024, Swizzle::Bytes128) };
             let x_of = |index: usize| unsafe { x.further(index as u32 / 4 * (tokens * 128) + index as u32 % 4 * 32) };
-            place.step += 1;
-            let is_last = place.step == n_steps;
             unroll(
                 4,
                 #[inline(always)]
@@ -217,12 +224,10 @@ where
                     }
                 },
             );
-            if is_last {
-                place = Place { tile: place.tile + 1, step: 0 };
-                rows = rows_of(place.tile);
-            }
-            bits = load(rows, place.step);
+            // Where registers allow it the assembler moves these loads up, to where the last ones were used.
+            bits = next!();
             unit += 1;
+            place.step += 1;
             step_of_panel += 1;
             if step_of_panel == const { PANEL_ROWS / (2 * HALF as u32) } {
                 step_of_panel = 0;
@@ -230,10 +235,9 @@ where
             }
         }
         wgmma::wait::<0, _>(&mut sums);
-        // The unit's tile: where it ended the place is in the next one already.
-        let tile = if place.step == 0 { place.tile - 1 } else { place.tile };
-        unsafe { finish::<HALF>(o, shares, tile, task.end_token - task.first_token, &sums) }
+        unsafe { finish::<HALF>(o, shares, place.tile, task.end_token - task.first_token, &sums) }
         sums = [0.0; HALF];
+        place = Place { tile: place.tile + 1, step: 0 };
     }
 }
 
@@ -461,7 +465,7 @@ unsafe fn write<const HALF: usize>(o: &Operands, first_row: u32, n_tokens: u32, 
                 |output| {
                     if there(output) {
                         let source = unsafe { gemm_sources().get(token(output)) };
-                        values[output] = unsafe { scaled(o, source, values[output]) };
+                        values[output] = unsafe { super::output(o, source, row(output), values[output]) };
                         if o.adds != 0 {
                             values[output] += unsafe { *o.out.add(at(output)) }
                         }

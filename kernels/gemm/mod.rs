@@ -97,6 +97,8 @@ pub struct Operands {
     pub x: *const F16,
     /// What each token's outputs are multiplied by, or null.
     pub factors: *const f32,
+    /// What is added to each row's outputs, or null.
+    pub bias: *const f32,
     /// The outputs, or null.
     pub out: *mut f32,
     /// The outputs where `out` is null.
@@ -225,9 +227,10 @@ impl Task {
 /// # Safety
 /// - The kernels' launch contract; token and row are there.
 #[inline(always)]
-unsafe fn scaled(o: &Operands, source: u32, sum: f32) -> f32 {
+unsafe fn output(o: &Operands, source: u32, row: u32, sum: f32) -> f32 {
     let factor = if o.factors.is_null() { 1.0 } else { unsafe { *o.factors.add(source as usize) } };
-    sum * (o.alpha * factor)
+    let bias = if o.bias.is_null() { 0.0 } else { unsafe { *o.bias.add(row as usize) } };
+    sum * (o.alpha * factor) + bias
 }
 
 /// Two f16 of a chunk at a time, of two rows: scaled.
@@ -264,7 +267,7 @@ impl<B: Copy> Sixteen<B> {
 #[cfg(not(target_arch = "nvptx64"))]
 #[rustfmt::skip]
 pub type GemmParameters = (
-    *const u8, u32, u32, u32, *const u32, *const u32, u32, *const F16, *const f32, *mut f32, *mut F16, u32, f32, u32, *mut f32,
+    *const u8, u32, u32, u32, *const u32, *const u32, u32, *const F16, *const f32, *const f32, *mut f32, *mut F16, u32, f32, u32, *mut f32,
     *mut u32, u32, u32, u32, u32, u32, u32,
 );
 
@@ -278,7 +281,7 @@ macro_rules! gemm_kernels {
     )*) => {$(
         $(#[$doc])*
         ///
-        /// out[token][o] = alpha · factors[token] · Σ_i weights[o][i] · x[token][i] (+ out[token][o] where `adds` is not 0). Where `tiles` is not
+        /// out[token][o] = alpha · factors[token] · Σ_i weights[o][i] · x[token][i] + bias[o] (+ out[token][o] where `adds` is not 0). Where `tiles` is not
         /// null, a token is a pair of one and an expert of its, its weights are that expert's, and x and factors are those of pair ÷ share.
         ///
         /// Launch, by the [`Geometry`]($crate::gemm::Geometry) of the kernel in the image: grid (n_blocks_of_grid, ⌈n_tokens ÷ tokens⌉), or
@@ -288,7 +291,7 @@ macro_rules! gemm_kernels {
         /// # Safety
         /// - `weights` is the planes of `n_blocks` blocks, 16-byte aligned; outputs are rows of `n_in` values from `first_row` on;
         ///   `n_in` is a whole number of blocks, at least 32; `n_out ≥ 1`.
-        /// - `x` is `[n_tokens][n_in]`, 16-byte aligned, `n_tokens ≥ 1`; `factors` is null or `[n_tokens]`. With `tiles`, `n_tokens` are
+        /// - `x` is `[n_tokens][n_in]`, 16-byte aligned, `n_tokens ≥ 1`; `factors` is null or `[n_tokens]`, `bias` null or `[n_out]`. With `tiles`, `n_tokens` are
         ///   pairs, and x has one row, and factors one element, for every `share ≥ 1` of them; without, `share` is 1.
         /// - `tiles` is null or made, 16-byte aligned, by [`experts_group`]($crate::experts::experts_group) for as many tokens as a block takes, of `pairs`, each
         ///   below `n_tokens`; then an expert's rows begin `matrix_rows` behind the last one's.
@@ -308,6 +311,7 @@ macro_rules! gemm_kernels {
             share: u32,
             x: *const cuda_std::F16,
             factors: *const f32,
+            bias: *const f32,
             out: *mut f32,
             out_f16: *mut cuda_std::F16,
             out_stride: u32,
@@ -323,7 +327,7 @@ macro_rules! gemm_kernels {
             more: u32,
         ) {
             let operands = $crate::gemm::Operands {
-                weights, n_blocks, first_row, matrix_rows, tiles: tiles.cast(), pairs, share, x, factors, out, out_f16, out_stride, alpha, adds,
+                weights, n_blocks, first_row, matrix_rows, tiles: tiles.cast(), pairs, share, x, factors, bias, out, out_f16, out_stride, alpha, adds,
                 partial, arrivals, n_tokens, n_in, n_out, panel, least, more,
             };
             #[cfg(not(cuda_arch_at_least = "90"))]

@@ -16,9 +16,7 @@ use cuda_std::{
     unroll::unroll,
 };
 
-use super::{
-    ABSENT, CHUNK, Geometry, MOST_TOKENS, Operands, PARTS, Place, STEP, Shares, Sixteen, TOKENS, Task, Two, scaled,
-};
+use super::{ABSENT, CHUNK, Geometry, MOST_TOKENS, Operands, PARTS, Place, STEP, Shares, Sixteen, TOKENS, Task, Two};
 use crate::blocks::{Halves, Planes};
 
 /// How the four kernels of a format share their work.
@@ -375,7 +373,8 @@ unsafe fn write<const TILES: usize, const SIXTEENS: usize>(o: &Operands, tile: u
                 |output| {
                     if there(output) {
                         let source = unsafe { gemm_sources().get(token(output)) };
-                        values[output] = unsafe { scaled(o, source, sums[index][output / 4][output % 4]) };
+                        values[output] =
+                            unsafe { super::output(o, source, row(output), sums[index][output / 4][output % 4]) };
                     }
                 },
             );

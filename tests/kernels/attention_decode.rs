@@ -203,7 +203,7 @@ fn run(gpu: &Gpu, case: Case) {
     };
     let floats = || {
         let out = Output::new(gpu, n * q_len);
-        launch(kernels::Output::F32(&out));
+        launch(kernels::Attended::F32(&out));
         out.read(gpu)
     };
     let got = floats();
@@ -223,10 +223,16 @@ fn run(gpu: &Gpu, case: Case) {
     // As integers: the nearest to the same values, with a scale for each 16 that the largest gives, and their sum.
     let words = kernels::quantised_len(q_len);
     let quantised = Output::<u32>::new(gpu, n * words);
-    launch(kernels::Output::Quantised(&quantised));
+    launch(kernels::Attended::Quantised(&quantised));
     for (words, got) in quantised.read(gpu).chunks(words).zip(got.chunks(q_len)) {
         check_quantised(words, got, &format!("{case:?}"));
     }
+    // As f16: the nearest to what they are scaled by.
+    let halves = Output::<f16>::new(gpu, n * q_len);
+    launch(kernels::Attended::F16(&halves, 0.25));
+    let same =
+        halves.read(gpu).iter().zip(&got).all(|(half, got)| half.to_bits() == f16::from_f32(0.25 * got).to_bits());
+    assert!(same, "in f16: {case:?}");
     parts.read(gpu);
 }
 
@@ -360,7 +366,7 @@ fn company_changes_nothing() {
                 splits,
                 parts: &parts,
                 arrivals: &arrivals,
-                out: kernels::Output::F32(&out),
+                out: kernels::Attended::F32(&out),
                 shares_sequences: false,
             })
             .unwrap();
@@ -458,7 +464,7 @@ fn reads_what_it_wrote(gpu: &Gpu, random: &mut Random, n_context: usize, splits:
                 splits,
                 parts: &parts,
                 arrivals: &arrivals,
-                out: kernels::Output::F32(&out.slice(step.start * n_heads * head_dim..step.end * n_heads * head_dim)),
+                out: kernels::Attended::F32(&out.slice(step.start * n_heads * head_dim..step.end * n_heads * head_dim)),
                 // A launch of the whole would load the keys of the one before it too early.
                 shares_sequences: true,
             })

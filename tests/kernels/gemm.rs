@@ -45,12 +45,15 @@ fn outputs_are_sums_of_products() {
                 let x_on_device = gpu.upload("x", &x).unwrap();
                 let factors = random.values(n, 3.0);
                 let factors_on_device = gpu.upload("factors", &factors).unwrap();
+                let bias = random.values(n_out, 1.0);
+                let bias_on_device = gpu.upload("bias", &bias).unwrap();
                 let before = random.values(n * n_out, 1.0);
                 let out = gpu.upload("out", &before).unwrap();
                 let gemm = Gemm {
                     weights: matrix.all(),
                     x: &x_on_device,
                     factors: Some(&factors_on_device),
+                    bias: (n % 2 == 0).then_some(&*bias_on_device),
                     out: Product::F32(&out),
                     out_stride: n_out,
                     alpha: 0.5,
@@ -66,7 +69,8 @@ fn outputs_are_sums_of_products() {
                         let (sum, size) =
                             products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product * product));
                         let factor = 0.5 * f64::from(factors[token]);
-                        let want = factor * sum + f64::from(before[at]);
+                        let bias = if n % 2 == 0 { f64::from(bias[row]) } else { 0.0 };
+                        let want = factor * sum + bias + f64::from(before[at]);
                         // Errors are as random as the products: by the root of the sum of their squares.
                         let limit = TOLERANCE * factor.abs() * size.sqrt() + 1e-5 * (1.0 + want.abs());
                         let error = (f64::from(found[at]) - want).abs();
@@ -101,6 +105,7 @@ fn a_token_is_the_same_in_any_company() {
                 weights: matrix.all(),
                 x: &x,
                 factors: None,
+                bias: None,
                 out: Product::F32(&out),
                 out_stride: stride,
                 alpha: 1.0,
@@ -199,6 +204,7 @@ fn experts_multiply_their_own_tokens() {
                 weights: stacks.rows(stack * n_out..(stack + 1) * n_out),
                 x: &x,
                 factors: Some(&factors),
+                bias: None,
                 out: Product::F32(&out),
                 out_stride: n_out,
                 alpha: 0.5,

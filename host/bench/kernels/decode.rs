@@ -6,7 +6,7 @@ use crate::{
     gpu::{
         Activations, Gpu, Product, Weights,
         kernels::{
-            ArgmaxScratch, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemm, GemmScratch, Gemv,
+            ArgmaxScratch, Attended, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemm, GemmScratch, Gemv,
             GemvParts, Glu, Input, KeySplits, NormAndRope, OneSequence, Output, PAGE, RopeShape, Staging, TopKScratch,
             quantised_len,
         },
@@ -134,7 +134,7 @@ fn few(widths: &Widths, what: &str, tensor_type: TensorType, (n_out, n_in): (usi
         let launch = move |gpu: &Gpu| {
             let (weights, out) = (weights.all(), Product::F32(&out));
             gpu.gemm(
-                &Gemm { weights, x: &x, factors: None, out, out_stride: n_out, alpha: 1.0, adds: false },
+                &Gemm { weights, x: &x, factors: None, bias: None, out, out_stride: n_out, alpha: 1.0, adds: false },
                 n,
                 &scratch,
             )
@@ -275,7 +275,7 @@ fn attention(widths: &Widths, cache_type: CacheType, head_dim: usize, n_position
                 splits,
                 parts: &parts,
                 arrivals: &arrivals,
-                out: Output::F32(&out),
+                out: Attended::F32(&out),
                 shares_sequences: false,
             })
         };

@@ -302,12 +302,13 @@ pub enum Launch {
         scale: ScaleId,
         out: Local,
     },
-    /// A product of f16 on tensor cores, with a stack unpacked into a room; added to `out` where `adds`.
+    /// A product of f16 on tensor cores, with a stack unpacked into a room, and a bias for each of its rows; added to `out` where `adds`.
     Product {
         x: Local,
         x_scale: ScaleId,
         stack: StackId,
         room: usize,
+        bias: Option<VectorId>,
         out: Local,
         out_scale: Option<ScaleId>,
         adds: bool,
@@ -342,12 +343,11 @@ pub enum Launch {
         out: Local,
         scale: ScaleId,
     },
-    /// A token's attention of each of many sequences, as [`Launch::AttentionToken`], then to f16.
+    /// A token's attention of each of many sequences, as [`Launch::AttentionToken`], to f16.
     AttentionRows {
         qkv: Local,
         parts: QkvParts,
         heads: AttentionHeads,
-        exact: Local,
         out: Local,
         scale: ScaleId,
     },
@@ -421,7 +421,7 @@ impl Launch {
             Launch::Qkv { product, q, kv, .. } => some(&[product, q], &[kv.map(|kv| kv[0]), kv.map(|kv| kv[1])]),
             Launch::Flash { q, out, .. } => vec![q, out],
             Launch::AttentionMany { q, exact, out, .. } => vec![q, exact, out],
-            Launch::AttentionRows { qkv, exact, out, .. } => vec![qkv, exact, out],
+            Launch::AttentionRows { qkv, out, .. } => vec![qkv, out],
             Launch::GluF16 { gate_up, factors, out, .. } => {
                 some(&[gate_up, out], &[factors.map(|factors| factors[0]), factors.map(|factors| factors[1])])
             }

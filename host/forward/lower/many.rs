@@ -256,11 +256,21 @@ impl Many {
         let stack = pattern.stack;
         let product = l.room(figure.stack(stack).n_out, Form::F32);
         let room = self.next_room();
-        let launch = Launch::Product { x, x_scale, stack, room, out: product, out_scale: None, adds: false };
-        // The values before a bias or a norm, in columns of the product.
+        // A bias is added behind a factor and before norms, or by the kernel that rotates; that of a token's attention knows none.
+        let is_behind = factors.is_some() || pattern.whole != [None, None];
+        let with_product = pattern.bias.filter(|_| !is_behind && self.is_decoded(pattern));
+        let launch =
+            Launch::Product { x, x_scale, stack, room, bias: with_product, out: product, out_scale: None, adds: false };
+        // The values before a norm, in columns of the product, with the bias or before it.
+        let is_bias = |node: &&usize| matches!(figure.nodes[**node].op, Op::Bias { .. });
         let makes = pattern.projections.iter().filter_map(|node| match &figure.nodes[*node].op {
             Op::Product { weight, .. } => {
-                Some(Made { factors, start: weight.rows.start, ..Made::new(figure.nodes[*node].out, product) })
+                let biased =
+                    pattern.between.iter().filter(is_bias).find(
+                        |bias| matches!(figure.nodes[**bias].op, Op::Bias { x, .. } if x == figure.nodes[*node].out),
+                    );
+                let value = biased.filter(|_| with_product.is_some()).map_or(*node, |bias| *bias);
+                Some(Made { factors, start: weight.rows.start, ..Made::new(figure.nodes[value].out, product) })
             }
             _ => None,
         });
@@ -268,11 +278,10 @@ impl Many {
         for node in pattern.projections.iter().chain(&pattern.between) {
             l.done[*node] = true;
         }
-        // A bias is added behind a factor, by the next kernel only where there is none; and not by attention of a token.
-        let mut bias = pattern.bias;
+        let mut bias = pattern.bias.filter(|_| with_product.is_none());
         if pattern.whole != [None, None] {
             l.norm_qk(pattern, product, factors);
-        } else if factors.is_some() || self.is_decoded(pattern) && bias.is_some() {
+        } else if factors.is_some() {
             let bias = bias.take().map(|vector| Span { vector, range: 0..figure.stack(stack).n_out });
             l.launch(Launch::Sum { x: product, factors, bias, residual: None, out: product }, &[]);
         }
@@ -320,8 +329,7 @@ impl Many {
         self.halves.insert(value, Half { local: out, scale, factors: None });
         let FusedAttention { heads, sinks, soft_cap, .. } = *pattern;
         let launch = if self.is_decoded(pattern) {
-            let exact = l.room(width, Form::F32);
-            Launch::AttentionRows { qkv: q, parts: pattern.parts, heads, exact, out, scale }
+            Launch::AttentionRows { qkv: q, parts: pattern.parts, heads, out, scale }
         } else if has_flash(l.options.cache_type) && !self.of_sequences {
             Launch::Flash { q, heads, sinks, soft_cap, out, scale }
         } else {
@@ -381,8 +389,16 @@ impl Many {
         });
         let gate_up = l.room(n_out, Form::F16);
         let (stack, room) = (weight.stack, self.next_room());
-        let launch =
-            Launch::Product { x: input, x_scale, stack, room, out: gate_up, out_scale: Some(in_scale), adds: false };
+        let launch = Launch::Product {
+            x: input,
+            x_scale,
+            stack,
+            room,
+            bias: None,
+            out: gate_up,
+            out_scale: Some(in_scale),
+            adds: false,
+        };
         let halves = products.iter().zip([0, n_out / 2]).map(|(node, start)| Made {
             scale: Some(in_scale),
             factors,
@@ -418,7 +434,8 @@ impl Many {
             l.done[reader] = true;
         }
         let room = self.next_room();
-        let product = |out, adds| Launch::Product { x: input, x_scale, stack, room, out, out_scale: None, adds };
+        let product =
+            |out, adds| Launch::Product { x: input, x_scale, stack, room, bias: None, out, out_scale: None, adds };
         // Factors are for what reads the product: a norm that is a launch with its sum, or a launch of their own.
         if factors.is_some() {
             let out = l.place(value, Form::F32);

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use kernels::attention_decode::*;
 
-use super::{AttentionShape, CacheType, NormAndRope, Output, PageTables, count, expect_len, quantised_len};
+use super::{AttentionShape, CacheType, NormAndRope, PageTables, count, expect_len, quantised_len};
 use crate::gpu::{Gpu, GpuError, Slice, launch::Launch};
 
 /// The attention of tokens of some sequences, from their projections to the attended values; see [`Gpu::attention_decode`].
@@ -36,10 +36,21 @@ pub struct AttentionDecode<'a> {
     pub parts: &'a Slice<f32>,
     /// [`AttentionScratch::arrivals`], all zero; zero again afterwards.
     pub arrivals: &'a Slice<u32>,
-    /// `[n_tokens][n_heads][head_dim]`, as they are or as a product takes each token's quantised.
-    pub out: Output<'a>,
+    /// `[n_tokens][n_heads][head_dim]`.
+    pub out: Attended<'a>,
     /// Whether some of the tokens are neighbours in one sequence and see each other's keys: then these are stored by a launch of their own.
     pub shares_sequences: bool,
+}
+
+/// Where attended values go.
+#[derive(Clone, Copy)]
+pub enum Attended<'a> {
+    /// As they are.
+    F32(&'a Slice<f32>),
+    /// As a product takes each token's: 8-bit integers with a scale for each 16, [`quantised_len`] words.
+    Quantised(&'a Slice<u32>),
+    /// Multiplied by a number, as products on tensor cores take them.
+    F16(&'a Slice<f16>, f32),
 }
 
 /// The memory that a launch with several splits needs, in elements. Launches that run one after another share it.
@@ -113,16 +124,22 @@ impl Gpu {
         pages.expect(n_tokens);
         expect_len("keys", operands.keys, cache_len);
         expect_len("values", operands.values, cache_len);
-        let (out, quantised_out) = match operands.out {
-            Output::F32(out) => {
-                expect_len("out", out, n_tokens * n_heads * head_dim);
-                (Some(out), None)
+        let n_values = n_tokens * n_heads * head_dim;
+        let (mut out, mut quantised_out, mut out_f16, mut out_scale) = (None, None, None, 1.0);
+        match operands.out {
+            Attended::F32(values) => {
+                expect_len("out", values, n_values);
+                out = Some(values);
             }
-            Output::Quantised(out) => {
-                expect_len("out", out, n_tokens * quantised_len(n_heads * head_dim));
-                (None, Some(out))
+            Attended::Quantised(words) => {
+                expect_len("out", words, n_tokens * quantised_len(n_heads * head_dim));
+                quantised_out = Some(words);
             }
-        };
+            Attended::F16(values, scale) => {
+                expect_len("out", values, n_values);
+                (out_f16, out_scale) = (Some(values), scale);
+            }
+        }
         if n_splits > 1 {
             let scratch = AttentionScratch::new(n_tokens, n_heads, n_kv_heads, head_dim, n_splits);
             expect_len("parts", operands.parts, scratch.parts);
@@ -158,6 +175,7 @@ impl Gpu {
                             &*operands.values.cast::<$element>(),
                             out,
                             quantised_out,
+                            out_f16,
                             operands.parts,
                             operands.arrivals,
                             epsilon,
@@ -175,6 +193,7 @@ impl Gpu {
                             norm_and_rope.neighbours(),
                             growth_length,
                             *part,
+                            out_scale,
                         ),
                     )
                 })

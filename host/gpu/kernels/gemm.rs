@@ -96,6 +96,8 @@ pub struct Gemm<'a> {
     pub x: &'a Slice<f16>,
     /// What each token's outputs are multiplied by, `[n_tokens]`.
     pub factors: Option<&'a Slice<f32>>,
+    /// What is added to each row's outputs, `[n_out]`.
+    pub bias: Option<&'a Slice<f32>>,
     /// A token's outputs, `out_stride` values from the next token's.
     pub out: Product<'a>,
     /// Not less than the matrix's rows.
@@ -110,12 +112,23 @@ impl Gpu {
     /// The most tokens of [`Gpu::gemm`]: with more, unpacking the weights and a plain product take less time.
     pub const MOST_GEMM_TOKENS: usize = 128;
 
+    /// The most tokens with which [`Gpu::gemm`] takes less time than unpacking the weights and a plain product, for a model with these
+    /// matrices' rows and columns.
+    pub fn most_gemm_tokens(&self, matrices: impl Iterator<Item = [usize; 2]>) -> usize {
+        // A block that has few steps is mostly busy with beginning and with parts of tiles; and what is small stays in the cache when it is
+        // unpacked. On an H200 128 sequences take longer so with 0.5B, whose largest matrix has two steps for a block, than with 7B, whose
+        // largest has 31, by 1.7 × and 0.7 × of the other way's time (`benches/results/2026-11-30-h200-gemm.md`).
+        const FEW_STEPS: usize = 8;
+        let steps = matrices.map(|[n_out, n_in]| units(&groups::GEOMETRIES[0], n_out, n_in)).max().unwrap_or(0);
+        if steps < FEW_STEPS * self.multiprocessors() { 64 } else { Gpu::MOST_GEMM_TOKENS }
+    }
+
     /// Whether there is a product of a few tokens with such rows.
     pub fn has_gemm(tensor_type: TensorType) -> bool {
         kernels(tensor_type).is_some()
     }
 
-    /// Enqueues out[token] = alpha · factors[token] · W · x[token] (+ out[token]), reading the packed weights once for 64 tokens. A token's
+    /// Enqueues out[token] = alpha · factors[token] · W · x[token] + bias (+ out[token]), reading the packed weights once for 64 tokens. A token's
     /// outputs are the same bits whatever others there are.
     pub fn gemm(&self, gemm: &Gemm, n_tokens: usize, scratch: &GemmScratch) -> Result<(), GpuError> {
         assert!((1..=Gpu::MOST_GEMM_TOKENS).contains(&n_tokens), "{n_tokens} tokens of a product of a few");
@@ -166,7 +179,7 @@ impl Gpu {
         scratch: Option<&GemmScratch>,
         experts: Option<&ExpertPairs>,
     ) -> Result<(), GpuError> {
-        let Gemm { weights, x, factors, out, out_stride, alpha, adds } = *gemm;
+        let Gemm { weights, x, factors, bias, out, out_stride, alpha, adds } = *gemm;
         let (n_in, n_out) = (weights.n_in(), weights.n_out);
         let share = experts.map_or(1, |experts| experts.share);
         assert!(n_in.is_multiple_of(CHUNK as usize), "rows of {n_in} are no whole chunks");
@@ -174,6 +187,7 @@ impl Gpu {
         assert!(share > 0 && n_tokens.is_multiple_of(share), "{n_tokens} pairs, {share} to an x");
         expect_len("x", x, n_tokens / share * n_in);
         factors.inspect(|factors| expect_len("factors", factors, n_tokens / share));
+        bias.inspect(|bias| expect_len("bias", bias, n_out));
         let last = (n_tokens - 1) * out_stride + n_out;
         let (out_f32, out_f16) = match out {
             Product::F32(out) => {
@@ -198,6 +212,7 @@ impl Gpu {
             count(share),
             x,
             factors,
+            bias,
             out_f32,
             out_f16,
             count(out_stride),

@@ -10,7 +10,7 @@ include!(concat!(env!("OUT_DIR"), "/launchers.rs"));
 
 pub use argmax::{ArgmaxScratch, NO_CHOICE};
 pub use attention::{Attention, AttentionShape, HEAD_DIMS, PageTables};
-pub use attention_decode::{AttentionDecode, AttentionScratch, KeySplits};
+pub use attention_decode::{Attended, AttentionDecode, AttentionScratch, KeySplits};
 pub use bandwidth::BANDWIDTH_VECTOR;
 pub use blocks::block_format;
 pub use cache::{CacheType, OneSequence, PAGE};
