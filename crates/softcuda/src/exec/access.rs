@@ -1,7 +1,7 @@
-//! Loads and stores of up to four elements per lane, over the addresses that [`super::memory`] resolves.
+//! Loads and stores of up to four elements per lane, over the addresses that [`super::memory`] finds.
 
-use super::lanes::{Lane, Operation, handlers};
-use super::memory::{Row, STRONG, addresses, resolve, resolve_row};
+use super::lanes::{Lane, Operation, each_lane, handlers, put_apart};
+use super::memory::{Row, STRONG, addresses, find, resolve_row};
 use super::{Context, FULL, Stop};
 use crate::fault::{Fault, FaultKind};
 use crate::program::{Control, Handlers, Instruction};
@@ -45,42 +45,35 @@ struct Load<M, R, const V: usize>(PhantomData<(M, R)>);
 
 impl<M: Widen<R>, R: Lane, const V: usize> Operation for Load<M, R, V> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let bytes = (size_of::<M>() * V) as u64;
         if mask == FULL
             && ins.flags & STRONG == 0
             && let Some(row) = resolve_row(ctx, ins, bytes, false)
         {
             // SAFETY: `resolve_row` found `bytes` readable bytes at each of the row's addresses.
-            unsafe { load_row::<M, R, V>(ctx, ins, row) };
+            unsafe { load_row::<M, R, V, WIDE>(ctx, ins, row) };
             return Control::Next;
         }
-        let addresses = addresses(ctx, ins, mask);
-        let hosts = match resolve(ctx, ins, mask, &addresses, bytes, Kind::Load) {
+        let hosts = match find::<WIDE>(ctx, ins, mask, bytes, Kind::Load) {
             Ok(hosts) => hosts,
             Err(control) => return control,
         };
         let mut out = [[R::default(); 32]; V];
-        if hosts.contiguous {
-            let start = hosts.at[0] as *const M;
-            for l in 0..32 {
-                for k in 0..V {
-                    // SAFETY: `resolve` found `32 * bytes` readable bytes from the first lane's address.
-                    out[k][l] = unsafe { start.add(l * V + k).read_unaligned() }.widen();
-                }
+        each_lane!(WIDE, |l| {
+            for k in 0..V {
+                // SAFETY: `find` found `bytes` readable bytes at each lane's address.
+                out[k][l] = unsafe { (hosts.at[l] as *const M).add(k).read_unaligned() }.widen();
             }
-        } else {
-            for l in 0..32 {
-                for k in 0..V {
-                    // SAFETY: `resolve` found `bytes` readable bytes at each lane's address.
-                    out[k][l] = unsafe { (hosts.at[l] as *const M).add(k).read_unaligned() }.widen();
-                }
-            }
-        }
+        });
         let strong = ins.flags & STRONG != 0;
         let mut digest = 0u64;
         for (k, row) in out.iter().enumerate() {
-            ctx.put(ins.ops[1 + k], row, mask);
+            if WIDE {
+                ctx.put(ins.ops[1 + k], row, mask);
+            } else {
+                put_apart(ctx, ins.ops[1 + k], row, mask);
+            }
             if strong {
                 digest = digest.wrapping_mul(31).wrapping_add(bits_sum(row));
             }
@@ -94,8 +87,22 @@ impl<M: Widen<R>, R: Lane, const V: usize> Operation for Load<M, R, V> {
 /// # Safety
 /// There must be `V * size_of::<M>()` readable bytes at each address of the row.
 #[inline(always)]
-unsafe fn load_row<M: Widen<R>, R: Lane, const V: usize>(ctx: &mut Context, ins: &Instruction, row: Row) {
+unsafe fn load_row<M: Widen<R>, R: Lane, const V: usize, const WIDE: bool>(
+    ctx: &mut Context,
+    ins: &Instruction,
+    row: Row,
+) {
     let Row { first, stride } = row;
+    if !WIDE {
+        each_lane!(false, |l| {
+            // SAFETY: the caller's promise.
+            let values = unsafe { ((first + l as u64 * stride) as *const [M; V]).read_unaligned() };
+            for k in 0..V {
+                ctx.lanes_mut::<R>(ins.ops[1 + k])[l] = values[k].widen();
+            }
+        });
+        return;
+    }
     if stride == 0 {
         // SAFETY: the caller's promise.
         let values = unsafe { (first as *const [M; V]).read_unaligned() };
@@ -192,34 +199,36 @@ struct Store<M, R, const V: usize>(PhantomData<(M, R)>);
 
 impl<M: Copy + 'static, R: Lane + Narrow<M>, const V: usize> Operation for Store<M, R, V> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let bytes = (size_of::<M>() * V) as u64;
         if mask == FULL
             && let Some(Row { first, stride }) = resolve_row(ctx, ins, bytes, true)
         {
             for k in 0..V {
                 let row = ctx.lanes::<R>(ins.ops[1 + k]);
-                if V == 1 && stride == bytes {
+                if WIDE && V == 1 && stride == bytes {
                     for l in 0..32 {
                         // SAFETY: `resolve_row` found `32 * bytes` writable bytes from the first address.
                         unsafe { (first as *mut M).add(l).write_unaligned(row[l].narrow()) };
                     }
                     continue;
                 }
-                for l in 0..32 {
+                each_lane!(WIDE, |l| {
                     let at = (first + l as u64 * stride) as *mut M;
                     // SAFETY: `resolve_row` found `bytes` writable bytes at each lane's address.
                     unsafe { at.add(k).write_unaligned(row[l].narrow()) };
-                }
+                });
             }
             return Control::Next;
         }
-        let addresses = addresses(ctx, ins, mask);
-        if ctx.sanitizer.is_some() && !ascending(&addresses, mask) {
+        if ctx.sanitizer.is_some()
+            && let Some(addresses) = descending(ctx, ins, mask)
+        {
             let (mut values, size) = ([[0u8; 16]; 32], size_of::<M>());
             for k in 0..V.min(16 / size) {
-                for (l, &value) in ctx.lanes::<R>(ins.ops[1 + k]).iter().enumerate() {
-                    let value: M = value.narrow();
+                let row = ctx.lanes::<R>(ins.ops[1 + k]);
+                each_lane!(false, |l| {
+                    let value: M = row[l].narrow();
                     // SAFETY: M is a plain integer of `size` bytes, and `(k + 1) * size` is at most 16.
                     unsafe {
                         std::ptr::copy_nonoverlapping(
@@ -228,44 +237,34 @@ impl<M: Copy + 'static, R: Lane + Narrow<M>, const V: usize> Operation for Store
                             size,
                         )
                     };
-                }
+                });
             }
             if let Err(control) = same_byte_twice(ctx, ins, mask, &addresses, &values, bytes) {
                 return control;
             }
         }
-        let hosts = match resolve(ctx, ins, mask, &addresses, bytes, Kind::Store) {
+        let hosts = match find::<WIDE>(ctx, ins, mask, bytes, Kind::Store) {
             Ok(hosts) => hosts,
             Err(control) => return control,
         };
-        if hosts.contiguous {
-            let start = hosts.at[0] as *mut M;
+        for l in lanes_of(mask) {
             for k in 0..V {
-                let row = *ctx.lanes::<R>(ins.ops[1 + k]);
-                for l in 0..32 {
-                    // SAFETY: `resolve` found `32 * bytes` writable bytes from the first lane's address.
-                    unsafe { start.add(l * V + k).write_unaligned(row[l].narrow()) };
-                }
-            }
-        } else {
-            for k in 0..V {
-                let row = ctx.lanes::<R>(ins.ops[1 + k]);
-                for l in 0..32 {
-                    if mask >> l & 1 != 0 {
-                        // SAFETY: `resolve` found `bytes` writable bytes at each lane's address.
-                        unsafe { (hosts.at[l] as *mut M).add(k).write_unaligned(row[l].narrow()) };
-                    }
-                }
+                let value = ctx.lanes::<R>(ins.ops[1 + k])[l].narrow();
+                // SAFETY: `find` found `bytes` writable bytes at each lane's address.
+                unsafe { (hosts.at[l] as *mut M).add(k).write_unaligned(value) };
             }
         }
         Control::Next
     }
 }
 
-/// Whether each lane has a higher address than the one before.
-fn ascending(addresses: &[u64; 32], mask: u32) -> bool {
+/// The addresses, where not each lane's is higher than the one before: only then can two be the same.
+#[inline(never)]
+fn descending(ctx: &Context, ins: &Instruction, mask: u32) -> Option<[u64; 32]> {
+    let addresses = addresses(ctx, ins, mask);
     let mut last = None;
-    lanes_of(mask).all(|l| last.replace(addresses[l]).is_none_or(|last| last < addresses[l]))
+    let ascending = lanes_of(mask).all(|l| last.replace(addresses[l]).is_none_or(|last| last < addresses[l]));
+    (!ascending).then_some(addresses)
 }
 
 /// Two lanes of one store that write different values to the same place.

@@ -5,7 +5,7 @@
 
 use super::Context;
 use super::lanes::{Lane, Operation, handlers, only};
-use super::memory::{addresses, resolve};
+use super::memory::{addresses, find, resolve};
 use crate::numeric::{canonical, from_bfloat, from_half, maximum, minimum, to_bfloat, to_half};
 use crate::program::{Control, Handlers, Instruction};
 use crate::space::{Kind, lanes_of};
@@ -45,9 +45,8 @@ struct Atomic<F, T>(PhantomData<(F, T)>);
 
 impl<F: Fn(T, T, T) -> T + Copy, T: Cell> Operation for Atomic<F, T> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-        let addresses = addresses(ctx, ins, mask);
-        let hosts = match resolve(ctx, ins, mask, &addresses, size_of::<T>() as u64, Kind::Atomic) {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let hosts = match find::<WIDE>(ctx, ins, mask, size_of::<T>() as u64, Kind::Atomic) {
             Ok(hosts) => hosts,
             Err(control) => return control,
         };

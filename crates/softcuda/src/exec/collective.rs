@@ -133,7 +133,7 @@ struct Shuffle<const MODE: u8>;
 
 impl<const MODE: u8> Operation for Shuffle<MODE> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         gather!(ctx, ins, mask, shuffle_any::<MODE>);
         if MODE == SHUFFLE_BFLY && mask == FULL && ins.imm == 0 {
             let (b, c) = (ctx.lanes::<u32>(ins.ops[2]), ctx.lanes::<u32>(ins.ops[3]));

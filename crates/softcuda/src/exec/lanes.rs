@@ -8,6 +8,9 @@
 //! All lanes are computed, whatever the mask, and the result is blended in; so these functions must be total. They and what they
 //! call must be `#[inline(always)]`, and go through lanes by loops: `map` and `from_fn` of arrays were calls, once a lane, where the
 //! whole program is optimised at once, and a product ten times as slow.
+//!
+//! There are some 750 of these handlers, most of a program that has softcuda inside. On x86-64 those for the baseline CPU, which no
+//! processor since 2013 needs, are kept small: a loop that goes through the lanes one after the other ([`each_lane`]).
 
 use super::{Context, FULL};
 use crate::program::{Control, Handlers, Instruction};
@@ -53,20 +56,54 @@ pub(crate) fn blend<T: Lane>(a: &[T; 32], b: &[T; 32], mask: u32) -> [T; 32] {
     }
 }
 
-/// Work for the lanes of a warp. `run` must be `#[inline(always)]`, so that it is compiled with its caller's features.
+/// Work for the lanes of a warp. `run` must be `#[inline(always)]`, so that it is compiled with its caller's features. `WIDE`: it may take
+/// the room that fast code takes, and the CPU is one of [`wide_is_supported`] where there are wide handlers at all.
 pub(crate) trait Operation {
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control;
-}
-
-fn portable<O: Operation>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-    O::run(ctx, ins, mask)
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control;
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-fn wide<O: Operation>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-    O::run(ctx, ins, mask)
+fn portable<O: Operation>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    O::run::<false>(ctx, ins, mask)
 }
+
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt"))]
+fn wide<O: Operation>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    O::run::<true>(ctx, ins, mask)
+}
+
+/// A number that the compiler is not to know anything of.
+#[inline(always)]
+pub(super) fn unknown(number: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut number = number;
+        // SAFETY: there is no instruction in it. `std::hint::black_box` would be one store and one load.
+        unsafe { std::arch::asm!("/* {0} */", inout(reg) number, options(pure, nomem, nostack, preserves_flags)) };
+        number
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    number
+}
+
+/// Does something for each of the 32 lanes: where `$wide`, in a loop for the compiler to unroll and to vectorise, otherwise in one that it
+/// cannot.
+macro_rules! each_lane {
+    ($wide:expr, |$l:ident| $body:expr) => {
+        if $wide {
+            for $l in 0..32 {
+                $body;
+            }
+        } else {
+            let mut $l = 0;
+            while $l < 32 {
+                $body;
+                $l = $crate::exec::lanes::unknown($l + 1);
+            }
+        }
+    };
+}
+pub(super) use each_lane;
 
 /// Whether this CPU can run the wide handlers.
 pub(crate) fn wide_is_supported() -> bool {
@@ -89,11 +126,11 @@ pub(crate) fn wide_is_supported() -> bool {
 /// Both versions of an operation.
 pub(crate) const fn handlers<O: Operation>() -> Handlers {
     Handlers {
-        portable: portable::<O>,
         #[cfg(target_arch = "x86_64")]
-        wide: wide::<O>,
+        portable: portable::<O>,
         #[cfg(not(target_arch = "x86_64"))]
-        wide: portable::<O>,
+        portable: wide::<O>,
+        wide: wide::<O>,
     }
 }
 
@@ -111,11 +148,27 @@ pub(super) fn only<F: Copy>(_function: PhantomData<F>) -> F {
     unsafe { std::ptr::NonNull::<F>::dangling().as_ptr().read() }
 }
 
+/// [`Context::put`], of which handlers that are to be small share one for each type.
+#[inline(never)]
+pub(super) fn put_apart<T: Lane>(ctx: &mut Context, reg: u32, value: &[T; 32], mask: u32) {
+    ctx.put(reg, value, mask);
+}
+
 /// Computes `$value`, of type `$d`, for each lane `$l` and puts it into the destination, the first operand. `$row` names
 /// the value of the operand numbered `$i` in lane `$l`. A macro, because a closure might not be inlined, and would then not
 /// be compiled with its caller's features.
 macro_rules! lanewise {
     ($ctx:ident, $ins:ident, $mask:ident, $d:ty, [$($row:ident: $t:ty = $i:expr),*], |$l:ident| $value:expr) => {{
+        if !WIDE {
+            let mut out = [<$d>::default(); 32];
+            $(let $row = $ctx.lanes::<$t>($ins.ops[$i]);)*
+            each_lane!(false, |$l| {
+                $(let $row = $row[$l];)*
+                out[$l] = $value;
+            });
+            put_apart($ctx, $ins.ops[0], &out, $mask);
+            return Control::Next;
+        }
         // Copies, so that the compiler need not ask whether the destination is one of the sources.
         $(let $row: [$t; 32] = *$ctx.lanes::<$t>($ins.ops[$i]);)*
         let mut spare = MaybeUninit::<[$d; 32]>::uninit();
@@ -143,7 +196,7 @@ struct Copied<T>(PhantomData<T>);
 
 impl<T: Lane> Operation for Copied<T> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let value = *ctx.lanes::<T>(ins.ops[1]);
         ctx.put(ins.ops[0], &value, mask);
         Control::Next
@@ -159,7 +212,7 @@ struct Map1<F, A, D>(PhantomData<(F, A, D)>);
 
 impl<F: Fn(A) -> D + Copy, A: Lane, D: Lane> Operation for Map1<F, A, D> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let f = only(PhantomData::<F>);
         lanewise!(ctx, ins, mask, D, [a: A = 1], |l| f(a))
     }
@@ -174,7 +227,7 @@ struct Map2<F, A, B, D>(PhantomData<(F, A, B, D)>);
 
 impl<F: Fn(A, B) -> D + Copy, A: Lane, B: Lane, D: Lane> Operation for Map2<F, A, B, D> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let f = only(PhantomData::<F>);
         lanewise!(ctx, ins, mask, D, [a: A = 1, b: B = 2], |l| f(a, b))
     }
@@ -189,7 +242,7 @@ struct Map3<F, A, B, C, D>(PhantomData<(F, A, B, C, D)>);
 
 impl<F: Fn(A, B, C) -> D + Copy, A: Lane, B: Lane, C: Lane, D: Lane> Operation for Map3<F, A, B, C, D> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let f = only(PhantomData::<F>);
         lanewise!(ctx, ins, mask, D, [a: A = 1, b: B = 2, c: C = 3], |l| f(a, b, c))
     }
@@ -204,7 +257,7 @@ struct Map3Imm<F, A, D>(PhantomData<(F, A, D)>);
 
 impl<F: Fn(A, A, A, u32) -> D + Copy, A: Lane, D: Lane> Operation for Map3Imm<F, A, D> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let f = only(PhantomData::<F>);
         let imm = ins.imm as u32;
         lanewise!(ctx, ins, mask, D, [a: A = 1, b: A = 2, c: A = 3], |l| f(a, b, c, imm))
@@ -247,7 +300,7 @@ struct Split<W, P, const N: usize>(PhantomData<(W, P)>);
 
 impl<W: Whole<P>, P: Lane, const N: usize> Operation for Split<W, P, N> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let bits = (size_of::<W>() * 8 / N) as u32;
         // The whole may be one of the parts.
         let whole = *ctx.lanes::<W>(ins.ops[0]);
@@ -273,7 +326,7 @@ struct Join<W, P, const N: usize>(PhantomData<(W, P)>);
 
 impl<W: Whole<P>, P: Lane, const N: usize> Operation for Join<W, P, N> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let bits = (size_of::<W>() * 8 / N) as u32;
         let mut out = [W::default(); 32];
         for k in 0..N {
@@ -296,7 +349,7 @@ struct Select<T>(PhantomData<T>);
 
 impl<T: Lane> Operation for Select<T> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let choose = ctx.predicate(ins.ops[3]);
         let out = blend(ctx.lanes::<T>(ins.ops[1]), ctx.lanes::<T>(ins.ops[2]), choose);
         ctx.put(ins.ops[0], &out, mask);
@@ -323,15 +376,13 @@ struct Compare<F, A>(PhantomData<(F, A)>);
 
 impl<F: Fn(A, A) -> bool + Copy, A: Lane> Operation for Compare<F, A> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let f = only(PhantomData::<F>);
         let mut value = 0u32;
         {
             let a = ctx.lanes::<A>(ins.ops[1]);
             let b = ctx.lanes::<A>(ins.ops[2]);
-            for l in 0..32 {
-                value |= (f(a[l], b[l]) as u32) << l;
-            }
+            each_lane!(WIDE, |l| value |= (f(a[l], b[l]) as u32) << l);
         }
         if ins.flags == COMBINE_NONE {
             ctx.set_predicate(ins.ops[0], value, mask);
@@ -362,14 +413,12 @@ struct Test<F, A>(PhantomData<(F, A)>);
 
 impl<F: Fn(A) -> bool + Copy, A: Lane> Operation for Test<F, A> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let f = only(PhantomData::<F>);
         let mut value = 0u32;
         {
             let a = ctx.lanes::<A>(ins.ops[1]);
-            for l in 0..32 {
-                value |= (f(a[l]) as u32) << l;
-            }
+            each_lane!(WIDE, |l| value |= (f(a[l]) as u32) << l);
         }
         ctx.set_predicate(ins.ops[0], value, mask);
         Control::Next
@@ -386,7 +435,7 @@ pub(crate) fn predicate_map<F: Fn(u32, u32) -> u32 + Copy>(_f: F) -> Handlers {
     struct Masks<F>(PhantomData<F>);
     impl<F: Fn(u32, u32) -> u32 + Copy> Operation for Masks<F> {
         #[inline(always)]
-        fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
             let value = only(PhantomData::<F>)(ctx.predicate(ins.ops[1]), ctx.predicate(ins.ops[2]));
             ctx.set_predicate(ins.ops[0], value, mask);
             Control::Next
@@ -399,7 +448,7 @@ struct MapCarry<F, A, D>(PhantomData<(F, A, D)>);
 
 impl<F: Fn(A, A, A, bool) -> (D, bool) + Copy, A: Lane, D: Lane> Operation for MapCarry<F, A, D> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let f = only(PhantomData::<F>);
         let carry_in = ctx.predicate(ins.ops[4]);
         let mut carry = 0u32;
@@ -467,7 +516,7 @@ struct InsertField<T>(PhantomData<T>);
 
 impl<T: Field> Operation for InsertField<T> {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         lanewise!(ctx, ins, mask, T, [a: T = 1, b: T = 2, at: u32 = 3, n: u32 = 4], |l| a.insert(b, at, n))
     }
 }

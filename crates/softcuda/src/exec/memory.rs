@@ -51,8 +51,6 @@ impl Cached {
 /// Host addresses of an access, valid in every lane.
 pub(crate) struct Hosts {
     pub(crate) at: [u64; 32],
-    /// All lanes are active and each continues where the one before ends.
-    pub(crate) contiguous: bool,
 }
 
 /// Host addresses of an access by all 32 lanes: lane l's is `first + l * stride`.
@@ -213,6 +211,35 @@ pub(crate) fn addresses(ctx: &Context, ins: &Instruction, mask: u32) -> [u64; 32
     out
 }
 
+/// [`addresses`] and [`resolve`], out of line: in every load and store they would be most of it.
+#[inline(always)]
+pub(crate) fn find<const WIDE: bool>(
+    ctx: &mut Context,
+    ins: &Instruction,
+    mask: u32,
+    bytes: u64,
+    kind: Kind,
+) -> Result<Hosts, Control> {
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt"))]
+    #[inline(never)]
+    fn wide(ctx: &mut Context, ins: &Instruction, mask: u32, bytes: u64, kind: Kind) -> Result<Hosts, Control> {
+        resolve(ctx, ins, mask, &addresses(ctx, ins, mask), bytes, kind)
+    }
+    #[inline(never)]
+    fn portable(ctx: &mut Context, ins: &Instruction, mask: u32, bytes: u64, kind: Kind) -> Result<Hosts, Control> {
+        resolve(ctx, ins, mask, &addresses(ctx, ins, mask), bytes, kind)
+    }
+    if WIDE {
+        // SAFETY: the CPU has the features: a handler asks that has them itself (`Operation`).
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_unsafe, reason = "there it has none"))]
+        unsafe {
+            wide(ctx, ins, mask, bytes, kind)
+        }
+    } else {
+        portable(ctx, ins, mask, bytes, kind)
+    }
+}
+
 /// Checks an access of `bytes` bytes per lane and finds the host memory.
 #[inline(always)]
 pub(crate) fn resolve(
@@ -269,9 +296,10 @@ pub(crate) fn resolve(
     if wrong || low & (bytes - 1) != 0 || (kind != Kind::Load && inner == Space::Param) {
         return slow(ctx, ins, mask, addresses, bytes, kind);
     }
+    // All lanes are active and each continues where the one before ends.
     let contiguous = apart == 0 && mask == FULL;
     account(ctx, ins, mask, addresses, bytes, kind, inner, window, contiguous)?;
-    Ok(Hosts { at, contiguous: contiguous && inner != Space::Local })
+    Ok(Hosts { at })
 }
 
 /// Counters, the sanitizer and the initialised bits, for an access that lies in one space.
@@ -505,7 +533,7 @@ fn slow(
     // Every lane gets an address that can be read.
     let first = at[mask.trailing_zeros() as usize];
     (0..32).filter(|l| mask >> l & 1 == 0).for_each(|l| at[l] = first);
-    Ok(Hosts { at, contiguous: false })
+    Ok(Hosts { at })
 }
 
 /// Counters and the sanitizer, for an access to the shared memory of another block of the cluster.

@@ -157,7 +157,7 @@ where
     C: Accumulator<A::Value>,
 {
     #[inline(always)]
-    fn run(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         if mask != u32::MAX {
             let at = ctx.where_is((!mask).trailing_zeros());
             let message = format!("mma needs all 32 lanes, but {at}");
