@@ -1,26 +1,29 @@
 //! Compiles `kernels/` to the images that `host/gpu/image.rs` embeds: PTX for each generation of GPU that gets code of
 //! its own, and, where NVIDIA's `ptxas` is found, machine code as well, so that no program start waits for a driver's
-//! compiler. They are compressed, PTX all together: one generation's is much like another's. And it lists what is there to be found: the kernels in the
-//! images, and the modules of their launchers.
+//! compiler. They are compressed, PTX all together and its line tables apart from it: one generation's is much like another's. So is the model
+//! that the program has with it. And it lists what is there to be found: the kernels in the images, and the modules of their launchers.
 
 use std::{
     env, fs, io,
     ops::Range,
     path::{Path, PathBuf},
-    process::exit,
+    process::{Command, exit},
     thread,
 };
 
-use cuda_builder::{Assembler, Bounds, BuildError, CudaBuilder, NvvmArch, read_entries};
+use cuda_builder::{Assembler, Bounds, BuildError, CudaBuilder, NvvmArch, lines_apart, read_entries};
 
 /// `sm_80` runs on that and everything after it; `sm_90a` on Hopper alone, with the instructions that only Hopper has.
 const ARCHS: [NvvmArch; 2] = [NvvmArch::Compute80, NvvmArch::Compute90a];
 
-/// zstd's, while kernels are written, and in what is handed out: a third smaller, for it sees how alike the generations are, and a minute longer.
-const COMPRESSION_LEVELS: [i32; 2] = [9, 17];
+/// zstd's, while kernels are written, and in what is handed out: a fifth smaller, and half a minute longer. It takes as long to unpack.
+const COMPRESSION_LEVELS: [i32; 2] = [9, 19];
 
 /// 2^27 bytes: as far back as zstd looks for what it has seen, which must be one generation's PTX.
 const WINDOW_LOG: u32 = 27;
+
+/// What `host/cli/model.rs` embeds.
+const MODEL: &str = "models/haiku/haiku.gguf";
 
 #[allow(clippy::print_stderr)] // cargo shows it where the build fails
 fn main() {
@@ -31,6 +34,7 @@ fn main() {
 }
 
 fn build() -> Result<(), BuildError> {
+    pack_relocations();
     cuda_builder::write_modules("host/gpu/kernels", &["mod"], "launchers.rs", |name, file| {
         format!("#[path = {file:?}]\nmod {name};\n")
     })?;
@@ -49,9 +53,9 @@ fn build() -> Result<(), BuildError> {
             let target = arch.target_cpu();
             let cubin = out.join(format!("kernels.{target}.cubin"));
             assembler.assemble(&ptx, target, &cubin)?;
-            let packed = pack(&[&cubin], &cubin, level)?;
+            let archive = pack(&[&cubin], &cubin, level)?;
             let bytes = fs::metadata(&cubin).map_err(failed(&cubin))?.len();
-            cubins += &image(target, "Cubin", &packed, 0..bytes);
+            cubins += &image(target, &format!("Cubin({})", self::packed(&archive, 0..bytes)));
         }
         Ok((names, ptx, cubins))
     };
@@ -64,21 +68,33 @@ fn build() -> Result<(), BuildError> {
     let built = built?;
     let names = &built[0].0;
     assert!(built.iter().all(|(other, ..)| other == names), "the images have different kernels: {built:#?}");
+    let (mut texts, mut places, mut end) = (Vec::new(), Vec::new(), 0);
     // The newest first: it is the one that most devices, and softcuda, get.
-    let texts: Vec<&Path> = built.iter().rev().map(|(_, ptx, _)| ptx.as_path()).collect();
-    let packed = pack(&texts, &out.join("kernels.ptx"), level)?;
-    let (mut images, mut end) = (String::new(), 0);
-    for (arch, ptx) in archs.iter().rev().zip(texts) {
+    for (arch, (_, ptx, _)) in archs.iter().zip(&built).rev() {
+        let (text, lines) = lines_apart(&fs::read_to_string(ptx).map_err(failed(ptx))?);
+        let (of_text, of_lines) = (ptx.with_extension("text"), ptx.with_extension("lines"));
+        write(&of_lines, &lines)?;
+        write(&of_text, &text)?;
+        let packed_lines = pack(&[&of_lines], &of_lines, level)?;
         let start = end;
-        end += fs::metadata(ptx).map_err(failed(ptx))?.len();
-        images += &image(arch.target_cpu(), "Ptx", &packed, start..end);
+        end += text.len() as u64;
+        places.push((arch.target_cpu(), start..end, packed_lines, lines.len() as u64));
+        texts.push(of_text);
+    }
+    let texts: Vec<&Path> = texts.iter().map(PathBuf::as_path).collect();
+    let packed_texts = pack(&texts, &out.join("kernels"), level)?;
+    let mut images = String::new();
+    for (target, text, packed_lines, n_lines) in places {
+        let (text, lines) = (packed(&packed_texts, text), packed(&packed_lines, 0..n_lines));
+        images += &image(target, &format!("Ptx {{ text: {text}, lines: {lines} }}"));
     }
     images.extend(built.iter().map(|(.., cubins)| cubins.as_str()));
-    write(&out.join("images.rs"), format!("&[\n{images}]\n"))?;
-    write(&out.join("kernels.rs"), format!("&{names:#?}\n"))
+    write(&out.join("images.rs"), &format!("&[\n{images}]\n"))?;
+    write(&out.join("kernels.rs"), &format!("&{names:#?}\n"))?;
+    pack_model(&out, level)
 }
 
-fn write(path: &Path, text: String) -> Result<(), BuildError> {
+fn write(path: &Path, text: &str) -> Result<(), BuildError> {
     fs::write(path, text).map_err(failed(path))
 }
 
@@ -144,11 +160,45 @@ fn pack(files: &[&Path], name: &Path, level: i32) -> Result<PathBuf, BuildError>
     Ok(packed)
 }
 
+/// Has the linker write where a loader puts addresses as bits, 0.6 MB less: where the program is to run on this system, whose loader must know
+/// of that, which glibc's does from 2.36 on.
+fn pack_relocations() {
+    let is_known = || {
+        let answer = Command::new("getconf").arg("GNU_LIBC_VERSION").output().ok()?.stdout;
+        let (major, minor) = str::from_utf8(&answer).ok()?.trim().strip_prefix("glibc ")?.split_once('.')?;
+        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?) >= (2, 36))
+    };
+    if env::var("HOST") == env::var("TARGET") && is_known() == Some(true) {
+        #[allow(clippy::print_stdout)] // to cargo
+        {
+            println!("cargo::rustc-link-arg-bin=ferrowarp=-Wl,-z,pack-relative-relocs");
+        }
+    }
+}
+
 /// The Rust expression that embeds those bytes of what was compressed.
-fn image(target: &str, code: &str, packed: &Path, bytes: Range<u64>) -> String {
-    let (start, end) = (bytes.start, bytes.end);
-    let packed = format!("Packed {{ archive: include_bytes!({packed:?}), start: {start}, end: {end} }}");
-    format!("    Image {{ target: {target:?}, code: Code::{code}({packed}) }},\n")
+fn packed(archive: &Path, bytes: Range<u64>) -> String {
+    format!("Packed {{ archive: include_bytes!({archive:?}), start: {}, end: {} }}", bytes.start, bytes.end)
+}
+
+/// The Rust expression of an image.
+fn image(target: &str, code: &str) -> String {
+    format!("    Image {{ target: {target:?}, code: Code::{code} }},\n")
+}
+
+/// Compresses the model that the program has with it: first every even byte of it, then every odd one. Its weights are numbers of two bytes,
+/// of which one has the sign and the exponent, that repeat, and the other nothing that does.
+fn pack_model(out: &Path, level: i32) -> Result<(), BuildError> {
+    #[allow(clippy::print_stdout)] // to cargo
+    {
+        println!("cargo::rerun-if-changed={MODEL}");
+    }
+    let model = fs::read(MODEL).map_err(failed(Path::new(MODEL)))?;
+    let halves: Vec<u8> = model.iter().step_by(2).chain(model.iter().skip(1).step_by(2)).copied().collect();
+    let name = out.join("haiku.halves");
+    fs::write(&name, halves).map_err(failed(&name))?;
+    pack(&[&name], &name, level)?;
+    Ok(())
 }
 
 /// What became of a file.

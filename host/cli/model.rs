@@ -21,8 +21,8 @@ use crate::{
     tokenizer::Tokenizer,
 };
 
-/// The model in the program itself, so that it does something without a download.
-const EMBEDDED: &[u8] = include_bytes!("../../models/haiku/haiku.gguf");
+/// The model in the program itself, so that it does something without a download: as the build packs it, every even byte and then every odd one.
+const EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/haiku.halves.zst"));
 
 /// The name that the embedded model goes by in messages.
 pub const EMBEDDED_NAME: &str = "the embedded haiku model";
@@ -40,7 +40,7 @@ impl ModelArgument {
     pub fn open(&self) -> Result<Gguf> {
         Ok(match &self.model {
             Some(path) => Gguf::open(path)?,
-            None => Gguf::from_static(EMBEDDED, EMBEDDED_NAME)?,
+            None => Gguf::from_bytes(embedded(), EMBEDDED_NAME)?,
         })
     }
 
@@ -51,6 +51,20 @@ impl ModelArgument {
         Family::of_model(&gguf)?;
         Ok(gguf)
     }
+}
+
+/// The embedded model's file.
+fn embedded() -> Vec<u8> {
+    let halves = zstd::decode_all(EMBEDDED).expect("the build compressed this");
+    let (even, odd) = halves.split_at(halves.len().div_ceil(2));
+    let mut file = vec![0; halves.len()];
+    for (pair, (even, odd)) in file.chunks_exact_mut(2).zip(even.iter().zip(odd)) {
+        pair.copy_from_slice(&[*even, *odd]);
+    }
+    if even.len() > odd.len() {
+        file[2 * odd.len()] = even[odd.len()];
+    }
+    file
 }
 
 /// Where to run.
@@ -176,5 +190,18 @@ impl EngineArguments {
         });
         bar.finish_and_clear();
         Ok((engine?, time + start.elapsed()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_model_is_the_file() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/models/haiku/haiku.gguf");
+        // Without `assert_eq`, which would print them.
+        assert!(embedded() == std::fs::read(file).unwrap());
+        assert!(EMBEDDED.len() * 10 < embedded().len() * 9, "{} bytes", EMBEDDED.len());
     }
 }

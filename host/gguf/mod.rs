@@ -54,7 +54,6 @@ pub struct Gguf {
 /// Where a part's bytes live.
 enum Bytes {
     Mapped(Mmap),
-    Static(&'static [u8]),
     Owned(Vec<u8>),
 }
 
@@ -75,7 +74,6 @@ impl Bytes {
     fn as_slice(&self) -> &[u8] {
         match self {
             Bytes::Mapped(map) => map,
-            Bytes::Static(bytes) => bytes,
             Bytes::Owned(bytes) => bytes,
         }
     }
@@ -90,14 +88,6 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Gguf, GgufError> {
         let first = Gguf::single(Bytes::map(path)?, &path.display().to_string())?;
         split::join(first, path)
-    }
-
-    /// Reads a model embedded in the program; `name` stands for the path in messages.
-    ///
-    /// # Errors
-    /// [`GgufError::Rejected`], as [`Gguf::open`].
-    pub fn from_static(bytes: &'static [u8], name: &str) -> Result<Gguf, GgufError> {
-        split::refuse(Gguf::single(Bytes::Static(bytes), name)?)
     }
 
     /// Reads a model from memory; `name` stands for the path in messages.

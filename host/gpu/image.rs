@@ -9,7 +9,8 @@
 //!   generation only. It saves the driver's compiler at start-up and is tried first. A driver older than the `ptxas` may
 //!   refuse it; the PTX is then loaded and a warning says so.
 //!
-//! In the program they are compressed, the PTX of all targets as one archive, in which a device's is found by its place.
+//! In the program they are compressed, the PTX of all targets as one archive, in which a device's is found by its place. The lines that say
+//! which line of Rust an instruction comes from lie apart, and are put into the text again for softcuda, which alone reads them.
 //!
 //! softcuda reports compute capability 9.0 and takes PTX, so what is tested without a GPU is what a Hopper runs.
 //! `FERROWARP_IMAGE` asks for a target (`sm_80`), or one form of it (`sm_80.ptx`, `sm_80.cubin`), on either device.
@@ -18,7 +19,7 @@ use std::{
     env,
     ffi::CString,
     fmt,
-    io::{self, Read as _},
+    io::{self, BufRead, BufReader, Read as _},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -43,7 +44,12 @@ pub struct Image {
 /// What a compiled image holds.
 pub enum Code {
     /// Text that the driver compiles for the device.
-    Ptx(Packed),
+    Ptx {
+        /// Without its line table.
+        text: Packed,
+        /// The lines of that, each behind a tab and the number of lines of the text that come before it and after the last such.
+        lines: Packed,
+    },
     /// Machine code.
     Cubin(Packed),
 }
@@ -56,9 +62,11 @@ pub struct Packed {
     end: u64,
 }
 
-/// The text that was unpacked last: its archive's address, where it stands there, and the text. A program that loads several models opens the
-/// device for each.
-static LAST_TEXT: Mutex<Option<(usize, u64, Arc<CString>)>> = Mutex::new(None);
+/// What names a text: its archive's address, where it stands there, and whether it has its line table.
+type TextKey = (usize, u64, bool);
+
+/// The text that was unpacked last. A program that loads several models opens the device for each.
+static LAST_TEXT: Mutex<Option<(TextKey, Arc<CString>)>> = Mutex::new(None);
 
 /// Every image of this build.
 pub static IMAGES: &[Image] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
@@ -105,7 +113,7 @@ pub enum ImageError {
 impl fmt::Display for Image {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let form = match self.code {
-            Code::Ptx(_) => "ptx",
+            Code::Ptx { .. } => "ptx",
             Code::Cubin(_) => "cubin",
         };
         write!(f, "{}.{form}", self.target)
@@ -138,7 +146,7 @@ impl Image {
         let (own, only) = self.capability();
         match self.code {
             _ if only && own != device => false,
-            Code::Ptx(_) => device >= own,
+            Code::Ptx { .. } => device >= own,
             Code::Cubin(_) => takes_machine_code && device.0 == own.0 && device >= own && !TEGRA.contains(&device),
         }
     }
@@ -147,49 +155,79 @@ impl Image {
         self.target == asked || self.to_string() == asked
     }
 
-    /// The text of an image of PTX.
+    /// The text of an image of PTX, with its line table.
     pub fn ptx(&self) -> Option<String> {
         match self.code {
-            Code::Ptx(packed) => Some(String::from_utf8(packed.unpack()).expect("PTX is ASCII")),
+            Code::Ptx { text, lines } => Some(String::from_utf8(whole(text, lines)).expect("PTX is ASCII")),
             Code::Cubin(_) => None,
         }
     }
 
-    fn load(&self) -> Result<Module, CudaError> {
+    fn load(&self, with_lines: bool) -> Result<Module, CudaError> {
         match self.code {
-            Code::Ptx(packed) => Module::from_ptx_cstr(&packed.text(), &[]),
+            Code::Ptx { text, lines } => Module::from_ptx_cstr(&unpacked(text, lines, with_lines), &[]),
             Code::Cubin(packed) => Module::from_cubin(packed.unpack(), &[]),
         }
     }
 }
 
 impl Packed {
+    fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// The bytes, as they are unpacked.
+    fn read(self) -> io::Result<impl BufRead> {
+        let mut archive = zstd::Decoder::new(self.archive)?;
+        archive.window_log_max(WINDOW_LOG)?;
+        io::copy(&mut archive.by_ref().take(self.start), &mut io::sink())?;
+        Ok(BufReader::with_capacity(1 << 17, archive.take(self.end - self.start)))
+    }
+
     fn unpack(self) -> Vec<u8> {
-        let unpack = || {
-            let mut archive = zstd::Decoder::new(self.archive)?;
-            archive.window_log_max(WINDOW_LOG)?;
-            io::copy(&mut archive.by_ref().take(self.start), &mut io::sink())?;
-            // With room for the NUL behind a text.
-            let mut bytes = Vec::with_capacity((self.end - self.start) as usize + 1);
-            archive.take(self.end - self.start).read_to_end(&mut bytes)?;
-            io::Result::Ok(bytes)
-        };
-        let bytes = unpack().expect("the build compressed this");
+        // With room for the NUL behind a text.
+        let mut bytes = Vec::with_capacity(self.len() + 1);
+        self.read().and_then(|mut from| from.read_to_end(&mut bytes)).expect("the build compressed this");
         assert_eq!(bytes.len() as u64, self.end - self.start, "the build compressed as many");
         bytes
     }
+}
 
-    /// PTX, as a driver takes it.
-    fn text(self) -> Arc<CString> {
-        let mut last = LAST_TEXT.lock().unwrap_or_else(PoisonError::into_inner);
-        let archive = self.archive.as_ptr().addr();
-        if let Some((.., text)) = last.as_ref().filter(|(of, start, _)| (*of, *start) == (archive, self.start)) {
-            return text.clone();
-        }
-        let text = Arc::new(CString::new(self.unpack()).expect("PTX is ASCII"));
-        *last = Some((archive, self.start, text.clone()));
-        text
+/// PTX, as a driver takes it.
+fn unpacked(text: Packed, lines: Packed, with_lines: bool) -> Arc<CString> {
+    let mut last = LAST_TEXT.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (text.archive.as_ptr().addr(), text.start, with_lines);
+    if let Some((_, text)) = last.as_ref().filter(|(of, _)| *of == key) {
+        return text.clone();
     }
+    let text = if with_lines { whole(text, lines) } else { text.unpack() };
+    let text = Arc::new(CString::new(text).expect("PTX is ASCII"));
+    *last = Some((key, text.clone()));
+    text
+}
+
+/// A text with its line table.
+fn whole(text: Packed, lines: Packed) -> Vec<u8> {
+    // With room for the NUL.
+    let mut whole = Vec::with_capacity(text.len() + lines.len() + 1);
+    let joined = lines.read().and_then(|lines| join(&text.unpack(), lines, &mut whole));
+    joined.expect("the build compressed this");
+    whole
+}
+
+/// Puts a line table's lines where the build took them from (`cuda_builder::lines_apart`).
+fn join(mut text: &[u8], mut lines: impl BufRead, whole: &mut Vec<u8>) -> io::Result<()> {
+    let mut number = Vec::new();
+    while lines.read_until(b'\t', &mut number)? > 0 {
+        let digits = number.strip_suffix(b"\t").unwrap_or(&number);
+        for _ in 0..digits.iter().fold(0, |number, digit| 10 * number + usize::from(digit - b'0')) {
+            text.read_until(b'\n', whole)?;
+        }
+        lines.read_until(b'\n', whole)?;
+        number.clear();
+    }
+    whole.extend_from_slice(text);
+    Ok(())
 }
 
 /// The images for a device of this compute capability, best first: machine code where it takes that and there is some, and
@@ -214,7 +252,7 @@ fn candidates_of<'a>(
     let named = |image: &&&Image| asked.is_none_or(|asked| image.is_named(asked));
     let find = |wanted: fn(&Code) -> bool| runnable.iter().filter(named).find(|image| wanted(&image.code));
     let machine_code = find(|code| matches!(code, Code::Cubin(_)));
-    let ptx = find(|code| matches!(code, Code::Ptx(_)));
+    let ptx = find(|code| matches!(code, Code::Ptx { .. }));
     let found: Vec<&Image> = machine_code.into_iter().chain(ptx).copied().collect();
     match asked {
         Some(asked) if found.is_empty() => {
@@ -233,15 +271,15 @@ fn candidates_of<'a>(
     }
 }
 
-/// Loads the first image that the driver takes.
+/// Loads the first image that the driver takes; PTX with its line table or without.
 ///
 /// The driver judges by the file, so a refusal of machine code is followed by the next image, with a warning; any other
 /// failure, and a refusal of the last image, is an error.
-pub(super) fn load(images: &[&'static Image]) -> Result<(Module, &'static Image), GpuError> {
+pub(super) fn load(images: &[&'static Image], with_lines: bool) -> Result<(Module, &'static Image), GpuError> {
     let mut left = images.iter().peekable();
     loop {
         let image = left.next().expect("candidates() gives at least one");
-        let error = match image.load() {
+        let error = match image.load(with_lines) {
             Ok(module) => return Ok((module, image)),
             Err(error) => error,
         };
@@ -259,12 +297,13 @@ mod tests {
     use super::*;
 
     const NOTHING: Packed = Packed { archive: b"", start: 0, end: 0 };
+    const NO_TEXT: Code = Code::Ptx { text: NOTHING, lines: NOTHING };
 
     const ALL: &[Image] = &[
-        Image { target: "sm_80", code: Code::Ptx(NOTHING) },
+        Image { target: "sm_80", code: NO_TEXT },
         Image { target: "sm_80", code: Code::Cubin(NOTHING) },
         Image { target: "sm_89", code: Code::Cubin(NOTHING) },
-        Image { target: "sm_90a", code: Code::Ptx(NOTHING) },
+        Image { target: "sm_90a", code: NO_TEXT },
         Image { target: "sm_90a", code: Code::Cubin(NOTHING) },
     ];
 
@@ -312,29 +351,64 @@ mod tests {
     }
 
     #[test]
-    fn an_image_takes_a_quarter_of_its_size_or_less() {
+    fn an_image_takes_a_quarter_of_its_size_or_less_text_an_eighth_and_its_line_table_a_hundredth() {
         for image in IMAGES {
-            let (Code::Ptx(packed) | Code::Cubin(packed)) = image.code;
+            let (packed, least) = match image.code {
+                Code::Ptx { text, lines } => {
+                    assert!(
+                        lines.archive.len() * 100 <= lines.unpack().len(),
+                        "{image}: {} bytes",
+                        lines.archive.len()
+                    );
+                    (text, 8)
+                }
+                Code::Cubin(packed) => (packed, 4),
+            };
             let (archive, bytes) = (packed.archive.len(), packed.unpack().len());
-            assert!(archive * 4 <= bytes, "{image}: {archive} bytes for {bytes}");
+            assert!(archive * least <= bytes, "{image}: {archive} bytes for {bytes}");
         }
     }
 
     #[test]
+    fn ptx_has_its_line_table_where_that_is_asked_for_and_is_what_was_compiled() {
+        for image in IMAGES {
+            let Code::Ptx { text, lines } = image.code else { continue };
+            let compiled = format!("{}/kernels.{}.ptx", env!("OUT_DIR"), image.target);
+            let compiled = std::fs::read_to_string(compiled).unwrap();
+            assert!(compiled.contains("\t.loc\t"), "{image}");
+            // Without `assert_eq`, which would print them.
+            assert!(
+                image.ptx().unwrap() == compiled,
+                "{image}: the text and its line table make another text than was compiled"
+            );
+            assert!(unpacked(text, lines, true).to_str() == Ok(&compiled), "{image}");
+            let without = unpacked(text, lines, false);
+            assert!(
+                without.count_bytes() < compiled.len() && !without.to_str().unwrap().contains("\t.loc\t"),
+                "{image}"
+            );
+        }
+        let mut joined = Vec::new();
+        join(b"a\nb\nc\n", &b"0\tfirst\n2\tthird\n0\tagain\n"[..], &mut joined).unwrap();
+        assert_eq!(String::from_utf8(joined).unwrap(), "first\na\nb\nthird\nagain\nc\n");
+    }
+
+    #[test]
     fn ptx_is_loaded_where_machine_code_is_refused_and_nothing_else_is_passed_over() {
+        let text_of = |text| Code::Ptx { text, lines: Packed { end: 0, ..text } };
         let made = |code: fn(Packed) -> Code, content: &[u8]| -> &'static Image {
             let archive = zstd::encode_all(content, 1).unwrap().leak();
             let packed = Packed { archive, start: 0, end: content.len() as u64 };
             Box::leak(Box::new(Image { target: "sm_90a", code: code(packed) }))
         };
         let machine_code = made(Code::Cubin, b"\x7fELF, for softcuda not to run");
-        let broken = made(Code::Ptx, b"this is no PTX");
+        let broken = made(text_of, b"this is no PTX");
         driver::select(driver::DeviceChoice::Soft).unwrap();
         let _context = cust::quick_init().unwrap();
-        let ptx = IMAGES.iter().find(|image| matches!(image.code, Code::Ptx(_))).unwrap();
-        assert_eq!(load(&[machine_code, ptx]).unwrap().1.to_string(), ptx.to_string());
+        let ptx = IMAGES.iter().find(|image| matches!(image.code, Code::Ptx { .. })).unwrap();
+        assert_eq!(load(&[machine_code, ptx], true).unwrap().1.to_string(), ptx.to_string());
         for images in [&[machine_code][..], &[broken, ptx]] {
-            let error = load(images).map(drop).unwrap_err().to_string();
+            let error = load(images, true).map(drop).unwrap_err().to_string();
             assert!(error.starts_with(&format!("loading the kernels' image {}: ", images[0])), "{error}");
         }
     }

@@ -141,7 +141,7 @@ impl Gpu {
         let multiprocessors = driver_call(|| "reading the number of multiprocessors".into(), multiprocessors)?;
         let cublas = Cublas::start(device, stream.as_inner());
         let images = image::candidates(capability(&device)?, backend == Backend::Cuda)?;
-        let (module, image) = image::load(&images)?;
+        let (module, image) = image::load(&images, backend == Backend::Soft)?;
         let functions = image::KERNELS.iter().map(|&kernel| (kernel, OnceCell::new())).collect();
         let gpu = Gpu {
             cublas,

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use crate::lines::without_lines;
+use crate::lines::lines_apart;
 use crate::{BuildError, target_dir};
 
 /// The oldest release that reads what the kernels are compiled to: PTX 8.0, with `sm_90a`.
@@ -65,7 +65,7 @@ impl Assembler {
             move |source| BuildError::File { path, source }
         };
         let text = fs::read_to_string(ptx).map_err(file(ptx))?;
-        fs::write(&plain, without_lines(&text)).map_err(file(&plain))?;
+        fs::write(&plain, lines_apart(&text).0).map_err(file(&plain))?;
         let mut command = Command::new(&self.path);
         command.args(["--gpu-name", target, "--output-file"]).arg(cubin).arg(&plain);
         let output = command

@@ -39,6 +39,7 @@ use std::{
 pub use assembler::Assembler;
 pub use compiler::DeviceCompiler;
 pub use entries::{Bounds, Entry, read as read_entries};
+pub use lines::lines_apart;
 pub use modules::write_modules;
 pub use own::{build_kernels, build_kernels_for};
 
