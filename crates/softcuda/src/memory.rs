@@ -200,7 +200,8 @@ pub(crate) struct Snapshot {
     ordinal: u32,
     /// The devices whose memory is in it besides.
     peers: Vec<u32>,
-    pub(crate) allocations: Vec<Arc<Allocation>>,
+    /// Shared by the launches between two changes.
+    pub(crate) allocations: Arc<Vec<Arc<Allocation>>>,
     /// What was freed: the device's own first, then each peer's.
     freed: Vec<Arc<BTreeMap<u64, usize>>>,
     /// Where kernels allocate from, once one that does was loaded.
@@ -212,14 +213,15 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     fn new(ordinal: u32) -> Snapshot {
         let freed = vec![Arc::default()];
-        Snapshot { ordinal, peers: Vec::new(), allocations: Vec::new(), freed, heap: None, sectors: None }
+        Snapshot { ordinal, peers: Vec::new(), allocations: Arc::default(), freed, heap: None, sectors: None }
     }
 
     /// Adds the memory of a peer. Host memory that is mapped is the same for both.
     pub(crate) fn add_peer(&mut self, peer: Snapshot) {
         self.peers.push(peer.ordinal);
-        self.allocations.extend(peer.allocations.into_iter().filter(|a| !a.is_mapped()));
-        self.allocations.sort_by_key(|a| a.base);
+        let allocations = Arc::make_mut(&mut self.allocations);
+        allocations.extend(peer.allocations.iter().filter(|a| !a.is_mapped()).cloned());
+        allocations.sort_by_key(|a| a.base);
         self.freed.extend(peer.freed);
     }
 
@@ -374,7 +376,7 @@ impl Memory {
 
     fn place(&mut self, allocation: Allocation) {
         let index = self.live.allocations.partition_point(|a| a.base < allocation.base);
-        self.live.allocations.insert(index, Arc::new(allocation));
+        Arc::make_mut(&mut self.live.allocations).insert(index, Arc::new(allocation));
     }
 
     /// Maps host memory, which must not overlap any that is mapped already.
@@ -399,7 +401,7 @@ impl Memory {
         let found = self.live.allocations.iter().position(|a| a.base == address && a.is_mapped());
         let index = found
             .ok_or_else(|| Fault::new(FaultKind::InvalidValue, format!("no host memory is mapped at {address:#x}")))?;
-        self.live.allocations.remove(index);
+        Arc::make_mut(&mut self.live.allocations).remove(index);
         Ok(())
     }
 
@@ -426,7 +428,7 @@ impl Memory {
             };
             return Err(Fault::new(kind, format!("free of {address:#x}, which is no allocation: {facts}")));
         };
-        let allocation = self.live.allocations.remove(index);
+        let allocation = Arc::make_mut(&mut self.live.allocations).remove(index);
         self.numbers.remove(&address);
         self.used -= allocation.len;
         Arc::make_mut(&mut self.live.freed[0]).insert(address, allocation.len);

@@ -59,6 +59,16 @@ impl<M: Widen<R>, R: Lane, const V: usize> Operation for Load<M, R, V> {
             Ok(hosts) => hosts,
             Err(control) => return control,
         };
+        if mask == FULL && ins.flags & STRONG == 0 {
+            for k in 0..V {
+                let row = ctx.lanes_mut::<R>(ins.ops[1 + k]);
+                each_lane!(WIDE, |l| {
+                    // SAFETY: `find` found `bytes` readable bytes at each lane's address.
+                    row[l] = unsafe { (hosts.at[l] as *const M).add(k).read_unaligned() }.widen();
+                });
+            }
+            return Control::Next;
+        }
         let mut out = [[R::default(); 32]; V];
         each_lane!(WIDE, |l| {
             for k in 0..V {

@@ -40,9 +40,13 @@ pub(crate) fn blend<T: Lane>(a: &[T; 32], b: &[T; 32], mask: u32) -> [T; 32] {
             // SAFETY: a `Lane` has no padding, and as many bytes, aligned likewise, as the word.
             let (a, b) = unsafe { (*a, *b) };
             let mut out = [0 as $word; 32];
-            for l in 0..32 {
-                let chosen = (0 as $word).wrapping_sub((mask >> l & 1) as $word);
-                out[l] = a[l] & chosen | b[l] & !chosen;
+            // A vector's lanes at a time.
+            for (part, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+                let mask = mask >> (8 * part);
+                for l in 0..8 {
+                    let chosen = (0 as $word).wrapping_sub((mask >> l & 1) as $word);
+                    out[l] = a[8 * part + l] & chosen | b[8 * part + l] & !chosen;
+                }
             }
             // SAFETY: as above, and any bits are a `Lane`.
             unsafe { (&raw const out).cast::<[T; 32]>().read() }

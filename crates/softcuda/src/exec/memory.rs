@@ -61,25 +61,29 @@ pub(crate) struct Row {
     pub(crate) stride: u64,
 }
 
-/// Not 0 when the step from some lane to the next is another than `stride`.
-macro_rules! steps_apart {
-    ($name:ident, $t:ty) => {
+/// Not 0 when some lane's value is another than the first's and as many times `stride`. Each lane of a vector goes its own way from one to the
+/// next: sums, exclusive ors and nothing to be shuffled.
+macro_rules! apart_from_row {
+    ($name:ident, $t:ty, $lanes:expr) => {
         #[inline(always)]
-        fn $name(base: &[$t; 32], stride: $t) -> $t {
-            let mut apart = 0;
-            for l in 0..28 {
-                apart |= base[l + 1].wrapping_sub(base[l]) ^ stride;
+        fn $name(values: &[$t; 32], stride: $t) -> $t {
+            let (mut row, mut apart) = ([0; $lanes], [0; $lanes]);
+            for l in 0..$lanes {
+                row[l] = values[0].wrapping_add(stride.wrapping_mul(l as $t));
             }
-            // The last whole vector overlaps the one before.
-            for l in 27..31 {
-                apart |= base[l + 1].wrapping_sub(base[l]) ^ stride;
+            let step = stride.wrapping_mul($lanes);
+            for part in values.as_chunks::<$lanes>().0 {
+                for l in 0..$lanes {
+                    apart[l] |= part[l] ^ row[l];
+                    row[l] = row[l].wrapping_add(step);
+                }
             }
-            apart
+            apart.into_iter().fold(0, |all, apart| all | apart)
         }
     };
 }
-steps_apart!(steps_apart_32, u32);
-steps_apart!(steps_apart_64, u64);
+apart_from_row!(apart_from_row_32, u32, 8);
+apart_from_row!(apart_from_row_64, u64, 4);
 
 /// Checks and counts an access by all lanes whose addresses go up by equal steps, which is how most are, without a look
 /// at each lane. `None`: it is not such an access, or not one that is certainly right; [`resolve`] has it.
@@ -88,7 +92,7 @@ pub(crate) fn resolve_row(ctx: &mut Context, ins: &Instruction, bytes: u64, stor
     let (first, stride) = if ins.flags & NARROW_ADDRESS != 0 {
         let base = ctx.lanes::<u32>(ins.ops[0]);
         let stride = base[1].wrapping_sub(base[0]);
-        let apart = steps_apart_32(base, stride);
+        let apart = apart_from_row_32(base, stride);
         let first = base[0].wrapping_add(ins.imm as u32) as u64;
         if apart != 0 || stride > LONGEST_STRIDE as u32 {
             return None;
@@ -100,7 +104,7 @@ pub(crate) fn resolve_row(ctx: &mut Context, ins: &Instruction, bytes: u64, stor
         if stride > LONGEST_STRIDE {
             return None;
         }
-        let apart = steps_apart_64(base, stride);
+        let apart = apart_from_row_64(base, stride);
         if apart != 0 {
             return None;
         }
@@ -291,7 +295,12 @@ pub(crate) fn resolve(
         wrong |= address.wrapping_sub(base) > limit;
         low |= address;
         apart |= address ^ origin.wrapping_add(l as u64 * bytes);
-        at[l] = address.wrapping_add(delta).wrapping_add(stride * l as u64);
+        at[l] = address.wrapping_add(delta);
+    }
+    if stride != 0 {
+        for l in 0..32 {
+            at[l] = at[l].wrapping_add(stride * l as u64);
+        }
     }
     if wrong || low & (bytes - 1) != 0 || (kind != Kind::Load && inner == Space::Param) {
         return slow(ctx, ins, mask, addresses, bytes, kind);
@@ -565,7 +574,22 @@ fn account_remote(
 }
 
 /// Distinct 32-byte sectors; an aligned access lies in one.
+#[inline(always)]
 fn count_sectors(addresses: &[u64; 32]) -> u64 {
+    // Mostly they lie near one another: a bit for each of the 64 around the first.
+    let lowest = (addresses[0] >> 5).wrapping_sub(32);
+    let (mut seen, mut beyond) = (0u64, 0u64);
+    for l in 0..32 {
+        let at = (addresses[l] >> 5).wrapping_sub(lowest);
+        seen |= 1 << (at & 63);
+        beyond |= at;
+    }
+    if beyond < 64 { seen.count_ones() as u64 } else { count_far_sectors(addresses) }
+}
+
+/// [`count_sectors`] of any addresses.
+#[inline(never)]
+fn count_far_sectors(addresses: &[u64; 32]) -> u64 {
     let mut sectors = [0u64; 32];
     for l in 0..32 {
         sectors[l] = addresses[l] >> 5;
@@ -583,11 +607,11 @@ fn count_sectors(addresses: &[u64; 32]) -> u64 {
     for sector in sectors {
         (low, high) = (low.min(sector), high.max(sector));
     }
-    if high - low < 256 {
-        let mut seen = [0u64; 4];
+    if high - low < 1024 {
+        let mut seen = [0u64; 16];
         for sector in sectors {
             let at = sector - low;
-            seen[(at >> 6) as usize & 3] |= 1 << (at & 63);
+            seen[(at >> 6) as usize & 15] |= 1 << (at & 63);
         }
         return seen.iter().map(|word| word.count_ones() as u64).sum();
     }

@@ -413,6 +413,10 @@ impl<'a> Context<'a> {
         let mut issued = 0;
         for (ins, visits) in self.code.iter().zip(&self.visits) {
             issued += visits;
+            // Much of a large kernel is not executed.
+            if issued == 0 {
+                continue;
+            }
             if ins.class != Class::Control || ins.flags & control::ADDED == 0 {
                 counters.by_class[ins.class as usize] += issued as u64;
             }

@@ -221,7 +221,7 @@ impl Sanitizer {
                            end, and the kernel after it may go on, before the kernel before it has ended";
             return Err(Fault::new(FaultKind::Race, message));
         }
-        let ranges = self.global.iter().zip(&memory.allocations).flat_map(|(pages, allocation)| {
+        let ranges = self.global.iter().zip(memory.allocations.iter()).flat_map(|(pages, allocation)| {
             let base = allocation.base;
             pages.written().into_iter().map(move |(start, end)| (base + start, base + end))
         });
