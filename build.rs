@@ -68,9 +68,20 @@ fn build() -> Result<(), BuildError> {
     let built = built?;
     let names = &built[0].0;
     assert!(built.iter().all(|(other, ..)| other == names), "the images have different kernels: {built:#?}");
-    let (mut texts, mut places, mut end) = (Vec::new(), Vec::new(), 0);
     // The newest first: it is the one that most devices, and softcuda, get.
-    for (arch, (_, ptx, _)) in archs.iter().zip(&built).rev() {
+    let texts: Vec<(&str, &Path)> =
+        archs.iter().map(|arch| arch.target_cpu()).zip(built.iter().map(|(_, ptx, _)| ptx.as_path())).rev().collect();
+    let mut images = if release { pack_together(&out, &texts, level)? } else { pack_alone(&texts, level)? };
+    images.extend(built.iter().map(|(.., cubins)| cubins.as_str()));
+    write(&out.join("images.rs"), &format!("&[\n{images}]\n"))?;
+    write(&out.join("kernels.rs"), &format!("&{names:#?}\n"))?;
+    pack_model(&out, level)
+}
+
+/// The images of PTX as they are handed out: all texts in one archive, small for being together, and their line tables apart.
+fn pack_together(out: &Path, texts: &[(&str, &Path)], level: i32) -> Result<String, BuildError> {
+    let (mut files, mut places, mut end) = (Vec::new(), Vec::new(), 0);
+    for (target, ptx) in texts {
         let (text, lines) = lines_apart(&fs::read_to_string(ptx).map_err(failed(ptx))?);
         let (of_text, of_lines) = (ptx.with_extension("text"), ptx.with_extension("lines"));
         write(&of_lines, &lines)?;
@@ -78,20 +89,27 @@ fn build() -> Result<(), BuildError> {
         let packed_lines = pack(&[&of_lines], &of_lines, level)?;
         let start = end;
         end += text.len() as u64;
-        places.push((arch.target_cpu(), start..end, packed_lines, lines.len() as u64));
-        texts.push(of_text);
+        places.push((target, start..end, packed_lines, lines.len() as u64));
+        files.push(of_text);
     }
-    let texts: Vec<&Path> = texts.iter().map(PathBuf::as_path).collect();
-    let packed_texts = pack(&texts, &out.join("kernels"), level)?;
-    let mut images = String::new();
-    for (target, text, packed_lines, n_lines) in places {
+    let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    let packed_texts = pack(&files, &out.join("kernels"), level)?;
+    let images = places.into_iter().map(|(target, text, packed_lines, n_lines)| {
         let (text, lines) = (packed(&packed_texts, text), packed(&packed_lines, 0..n_lines));
-        images += &image(target, &format!("Ptx {{ text: {text}, lines: {lines} }}"));
-    }
-    images.extend(built.iter().map(|(.., cubins)| cubins.as_str()));
-    write(&out.join("images.rs"), &format!("&[\n{images}]\n"))?;
-    write(&out.join("kernels.rs"), &format!("&{names:#?}\n"))?;
-    pack_model(&out, level)
+        image(target, &format!("Ptx {{ text: {text}, lines: {lines} }}"))
+    });
+    Ok(images.collect())
+}
+
+/// The images of PTX as they are tested: soon unpacked for being alone and in one piece, as each test of the command line does.
+fn pack_alone(texts: &[(&str, &Path)], level: i32) -> Result<String, BuildError> {
+    let images = texts.iter().map(|(target, ptx)| {
+        let archive = pack(&[ptx], ptx, level)?;
+        let bytes = fs::metadata(ptx).map_err(failed(ptx))?.len();
+        let (text, lines) = (packed(&archive, 0..bytes), packed(&archive, 0..0));
+        Ok(image(target, &format!("Ptx {{ text: {text}, lines: {lines} }}")))
+    });
+    images.collect()
 }
 
 fn write(path: &Path, text: &str) -> Result<(), BuildError> {
@@ -151,6 +169,11 @@ fn pack(files: &[&Path], name: &Path, level: i32) -> Result<PathBuf, BuildError>
         let mut encoder = zstd::Encoder::new(fs::File::create(&packed)?, level)?;
         encoder.long_distance_matching(true)?;
         encoder.window_log(WINDOW_LOG)?;
+        let mut bytes = 0;
+        for file in files {
+            bytes += fs::metadata(file)?.len();
+        }
+        encoder.set_pledged_src_size(Some(bytes))?;
         for file in files {
             io::copy(&mut fs::File::open(file)?, &mut encoder)?;
         }

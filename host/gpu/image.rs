@@ -9,18 +9,18 @@
 //!   generation only. It saves the driver's compiler at start-up and is tried first. A driver older than the `ptxas` may
 //!   refuse it; the PTX is then loaded and a warning says so.
 //!
-//! In the program they are compressed, the PTX of all targets as one archive, in which a device's is found by its place. The lines that say
-//! which line of Rust an instruction comes from lie apart, and are put into the text again for softcuda, which alone reads them.
+//! In the program they are compressed, in what is handed out the PTX of all targets as one archive, in which a device's is found by its place. The lines
+//! that say which line of Rust an instruction comes from then lie apart, and are put into the text again for softcuda, which alone reads them.
 //!
 //! softcuda reports compute capability 9.0 and takes PTX, so what is tested without a GPU is what a Hopper runs.
 //! `FERROWARP_IMAGE` asks for a target (`sm_80`), or one form of it (`sm_80.ptx`, `sm_80.cubin`), on either device.
 
 use std::{
     env,
-    ffi::CString,
+    ffi::CStr,
     fmt,
     io::{self, BufRead, BufReader, Read as _},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use cust::{error::CudaError, module::Module};
@@ -65,8 +65,8 @@ pub struct Packed {
 /// What names a text: its archive's address, where it stands there, and whether it has its line table.
 type TextKey = (usize, u64, bool);
 
-/// The text that was unpacked last. A program that loads several models opens the device for each.
-static LAST_TEXT: Mutex<Option<(TextKey, Arc<CString>)>> = Mutex::new(None);
+/// The texts that were unpacked, of which there are no more than images. A program that loads several models opens the device for each.
+static TEXTS: Mutex<Vec<(TextKey, &'static CStr)>> = Mutex::new(Vec::new());
 
 /// Every image of this build.
 pub static IMAGES: &[Image] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
@@ -165,7 +165,7 @@ impl Image {
 
     fn load(&self, with_lines: bool) -> Result<Module, CudaError> {
         match self.code {
-            Code::Ptx { text, lines } => Module::from_ptx_cstr(&unpacked(text, lines, with_lines), &[]),
+            Code::Ptx { text, lines } => Module::from_ptx_cstr(unpacked(text, lines, with_lines), &[]),
             Code::Cubin(packed) => Module::from_cubin(packed.unpack(), &[]),
         }
     }
@@ -187,27 +187,46 @@ impl Packed {
     fn unpack(self) -> Vec<u8> {
         // With room for the NUL behind a text.
         let mut bytes = Vec::with_capacity(self.len() + 1);
-        self.read().and_then(|mut from| from.read_to_end(&mut bytes)).expect("the build compressed this");
+        let mut unpack = || {
+            // What has an archive of its own goes straight to its place; of others zstd keeps what it may look back at.
+            let whole = zstd::zstd_safe::get_frame_content_size(self.archive).unwrap_or_default();
+            if whole == Some(self.end) && self.start == 0 {
+                let mut archive = zstd::bulk::Decompressor::new()?;
+                archive.window_log_max(WINDOW_LOG)?;
+                return archive.decompress_to_buffer(self.archive, &mut bytes);
+            }
+            self.read()?.read_to_end(&mut bytes)
+        };
+        unpack().expect("the build compressed this");
         assert_eq!(bytes.len() as u64, self.end - self.start, "the build compressed as many");
         bytes
     }
 }
 
-/// PTX, as a driver takes it.
-fn unpacked(text: Packed, lines: Packed, with_lines: bool) -> Arc<CString> {
-    let mut last = LAST_TEXT.lock().unwrap_or_else(PoisonError::into_inner);
+/// PTX, as a driver takes it. softcuda reads it where it lies.
+fn unpacked(text: Packed, lines: Packed, with_lines: bool) -> &'static CStr {
+    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
     let key = (text.archive.as_ptr().addr(), text.start, with_lines);
-    if let Some((_, text)) = last.as_ref().filter(|(of, _)| *of == key) {
-        return text.clone();
+    if let Some((_, text)) = texts.iter().find(|(of, _)| *of == key) {
+        return text;
     }
-    let text = if with_lines { whole(text, lines) } else { text.unpack() };
-    let text = Arc::new(CString::new(text).expect("PTX is ASCII"));
-    *last = Some((key, text.clone()));
+    let mut bytes = if with_lines { whole(text, lines) } else { text.unpack() };
+    bytes.push(0);
+    let n = bytes.len();
+    // SAFETY: it ends with a NUL, and is never freed or changed.
+    let text = unsafe { CStr::from_ptr(bytes.leak().as_ptr().cast()) };
+    assert_eq!(text.count_bytes() + 1, n, "PTX is ASCII");
+    driver::soft::keep(text);
+    texts.push((key, text));
     text
 }
 
 /// A text with its line table.
 fn whole(text: Packed, lines: Packed) -> Vec<u8> {
+    if lines.len() == 0 {
+        // It was not taken out.
+        return text.unpack();
+    }
     // With room for the NUL.
     let mut whole = Vec::with_capacity(text.len() + lines.len() + 1);
     let joined = lines.read().and_then(|lines| join(&text.unpack(), lines, &mut whole));

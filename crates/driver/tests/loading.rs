@@ -6,7 +6,7 @@
 mod common;
 
 use std::env;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::process::Command;
 use std::ptr;
 
@@ -28,7 +28,7 @@ fn text(body: &str, behind: &str, bytes: usize) -> CString {
     CString::new(text).expect("no NUL")
 }
 
-fn load(text: &CString) -> (CUresult, CUmodule) {
+fn load(text: &CStr) -> (CUresult, CUmodule) {
     let mut module = ptr::null_mut();
     (unsafe { cuModuleLoadData(&mut module, text.as_ptr().cast()) }, module)
 }
@@ -103,4 +103,23 @@ fn faults_are_told_at_once_or_when_asked_for() {
         assert_eq!(result, CUDA_SUCCESS, "{:?}", driver::last_error());
         assert_eq!(kernel(module, "wrong"), CUDA_SUCCESS);
     }
+}
+
+/// A text that stays where it is, is read there; its faults are told as those of others are.
+#[test]
+fn a_text_that_is_kept_loads_as_its_copy_does() {
+    let _turn = common::turn_on(DeviceChoice::Soft);
+    let kept: &'static CStr = Box::leak(text("    add.s32 %r1, %r2, 1, 2;", "", LONG).into_boxed_c_str());
+    let copy = kept.to_owned();
+    driver::soft::keep(kept);
+    driver::soft::keep(kept);
+    for text in [kept, &copy, kept] {
+        let (result, module) = load(text);
+        assert_eq!(result, CUDA_SUCCESS);
+        assert_eq!([kernel(module, "first"), kernel(module, "last")], [CUDA_SUCCESS; 2]);
+        told(kernel(module, "wrong"), "add.s32 %r1, %r2, 1, 2");
+    }
+    // What only begins as it does is another text.
+    let (result, module) = load(&CString::new(&kept.to_bytes()[..kept.count_bytes() - 2]).expect("no NUL"));
+    assert_eq!((result, module.is_null()), (CUDA_ERROR_INVALID_PTX, true));
 }

@@ -6,6 +6,7 @@ use crate::pool::BlockPool;
 use crate::program::{Handler, Instruction, Param, Program, RegisterCounts, Symbol};
 use crate::ptx::ast::{Body, Function, Initialiser, Literal, ModuleText as Tree, Source, StateSpace, Type};
 use crate::ptx::lexer::Bodies;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -47,7 +48,7 @@ impl Module {
     /// # Errors
     /// [`PtxError`] with the first line that is wrong.
     pub fn from_ptx(text: &str) -> Result<Module, PtxError> {
-        let module = Module::read(text, Bodies::Read)?;
+        let module = Module::read(text.to_owned().into(), Bodies::Read)?;
         let mut unknown = BTreeMap::new();
         let functions = Functions::new(&module.text.tree, &module.text.source)?;
         for (index, function) in module.text.tree.functions.iter().enumerate() {
@@ -70,10 +71,18 @@ impl Module {
     /// # Errors
     /// As [`Module::from_ptx`].
     pub fn deferred(text: &str) -> Result<Module, PtxError> {
-        Module::read(text, Bodies::Deferred)
+        Module::deferred_from(text.to_owned())
     }
 
-    fn read(text: &str, bodies: Bodies) -> Result<Module, PtxError> {
+    /// As [`Module::deferred`], of a text that need not be copied.
+    ///
+    /// # Errors
+    /// As [`Module::from_ptx`].
+    pub fn deferred_from(text: impl Into<Cow<'static, str>>) -> Result<Module, PtxError> {
+        Module::read(text.into(), Bodies::Deferred)
+    }
+
+    fn read(text: Cow<'static, str>, bodies: Bodies) -> Result<Module, PtxError> {
         let (tree, source) = crate::ptx::parser::parse(text, bodies)?;
         let (variables, index) = layout_variables(&tree, &source)?;
         let functions = Functions::new(&tree, &source)?.addresses();

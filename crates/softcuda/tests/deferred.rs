@@ -69,3 +69,17 @@ fn braces_that_end_nothing_are_passed_over() {
     assert_eq!(deferred.unknown_instructions(), whole.unknown_instructions());
     assert_eq!(whole.unknown_instructions().len(), 1);
 }
+
+/// The text is looked through many bytes at a time.
+#[test]
+fn a_brace_is_found_wherever_it_stands() {
+    for n in 0..200 {
+        let space = " ".repeat(n);
+        let block = format!("{space}{{ .reg .b32 %q;{space}// }}\n}}{space}");
+        let text = module(&[&block, "frobnicate.b32 %r1, %r2;"]);
+        let deferred = Module::deferred(&text).unwrap();
+        assert!(deferred.kernels().eq(["k0", "k1"]), "behind {n} spaces");
+        let expected = Module::from_ptx(&text).unwrap().unknown_instructions().to_vec();
+        assert_eq!((deferred.unknown_instructions(), expected.len()), (&expected[..], 1), "behind {n} spaces");
+    }
+}

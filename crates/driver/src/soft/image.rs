@@ -7,12 +7,14 @@
 //! compressed.
 
 use std::borrow::Cow;
-use std::ffi::{OsStr, c_char, c_void};
+use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::slice;
 use std::sync::{Arc, Mutex};
+
+use softcuda::PtxError;
 
 use super::Failure;
 use super::module::c_string;
@@ -29,6 +31,24 @@ static READ: Mutex<Vec<Arc<softcuda::Module>>> = Mutex::new(Vec::new());
 const MOST_READ: usize = 2;
 const DEFERRED_BYTES: usize = 1 << 20;
 
+/// Texts that stay where they are: see [`keep`].
+static KEPT: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+
+/// Says that this text, which a NUL ends, is never freed: a module that is loaded from its address reads it where it lies, and not a copy. One
+/// that is no UTF-8 is not kept.
+pub fn keep(text: &'static CStr) {
+    let mut kept = KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Ok(text) = text.to_str()
+        && kept_at(&kept, text.as_ptr().cast()).is_none()
+    {
+        kept.push(text);
+    }
+}
+
+fn kept_at(kept: &[&'static str], address: *const c_void) -> Option<&'static str> {
+    kept.iter().copied().find(|text| std::ptr::eq(text.as_ptr().cast(), address))
+}
+
 const ELF: [u8; 4] = *b"\x7fELF";
 const FATBIN: [u8; 4] = 0xba55_ed50u32.to_le_bytes();
 /// What nvcc puts into a program: a pointer to the fat binary stands 8 bytes on.
@@ -38,6 +58,10 @@ impl Image {
     /// # Safety
     /// - `image` is null, the start of a binary image, or a C string.
     pub unsafe fn from_pointer(image: *const c_void) -> Result<Image, Failure> {
+        let kept = kept_at(&KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), image);
+        if let Some(text) = kept {
+            return Image::read(text, || softcuda::Module::deferred_from(text));
+        }
         // SAFETY: the caller's promise.
         Image::from_ptx(&unsafe { ptx_at(image) }?)
     }
@@ -50,12 +74,18 @@ impl Image {
     }
 
     pub fn from_ptx(ptx: &str) -> Result<Image, Failure> {
+        Image::read(ptx, || softcuda::Module::deferred(ptx))
+    }
+
+    fn read(ptx: &str, deferred: impl Fn() -> Result<softcuda::Module, PtxError>) -> Result<Image, Failure> {
+        // Two texts at one place are one.
+        let is_it = |known: &str| std::ptr::eq(known, ptx) || known == ptx;
         let mut read = READ.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let module = match read.iter().position(|known| known.text() == ptx) {
+        let module = match read.iter().position(|known| is_it(known.text())) {
             Some(at) => read.remove(at),
             None => {
-                let read = if is_deferred(ptx) { softcuda::Module::deferred } else { softcuda::Module::from_ptx };
-                Arc::new(read(ptx).map_err(|error| Failure::new(CUDA_ERROR_INVALID_PTX, error.to_string()))?)
+                let module = if is_deferred(ptx) { deferred() } else { softcuda::Module::from_ptx(ptx) };
+                Arc::new(module.map_err(|error| Failure::new(CUDA_ERROR_INVALID_PTX, error.to_string()))?)
             }
         };
         read.push(module.clone());

@@ -57,6 +57,7 @@ use std::cell::RefCell;
 use std::env;
 use std::sync::OnceLock;
 
+pub use image::keep;
 pub use softcuda::{Class, LaunchRecord, set_profile, write_profile};
 use softcuda::{Device, DeviceConfig, Fault, FaultKind};
 

@@ -213,7 +213,7 @@ macro_rules! relations {
             "geu" => $make!(|x, y| !(x < y)),
             "num" => $make!(|x, y| !x.is_nan() && !y.is_nan()),
             "nan" => $make!(|x, y| x.is_nan() || y.is_nan()),
-            _ => return $unknown,
+            _ => return $unknown(),
         }
     };
 }
@@ -224,7 +224,8 @@ macro_rules! relations {
     reason = "a comparison with NaN is false, so these are not the simpler forms"
 )]
 pub(super) fn comparison(b: &Builder, op: &Opcode, relation: &str, t: Type, ftz: bool) -> Decoded<Handlers> {
-    let unknown = Err(b.error(format!("unknown comparison `.{relation}` for `.{}`", t.name())));
+    // Made where it is needed: an error has its line, and to find one the whole text is looked through.
+    let unknown = || Err(b.error(format!("unknown comparison `.{relation}` for `.{}`", t.name())));
     macro_rules! plain {
         (|$x:ident, $y:ident| $body:expr) => {
             compare(|$x: f32, $y: f32| $body)

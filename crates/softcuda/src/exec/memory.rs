@@ -13,6 +13,7 @@
 
 use super::banks::{conflicts, conflicts_of_row};
 use super::cluster::split_rank;
+use super::sectors::count_sectors;
 use super::{Context, FULL};
 use crate::counters::Class;
 use crate::fault::{Fault, FaultKind};
@@ -571,50 +572,4 @@ fn account_remote(
     let first = offset(mask.trailing_zeros() as usize & 31);
     let offsets = std::array::from_fn(|l| if mask >> l & 1 != 0 { offset(l) } else { first });
     sanitize(ctx, ins, mask, &offsets, bytes, kind, Space::Shared, Some(owner))
-}
-
-/// Distinct 32-byte sectors; an aligned access lies in one.
-#[inline(always)]
-fn count_sectors(addresses: &[u64; 32]) -> u64 {
-    // Mostly they lie near one another: a bit for each of the 64 around the first.
-    let lowest = (addresses[0] >> 5).wrapping_sub(32);
-    let (mut seen, mut beyond) = (0u64, 0u64);
-    for l in 0..32 {
-        let at = (addresses[l] >> 5).wrapping_sub(lowest);
-        seen |= 1 << (at & 63);
-        beyond |= at;
-    }
-    if beyond < 64 { seen.count_ones() as u64 } else { count_far_sectors(addresses) }
-}
-
-/// [`count_sectors`] of any addresses.
-#[inline(never)]
-fn count_far_sectors(addresses: &[u64; 32]) -> u64 {
-    let mut sectors = [0u64; 32];
-    for l in 0..32 {
-        sectors[l] = addresses[l] >> 5;
-    }
-    let (mut changes, mut descents) = (0, 0);
-    for l in 0..31 {
-        changes += (sectors[l + 1] != sectors[l]) as u64;
-        descents |= sectors[l + 1].wrapping_sub(sectors[l]);
-    }
-    // A difference of two sectors is negative or below 2^59.
-    if descents >> 63 == 0 {
-        return 1 + changes;
-    }
-    let (mut low, mut high) = (sectors[0], sectors[0]);
-    for sector in sectors {
-        (low, high) = (low.min(sector), high.max(sector));
-    }
-    if high - low < 1024 {
-        let mut seen = [0u64; 16];
-        for sector in sectors {
-            let at = sector - low;
-            seen[(at >> 6) as usize & 15] |= 1 << (at & 63);
-        }
-        return seen.iter().map(|word| word.count_ones() as u64).sum();
-    }
-    sectors.sort_unstable();
-    1 + sectors.windows(2).filter(|pair| pair[0] != pair[1]).count() as u64
 }

@@ -34,6 +34,7 @@ pub(crate) mod mbarrier;
 pub(crate) mod memory;
 pub(crate) mod prefetch;
 pub(crate) mod scheduler;
+mod sectors;
 pub(crate) mod tensor;
 pub(crate) mod video;
 pub(crate) mod wgmma;

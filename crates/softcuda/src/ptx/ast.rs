@@ -4,6 +4,7 @@ use super::lexer::Bodies;
 use super::lines::LineTable;
 use super::symbols::{self, Accesses};
 use crate::SourceLine;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -11,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 /// The module's text, kept for messages, and its line table.
 #[derive(Debug)]
 pub(crate) struct Source {
-    text: String,
+    text: Cow<'static, str>,
     /// Where each line begins, once somebody asks.
     starts: OnceLock<Vec<usize>>,
     known: OnceLock<Known>,
@@ -30,9 +31,9 @@ struct Known {
 }
 
 impl Source {
-    pub(crate) fn new(text: &str) -> Arc<Source> {
+    pub(crate) fn new(text: Cow<'static, str>) -> Arc<Source> {
         let (starts, known, table) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Arc::new(Source { text: text.to_owned(), starts, known, table })
+        Arc::new(Source { text, starts, known, table })
     }
 
     fn starts(&self) -> &[usize] {
@@ -80,7 +81,7 @@ impl Source {
                 .get(function + 1)
                 .map_or(self.text.len(), |(next, _)| self.starts()[*next as usize - 1]);
             let text = "\n".repeat(start) + &self.text[self.starts()[start]..end];
-            let tree = super::parser::parse(&text, Bodies::Read).map(|(tree, _)| tree).unwrap_or_default();
+            let tree = super::parser::parse(text.into(), Bodies::Read).map(|(tree, _)| tree).unwrap_or_default();
             tree.functions.first().map_or_else(Accesses::new, |function| symbols::accesses(function, &known.variables))
         });
         accesses.get(&line).map_or(&[], |names| names)

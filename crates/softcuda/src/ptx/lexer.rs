@@ -162,9 +162,14 @@ fn end_of_block(bytes: &[u8], start: usize) -> Option<usize> {
     let mut depth = 0usize;
     let mut at = start;
     loop {
-        // Of most 32 bytes none counts, which is soon seen of all at once.
-        while bytes[at..].first_chunk::<32>().is_some_and(|part| !part.iter().fold(false, |any, &b| any | counts(b))) {
-            at += 32;
+        // Of most bytes none counts, which is seen of many at once.
+        while let Some(part) = bytes[at..].first_chunk::<64>() {
+            let found = which_count(part, counts);
+            if found != 0 {
+                at += found.trailing_zeros() as usize;
+                break;
+            }
+            at += 64;
         }
         at += bytes[at..].iter().position(|&byte| counts(byte))?;
         let rest = &bytes[at..];
@@ -184,6 +189,19 @@ fn end_of_block(bytes: &[u8], start: usize) -> Option<usize> {
             _ => 1,
         };
     }
+}
+
+/// The bytes that stand for which `counts` is true, as bits.
+#[inline(always)]
+fn which_count(bytes: &[u8; 64], counts: impl Fn(u8) -> bool) -> u64 {
+    // Eight flags of a byte each become neighbouring bits: each is multiplied to its place in the highest byte.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let mut flags = [0u8; 64];
+    for (flag, &byte) in flags.iter_mut().zip(bytes) {
+        *flag = u8::from(counts(byte));
+    }
+    let parts = flags.as_chunks::<8>().0.iter().enumerate();
+    parts.fold(0, |bits, (at, part)| bits | (u64::from_le_bytes(*part).wrapping_mul(GATHER) >> 56) << (8 * at))
 }
 
 fn starts_word(c: u8) -> bool {

@@ -5,6 +5,7 @@ mod body;
 use super::ast::*;
 use super::lexer::{Bodies, Lexeme, Token, tokenise};
 use crate::PtxError;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Deepest nesting of `{ }` in code and in initialisers.
@@ -12,8 +13,9 @@ const NESTING: usize = 64;
 /// The largest variable, as a guard against sizes that no device has.
 const VARIABLE_BYTES: usize = 1 << 40;
 
-pub(crate) fn parse(text: &str, bodies: Bodies) -> Result<(ModuleText, Arc<Source>), PtxError> {
+pub(crate) fn parse(text: Cow<'static, str>, bodies: Bodies) -> Result<(ModuleText, Arc<Source>), PtxError> {
     let source = Source::new(text);
+    let text = source.text();
     let tokens = tokenise(text, 0..text.len(), 1, bodies, &source)?;
     let mut parser = Parser { tokens, at: 0, source: source.clone() };
     let module = parser.module()?;
