@@ -172,7 +172,7 @@ fn run(gpu: &Gpu, case: Case) {
     let parts = Output::<f32>::new(gpu, scratch.parts);
     let arrivals = Output::<u32>::new(gpu, scratch.arrivals);
     gpu.write(&arrivals.slice(0..scratch.arrivals), &vec![0; scratch.arrivals]).unwrap();
-    let launch = |out: kernels::Output| {
+    let launch = |out: kernels::Attended| {
         gpu.attention_decode(&AttentionDecode {
             shape,
             qkv: &device_qkv,

@@ -32,34 +32,6 @@ pub unsafe fn increment_wrapping(counter: *mut u32, last: u32) -> u32 {
     }
 }
 
-/// What a counter is that other blocks count on; what they did before is seen afterwards, by the other threads of this block after a barrier.
-///
-/// Who waits for another block must know that it runs: in a cooperative launch all do.
-///
-/// # Safety
-/// - As [`increment_wrapping`]'s.
-#[inline(always)]
-pub unsafe fn load_acquire(counter: *const u32) -> u32 {
-    #[cfg(target_arch = "nvptx64")]
-    {
-        let value: u32;
-        // SAFETY: passed on to the caller. With a memory clobber: nothing is moved across it.
-        unsafe {
-            core::arch::asm!(
-                "{{ .reg .u64 global; cvta.to.global.u64 global, {1}; ld.acquire.gpu.global.u32 {0}, [global]; }}",
-                out(reg32) value, in(reg64) counter,
-                options(nostack)
-            );
-        }
-        value
-    }
-    #[cfg(not(target_arch = "nvptx64"))]
-    {
-        let _ = counter;
-        crate::device_only()
-    }
-}
-
 /// `atom` operations with one value, on global or shared memory.
 macro_rules! atomics {
     ($($(#[$doc:meta])* $name:ident($value:ty, $class:ident) => $instruction:literal;)*) => {$(

@@ -6,7 +6,8 @@
 //! **D** is in registers, `N / 2` of each of the 128 threads, as an array. With `warp = thread / 32 % 4`, `group = lane / 4` and
 //! `member = lane % 4`, element `i` is in row `16 warp + group + 8 (i / 2 % 2)`, column `2 member + i % 2 + 8 (i / 4)`.
 //!
-//! **A** may be in registers, four words of each thread ([`multiply_add_left`]). Otherwise **A and B** are in shared memory, each named by a [`Matrix`]: where it begins, two distances, and how pieces of 16 bytes change
+//! **A** may be in registers, four words of each thread ([`multiply_add_left`]). Otherwise **A and B** are in shared memory, each named by a
+//! [`Matrix`]: where it begins, two distances, and how pieces of 16 bytes change
 //! places so that they lie in different banks ([`Swizzle`]). With a swizzle's [span](Swizzle::span) of S bytes (16 for none), in bytes:
 //!
 //! | the matrix is stored | a span | the 8 rows after | the rest |

@@ -6,9 +6,9 @@ use crate::{
     gpu::{
         Activations, Gpu, Product, Weights,
         kernels::{
-            ArgmaxScratch, Attended, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemm, GemmScratch, Gemv,
-            GemvParts, Glu, Input, KeySplits, NormAndRope, OneSequence, Output, PAGE, RopeShape, Staging, TopKScratch,
-            quantised_len,
+            ArgmaxScratch, Attended, AttentionDecode, AttentionScratch, AttentionShape, CacheType, Gemm, GemmScratch,
+            Gemv, GemvParts, Glu, Input, KeySplits, NormAndRope, OneSequence, Output, PAGE, RopeShape, Staging,
+            TopKScratch, quantised_len,
         },
         parts,
     },
