@@ -300,7 +300,7 @@ unsafe fn bring<const HALF: usize>(o: &Operands, task: &Task) {
                         let value = step * STEP + CHUNK * chunk as u32 + 8 * piece;
                         if source != ABSENT && unit + ahead < end && value < o.n_in {
                             let from = o.x.wrapping_add(source as usize * o.n_in as usize + value as usize);
-                            values[copy][chunk] = unsafe { (*global(from).cast::<Vector16>()).0 };
+                            values[copy][chunk] = unsafe { (*from.cast::<Vector16>()).0 };
                         }
                     },
                 );
@@ -355,7 +355,11 @@ unsafe fn finish<const HALF: usize>(o: &Operands, shares: Shares, tile: u32, n_t
     let (begin, end) = (shares.begin(thread::block_idx_x()), shares.begin(thread::block_idx_x() + 1));
     let first_row = ROWS * tile;
     if begin <= first && last < end {
-        unsafe { write(o, first_row, n_tokens, sums) }
+        unroll(
+            HALF / 4,
+            #[inline(always)]
+            |index| unsafe { write(o, first_row, n_tokens, index, four_of(sums, index)) },
+        );
         return;
     }
     // A block's part that does not begin where the block does is its second.
@@ -387,42 +391,52 @@ unsafe fn finish<const HALF: usize>(o: &Operands, shares: Shares, tile: u32, n_t
     if unsafe { gemm_before().get(group) } != last_block - first_block {
         return;
     }
-    let mut all = [0.0; HALF];
-    // As many parts at a time as there are registers for: their loads take one trip to the memory.
-    const MOST_PARTS: usize = 8;
-    let batch = const { if HALF <= 8 { 32 / HALF } else { 2 } };
-    let mut block = first_block;
-    while block <= last_block {
+    // Two tiles of tokens at a time, and as many parts as there are registers for: their loads take one trip to the memory.
+    const TILES: usize = 2;
+    const PARTS_AT_ONCE: usize = 6;
+    let n_tiles = const { if HALF / 4 < TILES { HALF / 4 } else { TILES } };
+    let mut index = 0;
+    while index < const { HALF / 4 } {
+        let mut all = [[0.0; 4]; TILES];
+        let mut block = first_block;
+        while block <= last_block {
+            let mut parts = [[[0.0; 4]; TILES]; PARTS_AT_ONCE];
+            unroll(
+                PARTS_AT_ONCE,
+                #[inline(always)]
+                |of| {
+                    let block = block + of as u32;
+                    if block <= last_block {
+                        let part = part_of(block, shares.begin(block));
+                        unroll(
+                            n_tiles,
+                            #[inline(always)]
+                            |tile| parts[of][tile] = unsafe { four(part.add(next * (index + tile))) },
+                        );
+                    }
+                },
+            );
+            unroll(
+                PARTS_AT_ONCE * TILES,
+                #[inline(always)]
+                |at| {
+                    let (of, tile) = (at / TILES, at % TILES);
+                    let mut value = 0;
+                    while value < 4 {
+                        all[tile][value] += parts[of][tile][value];
+                        value += 1;
+                    }
+                },
+            );
+            block += PARTS_AT_ONCE as u32;
+        }
         unroll(
-            HALF / 4,
+            n_tiles,
             #[inline(always)]
-            |index| {
-                let mut parts = [[0.0; 4]; MOST_PARTS];
-                unroll(
-                    batch,
-                    #[inline(always)]
-                    |of| {
-                        let block = u32::min(block + of as u32, last_block);
-                        parts[of] = unsafe { four(part_of(block, shares.begin(block)).add(next * index)) };
-                    },
-                );
-                unroll(
-                    batch,
-                    #[inline(always)]
-                    |of| {
-                        let there = block + of as u32 <= last_block;
-                        let mut value = 0;
-                        while value < 4 {
-                            all[4 * index + value] += if there { parts[of][value] } else { 0.0 };
-                            value += 1;
-                        }
-                    },
-                );
-            },
+            |tile| unsafe { write(o, first_row, n_tokens, index + tile, all[tile]) },
         );
-        block += batch as u32;
+        index += TILES;
     }
-    unsafe { write(o, first_row, n_tokens, &all) }
 }
 
 /// A thread's sums of a tile of [`TOKENS`] tokens.
@@ -434,53 +448,45 @@ fn four_of<const HALF: usize>(sums: &[f32; HALF], index: usize) -> [f32; 4] {
     )
 }
 
-/// Writes the outputs of a tile of rows.
+/// Writes a thread's outputs of a tile of tokens.
 ///
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-unsafe fn write<const HALF: usize>(o: &Operands, first_row: u32, n_tokens: u32, sums: &[f32; HALF]) {
+unsafe fn write(o: &Operands, first_row: u32, n_tokens: u32, index: usize, mut values: [f32; 4]) {
+    if TOKENS * index as u32 >= n_tokens {
+        return;
+    }
     let lane = thread::lane();
     let row = first_row + 16 * thread::warp() + lane / 4;
-    // A tile of tokens at a time, of which a lane has some outputs: what is loaded of theirs takes one trip to the memory.
-    unroll(
-        HALF / 4,
+    let token = |output: usize| TOKENS * index as u32 + 2 * (lane % 4) + output as u32 % 2;
+    let row = |output: usize| row + output as u32 / 2 * 8;
+    let there = |output: usize| token(output) < n_tokens && row(output) < o.n_out;
+    let targets = [0, 1].map(
         #[inline(always)]
-        |index| {
-            if TOKENS * index as u32 >= n_tokens {
-                return;
+        |next| unsafe { gemm_targets().get(token(next)) },
+    );
+    let at = |output: usize| targets[output % 2] as usize * o.out_stride as usize + row(output) as usize;
+    unroll(
+        4,
+        #[inline(always)]
+        |output| {
+            if there(output) {
+                let source = unsafe { gemm_sources().get(token(output)) };
+                values[output] = unsafe { super::output(o, source, row(output), values[output]) };
+                if o.adds != 0 {
+                    values[output] += unsafe { *o.out.add(at(output)) }
+                }
             }
-            let token = |output: usize| TOKENS * index as u32 + 2 * (lane % 4) + output as u32 % 2;
-            let row = |output: usize| row + output as u32 / 2 * 8;
-            let there = |output: usize| token(output) < n_tokens && row(output) < o.n_out;
-            let targets = [0, 1].map(
-                #[inline(always)]
-                |next| unsafe { gemm_targets().get(token(next)) },
-            );
-            let at = |output: usize| targets[output % 2] as usize * o.out_stride as usize + row(output) as usize;
-            let mut values = four_of(sums, index);
-            unroll(
-                4,
-                #[inline(always)]
-                |output| {
-                    if there(output) {
-                        let source = unsafe { gemm_sources().get(token(output)) };
-                        values[output] = unsafe { super::output(o, source, row(output), values[output]) };
-                        if o.adds != 0 {
-                            values[output] += unsafe { *o.out.add(at(output)) }
-                        }
-                    }
-                },
-            );
-            unroll(
-                4,
-                #[inline(always)]
-                |output| match (there(output), o.out.is_null()) {
-                    (true, false) => unsafe { *o.out.add(at(output)) = values[output] },
-                    (true, true) => unsafe { *o.out_f16.add(at(output)) = F16::from_f32(values[output]) },
-                    (false, _) => {}
-                },
-            );
+        },
+    );
+    unroll(
+        4,
+        #[inline(always)]
+        |output| match (there(output), o.out.is_null()) {
+            (true, false) => unsafe { *o.out.add(at(output)) = values[output] },
+            (true, true) => unsafe { *o.out_f16.add(at(output)) = F16::from_f32(values[output]) },
+            (false, _) => {}
         },
     );
 }
