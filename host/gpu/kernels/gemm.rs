@@ -1,4 +1,4 @@
-//! Launches the products with a few tokens in `kernels/gemm.rs`.
+//! Launches the products with a few tokens in `kernels/gemm/`.
 
 use half::f16;
 use kernels::gemm::{CHUNK, GemmParameters, Geometry, PARTS, STEP, groups, warps};
