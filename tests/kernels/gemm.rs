@@ -131,6 +131,17 @@ fn a_token_is_the_same_in_any_company() {
     }
 }
 
+/// How many tokens weights are multiplied packed for follows from the largest matrix, where the image has groups of warps.
+#[test]
+fn small_models_unpack_sooner() {
+    let gpu = gpu();
+    // Eight steps of 128 columns for each multiprocessor, of 256 rows.
+    let of_steps = |steps: usize| gpu.most_gemm_tokens([[256 * steps, 128], [64, 64]].into_iter());
+    let enough = 8 * gpu.multiprocessors();
+    let want = if gpu.image().has_warp_groups() { [64, 128] } else { [96, 96] };
+    assert_eq!([of_steps(enough - 1), of_steps(enough)], want, "{}", gpu.image());
+}
+
 fn scratch(gpu: &Gpu, n_out: usize, n_in: usize) -> GemmScratch {
     let elements = GemmScratch::elements([[n_out, n_in]].into_iter(), Gpu::MOST_GEMM_TOKENS);
     GemmScratch::new(gpu, elements).unwrap()

@@ -115,9 +115,13 @@ impl Gpu {
     /// The most tokens with which [`Gpu::gemm`] takes less time than unpacking the weights and a plain product, for a model with these
     /// matrices' rows and columns.
     pub fn most_gemm_tokens(&self, matrices: impl Iterator<Item = [usize; 2]>) -> usize {
+        if !self.image().has_warp_groups() {
+            // Measured with warps by themselves (`benches/results/2026-11-29-h200-gemm.md`).
+            return 96;
+        }
         // A block that has few steps is mostly busy with beginning and with parts of tiles; and what is small stays in the cache when it is
-        // unpacked. On an H200 128 sequences take longer so with 0.5B, whose largest matrix has two steps for a block, than with 7B, whose
-        // largest has 31, by 1.7 × and 0.7 × of the other way's time (`benches/results/2026-11-30-h200-gemm.md`).
+        // unpacked. On an H200 a step of 128 sequences takes 1.7 × the time of the other way with 0.5B, whose largest matrix has two steps for a
+        // block, and 0.9 × with 7B, whose largest has 31 (`benches/results/2026-11-30-h200-gemm.md`).
         const FEW_STEPS: usize = 8;
         let steps = matrices.map(|[n_out, n_in]| units(&groups::GEOMETRIES[0], n_out, n_in)).max().unwrap_or(0);
         if steps < FEW_STEPS * self.multiprocessors() { 64 } else { Gpu::MOST_GEMM_TOKENS }
