@@ -259,10 +259,14 @@ fn the_small_routes_answer() {
 fn slots_show_how_far_each_answer_is() {
     let server = Server::start(Setting { n_slots: 2, ..Setting::long() });
     let own = json!({ "temperature": 0.25, "samplers": ["typical", "temperature"], "stop": ["nobody writes this"], "n_probs": 2 });
+    let slot = |server: &Server, id: usize| server.get("/slots").json()[id].clone();
+    // An answer begins, with no words, before it has a slot.
+    let has_slot = |server: &Server, id: usize| slot(server, id)["is_processing"] == true;
     let first = server.begin("/v1/chat/completions", &endless(own), "\"content\":\"");
+    server.wait_for("the first has a slot", |server| has_slot(server, 0));
     let second = endless(json!({ "max_tokens": 150_000 }));
     let _second = server.begin("/v1/chat/completions", &second, "\"content\":\"");
-    let slot = |server: &Server, id: usize| server.get("/slots").json()[id].clone();
+    server.wait_for("the second has a slot", |server| has_slot(server, 1));
     let read = |slot: &Value, name: &str| slot["next_token"][0][name].as_u64().unwrap();
     let tasks = [0, 1].map(|id| slot(&server, id)["id_task"].clone());
     assert!(tasks[0] != tasks[1] && tasks.iter().all(|task| task.as_u64().is_some()), "{tasks:?}");
