@@ -25,7 +25,7 @@ use driver::DeviceChoice;
 use ferrowarp::{
     forward::{Engine, EngineOptions, Logits},
     gguf::{Gguf, TensorType},
-    gpu::{Activations, Gpu, kernels::CacheType},
+    gpu::{Activations, Gpu, GpuError, kernels::CacheType},
     model::{
         Groups, Model, Routing, Scores,
         figure::{Op, VectorId},
@@ -80,8 +80,11 @@ fn engine_with(golden: &Golden, cache_type: CacheType, n_batch: usize, activatio
 }
 
 fn load(golden: &Golden, options: EngineOptions) -> Engine {
+    load_on(Gpu::open(device()).expect("the device asked for"), golden, options)
+}
+
+fn load_on(gpu: Gpu, golden: &Golden, options: EngineOptions) -> Engine {
     let gguf = Gguf::open(&golden.model).unwrap_or_else(|error| panic!("{error}"));
-    let gpu = Gpu::open(device()).expect("the device asked for");
     Engine::load(gpu, &gguf, options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -123,9 +126,21 @@ fn largest_error(prompt: &Prompt, got: &[f32], is_certain: &[bool]) -> f64 {
 
 /// Feeds prompts of every model in one way, and fails where a row of logits is beyond the tolerance.
 fn check_logits(way: &str, cache_type: CacheType, step: usize, longest: usize, tolerance: impl Fn(&Golden) -> f64) {
+    check_logits_on(Gpu::open, way, cache_type, step, longest, tolerance);
+}
+
+fn check_logits_on(
+    open: fn(DeviceChoice) -> Result<Gpu, GpuError>,
+    way: &str,
+    cache_type: CacheType,
+    step: usize,
+    longest: usize,
+    tolerance: impl Fn(&Golden) -> f64,
+) {
     let mut compared = 0;
     for golden in goldens() {
-        let mut engine = engine(&golden, cache_type, step.max(64));
+        let gpu = open(device()).expect("the device asked for");
+        let mut engine = load_on(gpu, &golden, options(cache_type, step.max(64), Activations::F32));
         let with_logits = golden.prompts.iter().filter(|prompt| prompt.logits.is_some());
         for prompt in with_logits.filter(|prompt| prompt.ids.len() <= longest) {
             let got = logits(&mut engine, &prompt.ids, step);
@@ -205,6 +220,16 @@ fn prefill_with_a_16_bit_cache_is_close() {
     check_logits("prefill, f16 cache", CacheType::F16, 72, usize::MAX, |_| HALF_CACHE);
     check_logits("prefill, bf16 cache", CacheType::BF16, 72, 64, |_| BRAIN_CACHE);
     check_logits("prefill, q8_0 cache", CacheType::Q8_0, 72, 64, |_| BYTE_CACHE);
+}
+
+/// On a machine that has a driver alone, products of many tokens are kernels: as right as cuBLAS'.
+#[test]
+fn prefill_without_cublas_is_close() {
+    let longest = if takes_its_time() { usize::MAX } else { 80 };
+    let tolerance = |golden: &Golden| if only_f32(golden) { EXACT } else { HALF_INPUTS };
+    check_logits_on(Gpu::open_without_cublas, "prefill, no cuBLAS", CacheType::F32, 72, longest, tolerance);
+    let way = "prefill, no cuBLAS, f16 cache";
+    check_logits_on(Gpu::open_without_cublas, way, CacheType::F16, 72, longest, |_| HALF_CACHE);
 }
 
 /// Kullback–Leibler divergence of the softmax of `got` from that of `want`, in nats.

@@ -36,7 +36,7 @@ pub fn run() -> Result<Outcome> {
     writeln!(out, "cublas")?;
     match &probe.cublas.version {
         Some(version) => writeln!(out, "  version {version}")?,
-        None => writeln!(out, "  none: the GPU needs it for prompts; softcuda has its own")?,
+        None => writeln!(out, "  none: on a GPU prompts go through this program's own products, which take longer")?,
     }
     for attempt in &probe.cublas.attempts {
         writeln!(out, "  looked: {attempt}")?;

@@ -13,7 +13,7 @@ use super::{
     model::EngineArguments,
     output::{Notes, note, out},
     prompt::PromptArguments,
-    report::{Format, Report},
+    report::{Format, Machine, Report},
     speculation::{Guessing, SpeculationArguments},
     tokenizer::TokenizerArguments,
 };
@@ -87,10 +87,10 @@ impl Arguments {
         let guessing = self.speculation.load(&self.engine, &gguf, n_sequences)?;
         let set = |options| guessing.options(EngineOptions { n_sequences, batch_invariant: true, ..options });
         let (engine, load_time) = self.engine.load_with(device, &gguf, set)?;
-        let device = engine.gpu().name()?;
+        let machine = Machine::of(engine.gpu())?;
         if self.n_samples > 1 {
             let context = Context { gguf: &gguf, tokenizer: &tokenizer, prompt: &prompt, limits };
-            return self.samples(&context, (engine, guessing), sampler.seed(), (device, vocab_time, load_time));
+            return self.samples(&context, (engine, guessing), sampler.seed(), (machine, vocab_time, load_time));
         }
         let mut speculation = guessing.drafting(&engine).map(Speculation::new);
         let mut session = Session::new(engine);
@@ -128,7 +128,7 @@ impl Arguments {
             generation: &generation,
             tokenizer: &tokenizer,
             prompt: &prompt,
-            device,
+            machine,
             seed: sampler.seed(),
             vocab_time,
             load_time,
@@ -170,7 +170,7 @@ impl Arguments {
         context: &Context,
         (engine, guessing): (Engine, Guessing),
         first_seed: u32,
-        (device, vocab_time, load_time): (String, Duration, Duration),
+        (machine, vocab_time, load_time): (Machine, Duration, Duration),
     ) -> Result<Outcome> {
         let Context { gguf, tokenizer, prompt, limits } = *context;
         let n_tokens = tokenizer.vocab_size().min(engine.config().vocab_size);
@@ -211,8 +211,8 @@ impl Arguments {
         let mut objects = Vec::new();
         for (index, AnswerEnd { generation, seed, is_complete }) in ends.into_values().enumerate() {
             let generation = generation?;
-            let device = device.clone();
-            let report = Report { generation: &generation, tokenizer, prompt, device, seed, vocab_time, load_time };
+            let machine = machine.clone();
+            let report = Report { generation: &generation, tokenizer, prompt, machine, seed, vocab_time, load_time };
             if self.format == Format::Text {
                 writeln!(stdout, "{}{}", if index > 0 { "\n" } else { "" }, generation.text)?;
                 stdout.flush()?;

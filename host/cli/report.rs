@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     generate::{Generation, Stop, TokenLogprobs},
+    gpu::Gpu,
     sample::Logprob,
     speculate::Counts,
     tokenizer::Tokenizer,
@@ -22,12 +23,31 @@ pub enum Format {
     Json,
 }
 
+/// What computes.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The device's name.
+    pub device: String,
+    /// What multiplies a prompt's tokens.
+    pub matmul: String,
+}
+
+impl Machine {
+    /// A device's.
+    ///
+    /// # Errors
+    /// It does not say its name, or its cuBLAS does not run.
+    pub fn of(gpu: &Gpu) -> Result<Machine> {
+        Ok(Machine { device: gpu.name()?, matmul: gpu.multiplies_with()? })
+    }
+}
+
 /// A generation and what was around it.
 pub struct Report<'a> {
     pub generation: &'a Generation,
     pub tokenizer: &'a Tokenizer,
     pub prompt: &'a [u32],
-    pub device: String,
+    pub machine: Machine,
     pub seed: u32,
     pub vocab_time: Duration,
     pub load_time: Duration,
@@ -55,7 +75,7 @@ impl Report<'_> {
                 Stop::Length | Stop::ContextFull => "length",
                 Stop::Interrupted => "interrupted",
             },
-            "device": self.device,
+            "device": self.machine.device,
             "seed": self.seed,
             "timings": {
                 "vocab_s": self.vocab_time.as_secs_f64(),
@@ -122,7 +142,8 @@ impl Report<'_> {
     pub fn write_timings(&self, out: &mut dyn Write) -> Result<()> {
         let generation = self.generation;
         let computed = self.prompt.len() - generation.n_reused.min(self.prompt.len());
-        writeln!(out, "device  {}", self.device)?;
+        writeln!(out, "device  {}", self.machine.device)?;
+        writeln!(out, "matmul  {}", self.machine.matmul)?;
         writeln!(out, "seed    {}", self.seed)?;
         for (name, time) in [("vocab", self.vocab_time), ("load", self.load_time)] {
             writeln!(out, "{name:<6}  {:8.3} s", time.as_secs_f64())?;

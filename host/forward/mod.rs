@@ -198,7 +198,7 @@ impl Engine {
         plan.expect_room(gguf, &model, &options, gpu.backend(), free as u64)?;
         // The weights first: loading them takes a buffer that the rest then has the place of.
         let weights = DeviceWeights::upload(&gpu, &model, plan.n_context, options.matrices, progress)?;
-        gpu.expect_cublas()?;
+        gpu.multiplies_with()?;
         let Passes { one, several, rows, matmul, gemm, experts } = passes;
         let mut cache = KvCache::new(&gpu, &model.figure, plan.cache_size, options.cache_type)?;
         assert_eq!(cache.pages.open(), Some(FIRST), "the first of the slots");

@@ -147,7 +147,6 @@ impl Rooms {
         scratch: &GemmScratch,
     ) -> Result<(), GpuError> {
         let matrix = weights.stack(stack);
-        let beta = if adds { 1.0 } else { 0.0 };
         let mut bias_is_added = false;
         if packed && is_packed(matrix) {
             let mut before = 0;
@@ -168,11 +167,11 @@ impl Rooms {
             }
             bias_is_added = true;
         } else if let Some(values) = in_f16(matrix) {
-            gpu.product(&values, matrix.n_out, matrix.n_in, x, out, alpha, beta, n)?;
+            gpu.product(&values, matrix.n_out, matrix.n_in, x, out, alpha, adds, n)?;
         } else {
             let room = &self.rooms[room];
             gpu.wait(&room.filled)?;
-            gpu.product(&room.values, matrix.n_out, matrix.n_in, x, out, alpha, beta, n)?;
+            gpu.product(&room.values, matrix.n_out, matrix.n_in, x, out, alpha, adds, n)?;
             gpu.record(&room.done)?;
         }
         if let (Some(bias), Product::F32(out), false) = (bias, out, bias_is_added) {

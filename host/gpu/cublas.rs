@@ -7,18 +7,23 @@ use std::{
 };
 
 use cust::{context::Context, device::Device, sys::CUstream};
-use driver::cublas::Handle;
+use driver::cublas::{CublasError, Handle};
 
 use super::{GpuError, driver_call};
 
-/// A handle that is being made, or made.
+/// A handle that is being made, or made; or none, where there is no cuBLAS: then products are kernels' (`kernels/product/`).
 pub(super) struct Cublas {
     stream: CUstream,
     starting: RefCell<Option<JoinHandle<Result<Handle, GpuError>>>>,
-    handle: OnceCell<Handle>,
+    handle: OnceCell<Option<Handle>>,
 }
 
 impl Cublas {
+    /// None, whatever there is.
+    pub(super) fn none(stream: CUstream) -> Cublas {
+        Cublas { stream, starting: RefCell::new(None), handle: OnceCell::from(None) }
+    }
+
     /// Begins to make the handle for products on a stream, which must outlive this value.
     pub(super) fn start(device: Device, stream: CUstream) -> Cublas {
         let start = move || {
@@ -29,21 +34,28 @@ impl Cublas {
         Cublas { stream, starting: RefCell::new(Some(thread::spawn(start))), handle: OnceCell::new() }
     }
 
-    /// The handle, waited for where it is not ready, and tried again where it could not be made.
+    /// The handle, waited for where it is not ready, and tried again where it could not be made; or none, where there is no cuBLAS on this
+    /// machine or is to be none.
     ///
     /// # Errors
-    /// It cannot be made.
-    pub(super) fn get(&self) -> Result<&Handle, GpuError> {
+    /// There is one, and it cannot be made.
+    pub(super) fn get(&self) -> Result<Option<&Handle>, GpuError> {
         if self.handle.get().is_none() {
-            let handle = match self.starting.take() {
-                Some(starting) => starting.join().expect("starting cuBLAS does not panic")?,
-                None => Handle::new()?,
+            let made = match self.starting.take() {
+                Some(starting) => starting.join().expect("starting cuBLAS does not panic"),
+                None => Handle::new().map_err(GpuError::from),
             };
-            // SAFETY: the stream belongs to the device's context and outlives the handle, says who called `start`.
-            unsafe { handle.set_stream(self.stream.cast())? };
+            let handle = match made {
+                Err(GpuError::Cublas(CublasError::Absent { .. } | CublasError::TurnedOff)) => None,
+                made => Some(made?),
+            };
+            if let Some(handle) = &handle {
+                // SAFETY: the stream belongs to the device's context and outlives the handle, says who called `start`.
+                unsafe { handle.set_stream(self.stream.cast())? };
+            }
             let _ = self.handle.set(handle);
         }
-        Ok(self.handle.get().expect("it was just put there"))
+        Ok(self.handle.get().expect("it was just put there").as_ref())
     }
 
     /// Waits for the start to end, well or not: while a stream captures, no handle is made ([`driver::captures`]), so who waited for
@@ -67,7 +79,7 @@ impl Drop for Cublas {
 mod tests {
     use std::{sync::mpsc, time::Duration};
 
-    use driver::{DeviceChoice, cublas::CublasError};
+    use driver::DeviceChoice;
 
     use super::*;
     use crate::gpu::Gpu;
@@ -81,6 +93,22 @@ mod tests {
             Cublas { stream: gpu.stream.as_inner(), starting: RefCell::new(Some(failing)), handle: OnceCell::new() };
         assert!(matches!(cublas.get(), Err(GpuError::Cublas(CublasError::NotSelected))));
         cublas.get().unwrap();
+    }
+
+    #[test]
+    fn where_there_is_no_cublas_there_is_no_handle() {
+        let gpu = Gpu::open(DeviceChoice::Soft).unwrap();
+        for absence in [CublasError::TurnedOff, CublasError::Absent { attempts: Vec::new() }] {
+            let absent = thread::spawn(|| Err(absence.into()));
+            let cublas =
+                Cublas { stream: gpu.stream.as_inner(), starting: RefCell::new(Some(absent)), handle: OnceCell::new() };
+            assert!(cublas.get().unwrap().is_none());
+        }
+        // What was named, or does not start, is missed.
+        let missed = thread::spawn(|| Err(CublasError::NotFound { attempts: Vec::new() }.into()));
+        let cublas =
+            Cublas { stream: gpu.stream.as_inner(), starting: RefCell::new(Some(missed)), handle: OnceCell::new() };
+        assert!(matches!(cublas.get(), Err(GpuError::Cublas(CublasError::NotFound { .. }))));
     }
 
     #[test]

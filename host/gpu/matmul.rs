@@ -4,6 +4,8 @@
 //! tokens go to cuBLAS, in the weights' own type if that is a float, else in f16: the matrix is unpacked into one scratch
 //! buffer just before, so that no second copy of the model is kept. `kernels/matmul.rs` says what is done to the
 //! activations so that 16 bits do not cost range (f16) or precision (bf16, which takes two products).
+//!
+//! Where there is no cuBLAS, the same products are kernels of ours (`kernels/product/`), and those of f32 a vector's for each token.
 
 #![allow(rustdoc::broken_intra_doc_links, reason = "formulas have indices: out[i] is no link")]
 
@@ -14,7 +16,7 @@ use half::{bf16, f16};
 
 use super::{
     Buffer, Gpu, GpuError, Rows, Slice,
-    kernels::{Gemm, GemmScratch, Gemv},
+    kernels::{FloatProduct, Gemm, GemmScratch, Gemv},
 };
 use crate::gguf::TensorType;
 
@@ -62,7 +64,18 @@ pub enum Product<'a> {
     F16(&'a Slice<f16>),
 }
 
-/// Memory for what cuBLAS needs in 16 bits, used by one product after another.
+/// A matrix and the activations that it is multiplied with, of one type.
+#[derive(Clone, Copy)]
+pub enum Factors<'a> {
+    /// Both f32.
+    F32([&'a Slice<f32>; 2]),
+    /// Both f16.
+    F16([&'a Slice<f16>; 2]),
+    /// Both bf16.
+    Bf16([&'a Slice<bf16>; 2]),
+}
+
+/// Memory for what is multiplied in 16 bits, used by one product after another.
 pub struct Matmul {
     input: Buffer<u16>,
     inverse_scales: Buffer<f32>,
@@ -115,51 +128,41 @@ impl Gpu {
             return self.gemv(&Gemv { bias, residual, ..gemv });
         }
         let (n_in, n_out) = (weights.n_in(), weights.n_out);
-        let (matrix, element) = match weights.tensor_type() {
-            TensorType::F32 => (weights.floats().address(), Element::F32),
-            TensorType::F16 => (weights.floats().address(), Element::F16),
-            TensorType::BF16 => (weights.floats().address(), Element::Bf16),
-            _ => {
-                self.dequantise(weights, &scratch.unpacked)?;
-                (scratch.unpacked.address(), Element::F16)
-            }
-        };
-        let n = n_tokens * n_in;
-        let (inputs, inverse_scales) = match element {
-            Element::F32 => (vec![x.address()], None),
-            Element::F16 => {
-                let input = scratch.input.cast::<f16>();
-                self.matmul_input_f16(x, &input, &scratch.inverse_scales, n_tokens, n_in)?;
-                (vec![input.address()], Some(&*scratch.inverse_scales))
-            }
-            Element::Bf16 => {
-                let input = scratch.input.cast::<bf16>();
-                let (high, low) = (input.slice(0..n), input.slice(n..2 * n));
-                self.matmul_input_bf16(x, &high, &low, n)?;
-                (vec![high.address(), low.address()], None)
-            }
-        };
-        let (needed, found) = (n_tokens * n_out, out.len());
-        assert!(found >= needed, "a matmul's output holds {found} of {needed}");
         assert!(
             residual.is_none_or(|residual| residual.address() != out.address()),
             "a matmul overwrites its residual before it is added"
         );
-        let operand = |address, element, rows, columns| Matrix { address, element, rows, columns };
-        for (index, input) in inputs.into_iter().enumerate() {
-            let cublas = self.cublas.get()?;
-            // SAFETY: the three matrices lie in live allocations of at least their sizes (checked by the conversions
-            // above and the assertion); the handle works on this stream.
-            unsafe {
-                cublas.matmul(
-                    operand(matrix, element, n_out, n_in),
-                    operand(input, element, n_tokens, n_in),
-                    operand(out.address(), Element::F32, n_tokens, n_out),
-                    1.0,
-                    if index == 0 { 0.0 } else { 1.0 },
-                )?;
-            }
+        let tensor_type = weights.tensor_type();
+        let is_whole = n_in.is_multiple_of(Gpu::PRODUCT_COLUMNS);
+        if (tensor_type == TensorType::F32 || !is_whole) && self.cublas.get()?.is_none() {
+            return self.one_by_one(&Gemv { bias, residual, ..Gemv::new(weights, x, out) }, n_tokens, n_out);
         }
+        let product = |factors, adds| self.product_of(factors, n_out, n_in, Product::F32(out), 1.0, adds, n_tokens);
+        let n = n_tokens * n_in;
+        let inverse_scales = match tensor_type {
+            TensorType::F32 => {
+                product(Factors::F32([&weights.floats().cast(), x]), false)?;
+                None
+            }
+            TensorType::BF16 => {
+                let (matrix, input) = (weights.floats().into_cast::<bf16>(), scratch.input.cast::<bf16>());
+                let (high, low) = (input.slice(0..n), input.slice(n..2 * n));
+                self.matmul_input_bf16(x, &high, &low, n)?;
+                product(Factors::Bf16([&matrix, &high]), false)?;
+                product(Factors::Bf16([&matrix, &low]), true)?;
+                None
+            }
+            tensor_type => {
+                let floats = (tensor_type == TensorType::F16).then(|| weights.floats().into_cast::<f16>());
+                if floats.is_none() {
+                    self.dequantise(weights, &scratch.unpacked)?;
+                }
+                let input = scratch.input.cast::<f16>();
+                self.matmul_input_f16(x, &input, &scratch.inverse_scales, n_tokens, n_in)?;
+                product(Factors::F16([floats.as_deref().unwrap_or(&scratch.unpacked), &input]), false)?;
+                Some(&*scratch.inverse_scales)
+            }
+        };
         if inverse_scales.is_none() && bias.is_none() && residual.is_none() {
             return Ok(());
         }
@@ -187,7 +190,7 @@ impl Gpu {
         )
     }
 
-    /// out[token] = alpha · matrix · x[token] + beta · out[token] for a matrix `[n_out][n_in]` and `x` of `[n_tokens][n_in]`.
+    /// out[token] = alpha · matrix · x[token] (+ out[token]) for a matrix `[n_out][n_in]` and `x` of `[n_tokens][n_in]`.
     #[allow(clippy::too_many_arguments)]
     pub fn product(
         &self,
@@ -197,31 +200,53 @@ impl Gpu {
         x: &Slice<f16>,
         out: Product,
         alpha: f32,
-        beta: f32,
+        adds: bool,
         n_tokens: usize,
     ) -> Result<(), GpuError> {
-        let (address, element, found) = match out {
+        self.product_of(Factors::F16([matrix, x]), n_out, n_in, out, alpha, adds, n_tokens)
+    }
+
+    /// [`Gpu::product`] of factors of any one type, on cuBLAS or, where there is none, by a kernel.
+    #[allow(clippy::too_many_arguments)]
+    fn product_of(
+        &self,
+        factors: Factors,
+        n_out: usize,
+        n_in: usize,
+        out: Product,
+        alpha: f32,
+        adds: bool,
+        n_tokens: usize,
+    ) -> Result<(), GpuError> {
+        let (to, to_element, found) = match out {
             Product::F32(out) => (out.address(), Element::F32, out.len()),
             Product::F16(out) => (out.address(), Element::F16, out.len()),
         };
+        let (element, [matrix, x], lengths) = match factors {
+            Factors::F32(of) => (Element::F32, of.map(Slice::address), of.map(Slice::len)),
+            Factors::F16(of) => (Element::F16, of.map(Slice::address), of.map(Slice::len)),
+            Factors::Bf16(of) => (Element::Bf16, of.map(Slice::address), of.map(Slice::len)),
+        };
         for (name, found, needed) in [
-            ("matrix", matrix.len(), n_out * n_in),
-            ("input", x.len(), n_tokens * n_in),
+            ("matrix", lengths[0], n_out * n_in),
+            ("input", lengths[1], n_tokens * n_in),
             ("output", found, n_tokens * n_out),
         ] {
             assert!(found >= needed, "a product's {name} holds {found} of {needed}");
         }
-        let half = |address, rows, columns| Matrix { address, element: Element::F16, rows, columns };
-        let cublas = self.cublas.get()?;
+        let Some(cublas) = self.cublas.get()? else {
+            return self.product_by_kernel(&FloatProduct { factors, n_out, n_in, out, alpha, adds }, n_tokens);
+        };
+        let of = |address, element, rows, columns| Matrix { address, element, rows, columns };
         // SAFETY: the three matrices lie in live allocations of at least their sizes, which was just checked; the handle
         // works on this stream.
         unsafe {
             cublas.matmul(
-                half(matrix.address(), n_out, n_in),
-                half(x.address(), n_tokens, n_in),
-                Matrix { address, element, rows: n_tokens, columns: n_out },
+                of(matrix, element, n_out, n_in),
+                of(x, element, n_tokens, n_in),
+                of(to, to_element, n_tokens, n_out),
                 alpha,
-                beta,
+                if adds { 1.0 } else { 0.0 },
             )?;
         }
         Ok(())

@@ -27,7 +27,7 @@ use cust::{
     error::CudaError,
     module::Module,
     stream::{Stream, StreamFlags},
-    sys::{CUresult, cudaError_enum},
+    sys::{CUresult, CUstream, cudaError_enum},
 };
 use driver::{Backend, DeviceChoice};
 
@@ -37,7 +37,7 @@ pub use graph::Graph;
 pub use image::Image;
 use launch::Function;
 pub use launched::launched;
-pub use matmul::{Activations, Matmul, Product};
+pub use matmul::{Activations, Factors, Matmul, Product};
 pub use side_stream::Event;
 use side_stream::SideStream;
 pub use upload::Transfer;
@@ -132,6 +132,15 @@ pub struct Gpu {
 impl Gpu {
     /// Opens the chosen device and loads the kernels.
     pub fn open(choice: DeviceChoice) -> Result<Gpu, GpuError> {
+        Gpu::open_with(choice, Cublas::start)
+    }
+
+    /// As [`Gpu::open`], without cuBLAS, as on a machine that has none: products of many tokens go through `kernels/product/`.
+    pub fn open_without_cublas(choice: DeviceChoice) -> Result<Gpu, GpuError> {
+        Gpu::open_with(choice, |_, stream| Cublas::none(stream))
+    }
+
+    fn open_with(choice: DeviceChoice, cublas: fn(Device, CUstream) -> Cublas) -> Result<Gpu, GpuError> {
         let backend = driver::select(choice)?;
         driver_call(|| "starting CUDA".into(), cust::init(cust::CudaFlags::empty()))?;
         let device = driver_call(|| "opening device 0".into(), Device::get_device(0))?;
@@ -139,7 +148,7 @@ impl Gpu {
         let stream = driver_call(|| "creating a stream".into(), Stream::new(StreamFlags::NON_BLOCKING, None))?;
         let multiprocessors = device.get_attribute(DeviceAttribute::MultiprocessorCount);
         let multiprocessors = driver_call(|| "reading the number of multiprocessors".into(), multiprocessors)?;
-        let cublas = Cublas::start(device, stream.as_inner());
+        let cublas = cublas(device, stream.as_inner());
         let images = image::candidates(capability(&device)?, backend == Backend::Cuda)?;
         let (module, image) = image::load(&images, backend == Backend::Soft)?;
         let functions = image::KERNELS.iter().map(|&kernel| (kernel, OnceCell::new())).collect();
@@ -196,12 +205,13 @@ impl Gpu {
         self.multiprocessors
     }
 
-    /// Waits until cuBLAS, which starts beside everything else, has started.
+    /// What multiplies many tokens: cuBLAS' file and version, or this program's kernels. Waits until cuBLAS, which starts beside everything
+    /// else, has started.
     ///
     /// # Errors
-    /// There is none that runs here.
-    pub fn expect_cublas(&self) -> Result<(), GpuError> {
-        self.cublas.get().map(|_| ())
+    /// There is one, and it does not run here.
+    pub fn multiplies_with(&self) -> Result<String, GpuError> {
+        Ok(self.cublas.get()?.map_or_else(|| "this program's kernels".to_owned(), |cublas| cublas.library()))
     }
 
     /// Free bytes of the chosen device's memory, for who wants no more of it than that.

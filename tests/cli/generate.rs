@@ -416,3 +416,25 @@ fn ctrl_c_ends_it_with_130_after_a_whole_line() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(rest.ends_with('\n'), "{rest}");
 }
+
+/// On a machine that has a driver alone the poem is the same: its prompt's products are this program's own.
+#[test]
+fn a_haiku_needs_no_cublas() {
+    let run = |cublas: &str| {
+        let mut command = ferrowarp(&["generate", "--seed", "3", "-v", "-p", HAIKU]);
+        let output = command.env("FERROWARP_CUBLAS", cublas).output().unwrap();
+        let [out, error] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        assert!(output.status.success(), "{error}");
+        (out, error.lines().find(|line| line.starts_with("matmul")).unwrap_or_default().to_owned())
+    };
+    let ((with, library), (without, kernels)) = (run(""), run("none"));
+    assert!(!with.is_empty() && with == without, "{with}{without}");
+    assert!(library != kernels && kernels == "matmul  this program's kernels", "{library}, {kernels}");
+    let devices = ferrowarp(&["devices"]).env("FERROWARP_CUBLAS", "none").output().unwrap();
+    let devices = String::from_utf8(devices.stdout).unwrap();
+    assert!(
+        devices
+            .ends_with("cublas\n  none: on a GPU prompts go through this program's own products, which take longer\n"),
+        "{devices}"
+    );
+}

@@ -6,7 +6,7 @@ use driver::{Backend, DeviceChoice};
 use ferrowarp::{
     gguf::TensorType,
     gpu::{
-        Buffer, Element, Gpu, Weights, arrange,
+        Buffer, Element, Gpu, GpuError, Weights, arrange,
         kernels::{PAGE, PageTables},
     },
 };
@@ -55,9 +55,18 @@ impl Drop for TestGpu {
 
 /// Opens the device that `FERROWARP_DEVICE` names, on softcuda with the sanitizer on.
 pub fn gpu() -> TestGpu {
+    opened(Gpu::open)
+}
+
+/// The same, as if there were no cuBLAS.
+pub fn gpu_without_cublas() -> TestGpu {
+    opened(Gpu::open_without_cublas)
+}
+
+fn opened(open: fn(DeviceChoice) -> Result<Gpu, GpuError>) -> TestGpu {
     let choice = std::env::var("FERROWARP_DEVICE").unwrap_or_else(|_| "auto".into());
     let choice: DeviceChoice = choice.parse().expect("FERROWARP_DEVICE");
-    let gpu = Gpu::open(choice).expect("the device asked for");
+    let gpu = open(choice).expect("the device asked for");
     if gpu.backend() == Backend::Soft {
         driver::soft::device().expect("softcuda").set_sanitizer(true);
     }

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::ptr;
 use std::sync::OnceLock;
 
-use driver::cublas::{Element, Handle, Matrix};
+use driver::cublas::{CublasError, Element, Handle, Matrix};
 use driver::sys::*;
 use driver::{Backend, DeviceChoice, SelectError};
 
@@ -254,6 +254,46 @@ fn a_cublas_that_cannot_be_used_is_named() {
     // A library that is no cuBLAS.
     let driver_library = fake_driver().join("libcuda.so.1");
     case("case_not_a_cublas", &[driver_path, ("FERROWARP_CUBLAS", &driver_library)]);
+}
+
+#[test]
+fn cublas_is_left_out_where_it_is_turned_off() {
+    let cublas = fake_cublas();
+    case("case_cublas_is_turned_off", &[("FERROWARP_CUBLAS", Path::new("none"))]);
+    // On the loader's path there may be one: it is not looked for.
+    let folder = cublas.parent().unwrap();
+    case("case_cublas_is_turned_off", &[("LD_LIBRARY_PATH", folder), ("FERROWARP_CUBLAS", Path::new("none"))]);
+}
+
+#[test]
+#[ignore = "a case of its own process"]
+fn case_cublas_is_turned_off() {
+    driver::select(DeviceChoice::Soft).unwrap();
+    let error = Handle::new().map(drop).unwrap_err();
+    assert_eq!(error, CublasError::TurnedOff);
+    assert!(error.to_string().contains("FERROWARP_CUBLAS=none"), "{error}");
+    let probe = driver::probe().cublas;
+    assert_eq!((probe.version, probe.attempts), (None, Vec::new()));
+}
+
+/// What nobody named and nothing opens is absent, and no error of a start.
+#[test]
+fn a_cublas_that_is_nowhere_is_absent() {
+    let nowhere =
+        ["PATH", "HOME", "VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_PATH"].map(|name| (name, Path::new("/no/such")));
+    case("case_cublas_is_nowhere", &[&nowhere[..], &[("LD_LIBRARY_PATH", fake_driver())]].concat());
+}
+
+#[test]
+#[ignore = "a case of its own process"]
+fn case_cublas_is_nowhere() {
+    driver::select(DeviceChoice::Cuda).unwrap();
+    match (driver::probe().cublas.version, Handle::new().map(drop)) {
+        (None, Err(CublasError::Absent { attempts })) => assert!(!attempts.is_empty()),
+        // A machine may have one where the loader looks in any case; without a GPU it does not start.
+        (Some(_), Err(CublasError::NotFound { .. }) | Ok(())) => {}
+        (version, other) => panic!("{version:?}, {other:?}"),
+    }
 }
 
 fn cublas_error() -> String {

@@ -5,8 +5,10 @@ use half::{bf16, f16};
 use super::{Row, Widths, room, values};
 use crate::{
     gpu::{
-        Buffer, Gpu, GpuError, Product,
-        kernels::{AttentionShape, CacheType, FlashRows, FlashScores, Glu, NormAndRope, OneSequence, PAGE, Qkv},
+        Buffer, Factors, Gpu, GpuError, Product,
+        kernels::{
+            AttentionShape, CacheType, FlashRows, FlashScores, FloatProduct, Glu, NormAndRope, OneSequence, PAGE, Qkv,
+        },
     },
     model::RopePairing,
 };
@@ -22,6 +24,10 @@ pub fn rows() -> Vec<Row> {
         for n in CHUNKS {
             let matrices = widths.matrices();
             rows.extend(matrices.map(|(what, n_out, n_in)| product(&widths, what, n_out, n_in, n)));
+            for tile in 0..Gpu::PRODUCT_TILES {
+                let of = |(what, n_out, n_in)| by_kernel(&widths, what, n_out, n_in, n, Some(tile));
+                rows.extend(widths.matrices().map(of));
+            }
             for depth in [0, 14_336] {
                 rows.extend(
                     tiles(widths.head_dim).map(|tile| flash(&widths, CacheType::F16, widths.head_dim, n, depth, tile)),
@@ -36,6 +42,9 @@ pub fn rows() -> Vec<Row> {
         rows.extend(cache_type.head_dims().map(|dim| flash(&small, cache_type, dim, FEW, 48, FlashRows::One).small()));
     }
     rows.push(flash(&small, CacheType::F16, 64, FEW, 48, FlashRows::Two).small());
+    let (n_out, n_in) = (2 * small.n_embd, small.n_embd);
+    let kernels = (0..Gpu::PRODUCT_TILES).map(Some).chain([None]);
+    rows.extend(kernels.map(|tile| by_kernel(&small, "product", n_out, n_in, FEW, tile).small()));
     let types = [CacheType::F32, CacheType::F16, CacheType::BF16];
     rows.extend(types.map(|element| qkv(&small, element, FEW).small()));
     rows.extend([rmsnorm(&small, FEW).small(), glu(&small, FEW).small()]);
@@ -73,10 +82,28 @@ fn product(widths: &Widths, what: &'static str, n_out: usize, n_in: usize, n: us
         let (exact, rounded) =
             (room(gpu, if to_f16 { 0 } else { n * n_out })?, room(gpu, if to_f16 { n * n_out } else { 0 })?);
         gpu.fill(&exact, 0)?;
-        let beta = if adds { 1.0 } else { 0.0 };
         Ok(move |gpu: &Gpu| {
             let out = if to_f16 { Product::F16(&rounded) } else { Product::F32(&exact) };
-            gpu.product(&matrix, n_out, n_in, &x, out, 1.0, beta, n)
+            gpu.product(&matrix, n_out, n_in, &x, out, 1.0, adds, n)
+        })
+    })
+    .operations(2.0 * (n * n_out * n_in) as f64)
+}
+
+/// The same by one of the kernels that there are where there is no cuBLAS: of f16 the one with these tiles, or that of bf16.
+fn by_kernel(widths: &Widths, what: &'static str, n_out: usize, n_in: usize, n: usize, tile: Option<usize>) -> Row {
+    let kernel = tile.map_or("product_bf16_128", |tile| ["product_f16_64", "product_f16_128", "product_f16_256"][tile]);
+    let name = format!("{} {what} {n_out}×{n_in}, {n} tokens", widths.name);
+    Row::new(kernel, name, 2 * (n_out * n_in + n * n_in) + 4 * n * n_out, move |gpu| {
+        let (matrix, x, out) = (halves(gpu, n_out * n_in)?, halves(gpu, n * n_in)?, room(gpu, n * n_out)?);
+        Ok(move |gpu: &Gpu| {
+            let (brains, x_brains) = (matrix.cast(), x.cast());
+            let factors = match tile {
+                Some(_) => Factors::F16([&matrix, &x]),
+                None => Factors::Bf16([&brains, &x_brains]),
+            };
+            let product = FloatProduct { factors, n_out, n_in, out: Product::F32(&out), alpha: 1.0, adds: false };
+            gpu.product_in_tiles(&product, n, tile.unwrap_or(1))
         })
     })
     .operations(2.0 * (n * n_out * n_in) as f64)

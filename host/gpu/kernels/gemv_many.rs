@@ -165,7 +165,7 @@ impl Gpu {
         Ok(())
     }
 
-    fn one_by_one(&self, gemv: &Gemv, n_vectors: usize, n_out: usize) -> Result<(), GpuError> {
+    pub(in crate::gpu) fn one_by_one(&self, gemv: &Gemv, n_vectors: usize, n_out: usize) -> Result<(), GpuError> {
         let n_in = gemv.weights.n_in();
         let of = |vector: usize, row: usize| vector * row..(vector + 1) * row;
         for vector in 0..n_vectors {

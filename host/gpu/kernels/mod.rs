@@ -25,6 +25,7 @@ pub use gemv_mixed::GemvParts;
 pub use glu::Glu;
 pub use latent_attention::LatentAttention;
 pub use noise::{NoiseFloat, Strided};
+pub use product::FloatProduct;
 pub use qkv::Qkv;
 pub use rope::{NormAndRope, RopeShape};
 pub use top_k::{MAX_TOP_K, TopKScratch};

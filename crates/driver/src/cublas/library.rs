@@ -1,6 +1,6 @@
 //! Where cuBLAS is looked for.
 //!
-//! In this order: the file that `FERROWARP_CUBLAS` names, and where it is set nothing else; `libcublas.so.13`, `.12`,
+//! In this order: the file that `FERROWARP_CUBLAS` names, and where it is set nothing else (`none` for no library at all); `libcublas.so.13`, `.12`,
 //! `.11` on the loader's path; the same in `$CUDA_PATH/lib64` and `/usr/local/cuda/lib64`; and in the folders where
 //! pip's packages `nvidia-cublas`, `nvidia-cublas-cu12` … lie: `nvidia/*/lib` in the site-packages of the active
 //! virtual environment and of each `python3` on the path.
@@ -18,11 +18,14 @@ use std::sync::{Mutex, PoisonError};
 
 use libloading::os::unix::{Library as Loaded, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
 
+use super::CublasError;
 use super::table::{RawHandle, Status, Table};
 use crate::error::Attempt;
 use crate::libcuda::loader_message;
 
 const VARIABLE: &str = "FERROWARP_CUBLAS";
+/// What it says where there is to be none.
+const NONE: &str = "none";
 const FILES: &[&str] = &["libcublas.so.13", "libcublas.so.12", "libcublas.so.11"];
 
 /// An opened cuBLAS. It is never closed.
@@ -56,9 +59,21 @@ impl Candidate {
     }
 }
 
+/// What the variable says, where it says something.
+fn named() -> Option<PathBuf> {
+    env::var_os(VARIABLE).filter(|file| !file.is_empty()).map(PathBuf::from)
+}
+
+/// Whether there is to be no cuBLAS.
+pub(crate) fn is_turned_off() -> bool {
+    named().is_some_and(|file| file.as_os_str() == NONE)
+}
+
 fn candidates() -> Vec<Candidate> {
-    if let Some(file) = env::var_os(VARIABLE).filter(|file| !file.is_empty()) {
-        let file = PathBuf::from(file);
+    if is_turned_off() {
+        return Vec::new();
+    }
+    if let Some(file) = named() {
         return vec![Candidate { place: format!("{} (from {VARIABLE})", file.display()), file }];
     }
     let on_loader_path =
@@ -162,19 +177,26 @@ pub(crate) fn first_that_opens() -> (Vec<Attempt>, Option<Library>) {
 /// A new handle of the process's cuBLAS; the first call chooses which library that is.
 ///
 /// # Errors
-/// The places tried and what each said.
-pub(crate) fn create_handle() -> Result<(&'static Library, RawHandle), Vec<Attempt>> {
+/// - [`CublasError::Absent`] where nothing is named, and nothing opens.
+/// - [`CublasError::NotFound`] where what is named does not do, or what opens does not start.
+pub(crate) fn create_handle() -> Result<(&'static Library, RawHandle), CublasError> {
     static CHOSEN: Mutex<Option<&'static Library>> = Mutex::new(None);
     let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(library) = *chosen {
         return match create(&library.table) {
             Ok(handle) => Ok((library, handle)),
-            Err(said) => Err(vec![Attempt { place: library.place.clone(), usable: false, said }]),
+            Err(said) => {
+                let attempts = vec![Attempt { place: library.place.clone(), usable: false, said }];
+                Err(CublasError::NotFound { attempts })
+            }
         };
     }
-    let mut attempts = Vec::new();
+    let (mut attempts, mut opens) = (Vec::new(), false);
     for candidate in candidates() {
-        let created = open(&candidate).and_then(|library| Ok((create(&library.table)?, library)));
+        let created = open(&candidate).and_then(|library| {
+            opens = true;
+            Ok((create(&library.table)?, library))
+        });
         match created {
             Ok((handle, library)) => {
                 let library: &'static Library = Box::leak(Box::new(library));
@@ -184,7 +206,10 @@ pub(crate) fn create_handle() -> Result<(&'static Library, RawHandle), Vec<Attem
             Err(said) => attempts.push(Attempt { place: candidate.place, usable: false, said }),
         }
     }
-    Err(attempts)
+    match opens || named().is_some() {
+        true => Err(CublasError::NotFound { attempts }),
+        false => Err(CublasError::Absent { attempts }),
+    }
 }
 
 /// A handle of this table's cuBLAS, or what it said.

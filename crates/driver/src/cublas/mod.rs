@@ -44,9 +44,18 @@ pub enum CublasError {
     /// [`crate::select`] was not called.
     #[error("cuBLAS: no device is selected; driver::select comes first")]
     NotSelected,
-    /// No library opened and made a handle.
+    /// There is none on this machine, and none was asked for by its file.
+    #[error("cuBLAS: no library. Looked at:{}", Lines(attempts))]
+    Absent {
+        /// Every place looked at.
+        attempts: Vec<Attempt>,
+    },
+    /// `FERROWARP_CUBLAS` says that there is to be none.
+    #[error("cuBLAS: turned off by FERROWARP_CUBLAS=none")]
+    TurnedOff,
+    /// A library was named, or opened, and made no handle.
     #[error(
-        "cuBLAS: no usable library; install NVIDIA's cuBLAS (pip's nvidia-cublas-cu12 will do) or set FERROWARP_CUBLAS to libcublas.so's path. Looked at:{}",
+        "cuBLAS: no usable library; install NVIDIA's cuBLAS (pip's nvidia-cublas-cu12 will do), set FERROWARP_CUBLAS to libcublas.so's path, or to none: the program's own products take longer. Looked at:{}",
         Lines(attempts)
     )]
     NotFound {
@@ -93,12 +102,18 @@ impl Handle {
     ///
     /// # Errors
     /// - [`CublasError::NotSelected`] before [`crate::select`].
-    /// - [`CublasError::NotFound`] where no cuBLAS opens and starts; it lists the places.
+    /// - [`CublasError::TurnedOff`] where the environment says so, for either backend.
+    /// - [`CublasError::Absent`] where no cuBLAS opens, [`CublasError::NotFound`] where one was named or opened that does not start; both
+    ///   list the places.
     pub fn new() -> Result<Self, CublasError> {
         let _alone = captures::waiting();
-        let handle = match backend().ok_or(CublasError::NotSelected)? {
+        let backend = backend().ok_or(CublasError::NotSelected)?;
+        if library::is_turned_off() {
+            return Err(CublasError::TurnedOff);
+        }
+        let handle = match backend {
             Backend::Cuda => {
-                let (library, raw) = library::create_handle().map_err(|attempts| CublasError::NotFound { attempts })?;
+                let (library, raw) = library::create_handle()?;
                 Handle { raw, table: &library.table, library: Some(library) }
             }
             Backend::Soft => {
