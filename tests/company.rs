@@ -7,7 +7,7 @@ use ferrowarp::{
     bench::measure_served,
     cache::SequenceId,
     engine::{Answer, AnswerRequest, Device, Key, Scheduler, Work, WorkEnd},
-    forward::{Engine, EngineError, EngineOptions, FIRST, Logits},
+    forward::{Engine, EngineError, EngineOptions, FIRST, Logits, Share},
     generate::{Limits, sampler},
     gguf::Gguf,
     gpu::{Activations, Gpu, kernels::CacheType},
@@ -87,15 +87,34 @@ fn check(name: &str, options: EngineOptions, n_sequences: usize) {
     many.close(FIRST);
     // Index of the sequence, its slot, tokens done.
     let mut running: Vec<(usize, SequenceId, usize)> = Vec::new();
-    let (mut next, mut steps) = (0, 0);
-    while next < n_sequences || !running.is_empty() {
-        while next < n_sequences && running.len() < n_slots && (running.is_empty() || random.below(2) == 0) {
-            let id = many.open().unwrap();
-            prompt(&mut many, id, &sequences[next].prompt);
-            let got = many.logits().unwrap();
-            assert!(bits(&got) == bits(&sequences[next].logits[0]), "{name}: prompt {next} in company");
-            running.push((next, id, 0));
+    // The same of one whose prompt is not done, and thirds of its chunk's work that are.
+    let mut beginning: Option<(usize, SequenceId, usize, usize)> = None;
+    let (mut next, mut steps, mut n_interrupted) = (0, 0, 0);
+    while next < n_sequences || !running.is_empty() || beginning.is_some() {
+        let is_idle = running.is_empty();
+        if beginning.is_none() && next < n_sequences && running.len() < n_slots && (is_idle || random.below(2) == 0) {
+            beginning = Some((next, many.open().unwrap(), 0, 0));
             next += 1;
+        }
+        if let Some((index, id, start, done)) = beginning.take() {
+            let prompt = &sequences[index].prompt;
+            let end = prompt.len().min(start + many.n_batch());
+            let until = if end - start == 1 { 3 } else { done + 1 + random.below(3 - done) };
+            let share = Share { done, until, of: 3 };
+            many.forward_part(id, &prompt[start..end], Logits::Last, share).unwrap();
+            n_interrupted += usize::from(!share.is_last() && !running.is_empty());
+            if !share.is_last() {
+                beginning = Some((index, id, start, until));
+            } else if end < prompt.len() {
+                beginning = Some((index, id, end, 0));
+            } else {
+                let got = many.logits().unwrap();
+                assert!(bits(&got) == bits(&sequences[index].logits[0]), "{name}: prompt {index} in company");
+                running.push((index, id, 0));
+            }
+        }
+        if running.is_empty() {
+            continue;
         }
         // In any order, some of them.
         for index in 0..running.len() {
@@ -130,6 +149,7 @@ fn check(name: &str, options: EngineOptions, n_sequences: usize) {
         running.retain(|(index, _, done)| *done < sequences[*index].tokens.len());
         steps += 1;
     }
+    assert!(n_interrupted > 0 || n_sequences < 4, "{name}: no prompt was interrupted by others' tokens");
 }
 
 fn small() -> EngineOptions {
@@ -357,6 +377,53 @@ fn many_rows_on_tensor_cores_are_near() {
                 }
             }
         }
+    }
+}
+
+/// A prompt's pass goes on where steps on tensor cores interrupted it, which unpack weights in the same rooms and sort experts' pairs in the same
+/// lists: its logits are those of the pass in one piece, bit for bit.
+#[test]
+fn steps_on_tensor_cores_interrupt_a_prompt() {
+    for (name, n) in [
+        ("qwen2-tiny-q4_k_m.gguf", 3),
+        ("qwen2-tiny-f16.gguf", 2),
+        ("qwen2-tiny-bf16.gguf", 3),
+        ("llama-tiny-iq.gguf", 13),
+        ("qwen3moe-tiny-q4_k_m.gguf", 4),
+        ("gpt-oss-tiny-f16.gguf", 3),
+    ] {
+        let gguf = model(name);
+        let options = EngineOptions { n_sequences: n + 1, batch_invariant: false, ..small() };
+        let mut random = Random::new();
+        let mut many = engine(&gguf, options);
+        let vocab_size = many.config().vocab_size;
+        many.close(FIRST);
+        let ids: Vec<SequenceId> = (0..n).map(|_| many.open().unwrap()).collect();
+        ids.iter().for_each(|id| prompt(&mut many, *id, &random.tokens(20, vocab_size)));
+        let tokens = random.tokens(32, vocab_size);
+        let whole = many.open().unwrap();
+        prompt(&mut many, whole, &tokens);
+        let want = bits(&many.logits().unwrap());
+        many.close(whole);
+        let interrupted = many.open().unwrap();
+        for done in 0..7 {
+            many.forward_part(interrupted, &tokens, Logits::Last, Share { done, until: done + 1, of: 7 }).unwrap();
+            if done < 6 {
+                let rows: Vec<(SequenceId, u32)> =
+                    ids.iter().map(|id| (*id, random.below(vocab_size) as u32)).collect();
+                many.decode_rows(&rows).unwrap();
+            }
+        }
+        assert!(bits(&many.logits().unwrap()) == want, "{name}: a prompt among {n} that go on");
+        assert_eq!(many.n_tokens(interrupted), 32);
+        // One that is given up leaves nothing behind.
+        many.close(interrupted);
+        let (given_up, again) = (many.open().unwrap(), Share { done: 0, until: 1, of: 2 });
+        many.forward_part(given_up, &tokens, Logits::Last, again).unwrap();
+        many.close(given_up);
+        let next = many.open().unwrap();
+        prompt(&mut many, next, &tokens);
+        assert!(bits(&many.logits().unwrap()) == want, "{name}: behind one that was given up");
     }
 }
 

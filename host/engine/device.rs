@@ -5,10 +5,9 @@ use std::ops::Range;
 use super::{Limits, Runner};
 use crate::{
     cache::{SequenceId, Shortage},
-    forward::{Engine, EngineError, FIRST, Logits},
+    forward::{Engine, EngineError, FIRST, Logits, Share},
     generate::{EngineRow, Found, LogitRow},
     speculate::{Costs, Drafting, Wanted},
-    trace::Recorder,
 };
 
 /// An engine, all of whose sequences are a scheduler's.
@@ -98,10 +97,10 @@ impl Runner for Device {
         self.engine.fits_free(n_tokens)
     }
 
-    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool) -> Result<(), EngineError> {
+    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool, share: Share) -> Result<(), EngineError> {
         let logits = if logits { Logits::Last } else { Logits::None };
         self.found.left(1);
-        self.engine.forward_of(id, tokens, logits, &mut Recorder::off())
+        self.engine.forward_part(id, tokens, logits, share)
     }
 
     fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, EngineError> {

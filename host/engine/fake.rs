@@ -5,6 +5,7 @@ use std::{convert::Infallible, ops::Range};
 use super::runner::{Limits, NO_CHOICE, Runner};
 use crate::{
     cache::{Group, Origin, POSITIONS, Pages, SequenceId, Shortage},
+    forward::Share,
     speculate::{Costs, Wanted},
 };
 
@@ -48,7 +49,9 @@ pub struct Fake {
     memory: Vec<Vec<[u64; POSITIONS]>>,
     /// By row.
     rows: Vec<u64>,
-    /// Tokens of prompts since the last decoding step.
+    /// The chunk that is not done: whose, how many tokens, and the last share.
+    begun: Option<(SequenceId, usize, Share)>,
+    /// Work for prompts since the last decoding step.
     pub n_between: usize,
     /// Of these at most.
     pub longest_gap: usize,
@@ -78,6 +81,7 @@ impl Fake {
             memory: groups.iter().map(|group| vec![[0; POSITIONS]; group.n_pages]).collect(),
             rows: Vec::new(),
             limits,
+            begun: None,
             n_between: 0,
             longest_gap: 0,
             decoded: Vec::new(),
@@ -117,12 +121,16 @@ impl Fake {
         contents
     }
 
+    /// Does so much for prompts.
+    fn work(&mut self, n: usize) {
+        self.n_between += n;
+        self.longest_gap = self.longest_gap.max(self.n_between);
+    }
+
     /// A chunk of a prompt: what lies at each of its positions, joined.
     fn chunk(&mut self, id: SequenceId, tokens: &[u32]) -> Vec<u64> {
         let (start, n_batch) = (self.pages.n_tokens(id), self.limits.n_batch);
         assert!(!tokens.is_empty() && start / n_batch == (start + tokens.len() - 1) / n_batch, "a chunk over an edge");
-        self.n_between += tokens.len();
-        self.longest_gap = self.longest_gap.max(self.n_between);
         // As on a device, a token alone takes the other pass.
         let origin = if tokens.len() == 1 { Origin::Token } else { Origin::Prompt };
         let mut all = Vec::new();
@@ -152,6 +160,7 @@ impl Runner for Fake {
     }
 
     fn close(&mut self, id: SequenceId) {
+        self.begun.take_if(|(of, ..)| *of == id);
         self.pages.close(id);
     }
 
@@ -183,9 +192,20 @@ impl Runner for Fake {
         self.pages.fits_free(n_tokens)
     }
 
-    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool) -> Result<(), Infallible> {
-        let contents = self.chunk(id, tokens);
+    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool, share: Share) -> Result<(), Infallible> {
         self.rows.clear();
+        let begun = self.begun.take();
+        match begun {
+            None => assert_eq!(share.done, 0, "a share of what was not begun"),
+            Some((of, n, before)) => assert!(of == id && n == tokens.len() && share.follows(before), "another chunk's"),
+        }
+        self.work(share.until - share.done);
+        if !share.is_last() {
+            assert!(tokens.len() > 1, "a share of a token");
+            self.begun = Some((id, tokens.len(), share));
+            return Ok(());
+        }
+        let contents = self.chunk(id, tokens);
         if logits {
             self.rows.extend(contents.last());
         }
@@ -193,6 +213,8 @@ impl Runner for Fake {
     }
 
     fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, Infallible> {
+        assert_eq!(self.begun, None, "a chunk between the shares of another");
+        self.work(tokens.len());
         let contents = self.chunk(id, tokens);
         self.rows.clear();
         Ok(contents[wanted].iter().flat_map(|contents| state(*contents)).collect())

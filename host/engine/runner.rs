@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::{
     cache::{SequenceId, Shortage},
+    forward::Share,
     generate::LogitRow,
     speculate::{Costs, Wanted},
 };
@@ -76,11 +77,13 @@ pub trait Runner {
     /// [`Shortage`], with the numbers.
     fn fits_free(&self, n_tokens: usize) -> Result<(), Shortage>;
 
-    /// Computes a chunk of a prompt, for which there is room; where `logits` are wanted, its last token's become row 0.
+    /// Does a share of the work of a chunk of a prompt, for which there is room, what follows the share before; with the last one its tokens are the
+    /// sequence's, and where `logits` are wanted, its last token's become row 0. Between the shares of a chunk there is no other chunk's, unless the
+    /// sequence was closed.
     ///
     /// # Errors
     /// The device failed.
-    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool) -> Result<(), Self::Error>;
+    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool, share: Share) -> Result<(), Self::Error>;
 
     /// Computes a chunk of a prompt, for which there is room, as [`Self::prefill`] does, but for hidden states in place of logits: those of the
     /// `wanted` of its tokens, `[wanted][n_embd]`.

@@ -1,9 +1,10 @@
 //! What goes into the next step.
 //!
 //! A step is a token of every sequence that is generating, with guesses behind it as far as there are rows and pages that nobody else needs, and
-//! beside these at most `n_batch` tokens of prompts: however long a prompt is, a
-//! running sequence waits for no more than that between two of its tokens. Prompts are cut at multiples of `n_batch` from their beginning, in
-//! company as alone, so that what a model says does not depend on who else is there.
+//! beside these at most `n_batch` tokens of prompts. Prompts are cut at multiples of `n_batch` from their beginning, in
+//! company as alone, so that what a model says does not depend on who else is there. But where sequences are generating, a step takes a share of a
+//! chunk's work alone (`WORK`), and the next step goes on with it: however long a prompt is, and however far its chunk, a running sequence waits for no more than
+//! that between two of its tokens.
 //!
 //! Age decides. Sequences begin in the order in which they came, so those that run are always older than those that wait. Where pages run
 //! out, the youngest is set back: its pages go, its tokens stay, and it waits again. The oldest is never set back, so it comes to its end, and
@@ -29,6 +30,7 @@ use super::{
 };
 use crate::{
     cache::{POSITIONS, SequenceId, Shortage},
+    forward::Share,
     model::Pooling,
     speculate::{Adapt, Counts, Wanted},
 };
@@ -184,6 +186,8 @@ struct Live<T> {
     n_prompt: usize,
     /// Tokens in the cache.
     n_done: usize,
+    /// Of the work for the chunk behind these, what is done.
+    work_done: usize,
     n_reused: Option<usize>,
     /// When it got its last token.
     last_token: Option<Instant>,
@@ -213,6 +217,18 @@ impl<T> Live<T> {
 }
 
 type Active<T> = (SequenceId, Live<T>);
+
+/// The work of a chunk of `n` tokens behind `start` others, in what a token takes at a prompt's beginning. Attention takes as long as
+/// all else where there are some 12 000 tokens before (H200, 7B: `benches/results/2026-11-29-h200-parallel.md`).
+fn work_of(start: usize, n: usize) -> usize {
+    const AS_LONG_AS_ALL_ELSE: usize = 12 << 10;
+    n + n * start / AS_LONG_AS_ALL_ELSE
+}
+
+/// The work for prompts in a step, where sequences wait for it: a chunk's at the beginning of a prompt takes two steps.
+fn most_work(n_batch: usize) -> usize {
+    (n_batch - n_batch / 4).max(1)
+}
 
 /// Decides which sequences' tokens go through the model next.
 pub struct Scheduler<T> {
@@ -275,9 +291,9 @@ impl<T: Task> Scheduler<T> {
         let family = self.next_key;
         for task in tasks {
             let tokens = prompt.to_vec();
-            let (key, n_done, n_reused, last_token) = (self.next_key, 0, None, None);
+            let (key, n_done, work_done, n_reused, last_token) = (self.next_key, 0, 0, None, None);
             let adapt = runner.drafts().map(Adapt::new);
-            let live = Live { key, family, task, tokens, n_prompt, n_done, n_reused, last_token, adapt };
+            let live = Live { key, family, task, tokens, n_prompt, n_done, work_done, n_reused, last_token, adapt };
             self.waiting.insert(key, live);
             self.next_key += 1;
         }
@@ -392,7 +408,7 @@ impl<T: Task> Scheduler<T> {
             assert!(last > 0, "a sequence that fits alone finds {shortage}");
             let (id, mut live) = self.active.remove(last);
             runner.close(id);
-            (live.n_done, live.last_token) = (0, None);
+            (live.n_done, live.work_done, live.last_token) = (0, 0, None);
             self.waiting.insert(live.key, live);
             self.statistics.n_set_back += 1;
             if last == index {
@@ -512,14 +528,17 @@ impl<T: Task> Scheduler<T> {
         Ok(())
     }
 
-    /// Chunks of prompts, the oldest sequence's first, up to `n_batch` tokens.
+    /// Chunks of prompts, the oldest sequence's first, up to `n_batch` tokens; where others generate, as much of it as they can wait for.
     fn prefill<R: Runner>(&mut self, runner: &mut R, finished: &mut Vec<Finished<T>>) -> Result<(), R::Error> {
         let n_batch = self.limits.n_batch;
         let mut budget = n_batch;
+        let is_waited_for = self.active.iter().any(|(_, live)| !live.is_in_prompt());
+        let most = if is_waited_for { most_work(n_batch) } else { usize::MAX };
+        let mut work = most;
         let mut index = 0;
         while index < self.active.len() {
             let (id, live) = &mut self.active[index];
-            if live.n_done == 0 {
+            if live.n_done + live.work_done == 0 {
                 // A prompt's last token alone would take another pass than among others: it is not left over.
                 let n_known = if live.n_prompt % POSITIONS == 1 { live.n_prompt - 1 } else { live.tokens.len() };
                 // What is in the cache has no hidden states.
@@ -538,21 +557,35 @@ impl<T: Task> Scheduler<T> {
             }
             let (id, start) = (*id, live.n_done);
             let end = live.n_prompt.min((start / n_batch + 1) * n_batch);
-            if end - start > budget || !self.make_room(runner, index, end - start)? {
+            let (done, of) = (live.work_done, work_of(start, end - start));
+            // A token alone, and an embedding's chunk, are not interrupted.
+            let is_whole = end - start == 1 || live.task.pooling().is_some();
+            let until = if is_whole { of } else { of.min(done.saturating_add(work)) };
+            // A chunk is begun where there is room for all of it, and in what is left of a step only where that does a good part of it.
+            let waits = work < most && of > work && (is_whole || work < most / 2);
+            if done == 0 && (end - start > budget || waits || !self.make_room(runner, index, end - start)?) {
                 break;
             }
             let live = &mut self.active[index].1;
             let is_wanted = end == live.n_prompt && live.is_new();
             match live.task.pooling() {
-                None => runner.prefill(id, &live.tokens[start..end], is_wanted)?,
+                None => {
+                    let share = Share { done, until, of };
+                    runner.prefill(id, &live.tokens[start..end], is_wanted, share)?;
+                    if !share.is_last() {
+                        live.work_done = until;
+                        break;
+                    }
+                }
                 Some(pooling) => {
                     let wanted = pooling.wanted(start..end, live.n_prompt);
                     let states = runner.states(id, &live.tokens[start..end], wanted)?;
                     live.task.take_states(start..end, &states);
                 }
             }
-            live.n_done = end;
-            budget -= end - start;
+            work = work.saturating_sub(of - done);
+            (live.n_done, live.work_done) = (end, 0);
+            budget = budget.saturating_sub(end - start);
             self.statistics.n_prefilled += (end - start) as u64;
             if is_wanted && live.task.pooling().is_some() {
                 let (id, live) = self.active.remove(index);

@@ -8,6 +8,7 @@ use std::{
 use super::{Limits, Runner};
 use crate::{
     cache::{SequenceId, Shortage},
+    forward::Share,
     speculate::{Costs, Wanted},
 };
 
@@ -73,8 +74,8 @@ impl<R: Runner> Runner for Timed<'_, R> {
         self.runner.fits_free(n_tokens)
     }
 
-    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool) -> Result<(), R::Error> {
-        self.timed(|runner| runner.prefill(id, tokens, logits))
+    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool, share: Share) -> Result<(), R::Error> {
+        self.timed(|runner| runner.prefill(id, tokens, logits, share))
     }
 
     fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, R::Error> {

@@ -240,7 +240,8 @@ impl Engine {
         let (pass, layout) = self.rows.as_ref().expect("as the caller found");
         let several = self.several.as_ref().expect("a pass whose rooms this one has");
         let run = self.run(several, &inputs, first, n_past, 0..n);
-        Run { pass, layout, shares_sequences: step.shares_sequences(), decodes: true, ..run }
+        let scratch = &self.scratch;
+        Run { pass, layout, scratch, shares_sequences: step.shares_sequences(), decodes: true, ..run }
             .launch(&mut Recorder::off())
     }
 

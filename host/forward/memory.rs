@@ -104,7 +104,20 @@ fn lives(pass: &Pass) -> Vec<Option<(usize, usize)>> {
     lives
 }
 
-/// The buffers that passes work in. They run one after another, so all have the same.
+/// The layouts of passes by whose buffers they work in. Passes that run one after another have the same; a prompt's may be interrupted by steps of
+/// other sequences, and has its own where there are any.
+pub fn scratches<'a>(
+    [one, several, rows]: [Option<&'a Layout>; 3],
+    n_sequences: usize,
+) -> impl Iterator<Item = Vec<&'a Layout>> {
+    let layouts = match n_sequences {
+        1 => [vec![one, several, rows], Vec::new()],
+        _ => [vec![one, rows], vec![several]],
+    };
+    layouts.into_iter().map(|layouts| layouts.into_iter().flatten().collect()).filter(|of: &Vec<_>| !of.is_empty())
+}
+
+/// The buffers that some passes work in.
 pub struct Scratch {
     buffers: Vec<Buffer<u8>>,
 }

@@ -19,6 +19,7 @@ mod memory;
 mod plan;
 mod range;
 mod run;
+mod share;
 mod state;
 mod unpack;
 mod weights;
@@ -26,7 +27,7 @@ mod weights;
 use std::{cell::Cell, ops::Range};
 
 use crate::{
-    cache::{Origin, SequenceId},
+    cache::SequenceId,
     gguf::Gguf,
     gpu::{
         Activations, Buffer, Gpu, GpuError, Matmul, Pinned, SubSlice,
@@ -50,6 +51,7 @@ pub use plan::{DEFAULT_CONTEXT, MemoryPlan, Size};
 use plan::{Passes, TokenAttentionSizes};
 use range::Ranges;
 use run::{Run, TokenAttention};
+pub use share::Share;
 use unpack::Rooms;
 pub use weights::{DeviceWeights, MatrixSource, turns};
 
@@ -164,6 +166,10 @@ pub struct Engine {
     /// For many sequences' tokens; its rooms and scales are those of `several`.
     rows: Option<(Pass, Layout)>,
     scratch: Scratch,
+    /// What the pass for several tokens works in, where steps of others may come between its parts.
+    prompt_scratch: Option<Scratch>,
+    /// The pass for several tokens that is not over, whose it is.
+    part: Option<(SequenceId, Share)>,
     attention: TokenAttention,
     matmul: Matmul,
     gemm: GemmScratch,
@@ -204,13 +210,13 @@ impl Engine {
         assert_eq!(cache.pages.open(), Some(FIRST), "the first of the slots");
         let several = several.map(|pass| Ready::new(&gpu, &model, &weights, pass)).transpose()?;
         let one = Ready::new(&gpu, &model, &weights, one)?;
-        let layouts: Vec<&Layout> = [Some(&one), several.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(|ready| &ready.layout)
-            .chain(rows.as_ref().map(|(_, layout)| layout))
-            .collect();
-        let scratch = Scratch::new(&gpu, &layouts)?;
+        let layouts =
+            [Some(&one.layout), several.as_ref().map(|ready| &ready.layout), rows.as_ref().map(|(_, layout)| layout)];
+        let scratches = memory::scratches(layouts, plan.cache_size.n_sequences);
+        let mut scratches =
+            scratches.map(|layouts| Scratch::new(&gpu, &layouts)).collect::<Result<Vec<_>, _>>()?.into_iter();
+        let scratch = scratches.next().expect("one of the pass for one token");
+        let prompt_scratch = scratches.next();
         let attention = {
             let TokenAttentionSizes { parts, arrivals } =
                 TokenAttentionSizes::new(&model.figure, plan.cache_size.n_context, plan.n_rows);
@@ -225,6 +231,8 @@ impl Engine {
             several,
             rows,
             scratch,
+            prompt_scratch,
+            part: None,
             attention,
             matmul: Matmul::new(&gpu, matmul.tokens, matmul.columns, matmul.unpacked, options.activations)?,
             gemm: GemmScratch::new(&gpu, gemm)?,
@@ -295,6 +303,7 @@ impl Engine {
     /// Forgets the sequence. The cache's old content is never read: attention looks no further than its token's position, and the first
     /// token begins recurrent states anew.
     pub fn reset(&mut self) {
+        self.part.take_if(|(of, _)| *of == FIRST);
         self.cache.pages.truncate(FIRST, 0);
     }
 
@@ -396,20 +405,7 @@ impl Engine {
         ends_in_states: bool,
         trace: &mut Recorder,
     ) -> Result<Vec<f32>, EngineError> {
-        let n = tokens.len();
-        assert!(0 < n && n <= self.plan.n_batch, "a forward pass over {n} tokens, of at most {}", self.plan.n_batch);
-        self.prepare(id, tokens)?;
-        self.stage(id, tokens)?;
-        let ready = if n == 1 { &self.one } else { self.several.as_ref().expect("a pass for several tokens") };
-        let rows = [self.input.slice(0..n), self.input.slice(n..2 * n), self.input.slice(2 * n..3 * n)];
-        let n_past = self.cache.pages.n_tokens(id);
-        let run = Run { ends_in_states, ..self.run(ready, &rows, id, n_past, wanted) };
-        run.launch(trace)?;
-        let states = if ends_in_states { run.states()? } else { Vec::new() };
-        let origin = if n == 1 { Origin::Token } else { Origin::Prompt };
-        self.cache.pages.advance(id, tokens, origin);
-        self.decode.forget_choice();
-        Ok(states)
+        self.pass_part(id, tokens, wanted, ends_in_states, Share::WHOLE, trace)
     }
 
     /// Runs `ids` through the engine, `step` at a time, and collects every value that the launches leave; `logits` besides, which no other
@@ -462,7 +458,10 @@ impl Engine {
             cache: &self.cache,
             pass: &ready.pass,
             layout: &ready.layout,
-            scratch: &self.scratch,
+            scratch: match &self.prompt_scratch {
+                Some(scratch) if !std::ptr::eq(ready, &self.one) => scratch,
+                _ => &self.scratch,
+            },
             scales: &ready.scales,
             rooms: ready.rooms.as_ref(),
             matmul: &self.matmul,

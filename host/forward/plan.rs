@@ -16,7 +16,7 @@ use super::{
     decode,
     experts::ExpertSizes,
     lower::{self, Launch, Pass},
-    memory::{Layout, MostRows, Scratch, Uses},
+    memory::{Layout, MostRows, Scratch, Uses, scratches},
     unpack::Rooms,
     weights,
 };
@@ -300,13 +300,10 @@ impl MemoryPlan {
         for (pass, _) in passes.several.iter().chain([&passes.one]) {
             Rooms::uses(model, pass, &mut uses);
         }
-        let layouts: Vec<&Layout> = [Some(&passes.one), passes.several.as_ref(), passes.rows.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(|(_, layout)| layout)
-            .collect();
-        for bytes in Scratch::sizes(&layouts) {
-            uses.add("activations", bytes);
+        let layouts = [Some(&passes.one), passes.several.as_ref(), passes.rows.as_ref()];
+        let layouts = layouts.map(|pass| pass.map(|(_, layout)| layout));
+        for layouts in scratches(layouts, n_sequences) {
+            Scratch::sizes(&layouts).into_iter().for_each(|bytes| uses.add("activations", bytes));
         }
         let attention = TokenAttentionSizes::new(figure, n_context, n_rows);
         uses.add("attention", attention.arrivals * size_of::<u32>());

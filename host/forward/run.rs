@@ -96,17 +96,23 @@ impl Run<'_> {
 
     /// All launches, the head's only where logits are wanted; the last norm in its place where hidden states are.
     pub fn launch(&self, trace: &mut Recorder) -> Result<(), GpuError> {
+        self.launch_steps(0..self.pass.steps.len(), trace)
+    }
+
+    /// The launches of some of the pass's steps, behind those of all before them: between the two the stream may have run passes that
+    /// work in other memory.
+    pub fn launch_steps(&self, steps: Range<usize>, trace: &mut Recorder) -> Result<(), GpuError> {
         if let Some(rooms) = self.rooms {
-            rooms.begin(self.gpu, self.weights, self.multiplies_packed())?;
+            rooms.begin(self.gpu, self.weights, self.multiplies_packed(), &self.pass.steps[..steps.start])?;
         }
-        for (index, step) in self.pass.steps.iter().enumerate() {
+        for index in steps.clone() {
             let in_head = index >= self.pass.head;
             if in_head && (self.wanted.is_empty() || self.ends_in_states) {
                 break;
             }
-            Part { run: self, in_head }.step(step, trace)?;
+            Part { run: self, in_head }.step(&self.pass.steps[index], trace)?;
         }
-        if self.ends_in_states && !self.wanted.is_empty() {
+        if self.ends_in_states && !self.wanted.is_empty() && steps.end == self.pass.steps.len() {
             Part { run: self, in_head: true }.enqueue(&self.pass.last_norm, trace)?;
         }
         Ok(())

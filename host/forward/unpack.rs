@@ -5,7 +5,7 @@ use half::f16;
 
 use super::{
     DeviceWeights,
-    lower::{Launch, Pass},
+    lower::{Launch, Pass, Step},
     memory::Uses,
 };
 use crate::{
@@ -93,9 +93,12 @@ impl Rooms {
         rooms.max_by_key(|values| values.len()).expect("a pass for many tokens has products")
     }
 
-    /// Begins to fill each room with the first matrix that it is for.
-    pub fn begin(&self, gpu: &Gpu, weights: &DeviceWeights, packed: bool) -> Result<(), GpuError> {
-        (0..self.rooms.len()).try_for_each(|room| self.fill(gpu, weights, room, 0, packed))
+    /// Begins to fill each room with the first matrix that it is for behind these steps of the pass.
+    pub fn begin(&self, gpu: &Gpu, weights: &DeviceWeights, packed: bool, before: &[Step]) -> Result<(), GpuError> {
+        (0..self.rooms.len()).try_for_each(|room| {
+            let is_done = |step: &&Step| matches!(step.launch, Launch::Product { room: of, .. } if of == room);
+            self.fill(gpu, weights, room, before.iter().filter(is_done).count(), packed)
+        })
     }
 
     /// Whether few tokens need none of the rooms.

@@ -219,6 +219,9 @@ fn company(seed: u64, n_steps: u64, windows: &[Option<usize>]) -> Statistics {
         let finished = unwrap(scheduler.step(&mut runner));
         let done = scheduler.statistics;
         assert!(done.n_prefilled - before.n_prefilled <= n_batch as u64, "a long step");
+        // An embedding's chunk is not interrupted, and those that went on at this step may all have ended with it.
+        let (is_decoded, most) = (done.n_decoded > before.n_decoded, work_of(limits.n_context, n_batch));
+        assert!(!is_decoded || runner.n_between <= most, "seed {seed}: {} between two tokens", runner.n_between);
         n_idle =
             if (done.n_prefilled, done.n_decoded) == (before.n_prefilled, before.n_decoded) { n_idle + 1 } else { 0 };
         assert!(n_idle < 2 || scheduler.is_idle(), "seed {seed}: steps in which nothing is done");
@@ -345,13 +348,23 @@ fn a_long_prompt_does_not_stop_the_others() {
     let long: Vec<u32> = (0..16_384).map(|at| at % 31).collect();
     scheduler.submit(&runner, &long, [Talk::new(&long, Rule::Greedy, 5)]).unwrap();
     (runner.longest_gap, runner.n_between) = (0, 0);
-    for _ in 0..256 {
+    let mut n_steps = 0;
+    while scheduler.statistics().n_prefilled < 3 + 16_384 {
         let before = scheduler.statistics();
         unwrap(scheduler.step(&mut runner));
         assert_eq!(scheduler.statistics().n_decoded - before.n_decoded, 2);
+        n_steps += 1;
     }
-    // The last chunk was the prompt's last.
-    assert_eq!((runner.longest_gap, scheduler.statistics().n_prefilled), (64, 3 + 16_384));
+    // A chunk's work at the beginning is 64, and behind 16 320 tokens, where attention is longer than all else, 149: two to four steps.
+    assert_eq!((runner.longest_gap, work_of(0, 64), work_of(16_320, 64)), (48, 64, 149));
+    assert!((2 * 256..4 * 256).contains(&n_steps), "{n_steps} steps");
+    // While nobody waits, a chunk is a step.
+    let (mut runner, mut scheduler) = one_group(1000, limits);
+    scheduler.submit(&runner, &long, [Talk::new(&long, Rule::Greedy, 5)]).unwrap();
+    for n in 1..=256 {
+        unwrap(scheduler.step(&mut runner));
+        assert_eq!(scheduler.statistics().n_prefilled, 64 * n);
+    }
 }
 
 /// Guesses make the same words in fewer steps: with those that are always right, as many fewer as a step takes; with wrong ones, none.
