@@ -39,37 +39,36 @@ pub trait Halves: Block {
 /// Behind the exponent of 1024 a byte is what is added to that: four of its upper bytes.
 pub const EXPONENTS: u32 = 0x6464_6464;
 
-/// Where half-bytes are in a word of two halves.
+/// Constants of [`fields`] that the assembler must not know.
 #[derive(Clone, Copy)]
 pub struct Masks {
-    /// [`Masks::LOW`].
-    pub low: u32,
-    /// [`Masks::HIGH`].
-    pub high: u32,
+    /// [`Masks::ABOVE`].
+    pub above: u32,
 }
 
 impl Masks {
-    /// The lowest.
-    pub const LOW: u32 = 0x000f_000f;
-    /// The second.
-    pub const HIGH: u32 = 0x00f0_00f0;
+    /// All but the mantissas of two halves.
+    pub const ABOVE: u32 = 0xfc00_fc00;
+}
+
+/// Of each byte of `word` the `BITS` bits from `first` on, less `OFFSET`, as f16: bytes 0 and 2, then 1 and 3.
+///
+/// Behind the exponent of 2^(10 − first) these bits are units. What puts them there is one instruction, whatever the bits: it has one constant
+/// of its own, which is exponent and mask in one, and one in a register.
+#[inline(always)]
+pub fn fields<const BITS: u32, const OFFSET: u32>(word: u32, first: u32, masks: Masks) -> [u32; 2] {
+    let exponent = 0x6400 - 0x0400 * first;
+    let keep = twice(exponent | ((1 << BITS) - 1) << first);
+    [word, word >> 8].map(
+        #[inline(always)]
+        |word| halves::sub(integer::or_and(word, masks.above, keep), twice(exponent + (OFFSET << first))),
+    )
 }
 
 /// [`Halves::halves`] of sixteen bytes that lie as in Q4_0.
 #[inline(always)]
 pub fn nibble_halves<const OFFSET: u32>(qs: [u32; 4], index: usize, masks: Masks) -> [u32; 2] {
-    let word = qs[index % 4];
-    [word, word >> 8].map(
-        #[inline(always)]
-        |word| {
-            if index < 4 {
-                halves::sub(word & masks.low | 0x6400_6400, twice(0x6400 + OFFSET))
-            } else {
-                // Behind the exponent of 64 these bits are units.
-                halves::sub(word & masks.high | 0x5400_5400, twice(0x5400 + 16 * OFFSET))
-            }
-        },
-    )
+    fields::<4, OFFSET>(qs[index % 4], index as u32 / 4 * 4, masks)
 }
 
 /// An f16, by its bits, in both halves of a word; a constant's.

@@ -44,7 +44,7 @@ use cuda_std::{
     F16, float, grid, kernel,
     memory::{
         Vector16, global, load_constant_1, load_constant_2, load_constant_4, load_constant_8, load_constant_16,
-        load_streaming_16, prefetch_l2,
+        load_streaming_8, load_streaming_16, prefetch_l2,
     },
     thread,
     types::pack_f16,
@@ -187,6 +187,12 @@ impl Planes {
     #[inline(always)]
     unsafe fn stream(self, plane: usize, index: u32) -> [u32; 4] {
         unsafe { load_streaming_16(self.0[plane].cast::<[u8; 16]>().add(index as usize)) }
+    }
+
+    /// The 8 bytes `index` of a plane, which no other lane reads.
+    #[inline(always)]
+    unsafe fn stream_eight(self, plane: usize, index: u32) -> [u32; 2] {
+        unsafe { load_streaming_8(self.0[plane].cast::<[u8; 8]>().add(index as usize)) }
     }
 
     /// The 16 bytes `index` of a plane.
@@ -629,9 +635,11 @@ formats! {
         many gemv_many_q8_0 gemv_many_wide_q8_0
         gemm gemm_q8_0_8 gemm_q8_0_16 gemm_q8_0_32 gemm_q8_0_64;
     q2_k::Q2K: gemv_q2_k[2] gemv_wide_q2_k gemv_exact_q2_k embedding_q2_k dequantise_q2_k
-        many gemv_many_q2_k gemv_many_wide_q2_k;
+        many gemv_many_q2_k gemv_many_wide_q2_k
+        gemm gemm_q2_k_8 gemm_q2_k_16 gemm_q2_k_32 gemm_q2_k_64;
     q3_k::Q3K: gemv_q3_k[1] gemv_wide_q3_k gemv_exact_q3_k embedding_q3_k dequantise_q3_k
-        many gemv_many_q3_k gemv_many_wide_q3_k;
+        many gemv_many_q3_k gemv_many_wide_q3_k
+        gemm gemm_q3_k_8 gemm_q3_k_16 gemm_q3_k_32 gemm_q3_k_64;
     q4_k::Q4K: gemv_q4_k[2] gemv_wide_q4_k gemv_exact_q4_k embedding_q4_k dequantise_q4_k
         many gemv_many_q4_k gemv_many_wide_q4_k
         gemm gemm_q4_k_8 gemm_q4_k_16 gemm_q4_k_32 gemm_q4_k_64;
@@ -658,7 +666,8 @@ formats! {
     iq3::Iq3Xxs: gemv_iq3_xxs[2] gemv_wide_iq3_xxs gemv_exact_iq3_xxs embedding_iq3_xxs dequantise_iq3_xxs;
     iq3::Iq3S: gemv_iq3_s[1] gemv_wide_iq3_s gemv_exact_iq3_s embedding_iq3_s dequantise_iq3_s;
     tq::Tq1_0: gemv_tq1_0[2] gemv_wide_tq1_0 gemv_exact_tq1_0 embedding_tq1_0 dequantise_tq1_0;
-    tq::Tq2_0: gemv_tq2_0[2] gemv_wide_tq2_0 gemv_exact_tq2_0 embedding_tq2_0 dequantise_tq2_0;
+    tq::Tq2_0: gemv_tq2_0[2] gemv_wide_tq2_0 gemv_exact_tq2_0 embedding_tq2_0 dequantise_tq2_0
+        gemm gemm_tq2_0_8 gemm_tq2_0_16 gemm_tq2_0_32 gemm_tq2_0_64;
     nvfp4::Nvfp4: gemv_nvfp4[2] gemv_wide_nvfp4 gemv_exact_nvfp4 embedding_nvfp4 dequantise_nvfp4
         gemm gemm_nvfp4_8 gemm_nvfp4_16 gemm_nvfp4_32 gemm_nvfp4_64;
 }

@@ -27,8 +27,8 @@ pub enum Order {
     Fifth,
     /// The low four bits of Q6_K: 16 bytes for each of eight runs.
     LowNibbles,
-    /// The upper two bits of Q6_K: two words for each run, the first for its values below 16.
-    UpperPairs,
+    /// The upper two bits of Q6_K, and the integers of Q2_K and TQ2_0: two words for each run, the first for its values below 16.
+    Pairs,
     /// The indices and signs of IQ2_XXS: for each run a word of four indices, then one of signs, value `v` of octet `k` at bit 4 v + k.
     /// Of each octet a file has the first seven signs; above them is the scale.
     Octets,
@@ -51,6 +51,14 @@ pub enum Order {
     Digits,
     /// The integers of NVFP4: 16 bytes for each run.
     Sixteens,
+    /// The third bits and integers of Q3_K, three words for each run: first two of each run, then the last of each. Word `t` has
+    /// values 8 t to 8 t + 3 in the lowest three bits of its bytes and the next four in the three above them. Values 24 to 27 have their upper
+    /// two bits on top of word 0's bytes and the lowest below the top of word 1's; values 28 to 31 have them on top of word 2's and of word
+    /// 1's.
+    Threes,
+    /// The scales of Q3_K: for each run a byte, the first scale above the upper two bits of the second, then a half-byte of what is left
+    /// of that.
+    SixBits,
 }
 
 /// Eight bits from a function of their number.
@@ -92,7 +100,7 @@ impl Order {
             3 => Order::Fifths,
             4 => Order::Fifth,
             5 => Order::LowNibbles,
-            6 => Order::UpperPairs,
+            6 => Order::Pairs,
             7 => Order::Octets,
             8 => Order::NinesAndOctets,
             9 => Order::BytesAndOctets,
@@ -102,6 +110,8 @@ impl Order {
             13 => Order::ScaleFirst,
             14 => Order::Digits,
             15 => Order::Sixteens,
+            16 => Order::Threes,
+            17 => Order::SixBits,
             _ => Order::File,
         }
     }
@@ -142,7 +152,7 @@ impl Order {
                 let nibble = |v: usize| at(64 * half + s % 2 * 32 + v) >> (s / 2 * 4) & 15;
                 nibble(index) | nibble(index + 16) << 4
             }
-            Order::UpperPairs => {
+            Order::Pairs => {
                 // In the file value `32 s + v` of each half of 128 has bits 2s and 2s + 1 of byte `v` of that half's.
                 let (run, first, b) = (byte / 8, byte % 8 / 4 * 16, byte % 4);
                 let (half, s) = (run / 4, run % 4);
@@ -206,6 +216,29 @@ impl Order {
             Order::Sixteens => {
                 let half = |run: usize, v: usize| at(byte / 16 * 16 + 8 * run + v % 8) >> (v / 8 * 4) & 15;
                 half(0, byte % 16) | half(1, byte % 16) << 4
+            }
+            Order::Threes => {
+                let (run, word) = if byte < 64 { (byte / 8, byte % 8 / 4) } else { (byte % 32 / 4, 2) };
+                let (half, s) = (run / 4, run % 4);
+                let q = |four: usize| {
+                    let v = 4 * four + byte % 4;
+                    at(32 + 32 * half + v) >> (2 * s) & 3 | (at(v) >> run & 1) << 2
+                };
+                let above = match word {
+                    0 => q(6) >> 1,
+                    1 => q(6) & 1 | (q(7) & 1) << 1,
+                    _ => q(7) >> 1,
+                };
+                q(2 * word) | q(2 * word + 1) << 3 | above << 6
+            }
+            Order::SixBits => {
+                let scale = |r: usize| at(r % 8) >> (r / 8 * 4) & 15 | (at(8 + r % 4) >> (r / 4 * 2) & 3) << 4;
+                if byte < 8 {
+                    scale(2 * byte) << 2 | scale(2 * byte + 1) >> 4
+                } else {
+                    let second = |run: usize| scale(2 * run + 1) & 15;
+                    second(byte % 8 * 2) | second(byte % 8 * 2 + 1) << 4
+                }
             }
         }
     }

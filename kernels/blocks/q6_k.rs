@@ -20,7 +20,7 @@ impl Block for Q6K {
     const ELEMENTS: usize = 256;
     const PLANES: &'static [Plane] = &[
         Plane::ordered(0, 128, Order::LowNibbles),
-        Plane::ordered(128, 64, Order::UpperPairs),
+        Plane::ordered(128, 64, Order::Pairs),
         Plane::new(192, 16),
         Plane::new(208, 2),
     ];

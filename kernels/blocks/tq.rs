@@ -1,10 +1,12 @@
 //! TQ1_0 and TQ2_0: values −1, 0 and 1 with one scale, packed as digits of base three or as two bits.
 
-use cuda_std::{F16, float, integer, unroll::unroll};
+use cuda_std::{F16, float, halves::lower, integer, unroll::unroll};
 
 use super::{
-    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight, load_f16,
-    q2_k::{FourRuns, two_bits},
+    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
+    halves::{Halves, Masks, fields, of_both},
+    load_f16,
+    q2_k::{FourRuns, four_pairs, run_of_pairs, two_bits},
     run::{Pair, dot_unsigned},
 };
 use crate::gemv::activations::Q8;
@@ -121,12 +123,12 @@ impl Packed for Tq1_0 {
 impl Block for Tq2_0 {
     const TYPE: u32 = 35;
     const ELEMENTS: usize = 256;
-    const PLANES: &'static [Plane] = &[Plane::new(0, 64), Plane::new(64, 2)];
+    const PLANES: &'static [Plane] = &[Plane::ordered(0, 64, Order::Pairs), Plane::new(64, 2)];
 
     #[inline(always)]
     unsafe fn values(Fields([qs, d, ..]): Fields, group: usize) -> [f32; GROUP] {
         let d = unsafe { load_f16(d) };
-        eight(|index| d * (f32::from(unsafe { two_bits(qs, group, index) }) - 1.0))
+        eight(|index| d * (unsafe { two_bits(qs, group, index) } as f32 - 1.0))
     }
 }
 
@@ -149,11 +151,36 @@ impl Packed for Tq2_0 {
     fn dot((qs, d): Self::Bits, x: &FourRuns, sum: f32) -> f32 {
         let (mut scaled, mut run) = (0.0, 0);
         while run < 4 {
-            let q = qs.map(|word| word >> (2 * run) & 0x0303_0303);
-            let product = dot_unsigned(q, x.integers[run]) as f32;
+            let product = dot_unsigned(run_of_pairs(qs[run]), x.integers[run]) as f32;
             scaled = float::fma(product, x.scales[run].scale, scaled - x.scales[run].sum);
             run += 1;
         }
         float::fma(F16::from_bits(d as u16).to_f32(), scaled, sum)
+    }
+}
+
+/// A chunk is two runs.
+impl Halves for Tq2_0 {
+    const OFFSET: u32 = 1;
+    type Bits = ([u32; 2], u32);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream_eight(0, chunk), planes.half(1, chunk / 8)) }
+    }
+
+    #[inline(always)]
+    fn four((qs, _): Self::Bits, index: usize) -> u32 {
+        four_pairs(qs, index)
+    }
+
+    #[inline(always)]
+    fn halves((qs, _): Self::Bits, index: usize, masks: Masks) -> [u32; 2] {
+        fields::<2, 1>(qs[index / 4], index as u32 % 4 * 2, masks)
+    }
+
+    #[inline(always)]
+    fn scales((_, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        of_both(lower(d), 0)
     }
 }

@@ -75,7 +75,7 @@ shared_array! {
     gemm_sources: [u32; MOST_TOKENS];
     gemm_targets: [u32; MOST_TOKENS];
     gemm_before: [u32; 4];
-    gemm_masks: [u32; 2];
+    gemm_above: [u32; 1];
 }
 
 /// What the warps of a block take turns at.
@@ -180,7 +180,7 @@ where
     let mut bits = next!();
     grid::launch_dependents();
     thread::sync_threads();
-    let masks = unsafe { Masks { low: gemm_masks().get(0), high: gemm_masks().get(1) } };
+    let masks = unsafe { Masks { above: gemm_above().get(0) } };
     // For what is written: by now it is over.
     grid::wait();
 
@@ -259,11 +259,8 @@ unsafe fn bring<const HALF: usize>(o: &Operands, task: &Task) {
             ring.empty().init(4 * GROUPS);
             ring = ring.next();
         }
-        // Constants that the assembler does not know: as an operand it would make the same one anew for each instruction.
-        unsafe {
-            gemm_masks().set(0, Masks::LOW);
-            gemm_masks().set(1, Masks::HIGH);
-        }
+        // A constant that the assembler does not know: as an operand it would make the same one anew for each instruction.
+        unsafe { gemm_above().set(0, Masks::ABOVE) }
     }
     grid::launch_dependents();
     grid::wait();

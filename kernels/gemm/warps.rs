@@ -109,7 +109,9 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
     // What is loaded stays in its registers until it is multiplied: a copy would wait for it.
     // A unit's slot is that of its number.
     let (first, second) = (start, start.next(n_steps));
-    let mut slots = if begin.is_multiple_of(2) { [first, second] } else { [second, first] }.map(load);
+    let [first, second] = if begin.is_multiple_of(2) { [first, second] } else { [second, first] };
+    // One call after the other: a loop over them would have its results in local memory.
+    let mut slots = [load(first), load(second)];
     grid::launch_dependents();
     grid::wait();
 

@@ -1,7 +1,7 @@
 //! Integer instructions on packed bytes.
 
 macro_rules! three_operands {
-    ($($(#[$doc:meta])* $name:ident($a:ident: $a_type:ty, $b:ident: $b_type:ty, $c:ident: $c_type:ty) -> $result:ty => $instruction:literal;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident($a:ident: $a_type:ty, $b:ident: $b_type:ty, $c:ident: $c_type:ty) -> $result:ty => $instruction:literal $(with $immediate:literal)?;)*) => {$(
         $(#[$doc])*
         #[inline(always)]
         pub fn $name($a: $a_type, $b: $b_type, $c: $c_type) -> $result {
@@ -11,7 +11,7 @@ macro_rules! three_operands {
                 // SAFETY: one instruction on registers.
                 unsafe {
                     core::arch::asm!(
-                        concat!($instruction, " {}, {}, {}, {};"),
+                        concat!($instruction, " {}, {}, {}, {}", $(", ", $immediate,)? ";"),
                         out(reg32) result, in(reg32) $a, in(reg32) $b, in(reg32) $c,
                         options(pure, nomem, nostack)
                     );
@@ -35,6 +35,8 @@ three_operands! {
     /// Four bytes of the eight in `low` and `high`, chosen by the four lowest half-bytes of `selector`; eight more than a
     /// byte's number picks eight copies of its highest bit.
     pick_bytes(low: u32, high: u32, selector: u32) -> u32 => "prmt.b32";
+    /// (a | b) & c, and never in two steps of which one is shared with another's.
+    or_and(a: u32, b: u32, c: u32) -> u32 => "lop3.b32" with "0xa8";
 }
 
 /// Bytes of ones where the four bytes of `word` have their highest bit, of zeros elsewhere.

@@ -100,6 +100,8 @@ macro_rules! load_streaming {
 }
 
 load_streaming! {
+    /// [`load_streaming_16`] for 8 bytes.
+    load_streaming_8 -> [u32; 2], (a, b) = "ld.global.nc.L1::no_allocate.L2::128B.v2.b32 {{{1}, {2}}}, [{0}];";
     /// [`load_streaming_16`] for 8 bytes, which neighbouring lanes share and so are kept in L1.
     load_constant_8 -> [u32; 2], (a, b) = "ld.global.nc.v2.b32 {{{1}, {2}}}, [{0}];";
     /// The same for 4 bytes.
