@@ -7,12 +7,13 @@
 //!
 //! A [`Block`] says where a format's fields are and how a thread gets eight neighbouring values of a block; [`Packed`] how a
 //! lane multiplies a chunk with 8-bit activations. The kernels below are written once over these. A new type is a file
-//! here and a row in the table at the end.
+//! here and a row in the table in `formats.rs`.
 //!
 //! [`Block`]'s values are computed in `f32` in the order in which ggml does it, without fused operations: they have the same
 //! bits. [`Packed`] multiplies integers (`dp4a`) and scales the sums.
 
 pub mod codebooks;
+mod formats;
 mod halves;
 mod iq1;
 mod iq2;
@@ -37,6 +38,8 @@ mod tq;
 
 use core::marker::PhantomData;
 
+#[cfg(not(target_arch = "nvptx64"))]
+pub use formats::{BlockKernels, FORMATS};
 pub use halves::{Halves, Masks};
 pub use order::Order;
 
@@ -50,15 +53,12 @@ use cuda_std::{
     types::pack_f16,
 };
 
-use crate::{
-    gemm::gemm_kernels,
-    gemv::{
-        Dot, Operands,
-        activations::{Q8, Q16, Staged, bytes_q8},
-        floats::{FromGlobal, FromShared, Source},
-        gemv, gemv_kernels,
-        many::{DotMany, gemv_many_kernels},
-    },
+use crate::gemv::{
+    Dot, Operands,
+    activations::{Q8, Q16, Staged, bytes_q8},
+    floats::{FromGlobal, FromShared, Source},
+    gemv,
+    many::DotMany,
 };
 
 /// The number of threads of a block in the kernels other than products.
@@ -501,173 +501,4 @@ pub unsafe fn arrange(
     unsafe {
         *plane.add(index as usize) = order.byte(blocks.add((block * block_bytes + offset) as usize), byte as usize)
     }
-}
-
-/// The kernels of one block format, and what their launcher must know.
-#[cfg(not(target_arch = "nvptx64"))]
-pub struct BlockKernels {
-    /// The number of the format's type, ggml's.
-    pub tensor_type: u32,
-    /// Values of a block.
-    pub elements: usize,
-    /// The fields.
-    pub planes: &'static [Plane],
-    /// Values that a lane takes at a time in the product with 8-bit activations.
-    pub chunk: u32,
-    /// Blocks of eight warps of that product that a multiprocessor has room for, by their registers.
-    pub resident: usize,
-    /// The product with 8-bit activations.
-    pub gemv: cuda_std::Kernel<crate::gemv::Parameters>,
-    /// The product with 16-bit activations.
-    pub gemv_wide: cuda_std::Kernel<crate::gemv::Parameters>,
-    /// The products of several vectors with 8-bit activations and with 16-bit ones; formats that unpack by tables have none.
-    pub gemv_many: Option<[cuda_std::Kernel<crate::gemv::many::ManyParameters>; 2]>,
-    /// The products of a few tokens on tensor cores, for up to 8, 16, 32 and 64 of them in a block; not every format has them.
-    pub gemm: Option<[cuda_std::Kernel<crate::gemm::GemmParameters>; 4]>,
-    /// The product with `f32` activations.
-    pub gemv_exact: cuda_std::Kernel<crate::gemv::Parameters>,
-    /// The embedding row.
-    pub embedding: cuda_std::Kernel<(*const u8, u32, *const u32, *mut f32, u32)>,
-    /// The conversion to f16.
-    pub dequantise: cuda_std::Kernel<(*const u8, u32, u32, *mut F16, u64)>,
-}
-
-macro_rules! formats {
-    ($(
-        $block:ty: $gemv:ident[$resident:literal] $gemv_wide:ident $gemv_exact:ident $embedding:ident $dequantise:ident
-        $(many $gemv_many:ident $gemv_many_wide:ident)?
-        $(gemm $gemm_8:ident $gemm_16:ident $gemm_32:ident $gemm_64:ident)?;
-    )*) => {
-        $(
-            $(gemv_many_kernels! {
-                /// A product of several vectors with packed blocks and 8-bit activations.
-                $gemv_many => Integers<$block>;
-                /// A product of several vectors with packed blocks and 16-bit activations.
-                $gemv_many_wide => WideIntegers<$block>;
-            })?
-
-            $(gemm_kernels! {
-                /// A product of a few tokens with packed blocks, 8 to a block.
-                $gemm_8 => $block, warps 1 1, threads 256, groups 4;
-                /// A product of a few tokens with packed blocks, 16 to a block.
-                $gemm_16 => $block, warps 2 1, threads 256, groups 8;
-                /// A product of a few tokens with packed blocks, 32 to a block.
-                $gemm_32 => $block, warps 4 2, threads 128, groups 16;
-                /// A product of a few tokens with packed blocks, 64 to a block.
-                $gemm_64 => $block, warps 8 2, threads 128, groups 32;
-            })?
-
-            gemv_kernels! {
-                /// A product with packed blocks and 8-bit activations.
-                $gemv[$resident] => gemv::<Integers<$block>>;
-                /// A product with packed blocks and 16-bit activations.
-                $gemv_wide[$resident] => gemv::<WideIntegers<$block>>;
-                /// A product with packed blocks and `f32` activations.
-                $gemv_exact[1] => exact::<$block>;
-            }
-
-            /// out[token][..] = table[tokens[token]][..] from planes, with ggml's bits.
-            ///
-            /// Launch: grid (n_tokens), block ([`BLOCK`]).
-            ///
-            /// # Safety
-            /// - `table` is the planes of `n_blocks` blocks, rows of `n_embd` values, `n_embd` a whole number of blocks; `tokens` is
-            ///   `[n_tokens]` below the number of rows; `out` is `[n_tokens][n_embd]`, 16-byte aligned.
-            #[kernel]
-            pub unsafe fn $embedding(table: *const u8, n_blocks: u32, tokens: *const u32, out: *mut f32, n_embd: u32) {
-                unsafe { embedding::<$block>(table, n_blocks, tokens, out, n_embd) }
-            }
-
-            /// out[i] = value i of block `first_block` and those behind it, rounded to f16.
-            ///
-            /// A thread takes eight values. Launch: grid (⌈n ÷ (GROUP · BLOCK)⌉), block ([`BLOCK`]).
-            ///
-            /// # Safety
-            /// - `weights` is the planes of `n_blocks` blocks; `n` is the values of a whole number of blocks, at most those from
-            ///   `first_block` on; `out` is `[n]`, 16-byte aligned.
-            #[kernel]
-            pub unsafe fn $dequantise(weights: *const u8, n_blocks: u32, first_block: u32, out: *mut F16, n: u64) {
-                unsafe { dequantise::<$block>(weights, n_blocks, first_block, out, n) }
-            }
-        )*
-
-        /// Every format's kernels.
-        #[cfg(not(target_arch = "nvptx64"))]
-        pub const FORMATS: &[BlockKernels] = &[
-            $(BlockKernels {
-                tensor_type: <$block as Block>::TYPE,
-                elements: <$block as Block>::ELEMENTS,
-                planes: <$block as Block>::PLANES,
-                chunk: <$block as Packed>::CHUNK,
-                resident: $resident,
-                gemv: $gemv,
-                gemv_wide: $gemv_wide,
-                gemv_many: {
-                    let kernels: &[cuda_std::Kernel<crate::gemv::many::ManyParameters>] = &[$($gemv_many, $gemv_many_wide)?];
-                    if let [many, wide] = kernels { Some([*many, *wide]) } else { None }
-                },
-                gemm: {
-                    let kernels: &[cuda_std::Kernel<crate::gemm::GemmParameters>] = &[$($gemm_8, $gemm_16, $gemm_32, $gemm_64)?];
-                    if let [least, few, more, most] = kernels { Some([*least, *few, *more, *most]) } else { None }
-                },
-                gemv_exact: $gemv_exact,
-                embedding: $embedding,
-                dequantise: $dequantise,
-            },)*
-        ];
-    };
-}
-
-formats! {
-    q4::Q4_0: gemv_q4_0[2] gemv_wide_q4_0 gemv_exact_q4_0 embedding_q4_0 dequantise_q4_0
-        many gemv_many_q4_0 gemv_many_wide_q4_0
-        gemm gemm_q4_0_8 gemm_q4_0_16 gemm_q4_0_32 gemm_q4_0_64;
-    q4::Q4_1: gemv_q4_1[2] gemv_wide_q4_1 gemv_exact_q4_1 embedding_q4_1 dequantise_q4_1
-        many gemv_many_q4_1 gemv_many_wide_q4_1
-        gemm gemm_q4_1_8 gemm_q4_1_16 gemm_q4_1_32 gemm_q4_1_64;
-    q5::Q5_0: gemv_q5_0[2] gemv_wide_q5_0 gemv_exact_q5_0 embedding_q5_0 dequantise_q5_0
-        many gemv_many_q5_0 gemv_many_wide_q5_0
-        gemm gemm_q5_0_8 gemm_q5_0_16 gemm_q5_0_32 gemm_q5_0_64;
-    q5::Q5_1: gemv_q5_1[2] gemv_wide_q5_1 gemv_exact_q5_1 embedding_q5_1 dequantise_q5_1
-        many gemv_many_q5_1 gemv_many_wide_q5_1
-        gemm gemm_q5_1_8 gemm_q5_1_16 gemm_q5_1_32 gemm_q5_1_64;
-    q8::Q8_0: gemv_q8_0[2] gemv_wide_q8_0 gemv_exact_q8_0 embedding_q8_0 dequantise_q8_0
-        many gemv_many_q8_0 gemv_many_wide_q8_0
-        gemm gemm_q8_0_8 gemm_q8_0_16 gemm_q8_0_32 gemm_q8_0_64;
-    q2_k::Q2K: gemv_q2_k[2] gemv_wide_q2_k gemv_exact_q2_k embedding_q2_k dequantise_q2_k
-        many gemv_many_q2_k gemv_many_wide_q2_k
-        gemm gemm_q2_k_8 gemm_q2_k_16 gemm_q2_k_32 gemm_q2_k_64;
-    q3_k::Q3K: gemv_q3_k[1] gemv_wide_q3_k gemv_exact_q3_k embedding_q3_k dequantise_q3_k
-        many gemv_many_q3_k gemv_many_wide_q3_k
-        gemm gemm_q3_k_8 gemm_q3_k_16 gemm_q3_k_32 gemm_q3_k_64;
-    q4_k::Q4K: gemv_q4_k[2] gemv_wide_q4_k gemv_exact_q4_k embedding_q4_k dequantise_q4_k
-        many gemv_many_q4_k gemv_many_wide_q4_k
-        gemm gemm_q4_k_8 gemm_q4_k_16 gemm_q4_k_32 gemm_q4_k_64;
-    q5_k::Q5K: gemv_q5_k[2] gemv_wide_q5_k gemv_exact_q5_k embedding_q5_k dequantise_q5_k
-        many gemv_many_q5_k gemv_many_wide_q5_k
-        gemm gemm_q5_k_8 gemm_q5_k_16 gemm_q5_k_32 gemm_q5_k_64;
-    q6_k::Q6K: gemv_q6_k[2] gemv_wide_q6_k gemv_exact_q6_k embedding_q6_k dequantise_q6_k
-        many gemv_many_q6_k gemv_many_wide_q6_k
-        gemm gemm_q6_k_8 gemm_q6_k_16 gemm_q6_k_32 gemm_q6_k_64;
-    iq4::Iq4Nl: gemv_iq4_nl[2] gemv_wide_iq4_nl gemv_exact_iq4_nl embedding_iq4_nl dequantise_iq4_nl
-        many gemv_many_iq4_nl gemv_many_wide_iq4_nl
-        gemm gemm_iq4_nl_8 gemm_iq4_nl_16 gemm_iq4_nl_32 gemm_iq4_nl_64;
-    iq4::Iq4Xs: gemv_iq4_xs[2] gemv_wide_iq4_xs gemv_exact_iq4_xs embedding_iq4_xs dequantise_iq4_xs
-        many gemv_many_iq4_xs gemv_many_wide_iq4_xs
-        gemm gemm_iq4_xs_8 gemm_iq4_xs_16 gemm_iq4_xs_32 gemm_iq4_xs_64;
-    mxfp4::Mxfp4: gemv_mxfp4[2] gemv_wide_mxfp4 gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4
-        many gemv_many_mxfp4 gemv_many_wide_mxfp4
-        gemm gemm_mxfp4_8 gemm_mxfp4_16 gemm_mxfp4_32 gemm_mxfp4_64;
-    iq1::Iq1S: gemv_iq1_s[2] gemv_wide_iq1_s gemv_exact_iq1_s embedding_iq1_s dequantise_iq1_s;
-    iq1::Iq1M: gemv_iq1_m[2] gemv_wide_iq1_m gemv_exact_iq1_m embedding_iq1_m dequantise_iq1_m;
-    iq2::Iq2Xxs: gemv_iq2_xxs[2] gemv_wide_iq2_xxs gemv_exact_iq2_xxs embedding_iq2_xxs dequantise_iq2_xxs;
-    iq2::Iq2Xs: gemv_iq2_xs[2] gemv_wide_iq2_xs gemv_exact_iq2_xs embedding_iq2_xs dequantise_iq2_xs;
-    iq2::Iq2S: gemv_iq2_s[2] gemv_wide_iq2_s gemv_exact_iq2_s embedding_iq2_s dequantise_iq2_s;
-    iq3::Iq3Xxs: gemv_iq3_xxs[2] gemv_wide_iq3_xxs gemv_exact_iq3_xxs embedding_iq3_xxs dequantise_iq3_xxs;
-    iq3::Iq3S: gemv_iq3_s[1] gemv_wide_iq3_s gemv_exact_iq3_s embedding_iq3_s dequantise_iq3_s;
-    tq::Tq1_0: gemv_tq1_0[2] gemv_wide_tq1_0 gemv_exact_tq1_0 embedding_tq1_0 dequantise_tq1_0;
-    tq::Tq2_0: gemv_tq2_0[2] gemv_wide_tq2_0 gemv_exact_tq2_0 embedding_tq2_0 dequantise_tq2_0
-        gemm gemm_tq2_0_8 gemm_tq2_0_16 gemm_tq2_0_32 gemm_tq2_0_64;
-    nvfp4::Nvfp4: gemv_nvfp4[2] gemv_wide_nvfp4 gemv_exact_nvfp4 embedding_nvfp4 dequantise_nvfp4
-        gemm gemm_nvfp4_8 gemm_nvfp4_16 gemm_nvfp4_32 gemm_nvfp4_64;
 }

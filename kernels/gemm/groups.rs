@@ -191,7 +191,6 @@ where
         wgmma::fence(&mut sums);
         while unit < stop {
             let sixteen = Sixteen::new::<B>(bits, u32::min(place.step * 4 + member, chunks - 1));
-            let before = ring;
             if step_of_panel == 0 {
                 ring.full().wait(ring.parity);
             }
@@ -219,7 +218,7 @@ where
                     wgmma::wait_for_left::<1>();
                     if two == 0 && step_of_panel == 0 && unit > begin && lane == 0 {
                         // And so is the panel before.
-                        let before = if before.panel == 0 { PANELS - 1 } else { before.panel - 1 };
+                        let before = if ring.panel == 0 { PANELS - 1 } else { ring.panel - 1 };
                         Ring { panel: before, parity: 0 }.empty().arrive();
                     }
                 },
@@ -297,7 +296,9 @@ unsafe fn bring<const HALF: usize>(o: &Operands, task: &Task) {
                         let value = step * STEP + CHUNK * chunk as u32 + 8 * piece;
                         if source != ABSENT && unit + ahead < end && value < o.n_in {
                             let from = o.x.wrapping_add(source as usize * o.n_in as usize + value as usize);
-                            values[copy][chunk] = unsafe { (*from.cast::<Vector16>()).0 };
+                            // As a whole: of a field of it the compiler would make two loads.
+                            let Vector16(words) = unsafe { *from.cast::<Vector16>() };
+                            values[copy][chunk] = words;
                         }
                     },
                 );
