@@ -3,7 +3,7 @@
 //! A step is a token of every sequence that is generating, with guesses behind it as far as there are rows and pages that nobody else needs, and
 //! beside these at most `n_batch` tokens of prompts. Prompts are cut at multiples of `n_batch` from their beginning, in
 //! company as alone, so that what a model says does not depend on who else is there. But where sequences are generating, a step takes a share of a
-//! chunk's work alone (`WORK`), and the next step goes on with it: however long a prompt is, and however far its chunk, a running sequence waits for no more than
+//! chunk's work alone (`most_work`), and the next step goes on with it: however long a prompt is, and however far its chunk, a running sequence waits for no more than
 //! that between two of its tokens.
 //!
 //! Age decides. Sequences begin in the order in which they came, so those that run are always older than those that wait. Where pages run
@@ -17,12 +17,12 @@
 //!
 //! Several answers to one prompt are a family: the prompt is computed once and forked.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    ops::Range,
-    time::{Duration, Instant},
-};
+mod prompts;
+mod statistics;
+
+use std::{collections::BTreeMap, ops::Range, time::Instant};
+
+pub use statistics::Statistics;
 
 use super::{
     runner::{Limits, NO_CHOICE, Row, Runner},
@@ -30,7 +30,6 @@ use super::{
 };
 use crate::{
     cache::{POSITIONS, SequenceId, Shortage},
-    forward::Share,
     model::Pooling,
     speculate::{Adapt, Counts, Wanted},
 };
@@ -120,62 +119,6 @@ pub enum Refused {
     Memory { n_prompt: usize, n_most: usize, shortage: Shortage },
 }
 
-/// What was done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Steps with something to do.
-    pub n_steps: u64,
-    /// Tokens of prompts computed.
-    pub n_prefilled: u64,
-    /// Rows of decoding steps, those of wrong guesses among them.
-    pub n_decoded: u64,
-    /// Tokens guessed.
-    pub n_drafted: u64,
-    /// Those that were right.
-    pub n_kept: u64,
-    /// How often a sequence was set back.
-    pub n_set_back: u64,
-    /// Tokens of prompts that were there already.
-    pub n_reused: u64,
-    /// From the first step to the last, but for the time in which there was nothing to do.
-    pub time: Duration,
-    /// What of it the runner took.
-    pub runner_time: Duration,
-    /// The longest time between two tokens of a sequence that was not set back between them.
-    pub longest_gap: Duration,
-}
-
-impl Statistics {
-    /// What of a step's time is the host's: deciding, sampling, text, and what is done between steps.
-    pub fn host_per_step(&self) -> Duration {
-        let host = self.time.saturating_sub(self.runner_time);
-        u32::try_from(self.n_steps).map_or(Duration::ZERO, |n| host.checked_div(n).unwrap_or_default())
-    }
-}
-
-/// As `-v` shows it.
-impl fmt::Display for Statistics {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let part = 100.0 * (1.0 - self.runner_time.as_secs_f64() / self.time.as_secs_f64().max(1e-9));
-        write!(
-            f,
-            "{} steps: {:.3} ms of the host in each ({part:.1} % of the time), at most {:.1} ms between two tokens of a sequence; \
-             {} tokens of prompts computed and {} reused; {} times a sequence was set back",
-            self.n_steps,
-            ms(self.host_per_step()),
-            ms(self.longest_gap),
-            self.n_prefilled,
-            self.n_reused,
-            self.n_set_back,
-        )?;
-        match self.n_drafted {
-            0 => Ok(()),
-            n => write!(f, "; {n} tokens drafted and {} kept", self.n_kept),
-        }
-    }
-}
-
 /// A sequence that has not ended.
 struct Live<T> {
     key: Key,
@@ -217,18 +160,6 @@ impl<T> Live<T> {
 }
 
 type Active<T> = (SequenceId, Live<T>);
-
-/// The work of a chunk of `n` tokens behind `start` others, in what a token takes at a prompt's beginning. Attention takes as long as
-/// all else where there are some 12 000 tokens before (H200, 7B: `benches/results/2026-11-29-h200-parallel.md`).
-fn work_of(start: usize, n: usize) -> usize {
-    const AS_LONG_AS_ALL_ELSE: usize = 12 << 10;
-    n + n * start / AS_LONG_AS_ALL_ELSE
-}
-
-/// The work for prompts in a step, where sequences wait for it: a chunk's at the beginning of a prompt takes two steps.
-fn most_work(n_batch: usize) -> usize {
-    (n_batch - n_batch / 4).max(1)
-}
 
 /// Decides which sequences' tokens go through the model next.
 pub struct Scheduler<T> {
@@ -525,115 +456,6 @@ impl<T: Task> Scheduler<T> {
         }
         runner.take_back(id, drafts.len() - n_kept);
         self.go_on(runner, (id, live), end, finished);
-        Ok(())
-    }
-
-    /// Chunks of prompts, the oldest sequence's first, up to `n_batch` tokens; where others generate, as much of it as they can wait for.
-    fn prefill<R: Runner>(&mut self, runner: &mut R, finished: &mut Vec<Finished<T>>) -> Result<(), R::Error> {
-        let n_batch = self.limits.n_batch;
-        let mut budget = n_batch;
-        let is_waited_for = self.active.iter().any(|(_, live)| !live.is_in_prompt());
-        let most = if is_waited_for { most_work(n_batch) } else { usize::MAX };
-        let mut work = most;
-        let mut index = 0;
-        while index < self.active.len() {
-            let (id, live) = &mut self.active[index];
-            if live.n_done + live.work_done == 0 {
-                // A prompt's last token alone would take another pass than among others: it is not left over.
-                let n_known = if live.n_prompt % POSITIONS == 1 { live.n_prompt - 1 } else { live.tokens.len() };
-                // What is in the cache has no hidden states.
-                if live.task.pooling().is_none() {
-                    live.n_done = runner.adopt(*id, &live.tokens[..n_known], live.n_prompt);
-                }
-                let n_reused = live.n_done.min(live.n_prompt);
-                if live.n_reused.is_none() {
-                    self.statistics.n_reused += n_reused as u64;
-                }
-                live.n_reused.get_or_insert(n_reused);
-            }
-            if !live.is_in_prompt() {
-                index += 1;
-                continue;
-            }
-            let (id, start) = (*id, live.n_done);
-            let end = live.n_prompt.min((start / n_batch + 1) * n_batch);
-            let (done, of) = (live.work_done, work_of(start, end - start));
-            // A token alone, and an embedding's chunk, are not interrupted.
-            let is_whole = end - start == 1 || live.task.pooling().is_some();
-            let until = if is_whole { of } else { of.min(done.saturating_add(work)) };
-            // A chunk is begun where there is room for all of it, and in what is left of a step only where that does a good part of it.
-            let waits = work < most && of > work && (is_whole || work < most / 2);
-            if done == 0 && (end - start > budget || waits || !self.make_room(runner, index, end - start)?) {
-                break;
-            }
-            let live = &mut self.active[index].1;
-            let is_wanted = end == live.n_prompt && live.is_new();
-            match live.task.pooling() {
-                None => {
-                    let share = Share { done, until, of };
-                    runner.prefill(id, &live.tokens[start..end], is_wanted, share)?;
-                    if !share.is_last() {
-                        live.work_done = until;
-                        break;
-                    }
-                }
-                Some(pooling) => {
-                    let wanted = pooling.wanted(start..end, live.n_prompt);
-                    let states = runner.states(id, &live.tokens[start..end], wanted)?;
-                    live.task.take_states(start..end, &states);
-                }
-            }
-            work = work.saturating_sub(of - done);
-            (live.n_done, live.work_done) = (end, 0);
-            budget = budget.saturating_sub(end - start);
-            self.statistics.n_prefilled += (end - start) as u64;
-            if is_wanted && live.task.pooling().is_some() {
-                let (id, live) = self.active.remove(index);
-                runner.close(id);
-                finished.push(live.finished(End::Done));
-            } else if is_wanted {
-                self.begin(runner, index, finished)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The prompt is computed: its family, as far as there are slots, forks off, and each chooses its first token from row 0.
-    fn begin<R: Runner>(
-        &mut self,
-        runner: &mut R,
-        index: usize,
-        finished: &mut Vec<Finished<T>>,
-    ) -> Result<(), R::Error> {
-        let younger = self.active.split_off(index);
-        let mut younger = younger.into_iter();
-        let (id, first) = younger.next().expect("the sequence whose prompt it is");
-        let younger: Vec<Active<T>> = younger.collect();
-        let (family, n_prompt) = (first.family, first.n_prompt);
-        let siblings: Vec<Key> =
-            self.waiting.range(first.key..).map_while(|(key, live)| (live.family == family).then_some(*key)).collect();
-        let mut begun = vec![(id, first)];
-        for key in siblings {
-            if !self.waiting[&key].is_new() || self.active.len() + begun.len() + younger.len() >= self.max_active() {
-                break;
-            }
-            let Some(fork) = runner.fork(id)? else { break };
-            let mut live = self.waiting.remove(&key).expect("a sibling that waits");
-            live.n_done = n_prompt;
-            live.n_reused.get_or_insert(n_prompt);
-            begun.push((fork, live));
-        }
-        let mut greedy = None;
-        if begun.iter().any(|(_, live)| live.task.is_greedy()) {
-            let mut choices = [NO_CHOICE];
-            runner.greedy(self.n_vocab, &mut choices)?;
-            greedy = Some(choices[0]);
-        }
-        for (id, mut live) in begun {
-            let end = self.choose(&mut live, Row { runner, row: 0, greedy })?;
-            self.go_on(runner, (id, live), end, finished);
-        }
-        self.active.extend(younger);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, convert::Infallible};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{prompts::work_of, *};
 use crate::{
     cache::{Group, Origin},
     engine::fake::{Fake, Guesses, N_VOCAB, content, logit, mix, state},
