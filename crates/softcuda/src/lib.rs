@@ -56,8 +56,9 @@
 //! # Where it differs from a GPU
 //!
 //! - Approximate functions are computed in f64 and rounded once; tensor-core products are summed in f64 and rounded once.
-//! - The lanes of a warp that diverge run lowest address first. A lane that spins for another lane of its own warp which
-//!   is further on waits for ever, and the launch ends with [`FaultKind::Timeout`].
+//! - The lanes of a warp that diverge run lowest address first. Lanes that spin for others of their own warp, by strong loads,
+//!   atomics, `mbarrier` waits or `nanosleep`, let these go on after a while; by weak loads they wait for ever, and the launch
+//!   ends with [`FaultKind::Timeout`].
 //! - A load is never stale and a store is visible at once, so a missing fence shows only under the sanitizer.
 //! - Calls are expanded in place, except those of functions that reach themselves or are called through a register.
 //! - What kernels print comes when the launch has ended, block by block.

@@ -2,7 +2,7 @@
 
 use super::lanes::{Lane, Operation, each_lane, handlers, put_apart};
 use super::memory::{Row, STRONG, addresses, find, resolve_row};
-use super::{Context, FULL, Stop};
+use super::{Context, FULL};
 use crate::fault::{Fault, FaultKind};
 use crate::program::{Control, Handlers, Instruction};
 use crate::space::{Kind, Space, lanes_of};
@@ -188,21 +188,6 @@ fn bits_sum<R: Lane>(row: &[R; 32]) -> u64 {
     // SAFETY: a `Lane` has no padding, so its bytes can be read.
     let bytes = unsafe { std::slice::from_raw_parts(row.as_ptr() as *const u8, size_of::<[R; 32]>()) };
     bytes.iter().fold(0, |sum, &b| sum.wrapping_mul(131).wrapping_add(b as u64))
-}
-
-impl Context<'_> {
-    /// After a strong load or an atomic: gives other warps a turn when the warp seems to wait for one of them.
-    pub(crate) fn after_strong(&mut self, digest: u64) -> Control {
-        let seen = (self.warp.pc, digest);
-        if self.warp.last_strong != seen {
-            self.warp.last_strong = seen;
-            return Control::Next;
-        }
-        self.warp.last_strong = (u32::MAX, 0);
-        self.warp.pc += 1;
-        self.stop = Stop::Yield;
-        Control::Stop
-    }
 }
 
 struct Store<M, R, const V: usize>(PhantomData<(M, R)>);

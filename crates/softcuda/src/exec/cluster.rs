@@ -169,6 +169,9 @@ fn aligned(ctx: &mut Context, ins: &Instruction, mask: u32) -> Result<(), Contro
     if ins.flags & ALIGNED == 0 || elsewhere == 0 {
         return Ok(());
     }
+    if let Some(control) = ctx.ask_again(ins) {
+        return Err(control);
+    }
     let at = ctx.where_is(elsewhere.trailing_zeros());
     let message = format!("{} threads of the warp reach the cluster's barrier; {at}", mask.count_ones());
     Err(ctx.fail(ins, mask, FaultKind::PartialBarrier, message))

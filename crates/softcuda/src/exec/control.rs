@@ -1,6 +1,6 @@
 //! Branches, exits, barriers of the block, special registers.
 
-use super::{Context, Parked, Stop, Wait};
+use super::{Context, Parked, Wait};
 use crate::fault::FaultKind;
 use crate::program::{Control, Instruction};
 use crate::space::lanes_of;
@@ -86,9 +86,7 @@ pub(crate) fn nothing(_: &mut Context, _: &Instruction, _: u32) -> Control {
 
 /// `nanosleep`: others get a turn.
 pub(crate) fn sleep(ctx: &mut Context, _: &Instruction, _: u32) -> Control {
-    ctx.warp.pc += 1;
-    ctx.stop = Stop::Yield;
-    Control::Stop
+    ctx.give_way()
 }
 
 /// `griddepcontrol.wait`: the grids before this one have ended already.
@@ -137,6 +135,13 @@ pub(crate) fn barrier(ctx: &mut Context, ins: &Instruction, mask: u32) -> Contro
     let id = ctx.lanes::<u32>(ins.ops[1])[lane];
     let kind = ins.flags & BARRIER_KIND;
     let counted = ins.flags & BARRIER_COUNTED != 0;
+    let elsewhere = ctx.warp.alive() & !mask;
+    if ins.flags & BARRIER_ALIGNED != 0
+        && elsewhere != 0
+        && let Some(control) = ctx.ask_again(ins)
+    {
+        return control;
+    }
     ctx.counters.barriers += 1;
     if id > 15 {
         return ctx.fail(ins, mask, FaultKind::InvalidOperand, format!("barrier {id}; a block has barriers 0 to 15"));
@@ -146,7 +151,6 @@ pub(crate) fn barrier(ctx: &mut Context, ins: &Instruction, mask: u32) -> Contro
         let message = format!("barrier for {expected} threads; expected a multiple of 32 from 32 to 1024");
         return ctx.fail(ins, mask, FaultKind::InvalidOperand, message);
     }
-    let elsewhere = ctx.warp.alive() & !mask;
     if ins.flags & BARRIER_ALIGNED != 0 && elsewhere != 0 {
         let at = ctx.where_is(elsewhere.trailing_zeros());
         let message = format!(
@@ -221,7 +225,7 @@ impl Context<'_> {
         }
         let pc = if let Some(p) = warp.parked.iter().find(|p| p.mask & bit != 0) {
             p.pc
-        } else if let Some(g) = warp.others.iter().find(|g| g.1 & bit != 0) {
+        } else if let Some(g) = warp.others.iter().chain(&warp.aside).find(|g| g.1 & bit != 0) {
             g.0
         } else {
             warp.pc

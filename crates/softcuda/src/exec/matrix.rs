@@ -233,10 +233,16 @@ pub(crate) enum Matrix {
     Group(super::wgmma::Group),
 }
 
-/// Fails unless all lanes are here.
+/// Fails unless all lanes are here, or may come.
+#[inline]
 pub(super) fn whole_warp(ctx: &mut Context, ins: &Instruction, mask: u32, name: &str) -> Result<(), Control> {
-    if mask == FULL {
-        return Ok(());
+    if mask == FULL { Ok(()) } else { part_of_warp(ctx, ins, mask, name) }
+}
+
+#[cold]
+fn part_of_warp(ctx: &mut Context, ins: &Instruction, mask: u32, name: &str) -> Result<(), Control> {
+    if let Some(control) = ctx.ask_again(ins) {
+        return Err(control);
     }
     let at = ctx.where_is((!mask).trailing_zeros());
     Err(ctx.fail(ins, mask, FaultKind::InactiveShuffle, format!("{name} needs all 32 lanes, but {at}")))

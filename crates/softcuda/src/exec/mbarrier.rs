@@ -176,9 +176,7 @@ pub(crate) fn wait(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         return Control::Next;
     }
     // Somebody else has to do something first.
-    ctx.warp.pc += 1;
-    ctx.stop = super::Stop::Yield;
-    Control::Stop
+    ctx.give_way()
 }
 
 /// `mbarrier.pending_count`; operands: d, state.

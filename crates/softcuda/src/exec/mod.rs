@@ -14,7 +14,8 @@
 //! # Blocks
 //!
 //! The warps of a block take turns: each runs until it waits at a barrier, ends, uses up its time slice, or looks
-//! like it is spinning (the same strong load giving the same value twice running).
+//! like it is spinning (the same strong load giving the same value twice running). Lanes that spin for others of their own
+//! warp let these go on: see [`waiting`].
 
 #![expect(clippy::needless_range_loop, reason = "a lane number indexes several rows and a mask at once")]
 
@@ -37,6 +38,7 @@ pub(crate) mod scheduler;
 mod sectors;
 pub(crate) mod tensor;
 pub(crate) mod video;
+mod waiting;
 pub(crate) mod wgmma;
 
 use crate::counters::{Class, Counters};
@@ -97,8 +99,12 @@ pub(crate) struct Warp {
     /// Bytes of local memory, lane by lane.
     pub(crate) local: Vec<u8>,
     pub(crate) executed: u64,
-    /// Program counter and value sum of the last strong load, to notice spinning.
+    /// Groups that could run and spin for others (`waiting`), in the order in which they were set aside, and how long until one is.
+    aside: Vec<(u32, u32)>,
+    patience: u32,
+    /// Program counter and value sum of the last strong load, to notice spinning; whether there was one in this time slice.
     pub(crate) last_strong: (u32, u64),
+    asked: bool,
     /// Asynchronous copies issued but not waited for.
     pub(crate) copies: Vec<copies::AsyncCopy>,
     /// Groups of asynchronous copies that each lane has committed.
@@ -373,7 +379,9 @@ impl<'a> Context<'a> {
                 FaultKind::Timeout,
                 format!("the warp executed more than {limit} instructions; an endless loop, or a wait for something that never comes"),
             );
+            return;
         }
+        self.warp.end_slice();
     }
 
     /// Carries out an instruction and notes what it did.
@@ -451,12 +459,10 @@ impl<'a> Context<'a> {
     /// The active group is gone (exited or parked): runs the next one, or stops.
     pub(crate) fn next_group(&mut self, ins: &Instruction) -> Control {
         let warp = &mut self.warp;
-        if let Some((pc, mask)) = warp.others.pop() {
-            (warp.pc, warp.active) = (pc, mask);
-            warp.meet = warp.others.last().map_or(NOWHERE, |g| g.0);
+        warp.active = 0;
+        if warp.run_lowest() {
             return Control::Jump;
         }
-        warp.active = 0;
         if warp.parked.is_empty() {
             warp.finished = true;
             self.stop = Stop::Finished;

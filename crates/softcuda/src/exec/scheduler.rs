@@ -1,11 +1,14 @@
 //! Turns: warps of a block, and blocks of a launch.
 
+use super::waiting::PATIENCE;
 use super::{Barrier, Block, Context, Stop, Wait, Warp};
 use crate::fault::{Fault, FaultKind};
 use crate::program::{Line, Program};
 
 /// Instructions a warp may run before another gets a turn.
 const SLICE: u64 = 1 << 14;
+/// Those of a warp whose lanes were seen to wait for one another.
+const SHORT_SLICE: u64 = 1 << 8;
 
 /// What one round over a block's warps did.
 pub(crate) struct Round {
@@ -99,7 +102,10 @@ impl Warp {
             entry: program.entry,
             local: vec![0; program.local_bytes as usize * 32],
             executed: 0,
+            aside: Vec::new(),
+            patience: 0,
             last_strong: (u32::MAX, 0),
+            asked: false,
             copies: Vec::new(),
             committed: [0; 32],
         }
@@ -137,7 +143,10 @@ impl Warp {
             entry: 0,
             local: Vec::new(),
             executed: 0,
+            aside: Vec::new(),
+            patience: 0,
             last_strong: (u32::MAX, 0),
+            asked: false,
             copies: Vec::new(),
             committed: [0; 32],
         }
@@ -148,10 +157,12 @@ impl Warp {
         self.cluster_arrival = [0; 32];
         self.stacks.iter_mut().for_each(|stack| stack.clear());
         self.others.clear();
+        self.aside.clear();
+        self.patience = PATIENCE;
         self.parked.clear();
         self.finished = false;
         self.executed = 0;
-        self.last_strong = (u32::MAX, 0);
+        (self.last_strong, self.asked) = ((u32::MAX, 0), false);
         self.copies.clear();
         self.committed = [0; 32];
     }
@@ -186,15 +197,13 @@ impl Context<'_> {
             }
             ran = true;
             std::mem::swap(&mut self.warp, &mut self.block.warps[index]);
-            if self.warp.active == 0
-                && let Some((pc, mask)) = self.warp.others.pop()
-            {
-                (self.warp.pc, self.warp.active) = (pc, mask);
-                self.warp.meet = self.warp.others.last().map_or(super::NOWHERE, |g| g.0);
+            if self.warp.active == 0 {
+                self.warp.run_lowest();
             }
+            let slice = if self.warp.is_impatient() { SHORT_SLICE } else { SLICE };
             match self.profile {
-                None => self.run_warp::<false>(SLICE),
-                Some(_) => self.run_warp::<true>(SLICE),
+                None => self.run_warp::<false>(slice),
+                Some(_) => self.run_warp::<true>(slice),
             }
             let stop = std::mem::replace(&mut self.stop, Stop::Yield);
             if let Stop::Fault(fault) = stop {

@@ -15,8 +15,8 @@
 
 use super::Context;
 use super::lanes::{Operation, handlers};
+use super::matrix::whole_warp;
 use super::memory::{addresses, resolve};
-use crate::fault::FaultKind;
 use crate::numeric::{from_bfloat, from_half, to_half};
 use crate::program::{Control, Handlers, Instruction};
 use crate::space::Kind;
@@ -158,10 +158,8 @@ where
 {
     #[inline(always)]
     fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
-        if mask != u32::MAX {
-            let at = ctx.where_is((!mask).trailing_zeros());
-            let message = format!("mma needs all 32 lanes, but {at}");
-            return ctx.fail(ins, mask, FaultKind::InactiveShuffle, message);
+        if let Err(control) = whole_warp(ctx, ins, mask, "mma") {
+            return control;
         }
         let program = ctx.program;
         let list = &program.lists[ins.imm as usize];
@@ -238,9 +236,8 @@ pub(crate) fn load_matrix<const COUNT: usize, const TRANSPOSED: bool>(
     ins: &Instruction,
     mask: u32,
 ) -> Control {
-    if mask != u32::MAX {
-        let at = ctx.where_is((!mask).trailing_zeros());
-        return ctx.fail(ins, mask, FaultKind::InactiveShuffle, format!("ldmatrix needs all 32 lanes, but {at}"));
+    if let Err(control) = whole_warp(ctx, ins, mask, "ldmatrix") {
+        return control;
     }
     let rows = if COUNT == 4 { u32::MAX } else { (1 << (8 * COUNT)) - 1 };
     let from = addresses(ctx, ins, rows);
