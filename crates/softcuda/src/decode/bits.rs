@@ -3,7 +3,7 @@
 use super::integer::{emit1, emit2, emit3};
 use super::{Builder, Decoded, Opcode};
 use crate::counters::Class::Integer;
-use crate::exec::lanes::{self, map1, map2, map3};
+use crate::exec::lanes::{self, dot4, map1, map2, map3};
 use crate::ptx::ast::Type;
 
 /// A handler for each of the four integer types of 32 and 64 bits.
@@ -194,11 +194,6 @@ pub(super) fn dot_product(b: &mut Builder, op: &mut Opcode) -> Decoded {
         }
     }
     #[inline(always)]
-    fn dot4(x: u32, y: u32, z: u32, sx: bool, sy: bool) -> u32 {
-        let (x, y) = (bytes(x, sx), bytes(y, sy));
-        z.wrapping_add((x[0] * y[0] + x[1] * y[1] + x[2] * y[2] + x[3] * y[3]) as u32)
-    }
-    #[inline(always)]
     fn dot2(x: u32, y: u32, z: u32, sx: bool, sy: bool, high: bool) -> u32 {
         let half = |v: u32| {
             if sx { v as u16 as i16 as i32 } else { v as u16 as i32 }
@@ -207,21 +202,27 @@ pub(super) fn dot_product(b: &mut Builder, op: &mut Opcode) -> Decoded {
         let at = 2 * high as usize;
         z.wrapping_add(half(x).wrapping_mul(y[at]) as u32).wrapping_add(half(x >> 16).wrapping_mul(y[at + 1]) as u32)
     }
-    macro_rules! signs {
-        ($f:ident $(, $extra:expr)?) => {
+    macro_rules! dot2 {
+        ($high:literal) => {
             match (at, bt) {
-                (Type::U32, Type::U32) => map3(|x: u32, y: u32, z: u32| $f(x, y, z, false, false $(, $extra)?)),
-                (Type::U32, Type::S32) => map3(|x: u32, y: u32, z: u32| $f(x, y, z, false, true $(, $extra)?)),
-                (Type::S32, Type::U32) => map3(|x: u32, y: u32, z: u32| $f(x, y, z, true, false $(, $extra)?)),
-                (Type::S32, Type::S32) => map3(|x: u32, y: u32, z: u32| $f(x, y, z, true, true $(, $extra)?)),
+                (Type::U32, Type::U32) => map3(|x: u32, y: u32, z: u32| dot2(x, y, z, false, false, $high)),
+                (Type::U32, Type::S32) => map3(|x: u32, y: u32, z: u32| dot2(x, y, z, false, true, $high)),
+                (Type::S32, Type::U32) => map3(|x: u32, y: u32, z: u32| dot2(x, y, z, true, false, $high)),
+                (Type::S32, Type::S32) => map3(|x: u32, y: u32, z: u32| dot2(x, y, z, true, true, $high)),
                 _ => return b.unsupported(op, "these types"),
             }
         };
     }
     let handlers = match (op.name, part) {
-        ("dp4a", _) => signs!(dot4),
-        (_, "lo") => signs!(dot2, false),
-        _ => signs!(dot2, true),
+        ("dp4a", _) => match (at, bt) {
+            (Type::U32, Type::U32) => dot4::<false, false>(),
+            (Type::U32, Type::S32) => dot4::<false, true>(),
+            (Type::S32, Type::U32) => dot4::<true, false>(),
+            (Type::S32, Type::S32) => dot4::<true, true>(),
+            _ => return b.unsupported(op, "these types"),
+        },
+        (_, "lo") => dot2!(false),
+        _ => dot2!(true),
     };
     emit3(b, op, Type::U32, handlers)
 }

@@ -4,7 +4,7 @@ use super::{Builder, Decoded, Opcode};
 use crate::counters::Class::Shuffle;
 use crate::exec::collective as run;
 use crate::exec::lanes::plain;
-use crate::ptx::ast::{Operand, Type};
+use crate::ptx::ast::{Literal, Operand, Type};
 
 pub(super) fn collective(b: &mut Builder, op: &mut Opcode) -> Decoded {
     if op.name == "activemask" {
@@ -42,7 +42,9 @@ fn pair(b: &mut Builder, op: &Opcode, t: Type) -> Decoded<(u32, Option<u32>)> {
 }
 
 fn shuffle(b: &mut Builder, op: &mut Opcode) -> Decoded {
-    let handlers = match op.take_any(&["up", "down", "bfly", "idx"]) {
+    let mode = op.take_any(&["up", "down", "bfly", "idx"]);
+    let bfly = mode == Some("bfly");
+    let handlers = match mode {
         Some("up") => run::shuffle::<{ run::SHUFFLE_UP }>(),
         Some("down") => run::shuffle::<{ run::SHUFFLE_DOWN }>(),
         Some("bfly") => run::shuffle::<{ run::SHUFFLE_BFLY }>(),
@@ -55,6 +57,16 @@ fn shuffle(b: &mut Builder, op: &mut Opcode) -> Decoded {
     }
     b.count(op, 5..=5)?;
     let (d, p) = pair(b, op, t)?;
+    let literal = |index: usize| match &op.text.operands[index] {
+        Operand::Literal(Literal::Integer(value)) => Some(*value),
+        _ => None,
+    };
+    let handlers = match (bfly, literal(2), literal(3), literal(4)) {
+        (true, Some(distance), Some(31), Some(members)) if members as u32 == u32::MAX && p.is_none() => {
+            run::butterfly(distance).unwrap_or(handlers)
+        }
+        _ => handlers,
+    };
     let ops =
         [d, b.source(op, 1, t)?, b.source(op, 2, t)?, b.source(op, 3, t)?, b.source(op, 4, t)?, p.unwrap_or(0), 0, 0];
     b.emit(handlers, Shuffle, ops, p.is_some() as u64, 0);

@@ -6,7 +6,7 @@
 use super::{Builder, Decoded, Opcode};
 use crate::counters::Class::Conversion;
 use crate::exec::Context;
-use crate::exec::lanes::{map1, map2, plain, read_any, write_any};
+use crate::exec::lanes::{halves, map1, map2, plain, read_any, singles, write_any};
 use crate::numeric::*;
 use crate::program::{Control, Instruction};
 use crate::ptx::ast::Type;
@@ -290,9 +290,9 @@ pub(super) fn cvt(b: &mut Builder, op: &mut Opcode) -> Decoded {
     let exact = d_bits == to.bits() && a_bits == from.bits();
     let handlers = match (to, from) {
         _ if !simple || !exact => None,
-        (Type::F32, Type::F16) => Some(map1(|x: u16| from_half(x))),
+        (Type::F32, Type::F16) => Some(singles()),
         (Type::F32, Type::Bf16) => Some(map1(|x: u16| from_bfloat(x))),
-        (Type::F16, Type::F32) if rounding == Rounding::Nearest && !integral => Some(map1(|x: f32| to_half(x))),
+        (Type::F16, Type::F32) if rounding == Rounding::Nearest && !integral => Some(halves()),
         (Type::Bf16, Type::F32) if rounding == Rounding::Nearest && !integral => Some(map1(|x: f32| to_bfloat(x))),
         (Type::F32, Type::S32) if rounding == Rounding::Nearest => Some(map1(|x: i32| x as f32)),
         (Type::F32, Type::U32) if rounding == Rounding::Nearest => Some(map1(|x: u32| x as f32)),

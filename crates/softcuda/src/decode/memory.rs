@@ -7,7 +7,7 @@ use crate::exec::access::{load as loads, store as stores};
 use crate::exec::atomic::{Combination, Element, Vector, atomic as rmw, vector as vector_handler, wide};
 use crate::exec::control::{Special, special};
 use crate::exec::lanes::{SPLIT_NOBODY, copied, join, map1, map2, plain, predicate_map, split, test};
-use crate::exec::memory::{ACQUIRE, BLOCK_SCOPE, NARROW_ADDRESS, RELEASE, STRONG};
+use crate::exec::memory::{ACQUIRE, BLOCK_SCOPE, NARROW_ADDRESS, RELEASE, SAME_ADDRESS, STRONG};
 use crate::exec::prefetch::prefetch;
 use crate::memory::{GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 use crate::program::{Handlers, Reg};
@@ -337,6 +337,12 @@ pub(super) fn load(b: &mut Builder, op: &mut Opcode) -> Decoded {
         u64, u64, ((8, _), 64),
         u128, u128, ((16, _), 128),
     };
+    if let Some(Operand::Address { base: Some(name), .. }) = op.text.operands.get(1)
+        && let Some(Binding::Variable(Place::Param(_) | Place::Module(_) | Place::Shared(_) | Place::DynamicShared)) =
+            b.find(name)?
+    {
+        ops[SAME_ADDRESS] = 1;
+    }
     let class = class_of(flags, true);
     b.emit(handlers, class, ops, offset as u64, flags);
     Ok(())

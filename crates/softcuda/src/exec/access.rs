@@ -7,6 +7,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::program::{Control, Handlers, Instruction};
 use crate::space::{Kind, Space, lanes_of};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// How a value of memory becomes a value of a register.
 pub(crate) trait Widen<R>: Copy {
@@ -49,7 +50,7 @@ impl<M: Widen<R>, R: Lane, const V: usize> Operation for Load<M, R, V> {
         let bytes = (size_of::<M>() * V) as u64;
         if mask == FULL
             && ins.flags & STRONG == 0
-            && let Some(row) = resolve_row(ctx, ins, bytes, false)
+            && let Some(row) = resolve_row::<WIDE>(ctx, ins, bytes, false)
         {
             // SAFETY: `resolve_row` found `bytes` readable bytes at each of the row's addresses.
             unsafe { load_row::<M, R, V, WIDE>(ctx, ins, row) };
@@ -60,6 +61,10 @@ impl<M: Widen<R>, R: Lane, const V: usize> Operation for Load<M, R, V> {
             Err(control) => return control,
         };
         if mask == FULL && ins.flags & STRONG == 0 {
+            // SAFETY: `find` found `bytes` readable bytes at each lane's address.
+            if WIDE && unsafe { four_words::<M, R, V>(ctx, ins, |l| hosts.at[l]) } {
+                return Control::Next;
+            }
             for k in 0..V {
                 let row = ctx.lanes_mut::<R>(ins.ops[1 + k]);
                 each_lane!(WIDE, |l| {
@@ -121,6 +126,10 @@ unsafe fn load_row<M: Widen<R>, R: Lane, const V: usize, const WIDE: bool>(
         }
         return;
     }
+    // SAFETY: the caller's promise.
+    if unsafe { four_words::<M, R, V>(ctx, ins, |l| first + l as u64 * stride) } {
+        return;
+    }
     // Eight lanes at a time.
     for start in (0..32).step_by(8) {
         let mut part = [[R::default(); 8]; V];
@@ -132,8 +141,13 @@ unsafe fn load_row<M: Widen<R>, R: Lane, const V: usize, const WIDE: bool>(
                 part[0][l] = values[l].widen();
             }
         } else {
-            // SAFETY: the caller's promise.
-            part = unsafe { transposed::<M, R, V>(first + start as u64 * stride, stride) };
+            for l in 0..8 {
+                // SAFETY: the caller's promise.
+                let values = unsafe { ((first + (start + l) as u64 * stride) as *const [M; V]).read_unaligned() };
+                for k in 0..V {
+                    part[k][l] = values[k].widen();
+                }
+            }
         }
         for (k, part) in part.iter().enumerate() {
             ctx.lanes_mut::<R>(ins.ops[1 + k])[start..start + 8].copy_from_slice(part);
@@ -141,47 +155,25 @@ unsafe fn load_row<M: Widen<R>, R: Lane, const V: usize, const WIDE: bool>(
     }
 }
 
-/// The elements of eight lanes' vectors, element by element.
+/// Loads four words in each lane, and says whether that is what the instruction does and this CPU has a way of its own for.
 ///
 /// # Safety
-/// There must be `V * size_of::<M>()` readable bytes at each of eight addresses, `stride` bytes apart.
+/// There must be `V * size_of::<M>()` readable bytes at each lane's address, and the CPU is one for wide handlers.
 #[inline(always)]
-unsafe fn transposed<M: Widen<R>, R: Lane, const V: usize>(first: u64, stride: u64) -> [[R; 8]; V] {
-    let at = |l: usize| first + l as u64 * stride;
+unsafe fn four_words<M, R: Lane, const V: usize>(
+    ctx: &mut Context,
+    ins: &Instruction,
+    at: impl Fn(usize) -> u64,
+) -> bool {
     #[cfg(target_arch = "x86_64")]
     if size_of::<M>() == 4 && size_of::<R>() == 4 && V == 4 {
-        use std::arch::x86_64::*;
-        let mut out = [[R::default(); 8]; V];
-        for half in 0..2 {
-            // SAFETY: 16 bytes can be read at each address, and `out` has room for eight values of 4 bytes in each of
-            // its four rows; SSE2 is part of x86-64.
-            unsafe {
-                let row = |l: usize| _mm_loadu_si128(at(4 * half + l) as *const __m128i);
-                let (a, b, c, d) = (row(0), row(1), row(2), row(3));
-                let (ab, cd) = (_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d));
-                let (ab_high, cd_high) = (_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d));
-                let columns = [
-                    _mm_unpacklo_epi64(ab, cd),
-                    _mm_unpackhi_epi64(ab, cd),
-                    _mm_unpacklo_epi64(ab_high, cd_high),
-                    _mm_unpackhi_epi64(ab_high, cd_high),
-                ];
-                for k in 0..V {
-                    _mm_storeu_si128(out[k].as_mut_ptr().add(4 * half).cast(), columns[k]);
-                }
-            }
-        }
-        return out;
+        let rows = [1, 2, 3, 4].map(|k| ctx.lanes_mut::<u32>(ins.ops[k]).as_mut_ptr());
+        // SAFETY: the caller's promise; the rows are registers.
+        unsafe { super::vectors::load_four_words(|l| at(l) as *const u8, rows) };
+        return true;
     }
-    let mut out = [[R::default(); 8]; V];
-    for l in 0..8 {
-        // SAFETY: the caller's promise.
-        let values = unsafe { (at(l) as *const [M; V]).read_unaligned() };
-        for k in 0..V {
-            out[k][l] = values[k].widen();
-        }
-    }
-    out
+    let _ = (ctx, ins, at);
+    false
 }
 
 fn bits_sum<R: Lane>(row: &[R; 32]) -> u64 {
@@ -197,15 +189,19 @@ impl<M: Copy + 'static, R: Lane + Narrow<M>, const V: usize> Operation for Store
     fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
         let bytes = (size_of::<M>() * V) as u64;
         if mask == FULL
-            && let Some(Row { first, stride }) = resolve_row(ctx, ins, bytes, true)
+            && let Some(Row { first, stride }) = resolve_row::<WIDE>(ctx, ins, bytes, true)
         {
             for k in 0..V {
                 let row = ctx.lanes::<R>(ins.ops[1 + k]);
                 if WIDE && V == 1 && stride == bytes {
+                    // A copy, so that the compiler need not ask whether it stores into the register.
+                    let (row, mut values) = (*row, MaybeUninit::<[M; 32]>::uninit());
                     for l in 0..32 {
-                        // SAFETY: `resolve_row` found `32 * bytes` writable bytes from the first address.
-                        unsafe { (first as *mut M).add(l).write_unaligned(row[l].narrow()) };
+                        // SAFETY: there is room for 32 values.
+                        unsafe { values.as_mut_ptr().cast::<M>().add(l).write(row[l].narrow()) };
                     }
+                    // SAFETY: all 32 were written; `resolve_row` found `32 * bytes` writable bytes from the first address.
+                    unsafe { (first as *mut [M; 32]).write_unaligned(values.assume_init()) };
                     continue;
                 }
                 each_lane!(WIDE, |l| {

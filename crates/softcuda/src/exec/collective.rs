@@ -155,6 +155,35 @@ impl<const MODE: u8> Operation for Shuffle<MODE> {
     }
 }
 
+struct Butterfly<const DISTANCE: usize>;
+
+impl<const DISTANCE: usize> Operation for Butterfly<DISTANCE> {
+    #[inline(always)]
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        if mask != FULL {
+            return Shuffle::<SHUFFLE_BFLY>::run::<WIDE>(ctx, ins, mask);
+        }
+        let (a, mut out) = (*ctx.lanes::<u32>(ins.ops[1]), [0u32; 32]);
+        for l in 0..32 {
+            out[l] = a[l ^ DISTANCE];
+        }
+        *ctx.lanes_mut(ins.ops[0]) = out;
+        Control::Next
+    }
+}
+
+/// `shfl.sync.bfly` of a whole warp by a distance that is known, if there is such a thing; operands as of any shuffle.
+pub(crate) fn butterfly(distance: u64) -> Option<Handlers> {
+    match distance {
+        1 => Some(handlers::<Butterfly<1>>()),
+        2 => Some(handlers::<Butterfly<2>>()),
+        4 => Some(handlers::<Butterfly<4>>()),
+        8 => Some(handlers::<Butterfly<8>>()),
+        16 => Some(handlers::<Butterfly<16>>()),
+        _ => None,
+    }
+}
+
 /// `shfl.sync`; operands: d, a, b, c, members, and the predicate result when `imm` is not 0.
 pub(crate) fn shuffle<const MODE: u8>() -> Handlers {
     handlers::<Shuffle<MODE>>()

@@ -257,6 +257,55 @@ pub(crate) fn map3<F: Fn(A, B, C) -> D + Copy, A: Lane, B: Lane, C: Lane, D: Lan
     handlers::<Map3<F, A, B, C, D>>()
 }
 
+struct Dot4<const SIGNED_A: bool, const SIGNED_B: bool>;
+
+impl<const SIGNED_A: bool, const SIGNED_B: bool> Operation for Dot4<SIGNED_A, SIGNED_B> {
+    #[inline(always)]
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let (a, b, c) = (ctx.lanes(ins.ops[1]), ctx.lanes(ins.ops[2]), ctx.lanes(ins.ops[3]));
+        let out = super::vectors::dot4::<WIDE, SIGNED_A, SIGNED_B>(a, b, c);
+        ctx.put(ins.ops[0], &out, mask);
+        Control::Next
+    }
+}
+
+/// `dp4a`; operands: d, a, b, c.
+pub(crate) fn dot4<const SIGNED_A: bool, const SIGNED_B: bool>() -> Handlers {
+    handlers::<Dot4<SIGNED_A, SIGNED_B>>()
+}
+
+struct Singles;
+
+impl Operation for Singles {
+    #[inline(always)]
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let out = super::vectors::singles::<WIDE>(ctx.lanes(ins.ops[1]));
+        ctx.put(ins.ops[0], &out, mask);
+        Control::Next
+    }
+}
+
+/// `cvt.f32.f16`; operands: d, a.
+pub(crate) fn singles() -> Handlers {
+    handlers::<Singles>()
+}
+
+struct Halves;
+
+impl Operation for Halves {
+    #[inline(always)]
+    fn run<const WIDE: bool>(ctx: &mut Context, ins: &Instruction, mask: u32) -> Control {
+        let out = super::vectors::halves::<WIDE>(ctx.lanes(ins.ops[1]));
+        ctx.put(ins.ops[0], &out, mask);
+        Control::Next
+    }
+}
+
+/// `cvt.rn.f16.f32`; operands: d, a.
+pub(crate) fn halves() -> Handlers {
+    handlers::<Halves>()
+}
+
 struct Map3Imm<F, A, D>(PhantomData<(F, A, D)>);
 
 impl<F: Fn(A, A, A, u32) -> D + Copy, A: Lane, D: Lane> Operation for Map3Imm<F, A, D> {

@@ -14,6 +14,7 @@
 use super::banks::{conflicts, conflicts_of_row};
 use super::cluster::split_rank;
 use super::sectors::count_sectors;
+use super::vectors::{Placed, add_32, add_64, is_row_32, is_row_64, place};
 use super::{Context, FULL};
 use crate::counters::Class;
 use crate::fault::{Fault, FaultKind};
@@ -23,6 +24,8 @@ use crate::space::{Kind, Space, lanes_of};
 
 /// The longest step of a [`Row`]: 32 steps stay far below 2^32.
 const LONGEST_STRIDE: u64 = 1 << 24;
+/// The operand of a load or a store that is not 0 where the address register holds the same constant in every lane.
+pub(crate) const SAME_ADDRESS: usize = 7;
 /// Flag: the address register has 32 bits.
 pub(crate) const NARROW_ADDRESS: u8 = 8;
 /// Flag: volatile, relaxed, acquire or release.
@@ -62,51 +65,28 @@ pub(crate) struct Row {
     pub(crate) stride: u64,
 }
 
-/// Not 0 when some lane's value is another than the first's and as many times `stride`. Each lane of a vector goes its own way from one to the
-/// next: sums, exclusive ors and nothing to be shuffled.
-macro_rules! apart_from_row {
-    ($name:ident, $t:ty, $lanes:expr) => {
-        #[inline(always)]
-        fn $name(values: &[$t; 32], stride: $t) -> $t {
-            let (mut row, mut apart) = ([0; $lanes], [0; $lanes]);
-            for l in 0..$lanes {
-                row[l] = values[0].wrapping_add(stride.wrapping_mul(l as $t));
-            }
-            let step = stride.wrapping_mul($lanes);
-            for part in values.as_chunks::<$lanes>().0 {
-                for l in 0..$lanes {
-                    apart[l] |= part[l] ^ row[l];
-                    row[l] = row[l].wrapping_add(step);
-                }
-            }
-            apart.into_iter().fold(0, |all, apart| all | apart)
-        }
-    };
-}
-apart_from_row!(apart_from_row_32, u32, 8);
-apart_from_row!(apart_from_row_64, u64, 4);
-
 /// Checks and counts an access by all lanes whose addresses go up by equal steps, which is how most are, without a look
 /// at each lane. `None`: it is not such an access, or not one that is certainly right; [`resolve`] has it.
 #[inline(always)]
-pub(crate) fn resolve_row(ctx: &mut Context, ins: &Instruction, bytes: u64, stores: bool) -> Option<Row> {
-    let (first, stride) = if ins.flags & NARROW_ADDRESS != 0 {
+pub(crate) fn resolve_row<const WIDE: bool>(
+    ctx: &mut Context,
+    ins: &Instruction,
+    bytes: u64,
+    stores: bool,
+) -> Option<Row> {
+    let (first, stride) = if ins.ops[SAME_ADDRESS] != 0 {
+        (ctx.lanes::<u64>(ins.ops[0])[0].wrapping_add(ins.imm), 0)
+    } else if ins.flags & NARROW_ADDRESS != 0 {
         let base = ctx.lanes::<u32>(ins.ops[0]);
         let stride = base[1].wrapping_sub(base[0]);
-        let apart = apart_from_row_32(base, stride);
-        let first = base[0].wrapping_add(ins.imm as u32) as u64;
-        if apart != 0 || stride > LONGEST_STRIDE as u32 {
+        if stride > LONGEST_STRIDE as u32 || !is_row_32::<WIDE>(base, stride) {
             return None;
         }
-        (first, stride as u64)
+        (base[0].wrapping_add(ins.imm as u32) as u64, stride as u64)
     } else {
         let base = ctx.lanes::<u64>(ins.ops[0]);
         let stride = base[1].wrapping_sub(base[0]);
-        if stride > LONGEST_STRIDE {
-            return None;
-        }
-        let apart = apart_from_row_64(base, stride);
-        if apart != 0 {
+        if stride > LONGEST_STRIDE || !is_row_64::<WIDE>(base, stride) {
             return None;
         }
         (base[0].wrapping_add(ins.imm), stride)
@@ -193,27 +173,17 @@ fn remember(ctx: &mut Context, ins: &Instruction, address: u64) -> Option<Cached
 
 /// The device addresses of an instruction, `ops[0]` the address register and `imm` the offset, with the lanes outside
 /// the mask given the address of the first inside.
-#[inline(always)]
 pub(crate) fn addresses(ctx: &Context, ins: &Instruction, mask: u32) -> [u64; 32] {
-    let mut out = [0u64; 32];
+    addresses_as::<false>(ctx, ins, mask)
+}
+
+#[inline(always)]
+fn addresses_as<const WIDE: bool>(ctx: &Context, ins: &Instruction, mask: u32) -> [u64; 32] {
     if ins.flags & NARROW_ADDRESS != 0 {
-        let base = ctx.lanes::<u32>(ins.ops[0]);
-        for l in 0..32 {
-            out[l] = base[l].wrapping_add(ins.imm as u32) as u64;
-        }
+        add_32::<WIDE>(ctx.lanes(ins.ops[0]), ins.imm as u32, mask)
     } else {
-        let base = ctx.lanes::<u64>(ins.ops[0]);
-        for l in 0..32 {
-            out[l] = base[l].wrapping_add(ins.imm);
-        }
+        add_64::<WIDE>(ctx.lanes(ins.ops[0]), ins.imm, mask)
     }
-    if mask != FULL {
-        let first = out[mask.trailing_zeros() as usize & 31];
-        for l in 0..32 {
-            out[l] = if mask >> l & 1 != 0 { out[l] } else { first };
-        }
-    }
-    out
 }
 
 /// [`addresses`] and [`resolve`], out of line: in every load and store they would be most of it.
@@ -228,11 +198,11 @@ pub(crate) fn find<const WIDE: bool>(
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt"))]
     #[inline(never)]
     fn wide(ctx: &mut Context, ins: &Instruction, mask: u32, bytes: u64, kind: Kind) -> Result<Hosts, Control> {
-        resolve(ctx, ins, mask, &addresses(ctx, ins, mask), bytes, kind)
+        resolve_as::<true>(ctx, ins, mask, &addresses_as::<true>(ctx, ins, mask), bytes, kind)
     }
     #[inline(never)]
     fn portable(ctx: &mut Context, ins: &Instruction, mask: u32, bytes: u64, kind: Kind) -> Result<Hosts, Control> {
-        resolve(ctx, ins, mask, &addresses(ctx, ins, mask), bytes, kind)
+        resolve_as::<false>(ctx, ins, mask, &addresses_as::<false>(ctx, ins, mask), bytes, kind)
     }
     if WIDE {
         // SAFETY: the CPU has the features: a handler asks that has them itself (`Operation`).
@@ -246,8 +216,19 @@ pub(crate) fn find<const WIDE: bool>(
 }
 
 /// Checks an access of `bytes` bytes per lane and finds the host memory.
-#[inline(always)]
 pub(crate) fn resolve(
+    ctx: &mut Context,
+    ins: &Instruction,
+    mask: u32,
+    addresses: &[u64; 32],
+    bytes: u64,
+    kind: Kind,
+) -> Result<Hosts, Control> {
+    resolve_as::<false>(ctx, ins, mask, addresses, bytes, kind)
+}
+
+#[inline(always)]
+fn resolve_as<const WIDE: bool>(
     ctx: &mut Context,
     ins: &Instruction,
     mask: u32,
@@ -286,30 +267,19 @@ pub(crate) fn resolve(
         }
         Space::Generic => unreachable!("classified above"),
     };
-    let limit = len.wrapping_sub(bytes);
-    let (mut wrong, mut apart) = (len < bytes, 0u64);
-    let mut low = 0u64;
-    let mut at = [0u64; 32];
-    let origin = addresses[0];
-    for l in 0..32 {
-        let address = addresses[l];
-        wrong |= address.wrapping_sub(base) > limit;
-        low |= address;
-        apart |= address ^ origin.wrapping_add(l as u64 * bytes);
-        at[l] = address.wrapping_add(delta);
-    }
+    let mut hosts = Hosts { at: [0; 32] };
+    let at = &mut hosts.at;
+    let Placed { inside, any, contiguous } = place::<WIDE>(addresses, base, len.wrapping_sub(bytes), delta, bytes, at);
     if stride != 0 {
         for l in 0..32 {
             at[l] = at[l].wrapping_add(stride * l as u64);
         }
     }
-    if wrong || low & (bytes - 1) != 0 || (kind != Kind::Load && inner == Space::Param) {
+    if len < bytes || !inside || any & (bytes - 1) != 0 || (kind != Kind::Load && inner == Space::Param) {
         return slow(ctx, ins, mask, addresses, bytes, kind);
     }
-    // All lanes are active and each continues where the one before ends.
-    let contiguous = apart == 0 && mask == FULL;
-    account(ctx, ins, mask, addresses, bytes, kind, inner, window, contiguous)?;
-    Ok(Hosts { at })
+    account(ctx, ins, mask, addresses, bytes, kind, inner, window, contiguous && mask == FULL)?;
+    Ok(hosts)
 }
 
 /// Counters, the sanitizer and the initialised bits, for an access that lies in one space.

@@ -37,6 +37,7 @@ pub(crate) mod prefetch;
 pub(crate) mod scheduler;
 mod sectors;
 pub(crate) mod tensor;
+mod vectors;
 pub(crate) mod video;
 mod waiting;
 pub(crate) mod wgmma;
