@@ -106,10 +106,7 @@ fn lives(pass: &Pass) -> Vec<Option<(usize, usize)>> {
 
 /// The layouts of passes by whose buffers they work in. Passes that run one after another have the same; a prompt's may be interrupted by steps of
 /// other sequences, and has its own where there are any.
-pub fn scratches<'a>(
-    [one, several, rows]: [Option<&'a Layout>; 3],
-    n_sequences: usize,
-) -> impl Iterator<Item = Vec<&'a Layout>> {
+pub fn scratches([one, several, rows]: [Option<&Layout>; 3], n_sequences: usize) -> impl Iterator<Item = Vec<&Layout>> {
     let layouts = match n_sequences {
         1 => [vec![one, several, rows], Vec::new()],
         _ => [vec![one, rows], vec![several]],
