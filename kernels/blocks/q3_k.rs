@@ -52,13 +52,16 @@ impl Block for Q3K {
     unsafe fn values(Fields([qs, scales, d, _]): Fields, group: usize) -> [f32; GROUP] {
         let run = group / 4;
         let (byte, half) = unsafe { (*scales.add(run), *scales.add(8 + run / 2) >> (run % 2 * 4)) };
-        let scale = two_scales(u32::from(byte), u32::from(half))[group / 2 % 2];
+        let [first, second] = two_scales(u32::from(byte), u32::from(half));
+        let scale = if (group / 2).is_multiple_of(2) { first } else { second };
         let scale = unsafe { load_f16(d) } * (scale as i32 - 32) as f32;
         let word = |index: usize| unsafe { *qs.cast::<u32>().add(if index < 2 { 2 * run + index } else { 16 + run }) };
         let fours = if group % 4 < 3 {
             [word(group % 4), word(group % 4) >> 3]
         } else {
-            [6, 7].map(|index| four([word(0), word(1), word(2)], index))
+            // Written out: the compiler would keep a loop, and the words in local memory.
+            let words = [word(0), word(1), word(2)];
+            [four(words, 6), four(words, 7)]
         };
         eight(|index| scale * ((fours[index / 4] >> (index % 4 * 8) & 7) as i32 - 4) as f32)
     }
