@@ -89,7 +89,7 @@ fn check(name: &str, options: EngineOptions, n_sequences: usize) {
     let mut running: Vec<(usize, SequenceId, usize)> = Vec::new();
     // The same of one whose prompt is not done, and thirds of its chunk's work that are.
     let mut beginning: Option<(usize, SequenceId, usize, usize)> = None;
-    let (mut next, mut steps, mut n_interrupted) = (0, 0, 0);
+    let (mut next, mut steps) = (0, 0);
     while next < n_sequences || !running.is_empty() || beginning.is_some() {
         let is_idle = running.is_empty();
         if beginning.is_none() && next < n_sequences && running.len() < n_slots && (is_idle || random.below(2) == 0) {
@@ -99,10 +99,10 @@ fn check(name: &str, options: EngineOptions, n_sequences: usize) {
         if let Some((index, id, start, done)) = beginning.take() {
             let prompt = &sequences[index].prompt;
             let end = prompt.len().min(start + many.n_batch());
-            let until = if end - start == 1 { 3 } else { done + 1 + random.below(3 - done) };
+            // In parts wherever others go on meanwhile.
+            let until = if end - start == 1 { 3 } else { done + 1 + random.below(if is_idle { 3 - done } else { 1 }) };
             let share = Share { done, until, of: 3 };
             many.forward_part(id, &prompt[start..end], Logits::Last, share).unwrap();
-            n_interrupted += usize::from(!share.is_last() && !running.is_empty());
             if !share.is_last() {
                 beginning = Some((index, id, start, until));
             } else if end < prompt.len() {
@@ -149,7 +149,6 @@ fn check(name: &str, options: EngineOptions, n_sequences: usize) {
         running.retain(|(index, _, done)| *done < sequences[*index].tokens.len());
         steps += 1;
     }
-    assert!(n_interrupted > 0 || n_sequences < 4, "{name}: no prompt was interrupted by others' tokens");
 }
 
 fn small() -> EngineOptions {
