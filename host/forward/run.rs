@@ -2,16 +2,15 @@
 
 mod attention;
 mod experts;
+mod values;
 
 use std::{cell::Cell, ops::Range};
-
-use half::f16;
 
 use super::{
     DeviceWeights,
     cache::{KvCache, PageTablesOf},
     experts::ExpertScratch,
-    lower::{AttentionHeads, Form, Launch, Local, Made, Pass, Place, QkvParts, RowsOf, ScaleId, Step},
+    lower::{AttentionHeads, Form, Launch, Local, Made, Pass, QkvParts, ScaleId, Step},
     memory::{Layout, Scratch},
     unpack::Rooms,
 };
@@ -142,67 +141,6 @@ impl<'a> std::ops::Deref for Part<'_, 'a> {
 }
 
 impl Part<'_, '_> {
-    /// Rows of this part.
-    fn n(&self) -> usize {
-        if self.in_head { self.wanted.len() } else { self.n_tokens }
-    }
-
-    /// The rows of a local, as elements of its form.
-    fn bytes(&self, local: Local) -> SubSlice<'_, u8> {
-        let room = self.pass.locals.get(local);
-        let element = if room.form == Form::F16 {
-            2
-        } else if room.form == Form::Bytes {
-            1
-        } else {
-            4
-        };
-        let width = element * room.width;
-        let (whole, start) = match room.place {
-            Place::Own => (self.scratch.buffer(self.layout, local), 0),
-            Place::In(of, _) => {
-                let (root, offset) = (self.pass.locals.root(of), self.offset(local));
-                debug_assert!(offset == 0 || self.n_tokens == 1, "a part of a row, of {} tokens", self.n_tokens);
-                match self.pass.locals.get(root).place {
-                    Place::Logits => (self.logits.cast(), element * offset),
-                    _ => (self.scratch.buffer(self.layout, root), element * offset),
-                }
-            }
-            Place::Logits => (self.logits.cast(), 0),
-        };
-        if room.form == Form::Quantised {
-            return whole;
-        }
-        // The head reads of the layers' values those of its tokens.
-        let first = if self.in_head && room.rows == RowsOf::Tokens { self.wanted.start } else { 0 };
-        let start = start + first * width;
-        whole.into_slice(start..start + self.n() * width)
-    }
-
-    /// Elements from the root's first to the local's.
-    fn offset(&self, local: Local) -> usize {
-        match self.pass.locals.get(local).place {
-            Place::In(of, start) => start + self.offset(of),
-            Place::Own | Place::Logits => 0,
-        }
-    }
-
-    fn f32(&self, local: Local) -> SubSlice<'_, f32> {
-        self.bytes(local).into_cast()
-    }
-
-    fn u32(&self, local: Local) -> SubSlice<'_, u32> {
-        self.bytes(local).into_cast()
-    }
-
-    fn f16(&self, local: Local) -> SubSlice<'_, f16> {
-        self.bytes(local).into_cast()
-    }
-
-    fn width(&self, local: Local) -> usize {
-        self.pass.locals.get(local).width
-    }
-
     /// What the last product takes: logits decide between near ties, which 8 bits would flip.
     fn of_head(&self) -> Activations {
         match self.matmul.activations() {
