@@ -108,3 +108,23 @@ impl Gpu {
         (0..Gpu::PRODUCT_TILES).min_by_key(|tile| time(&geometries[*tile])).expect("there are three")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driver::DeviceChoice;
+
+    /// A small tile where a larger one would be mostly empty or leave multiprocessors idle, the largest where there is work for all.
+    #[test]
+    fn tiles_are_as_large_as_there_is_work_for() {
+        let gpu = Gpu::open(DeviceChoice::Soft).unwrap();
+        let all = ROWS as usize * gpu.multiprocessors();
+        // Blocks of 64 tokens: all of one wave, whatever the tile.
+        assert_eq!(gpu.product_tile(16, 128), 0);
+        assert_eq!(gpu.product_tile(64, all), 0);
+        // Two tiles of 64 would be two waves, one of 128 is one.
+        assert_eq!(gpu.product_tile(128, all), 1);
+        let largest = if gpu.image().has_warp_groups() { 2 } else { 1 };
+        assert_eq!(gpu.product_tile(2048, 10 * all), largest);
+    }
+}
