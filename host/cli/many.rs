@@ -16,7 +16,7 @@ pub struct ManyArguments {
     #[arg(long)]
     batch_invariant: bool,
     /// Tokens of a prompt that go through the layers together, at most: with fewer, prompts take longer, and answers that are being written wait
-    /// less for them. They wait for three quarters of that at a time.
+    /// less for them. They wait for two thirds of a pass over as many at a time.
     #[arg(short, long, value_name = "N", default_value_t = EngineOptions::default().n_batch, value_parser = even)]
     batch_size: usize,
     /// Tokens of an answer where a request does not say; -1 for no limit but the end of the turn and the context.

@@ -7,16 +7,18 @@ use crate::{
     forward::Share,
 };
 
-/// The work of a chunk of `n` tokens behind `start` others, in what a token takes at a prompt's beginning. Attention takes as long as
-/// all else where there are some 12 000 tokens before (H200, 7B: `benches/results/2026-11-29-h200-parallel.md`).
+/// The work of a chunk of `n` tokens behind `start` others, in what one token of many takes at a prompt's beginning. A pass reads all weights, and
+/// unpacks those that are packed, which takes as long as some 400 tokens; attention takes as long as all else where there are some 12 000 tokens
+/// before (H200, 7B Q4_K_M: `benches/results/2026-11-29-h200-parallel.md` and `2026-11-30-h200-many.md`).
 pub(super) fn work_of(start: usize, n: usize) -> usize {
+    const OF_A_PASS: usize = 384;
     const AS_LONG_AS_ALL_ELSE: usize = 12 << 10;
-    n + n * start / AS_LONG_AS_ALL_ELSE
+    OF_A_PASS + n + n * start / AS_LONG_AS_ALL_ELSE
 }
 
 /// The work for prompts in a step, where sequences wait for it: a chunk's at the beginning of a prompt takes two steps.
-fn most_work(n_batch: usize) -> usize {
-    (n_batch - n_batch / 4).max(1)
+pub(super) fn most_work(n_batch: usize) -> usize {
+    work_of(0, n_batch) * 2 / 3
 }
 
 impl<T: Task> Scheduler<T> {
@@ -29,8 +31,8 @@ impl<T: Task> Scheduler<T> {
         let n_batch = self.limits.n_batch;
         let mut budget = n_batch;
         let is_waited_for = self.active.iter().any(|(_, live)| !live.is_in_prompt());
-        let most = if is_waited_for { most_work(n_batch) } else { usize::MAX };
-        let mut work = most;
+        let most = most_work(n_batch);
+        let mut work = if is_waited_for { most } else { usize::MAX };
         let mut index = 0;
         while index < self.active.len() {
             let (id, live) = &mut self.active[index];
@@ -89,6 +91,8 @@ impl<T: Task> Scheduler<T> {
                 finished.push(live.finished(End::Done));
             } else if is_wanted {
                 self.begin(runner, index, finished)?;
+                // It has its first token, and waits for the second.
+                work = work.min(most);
             }
         }
         Ok(())

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, convert::Infallible};
 
 use proptest::prelude::*;
 
-use super::{prompts::work_of, *};
+use super::{
+    prompts::{most_work, work_of},
+    *,
+};
 use crate::{
     cache::{Group, Origin},
     engine::fake::{Fake, Guesses, N_VOCAB, content, logit, mix, state},
@@ -219,9 +222,11 @@ fn company(seed: u64, n_steps: u64, windows: &[Option<usize>]) -> Statistics {
         let finished = unwrap(scheduler.step(&mut runner));
         let done = scheduler.statistics;
         assert!(done.n_prefilled - before.n_prefilled <= n_batch as u64, "a long step");
-        // An embedding's chunk is not interrupted, and those that went on at this step may all have ended with it.
-        let (is_decoded, most) = (done.n_decoded > before.n_decoded, work_of(limits.n_context, n_batch));
-        assert!(!is_decoded || runner.n_between <= most, "seed {seed}: {} between two tokens", runner.n_between);
+        // An embedding's chunk and a token alone are not interrupted.
+        let is_decoding = |live: &Live<Talk>| was_decoding.contains(&live.key) && !live.is_in_prompt();
+        let is_waited_for = scheduler.active.iter().any(|(_, live)| is_decoding(live));
+        let most = most_work(n_batch).max(work_of(limits.n_context, n_batch));
+        assert!(!is_waited_for || runner.n_between <= most, "seed {seed}: {} between two tokens", runner.n_between);
         n_idle =
             if (done.n_prefilled, done.n_decoded) == (before.n_prefilled, before.n_decoded) { n_idle + 1 } else { 0 };
         assert!(n_idle < 2 || scheduler.is_idle(), "seed {seed}: steps in which nothing is done");
@@ -355,8 +360,8 @@ fn a_long_prompt_does_not_stop_the_others() {
         assert_eq!(scheduler.statistics().n_decoded - before.n_decoded, 2);
         n_steps += 1;
     }
-    // A chunk's work at the beginning is 64, and behind 16 320 tokens, where attention is longer than all else, 149: two to four steps.
-    assert_eq!((runner.longest_gap, work_of(0, 64), work_of(16_320, 64)), (48, 64, 149));
+    // A chunk's work is a pass's and its tokens', and behind 16 320 tokens attention adds to that: two to four steps.
+    assert_eq!((runner.longest_gap, work_of(0, 64), work_of(16_320, 64)), (298, 448, 533));
     assert!((2 * 256..4 * 256).contains(&n_steps), "{n_steps} steps");
     // While nobody waits, a chunk is a step.
     let (mut runner, mut scheduler) = one_group(1000, limits);
@@ -365,6 +370,34 @@ fn a_long_prompt_does_not_stop_the_others() {
         unwrap(scheduler.step(&mut runner));
         assert_eq!(scheduler.statistics().n_prefilled, 64 * n);
     }
+}
+
+/// Each short prompt is a pass, which takes longer than its tokens alone would: many that come at once are spread over more steps.
+#[test]
+fn many_short_prompts_do_not_stop_the_others() {
+    let limits = Limits { n_slots: 32, n_context: 3000, n_batch: 2048, max_rows: 32 };
+    let (mut runner, mut scheduler) = one_group(1000, limits);
+    scheduler.submit(&runner, &[1, 2, 3], [Talk::new(&[1, 2, 3], Rule::Greedy, 1000)]).unwrap();
+    unwrap(scheduler.step(&mut runner));
+    for first in 0..30 {
+        let prompt: Vec<u32> = (0..256).map(|at| (first + at) % 31).collect();
+        scheduler.submit(&runner, &prompt, [Talk::new(&prompt, Rule::Greedy, 50)]).unwrap();
+    }
+    (runner.longest_gap, runner.n_between) = (0, 0);
+    for n in 1..=15 {
+        unwrap(scheduler.step(&mut runner));
+        assert_eq!(scheduler.statistics().n_prefilled, 3 + 2 * 256 * n, "two prompts a step");
+    }
+    assert_eq!(runner.longest_gap, 2 * work_of(0, 256));
+    assert!(runner.longest_gap <= most_work(2048) && 3 * work_of(0, 256) > most_work(2048));
+    // Where nobody waits in the beginning, the first one does when its prompt is computed.
+    let (mut runner, mut scheduler) = one_group(1000, limits);
+    for first in 0..30 {
+        let prompt: Vec<u32> = (0..256).map(|at| (first + at) % 31).collect();
+        scheduler.submit(&runner, &prompt, [Talk::new(&prompt, Rule::Greedy, 50)]).unwrap();
+    }
+    unwrap(scheduler.step(&mut runner));
+    assert_eq!(scheduler.statistics().n_prefilled, 3 * 256);
 }
 
 /// Guesses make the same words in fewer steps: with those that are always right, as many fewer as a step takes; with wrong ones, none.
