@@ -9,6 +9,9 @@ pub trait Halves: Block {
     /// What integers without sign are more than they mean: value = (q − OFFSET) · scale + minimum.
     const OFFSET: u32;
 
+    /// With how many tokens groups of warps have registers for two steps' chunks.
+    const MOST_IN_PAIRS: usize = 32;
+
     /// A chunk, as loaded: nothing that is made of it, which would wait for it.
     type Bits: Copy;
 
@@ -17,6 +20,15 @@ pub trait Halves: Block {
     /// # Safety
     /// - The chunk is within the planes, which are global addresses.
     unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits;
+
+    /// Loads a chunk in the second half of 256 values, beside the one four before it: what a block has but once is there already.
+    ///
+    /// # Safety
+    /// - As for [`load`](Halves::load); of a format with blocks of 256, `first` is that chunk.
+    #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, _first: Self::Bits) -> Self::Bits {
+        unsafe { Self::load(planes, chunk) }
+    }
 
     /// Integers 4 · index to 4 · index + 3, one to a byte. `index` is a constant after inlining, as are those of the arrays in `bits`: an
     /// array that was made here would go to local memory.

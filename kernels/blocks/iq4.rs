@@ -152,6 +152,11 @@ impl Halves for Iq4Xs {
     }
 
     #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (_, header): Self::Bits) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), header) }
+    }
+
+    #[inline(always)]
     fn four((qs, _): Self::Bits, index: usize) -> u32 {
         four(qs, index)
     }

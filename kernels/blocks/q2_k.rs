@@ -114,6 +114,11 @@ impl Halves for Q2K {
     }
 
     #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (_, _, dm): Self::Bits) -> Self::Bits {
+        unsafe { (planes.stream_eight(0, chunk), planes.half(1, chunk), dm) }
+    }
+
+    #[inline(always)]
     fn four((qs, _, _): Self::Bits, index: usize) -> u32 {
         four_pairs(qs, index)
     }

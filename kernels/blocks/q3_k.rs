@@ -123,6 +123,12 @@ impl Halves for Q3K {
 
     #[inline(always)]
     unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        let d = unsafe { planes.half(2, chunk / 8) };
+        unsafe { Self::load_second(planes, chunk, ([0; 2], 0, 0, 0, d)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (.., d): Self::Bits) -> Self::Bits {
         let block = chunk / 8;
         unsafe {
             (
@@ -130,7 +136,7 @@ impl Halves for Q3K {
                 planes.word(0, chunk + 16 * block + 16),
                 planes.byte(1, chunk + 4 * block),
                 planes.byte(1, chunk / 2 + 8 * block + 8),
-                planes.half(2, block),
+                d,
             )
         }
     }

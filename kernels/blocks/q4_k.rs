@@ -102,6 +102,11 @@ impl Halves for Q4K {
     }
 
     #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (_, header): Self::Bits) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), header) }
+    }
+
+    #[inline(always)]
     fn four((qs, _): Self::Bits, index: usize) -> u32 {
         four_nibbles(qs, index)
     }

@@ -60,11 +60,17 @@ impl Packed for Q5K {
 
 impl Halves for Q5K {
     const OFFSET: u32 = 0;
+    const MOST_IN_PAIRS: usize = 16;
     type Bits = ([u32; 4], u32, [u32; 4]);
 
     #[inline(always)]
     unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
         unsafe { <Q5K as Packed>::load(planes, chunk) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (_, _, header): Self::Bits) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.word(1, chunk), header) }
     }
 
     #[inline(always)]

@@ -91,6 +91,11 @@ impl Halves for Q6K {
     }
 
     #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (.., d): Self::Bits) -> Self::Bits {
+        unsafe { (planes.stream(0, chunk), planes.eight(1, chunk), planes.half(2, chunk), d) }
+    }
+
+    #[inline(always)]
     fn four((ql, qh, _, _): Self::Bits, index: usize) -> u32 {
         four_nibbles(ql, index) | upper_pairs(qh[index / 4])[index % 4]
     }

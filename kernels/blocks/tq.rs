@@ -170,6 +170,11 @@ impl Halves for Tq2_0 {
     }
 
     #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (_, d): Self::Bits) -> Self::Bits {
+        unsafe { (planes.stream_eight(0, chunk), d) }
+    }
+
+    #[inline(always)]
     fn four((qs, _): Self::Bits, index: usize) -> u32 {
         four_pairs(qs, index)
     }

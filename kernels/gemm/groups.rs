@@ -1,18 +1,18 @@
 //! Groups of four warps that multiply with `wgmma`, weights in registers and activations in shared memory, and a last group that brings these.
 //!
-//! A block has 64 rows for each group that multiplies. Each of these has 16 for a warp, loads a step ahead, makes f16 and starts products of
-//! two times 16 values of K, which run on while it makes the next ones.
+//! A block has 64 rows for each group that multiplies, and each of its warps 16. Two steps are a unit: what is loaded for the next one comes
+//! while a warp makes f16 of this one's, and starts products of two times 16 values of K, which run on meanwhile.
 //!
 //! The last group copies activations, a *panel* of steps after another, into a ring: a product's 16 values are what its four lanes have of their chunks, so a token's
-//! values change places by four chunks on the way, in registers. Of each four values the first and the third are together, and
+//! values change places by four chunks on the way, in registers; that several panels can be under way, they come by `cp.async`, each thread's to memory
+//! of its own. Of each four values the first and the third are together, and
 //! the second and the fourth: so half-bytes and bytes that are words apart become two f16 by one instruction. Panels are full or empty by two
 //! barriers each.
 //!
 //! Registers are the multiplying groups': the last one gives up some of its.
 
 use cuda_std::{
-    F16, atomic, fence, grid, integer,
-    mbarrier::Barrier,
+    F16, async_copy, atomic, fence, grid, integer,
     memory::{Vector16, global},
     shared::{self, Shared},
     shared_array, thread,
@@ -24,6 +24,7 @@ use super::{ABSENT, CHUNK, Geometry, MOST_TOKENS, Operands, PARTS, Place, STEP, 
 use crate::{
     blocks::{Halves, Masks, Planes},
     gemv::activations::four,
+    product::ring::Ring,
 };
 
 /// How the four kernels of a format share their work. The same for all, so that all have the same parts of tiles, and a token's outputs the same
@@ -34,12 +35,13 @@ const fn geometry(tokens: usize) -> Geometry {
     Geometry {
         tokens,
         rows: ROWS as usize,
+        columns: UNIT as usize,
         threads: GROUP * (GROUPS + 1),
         resident: 1,
         counters: GROUPS as usize,
         panel: 0,
         // What comes before the first multiple of 1024 bytes is not used.
-        shared_bytes: PANELS * PANEL_ROWS * ROW_BYTES + 1024,
+        shared_bytes: (PANELS + under_way(tokens)) * PANEL_BYTES + 1024,
     }
 }
 
@@ -52,6 +54,9 @@ const GROUP: u32 = 128;
 /// Rows of a block.
 const ROWS: u32 = 64 * GROUPS;
 
+/// Values of a row that a unit takes: two steps, which have in common what a block of 256 values has once.
+const UNIT: u32 = 2 * STEP;
+
 /// Panels of the ring.
 const PANELS: u32 = 5;
 
@@ -60,6 +65,14 @@ const PANEL_ROWS: u32 = 64;
 
 /// Bytes of a token's values of a step.
 const ROW_BYTES: u32 = STEP * size_of::<F16>() as u32;
+
+/// Bytes of a panel.
+const PANEL_BYTES: u32 = PANEL_ROWS * ROW_BYTES;
+
+/// Panels whose copies are under way, with so many tokens: one of many tokens is a step only.
+const fn under_way(tokens: usize) -> u32 {
+    if tokens == MOST_TOKENS { 4 } else { 2 }
+}
 
 /// Rows of a panel that the last group copies at a time: four threads copy one, each the same eight values of all chunks.
 const AT_ONCE: u32 = GROUP / 4;
@@ -78,36 +91,17 @@ shared_array! {
     gemm_above: [u32; 1];
 }
 
-/// What the warps of a block take turns at.
-#[derive(Clone, Copy)]
-struct Ring {
-    panel: u32,
-    parity: u32,
-}
-
-impl Ring {
-    #[inline(always)]
-    fn full(self) -> Barrier {
-        unsafe { Barrier::at(gemm_full(), self.panel) }
-    }
-
-    #[inline(always)]
-    fn empty(self) -> Barrier {
-        unsafe { Barrier::at(gemm_empty(), self.panel) }
-    }
-
-    #[inline(always)]
-    fn next(self) -> Ring {
-        let last = self.panel + 1 == PANELS;
-        Ring { panel: if last { 0 } else { self.panel + 1 }, parity: self.parity ^ u32::from(last) }
-    }
-}
-
 /// Where the panels begin: they are swizzled, so at a multiple of 1024 bytes.
 #[inline(always)]
 fn panels() -> Shared<F16> {
     let memory: Shared<u8> = shared::dynamic(0);
     shared::dynamic(memory.address().wrapping_neg() % 1024)
+}
+
+/// Where the copies come to that are under way, 16 bytes of each thread of the last group one after another.
+#[inline(always)]
+fn copies() -> Shared<u32> {
+    shared::dynamic(PANELS * PANEL_BYTES + 1024)
 }
 
 /// The product of one launch, a block's rows with 2 · `HALF` tokens at most; see the module.
@@ -123,7 +117,7 @@ where
     unsafe {
         core::hint::assert_unchecked(o.n_in >= CHUNK);
         core::hint::assert_unchecked(o.n_out > 0);
-        core::hint::assert_unchecked(o.n_in.div_ceil(STEP) > 0);
+        core::hint::assert_unchecked(o.n_in.div_ceil(UNIT) > 0);
     }
     let Some(task) = (unsafe { Task::of_block(o, const { 2 * HALF as u32 }) }) else { return };
     if thread::thread_idx_x() < GROUP * GROUPS {
@@ -148,7 +142,8 @@ where
     let lane = thread::lane();
     let (group, member) = (lane / 4, lane % 4);
     let tokens: u32 = const { 2 * HALF as u32 };
-    let (n_steps, chunks) = (o.n_in.div_ceil(STEP), o.n_in / CHUNK);
+    let steps_of_panel = const { PANEL_ROWS / (2 * HALF as u32) };
+    let (n_units, chunks) = (o.n_in.div_ceil(UNIT), o.n_in / CHUNK);
     let shares = Shares { least: o.least, more: o.more };
     let (begin, end) = (shares.begin(thread::block_idx_x()), shares.begin(thread::block_idx_x() + 1));
     let planes = Planes::of::<B>(global(o.weights), o.n_blocks);
@@ -160,83 +155,123 @@ where
             |row| (task.first_output + u32::min(row, o.n_out - 1)) * chunks,
         )
     };
-    let load = |[upper, lower]: [u32; 2], step: u32| {
-        let chunk = u32::min(step * 4 + member, chunks - 1);
+    // A unit's steps. Where sums leave no registers for both, the second is loaded when the first was used, and not with it.
+    let in_pairs = const { 2 * HALF <= B::MOST_IN_PAIRS };
+    let load = |[upper, lower]: [u32; 2], unit: u32| {
+        let chunk = u32::min(unit * 8 + member, chunks - 1);
         unsafe { Two { upper: B::load(planes, upper + chunk), lower: B::load(planes, lower + chunk) } }
     };
-    let mut place = Place { tile: begin / n_steps, step: begin % n_steps };
+    let load_second = |[upper, lower]: [u32; 2], unit: u32, first: Two<B::Bits>| {
+        let chunk = u32::min(unit * 8 + member + 4, chunks - 1);
+        let load = |row: u32, first| unsafe { B::load_second(planes, row + chunk, first) };
+        Two { upper: load(upper, first.upper), lower: load(lower, first.lower) }
+    };
+    let mut place = Place { tile: begin / n_units, unit: begin % n_units };
     // What is loaded next.
     let (mut ahead, mut rows) = (place, rows_of(place.tile));
-    macro_rules! next {
+    macro_rules! advance {
         () => {{
-            let bits = load(rows, ahead.step);
-            ahead = ahead.next(n_steps);
-            if ahead.step == 0 {
+            ahead = ahead.next(n_units);
+            if ahead.unit == 0 {
                 rows = rows_of(ahead.tile);
             }
-            bits
         }};
     }
-    let mut bits = next!();
+    let mut first = load(rows, ahead.unit);
+    let mut second = first;
+    if in_pairs {
+        second = load_second(rows, ahead.unit, first);
+        advance!();
+    }
     grid::launch_dependents();
     thread::sync_threads();
     let masks = unsafe { Masks { above: gemm_above().get(0) } };
     // For what is written: by now it is over.
     grid::wait();
 
-    let (mut ring, mut step_of_panel, mut unit) = (Ring { panel: 0, parity: 0 }, 0, begin);
+    let (mut ring, mut step_of_panel, mut unit) = (Ring::<PANELS>::FULL, 0, begin);
     let mut sums = [0.0_f32; HALF];
     while unit < end {
-        let stop = u32::min(unit + n_steps - place.step, end);
+        let stop = u32::min(unit + n_units - place.unit, end);
         wgmma::fence(&mut sums);
         while unit < stop {
-            let sixteen = Sixteen::new::<B>(bits, u32::min(place.step * 4 + member, chunks - 1));
-            if step_of_panel == 0 {
-                ring.full().wait(ring.parity);
-            }
-            let place_of_step = ring.panel * (PANEL_ROWS * ROW_BYTES) + step_of_panel * (tokens * ROW_BYTES);
-            let x: Matrix<F16> = unsafe { Matrix::new(panels(), place_of_step / 2, 0, 1024, Swizzle::Bytes128) };
-            let x_of = |index: usize| unsafe { x.further(index as u32 / 4 * (tokens * 128) + index as u32 % 4 * 32) };
             unroll(
-                4,
+                2,
                 #[inline(always)]
-                |two| {
-                    let mut weights = [2 * two, 2 * two + 1].map(
-                        #[inline(always)]
-                        |index| sixteen.fragment(index, |bits| B::halves(bits, index, masks)),
-                    );
-                    wgmma::fence_left(&mut weights);
+                |half| {
+                    let step = if half == 0 { first } else { second };
+                    let sixteen = Sixteen::new::<B>(step, place.unit * 8 + 4 * half as u32 + member);
+                    // The second step of a unit is in the panel of the first, but where a panel has one.
+                    let begins_panel = step_of_panel == 0 && (half == 0 || steps_of_panel == 1);
+                    if begins_panel {
+                        unsafe { ring.wait(gemm_full()) }
+                    }
+                    let of_step = ring.panel * PANEL_BYTES + step_of_panel * (tokens * ROW_BYTES);
+                    let x: Matrix<F16> = unsafe { Matrix::new(panels(), of_step / 2, 0, 1024, Swizzle::Bytes128) };
+                    let of_half = if steps_of_panel == 1 { 0 } else { half as u32 * (tokens * ROW_BYTES) };
+                    let x_of = |index: usize| unsafe {
+                        x.further(of_half + index as u32 / 4 * (tokens * 128) + index as u32 % 4 * 32)
+                    };
                     unroll(
-                        2,
+                        4,
                         #[inline(always)]
-                        |index| unsafe {
-                            wgmma::multiply_add_left(&mut sums, weights[index], x_of(2 * two + index), true)
+                        |two| {
+                            let mut weights = [2 * two, 2 * two + 1].map(
+                                #[inline(always)]
+                                |index| sixteen.fragment(index, |bits| B::halves(bits, index, masks)),
+                            );
+                            wgmma::fence_left(&mut weights);
+                            unroll(
+                                2,
+                                #[inline(always)]
+                                |index| unsafe {
+                                    wgmma::multiply_add_left(&mut sums, weights[index], x_of(2 * two + index), true)
+                                },
+                            );
+                            wgmma::commit();
+                            // The two before are done: their weights' registers are free.
+                            wgmma::wait_for_left::<1>();
+                            if two == 0 && begins_panel && (half == 1 || unit > begin) && lane == 0 {
+                                // And so is the panel before.
+                                unsafe { ring.before().arrive(gemm_empty()) }
+                            }
                         },
                     );
-                    wgmma::commit();
-                    // The two before are done: their weights' registers are free.
-                    wgmma::wait_for_left::<1>();
-                    if two == 0 && step_of_panel == 0 && unit > begin && lane == 0 {
-                        // And so is the panel before.
-                        let before = if ring.panel == 0 { PANELS - 1 } else { ring.panel - 1 };
-                        Ring { panel: before, parity: 0 }.empty().arrive();
+                    if half == 0 && !in_pairs {
+                        second = load_second(rows, ahead.unit, first);
+                        advance!();
+                    }
+                    if steps_of_panel == 1 {
+                        ring = ring.next();
                     }
                 },
             );
-            // Where registers allow it the assembler moves these loads up, to where the last ones were used.
-            bits = next!();
+            // The assembler moves loads up to where registers are free, but over no branch: `rows` are there before.
+            first = load(rows, ahead.unit);
+            if in_pairs {
+                second = load_second(rows, ahead.unit, first);
+                advance!();
+            }
             unit += 1;
-            place.step += 1;
-            step_of_panel += 1;
-            if step_of_panel == const { PANEL_ROWS / (2 * HALF as u32) } {
-                step_of_panel = 0;
-                ring = ring.next();
+            place.unit += 1;
+            if steps_of_panel > 1 {
+                step_of_panel += 2;
+                if step_of_panel == steps_of_panel {
+                    step_of_panel = 0;
+                    ring = ring.next();
+                }
             }
         }
         wgmma::wait::<0, _>(&mut sums);
-        unsafe { finish::<HALF>(o, shares, place.tile, task.end_token - task.first_token, &sums) }
+        let n_tokens = task.end_token - task.first_token;
+        if unit == end {
+            // Written once more for what ends here: no weights are kept in registers, which adding up parts has then for its loads.
+            unsafe { finish::<HALF>(o, shares, place.tile, n_tokens, &sums) }
+            return;
+        }
+        unsafe { finish::<HALF>(o, shares, place.tile, n_tokens, &sums) }
         sums = [0.0; HALF];
-        place = Place { tile: place.tile + 1, step: 0 };
+        place = Place { tile: place.tile + 1, unit: 0 };
     }
 }
 
@@ -247,17 +282,14 @@ where
 #[inline(always)]
 unsafe fn bring<const HALF: usize>(o: &Operands, task: &Task) {
     let tokens: u32 = const { 2 * HALF as u32 };
-    let n_steps = o.n_in.div_ceil(STEP);
+    let steps_of_panel = const { PANEL_ROWS / (2 * HALF as u32) };
+    let slots = const { under_way(2 * HALF) };
+    let n_steps = 2 * o.n_in.div_ceil(UNIT);
     let shares = Shares { least: o.least, more: o.more };
-    let (begin, end) = (shares.begin(thread::block_idx_x()), shares.begin(thread::block_idx_x() + 1));
+    let (begin, end) = (2 * shares.begin(thread::block_idx_x()), 2 * shares.begin(thread::block_idx_x() + 1));
     let thread = thread::thread_idx_x() - GROUP * GROUPS;
     if thread == 0 {
-        let mut ring = Ring { panel: 0, parity: 0 };
-        while ring.parity == 0 {
-            ring.full().init(GROUP);
-            ring.empty().init(4 * GROUPS);
-            ring = ring.next();
-        }
+        unsafe { Ring::<PANELS>::set_up(gemm_full(), GROUP, gemm_empty(), 4 * GROUPS) }
         // A constant that the assembler does not know: as an operand it would make the same one anew for each instruction.
         unsafe { gemm_above().set(0, Masks::ABOVE) }
     }
@@ -274,45 +306,84 @@ unsafe fn bring<const HALF: usize>(o: &Operands, task: &Task) {
 
     let (piece, row) = (thread % 4, thread / 4);
     let words: Shared<u32> = unsafe { panels().cast() };
-    // Of the thread's first row of a panel, and the step that it is of.
-    let (mut unit, mut step, mut ring) = (begin, begin % n_steps, Ring { panel: 0, parity: 1 });
-    while unit < end {
+    // Where the 16 bytes of a copy come to that the thread starts.
+    let copied = |slot: u32, copy: usize, chunk: usize| {
+        (slot * (4 * COPIES as u32) + (4 * copy + chunk) as u32) * (4 * GROUP) + 4 * thread
+    };
+    // Of each row that the thread copies of a panel: how many steps it is behind the panel's first, its token's place in it, and its row of x.
+    let rows: [[u32; 3]; COPIES] = [0, 1].map(
+        #[inline(always)]
+        |copy| {
+            let row = row + copy * AT_ONCE;
+            [row / tokens, row % tokens, unsafe { gemm_sources().get(row % tokens) }]
+        },
+    );
+    // The step that the next panel to be started begins with, in the block's list and in its row, and its slot.
+    let (mut ahead, mut step, mut slot) = (begin, begin % n_steps, 0);
+    macro_rules! start {
+        () => {{
+            unroll(
+                COPIES,
+                #[inline(always)]
+                |copy| {
+                    let [further, _, source] = rows[copy];
+                    let mut step = step + further;
+                    while step >= n_steps {
+                        step -= n_steps;
+                    }
+                    let first = step * STEP + 8 * piece;
+                    let from = o.x.wrapping_add(source as usize * o.n_in as usize + first as usize);
+                    let is_there = source != ABSENT && ahead + further < end;
+                    unroll(
+                        4,
+                        #[inline(always)]
+                        |chunk| {
+                            let value = CHUNK * chunk as u32;
+                            // Nothing is read where there is nothing.
+                            let from = from.wrapping_add(value as usize).cast();
+                            let present = is_there & (first + value < o.n_in);
+                            unsafe { async_copy::copy_16(copies(), copied(slot, copy, chunk), from, present) }
+                        },
+                    );
+                },
+            );
+            async_copy::commit();
+            ahead += steps_of_panel;
+            step += steps_of_panel;
+            while step >= n_steps {
+                step -= n_steps;
+            }
+            slot = if slot + 1 == slots { 0 } else { slot + 1 };
+        }};
+    }
+    let mut started = 1;
+    while started < slots {
+        start!();
+        started += 1;
+    }
+    let (mut at, mut come, mut ring) = (begin, 0, Ring::<PANELS>::EMPTY);
+    while at < end {
+        start!();
+        if HALF * 2 == MOST_TOKENS {
+            async_copy::wait::<{ under_way(MOST_TOKENS) - 1 }>();
+        } else {
+            async_copy::wait::<{ under_way(0) - 1 }>();
+        }
         let mut values = [[[0_u32; 4]; 4]; COPIES];
         unroll(
-            COPIES,
+            4 * COPIES,
             #[inline(always)]
-            |copy| {
-                let row = row + copy as u32 * AT_ONCE;
-                let (ahead, token) = (row / tokens, row % tokens);
-                let mut step = step + ahead;
-                while step >= n_steps {
-                    step -= n_steps;
-                }
-                let source = unsafe { gemm_sources().get(token) };
-                unroll(
-                    4,
-                    #[inline(always)]
-                    |chunk| {
-                        let value = step * STEP + CHUNK * chunk as u32 + 8 * piece;
-                        if source != ABSENT && unit + ahead < end && value < o.n_in {
-                            let from = o.x.wrapping_add(source as usize * o.n_in as usize + value as usize);
-                            // As a whole: of a field of it the compiler would make two loads.
-                            let Vector16(words) = unsafe { *from.cast::<Vector16>() };
-                            values[copy][chunk] = words;
-                        }
-                    },
-                );
-            },
+            |of| values[of / 4][of % 4] = unsafe { copies().get_four(copied(come, of / 4, of % 4)) },
         );
-        ring.empty().wait(ring.parity);
+        come = if come + 1 == slots { 0 } else { come + 1 };
+        unsafe { ring.wait(gemm_empty()) }
         unroll(
             COPIES,
             #[inline(always)]
             |copy| {
-                let row = row + copy as u32 * AT_ONCE;
-                let (ahead, token) = (row / tokens, row % tokens);
-                let first = ring.panel * (PANEL_ROWS * ROW_BYTES)
-                    + ahead * (tokens * ROW_BYTES)
+                let [further, token, _] = rows[copy];
+                let first = ring.panel * PANEL_BYTES
+                    + further * (tokens * ROW_BYTES)
                     + piece / 2 * (tokens * 128)
                     + token * 128;
                 unroll(
@@ -332,13 +403,9 @@ unsafe fn bring<const HALF: usize>(o: &Operands, task: &Task) {
             },
         );
         fence::proxy_async_shared();
-        ring.full().arrive();
+        unsafe { ring.arrive(gemm_full()) }
         ring = ring.next();
-        unit += const { PANEL_ROWS / (2 * HALF as u32) };
-        step += const { PANEL_ROWS / (2 * HALF as u32) };
-        while step >= n_steps {
-            step -= n_steps;
-        }
+        at += steps_of_panel;
     }
 }
 
@@ -348,8 +415,8 @@ unsafe fn bring<const HALF: usize>(o: &Operands, task: &Task) {
 /// - The kernels' launch contract.
 #[inline(always)]
 unsafe fn finish<const HALF: usize>(o: &Operands, shares: Shares, tile: u32, n_tokens: u32, sums: &[f32; HALF]) {
-    let n_steps = o.n_in.div_ceil(STEP);
-    let (first, last) = (tile * n_steps, (tile + 1) * n_steps - 1);
+    let n_units = o.n_in.div_ceil(UNIT);
+    let (first, last) = (tile * n_units, (tile + 1) * n_units - 1);
     let (begin, end) = (shares.begin(thread::block_idx_x()), shares.begin(thread::block_idx_x() + 1));
     let first_row = ROWS * tile;
     if begin <= first && last < end {

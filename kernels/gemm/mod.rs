@@ -9,13 +9,13 @@
 //!
 //! Of each 16 rows a warp has, a lane has rows `group` and `group + 8` (see [`mma`](cuda_std::mma)).
 //! At each *step* a row gives four *chunks* of 32 values, one to each of the four lanes that have the row: a lane loads its chunk
-//! in 16 bytes or so, as the products with one token do. What is multiplied with what matters to a product, not which of its
+//! in 16 bytes or so, as the products with one token do. A *unit* of a block's work is a step, or two where the image is Hopper's. What is multiplied with what matters to a product, not which of its
 //! steps does it, so a lane's chunk is eight products' share of that lane: values 4 m to 4 m + 3 are its four of product m.
 //! Nothing has to be exchanged. The tokens' activations are f16 in shared memory, in an order that goes with that.
 //!
 //! # Who does what
 //!
-//! Row tiles and their steps, one tile after the other, are one long list that the blocks share evenly, whatever the matrix's
+//! Row tiles and their units, one tile after the other, are one long list that the blocks share evenly, whatever the matrix's
 //! shape. So a block may begin and end within a tile. Tiles that several blocks have a part of are added up by whichever is there
 //! last, from what they all left in memory, in the tile's order. Which parts there are depends on the shape, the device and the kernel
 //! alone, and not on how many of its tokens there are.
@@ -46,6 +46,8 @@ pub struct Geometry {
     pub tokens: usize,
     /// Rows of a block.
     pub rows: usize,
+    /// Values of each row that a unit of its work takes.
+    pub columns: usize,
     /// Threads of a block.
     pub threads: u32,
     /// Blocks that a multiprocessor has room for.
@@ -121,26 +123,26 @@ pub struct Operands {
     pub n_out: u32,
     /// Steps of a panel.
     pub panel: u32,
-    /// Steps of each block.
+    /// Units of each block.
     pub least: u32,
     /// Blocks that have one more.
     pub more: u32,
 }
 
-/// A place in the list of all tiles' steps.
+/// A place in the list of all tiles' units.
 #[derive(Clone, Copy)]
 struct Place {
     tile: u32,
-    step: u32,
+    unit: u32,
 }
 
 impl Place {
     #[inline(always)]
-    fn next(self, n_steps: u32) -> Place {
-        if self.step + 1 == n_steps {
-            Place { tile: self.tile + 1, step: 0 }
+    fn next(self, n_units: u32) -> Place {
+        if self.unit + 1 == n_units {
+            Place { tile: self.tile + 1, unit: 0 }
         } else {
-            Place { step: self.step + 1, ..self }
+            Place { unit: self.unit + 1, ..self }
         }
     }
 }
@@ -286,7 +288,7 @@ macro_rules! gemm_kernels {
         ///
         /// Launch, by the [`Geometry`]($crate::gemm::Geometry) of the kernel in the image: grid (n_blocks_of_grid, ⌈n_tokens ÷ tokens⌉), or
         /// (⌈n_out ÷ rows⌉, the number of `tiles`); block (threads); its dynamic shared memory and its `panel`. `least` and `more` are
-        /// ⌈n_out ÷ rows⌉ · ⌈n_in ÷ STEP⌉ ÷ grid.x and what is left: `least ≥ 1`.
+        /// ⌈n_out ÷ rows⌉ · ⌈n_in ÷ columns⌉ ÷ grid.x and what is left: `least ≥ 1`.
         ///
         /// # Safety
         /// - `weights` is the planes of `n_blocks` blocks, 16-byte aligned; outputs are rows of `n_in` values from `first_row` on;

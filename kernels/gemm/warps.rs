@@ -25,7 +25,16 @@ pub const GEOMETRIES: [Geometry; 4] = [geometry(8, 1, 4), geometry(16, 1, 4), ge
 /// Of a kernel whose warps have so many times 16 rows, with panels of so many steps.
 const fn geometry(tokens: usize, sixteens: usize, panel: u32) -> Geometry {
     let shared_bytes = 2 * panel * tokens as u32 * STRIDE * size_of::<F16>() as u32;
-    Geometry { tokens, rows: ROWS as usize, threads: threads(sixteens), resident: 2, counters: 1, panel, shared_bytes }
+    Geometry {
+        tokens,
+        rows: ROWS as usize,
+        columns: STEP as usize,
+        threads: threads(sixteens),
+        resident: 2,
+        counters: 1,
+        panel,
+        shared_bytes,
+    }
 }
 
 /// The block's number of threads, of a kernel whose warps have so many times 16 rows.
@@ -92,7 +101,7 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
     let row_of_warp = 16 * SIXTEENS as u32 * warp + group;
     let load = |place: Place| {
         // Rows and chunks beyond the matrix's end are the last ones, which do not count.
-        let chunk = u32::min(place.step * 4 + member, chunks - 1);
+        let chunk = u32::min(place.unit * 4 + member, chunks - 1);
         let at = |row: u32| {
             (task.first_output + u32::min(place.tile * ROWS + row_of_warp + row, o.n_out - 1)) * chunks + chunk
         };
@@ -105,7 +114,7 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
             },
         )
     };
-    let start = Place { tile: begin / n_steps, step: begin % n_steps };
+    let start = Place { tile: begin / n_steps, unit: begin % n_steps };
     // What is loaded stays in its registers until it is multiplied: a copy would wait for it.
     // A unit's slot is that of its number.
     let (first, second) = (start, start.next(n_steps));
@@ -168,19 +177,19 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
 
     let mut sums = [[[0.0; 4]; SIXTEENS]; TILES];
     let mut place = start;
-    copy_panel(begin, start.step, 0);
+    copy_panel(begin, start.unit, 0);
     let (mut unit, mut panel_end, mut which) = (begin, begin, 1);
     let mut word = 0;
     while unit < end {
         if unit == panel_end {
             async_copy::wait::<0>();
             thread::sync_threads();
-            copy_panel(unit + o.panel, skip(place.step), which);
+            copy_panel(unit + o.panel, skip(place.unit), which);
             panel_end = u32::min(unit + o.panel, end);
             which ^= 1;
             word = (which * half + group * STRIDE) / 2 + 4 * member;
         }
-        let stop = u32::min(unit + n_steps - place.step, panel_end);
+        let stop = u32::min(unit + n_steps - place.unit, panel_end);
         while unit < stop {
             unroll(
                 SLOTS,
@@ -189,7 +198,7 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
                     if unit >= stop || unit % SLOTS as u32 != slot as u32 {
                         return;
                     }
-                    let chunk = u32::min(place.step * 4 + member, chunks - 1);
+                    let chunk = u32::min(place.unit * 4 + member, chunks - 1);
                     let sixteens = slots[slot].map(
                         #[inline(always)]
                         |bits| Sixteen::new::<B>(bits, chunk),
@@ -247,15 +256,15 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
                     );
                     slots[slot] = load(place.next(n_steps).next(n_steps));
                     unit += 1;
-                    place.step += 1;
+                    place.unit += 1;
                     word += rows_of_step * STRIDE / 2;
                 },
             );
         }
-        if place.step == n_steps || unit == end {
+        if place.unit == n_steps || unit == end {
             unsafe { finish(o, shares, place.tile, n_steps, &sums) }
             sums = [[[0.0; 4]; SIXTEENS]; TILES];
-            place = Place { tile: place.tile + 1, step: 0 };
+            place = Place { tile: place.tile + 1, unit: 0 };
         }
     }
 }

@@ -6,14 +6,12 @@
 //! Registers are the multiplying groups': the last one gives up most of its.
 
 use cuda_std::{
-    F16, async_copy, fence,
-    mbarrier::Barrier,
-    shared_array, thread,
+    F16, async_copy, fence, shared_array, thread,
     unroll::unroll,
     wgmma::{self, Accumulator, AlongK, Factor, Major, Matrix, Registers, Swizzle},
 };
 
-use super::{COLUMNS, Copying, Geometry, Operands, ROWS, panel, panels, ring_bytes, write};
+use super::{COLUMNS, Copying, Geometry, Operands, ROWS, panel, panels, ring::Ring, ring_bytes, write};
 
 /// How the kernels for few, for more and for many tokens share their work.
 pub const GEOMETRIES: [Geometry; 3] = [geometry(64), geometry(128), geometry(256)];
@@ -46,31 +44,6 @@ shared_array! {
     product_empty: [u64; MOST_PANELS as usize];
 }
 
-/// What the groups of a block take turns at: one of `PANELS`.
-#[derive(Clone, Copy)]
-struct Ring<const PANELS: u32> {
-    panel: u32,
-    parity: u32,
-}
-
-impl<const PANELS: u32> Ring<PANELS> {
-    #[inline(always)]
-    fn full(self) -> Barrier {
-        unsafe { Barrier::at(product_full(), self.panel) }
-    }
-
-    #[inline(always)]
-    fn empty(self) -> Barrier {
-        unsafe { Barrier::at(product_empty(), self.panel) }
-    }
-
-    #[inline(always)]
-    fn next(self) -> Self {
-        let last = self.panel + 1 == PANELS;
-        Ring { panel: if last { 0 } else { self.panel + 1 }, parity: self.parity ^ u32::from(last) }
-    }
-}
-
 /// The product of one launch, a block's rows with `PARTS` times 2 · `HALF` tokens at most; see the module.
 ///
 /// # Safety
@@ -83,13 +56,7 @@ where
     [f32; HALF]: Accumulator<T> + Registers,
 {
     if thread::thread_idx_x() == 0 {
-        let mut index = 0;
-        while index < MOST_PANELS {
-            let of: Ring<MOST_PANELS> = Ring { panel: index, parity: 0 };
-            of.full().init(GROUP);
-            of.empty().init(4 * GROUPS);
-            index += 1;
-        }
+        unsafe { Ring::<MOST_PANELS>::set_up(product_full(), GROUP, product_empty(), 4 * GROUPS) }
     }
     thread::sync_threads();
     match 2 * HALF * PARTS {
@@ -132,12 +99,12 @@ where
 {
     let tokens = const { 2 * HALF as u32 };
     let (group, lane) = (thread::thread_idx_x() / GROUP, thread::lane());
-    let mut ring: Ring<PANELS> = Ring { panel: 0, parity: 0 };
+    let mut ring = Ring::<PANELS>::FULL;
     // More than 128 tokens' are not one array: the compiler would put it into memory.
     let mut sums = [[0.0_f32; HALF]; PARTS];
     let mut column = 0;
     while column < o.n_in {
-        ring.full().wait(ring.parity);
+        unsafe { ring.wait(product_full()) }
         let first = ring.panel * const { panel(2 * (HALF * PARTS) as u32) };
         let rows = first + 64 * COLUMNS * group;
         let matrix: Matrix<T> = unsafe { Matrix::new(panels(), rows, 0, 1024, Swizzle::Bytes128) };
@@ -161,9 +128,7 @@ where
         // The warp's of the panel before are done: for it that is empty.
         each_part(&mut sums, |_, sums| wgmma::wait::<1, _>(sums));
         if column > 0 && lane == 0 {
-            let before: Ring<PANELS> =
-                Ring { panel: if ring.panel == 0 { PANELS - 1 } else { ring.panel - 1 }, parity: 0 };
-            before.empty().arrive();
+            unsafe { ring.before().arrive(product_empty()) }
         }
         ring = ring.next();
         column += COLUMNS;
@@ -214,11 +179,10 @@ unsafe fn bring<T, const TOKENS: usize, const PANELS: u32, const AHEAD: u32>(o: 
     let matrix = unsafe { Copying::new(o.matrix, first_row, o.n_out, o.n_in, thread) };
     let x = unsafe { Copying::new(o.x, first_token, o.n_tokens, o.n_in, thread) };
     // Panels are empty in the beginning. Of those that were started `come` is the oldest that nobody was told of.
-    let (mut ring, mut come): (Ring<PANELS>, Ring<PANELS>) =
-        (Ring { panel: 0, parity: 1 }, Ring { panel: 0, parity: 0 });
+    let (mut ring, mut come) = (Ring::<PANELS>::EMPTY, Ring::<PANELS>::FULL);
     let (mut column, mut pending) = (0, 0);
     while column < o.n_in {
-        ring.empty().wait(ring.parity);
+        unsafe { ring.wait(product_empty()) }
         let at = ring.panel * const { panel(TOKENS as u32) };
         unsafe {
             matrix.start::<GROUP, { ROWS as usize }>(panels(), at, column);
@@ -228,7 +192,7 @@ unsafe fn bring<T, const TOKENS: usize, const PANELS: u32, const AHEAD: u32>(o: 
         if pending == AHEAD {
             async_copy::wait::<AHEAD>();
             fence::proxy_async_shared();
-            come.full().arrive();
+            unsafe { come.arrive(product_full()) }
             come = come.next();
         } else {
             pending += 1;
@@ -239,7 +203,7 @@ unsafe fn bring<T, const TOKENS: usize, const PANELS: u32, const AHEAD: u32>(o: 
     async_copy::wait::<0>();
     fence::proxy_async_shared();
     while pending > 0 {
-        come.full().arrive();
+        unsafe { come.arrive(product_full()) }
         come = come.next();
         pending -= 1;
     }

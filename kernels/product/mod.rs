@@ -17,6 +17,8 @@
 
 #[cfg(any(not(target_arch = "nvptx64"), cuda_arch_at_least = "90"))]
 pub mod groups;
+#[cfg(any(not(target_arch = "nvptx64"), cuda_arch_at_least = "90"))]
+pub mod ring;
 #[cfg(not(all(target_arch = "nvptx64", cuda_arch_at_least = "90")))]
 pub mod warps;
 

@@ -20,11 +20,11 @@ use crate::{
 /// or a minimum is rounded by is the same for all of its values, so of a million outputs some have twice what independent roundings give.
 const TOLERANCE: f64 = 4e-3;
 
-/// Rows and columns around a block's 128 rows and a step's 128 columns; tiles that one block has alone and that several share.
-const SHAPES: [(usize, usize); 4] = [(1, 256), (130, 256), (40, 1280), (300, 768)];
+/// Rows and columns around a block's 128 or 256 rows and a unit's 128 or 256 columns; tiles that one block has alone and that several share.
+const SHAPES: [(usize, usize); 5] = [(1, 256), (130, 256), (40, 1280), (300, 768), (270, 448)];
 
-/// Around the 8, 16, 32 and 64 tokens of a block of each kernel.
-const TOKENS: [usize; 11] = [1, 2, 7, 8, 9, 16, 17, 32, 33, 64, 70];
+/// Around the 8, 16, 32 and 64 tokens of a block of each kernel; more than 64 are two launches, or two blocks of each tile of rows.
+const TOKENS: [usize; 12] = [1, 2, 7, 8, 9, 16, 17, 32, 33, 64, 70, 100];
 
 #[test]
 fn outputs_are_sums_of_products() {
@@ -34,6 +34,8 @@ fn outputs_are_sums_of_products() {
     for tensor_type in quantised().filter(|tensor_type| Gpu::has_gemm(*tensor_type)) {
         formats += 1;
         for (index, (n_out, n_in)) in SHAPES.into_iter().enumerate() {
+            // Rows that end within a unit, of types that can have such.
+            let n_in = n_in.next_multiple_of(tensor_type.block_elements() as usize);
             let (matrix, values) = blocks(&gpu, &mut random, tensor_type, n_out, n_in);
             let scratch = scratch(&gpu, n_out, n_in);
             // Each shape with some of the counts, all of them with some shape.
@@ -135,11 +137,11 @@ fn a_token_is_the_same_in_any_company() {
 #[test]
 fn small_models_unpack_sooner() {
     let gpu = gpu();
-    // Eight steps of 128 columns for each multiprocessor, of 256 rows.
-    let of_steps = |steps: usize| gpu.most_gemm_tokens([[256 * steps, 128], [64, 64]].into_iter());
-    let enough = 8 * gpu.multiprocessors();
+    // Four units of 256 columns for each multiprocessor, of 256 rows.
+    let of_units = |units: usize| gpu.most_gemm_tokens([[256 * units, 256], [64, 64]].into_iter());
+    let enough = 4 * gpu.multiprocessors();
     let want = if gpu.image().has_warp_groups() { [64, 128] } else { [96, 96] };
-    assert_eq!([of_steps(enough - 1), of_steps(enough)], want, "{}", gpu.image());
+    assert_eq!([of_units(enough - 1), of_units(enough)], want, "{}", gpu.image());
 }
 
 fn scratch(gpu: &Gpu, n_out: usize, n_in: usize) -> GemmScratch {

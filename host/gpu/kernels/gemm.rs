@@ -1,7 +1,7 @@
 //! Launches the products with a few tokens in `kernels/gemm/`.
 
 use half::f16;
-use kernels::gemm::{CHUNK, GemmParameters, Geometry, PARTS, STEP, groups, warps};
+use kernels::gemm::{CHUNK, GemmParameters, Geometry, PARTS, groups, warps};
 
 use super::{
     blocks::block_format,
@@ -59,9 +59,9 @@ fn groups_of(n_tokens: usize) -> (usize, usize) {
     (which, n_tokens.div_ceil(kernels[which].tokens))
 }
 
-/// Steps of all tiles together.
+/// Units of all tiles together.
 fn units(kernel: &Geometry, n_out: usize, n_in: usize) -> usize {
-    n_out.div_ceil(kernel.rows) * n_in.div_ceil(STEP as usize)
+    n_out.div_ceil(kernel.rows) * n_in.div_ceil(kernel.columns)
 }
 
 /// The kernel for so many pairs of tokens and experts, and how many of a tile.
@@ -119,12 +119,12 @@ impl Gpu {
             // Measured with warps by themselves (`benches/results/2026-11-29-h200-gemm.md`).
             return 96;
         }
-        // A block that has few steps is mostly busy with beginning and with parts of tiles; and what is small stays in the cache when it is
-        // unpacked. On an H200 a step of 128 sequences takes 1.7 × the time of the other way with 0.5B, whose largest matrix has two steps for a
-        // block, and 0.9 × with 7B, whose largest has 31 (`benches/results/2026-11-30-h200-gemm.md`).
-        const FEW_STEPS: usize = 8;
-        let steps = matrices.map(|[n_out, n_in]| units(&groups::GEOMETRIES[0], n_out, n_in)).max().unwrap_or(0);
-        if steps < FEW_STEPS * self.multiprocessors() { 64 } else { Gpu::MOST_GEMM_TOKENS }
+        // A block that has few units is mostly busy with beginning and with parts of tiles; and what is small stays in the cache when it is
+        // unpacked. On an H200 a step of 128 sequences takes 1.7 × the time of the other way with 0.5B, whose largest matrix has one unit for a
+        // block, and 0.9 × with 7B, whose largest has 16 (`benches/results/2026-11-30-h200-gemm.md`).
+        const FEW_UNITS: usize = 4;
+        let units = matrices.map(|[n_out, n_in]| units(&groups::GEOMETRIES[0], n_out, n_in)).max().unwrap_or(0);
+        if units < FEW_UNITS * self.multiprocessors() { 64 } else { Gpu::MOST_GEMM_TOKENS }
     }
 
     /// Whether there is a product of a few tokens with such rows.
@@ -138,13 +138,37 @@ impl Gpu {
         assert!((1..=Gpu::MOST_GEMM_TOKENS).contains(&n_tokens), "{n_tokens} tokens of a product of a few");
         assert_eq!(gemm.weights.n_matrices(), 1, "a product with a stack of matrices needs to know the experts");
         let (n_in, n_out) = (gemm.weights.n_in(), gemm.weights.n_out);
+        let [.., more, most] = warps::GEOMETRIES.map(|kernel| kernel.tokens);
+        if n_tokens > most && n_tokens - most <= more {
+            // A tile that is not full costs as much as one that is: the rest goes to a smaller kernel.
+            return self.gemm_in_two(gemm, [most, n_tokens - most], scratch);
+        }
         let (which, groups) = groups_of(n_tokens);
         let kernel = &self.gemm_geometries()[which];
         let blocks = units(kernel, n_out, n_in).min(kernel.resident * self.multiprocessors()).min(MOST_BLOCKS);
         expect_len("partial", &scratch.partial, groups * blocks * PARTS as usize * kernel.rows * kernel.tokens);
         expect_len("arrivals", &scratch.arrivals, groups * n_out.div_ceil(kernel.rows) * kernel.counters);
-        // SAFETY: there are as many blocks along x as share all steps, and scratch for all of them.
+        // SAFETY: there are as many blocks along x as share all units, and scratch for all of them.
         unsafe { self.launch_gemm(gemm, n_tokens, which, [blocks, groups], Some(scratch), None) }
+    }
+
+    /// The first tokens, then the others.
+    fn gemm_in_two(&self, gemm: &Gemm, [first, last]: [usize; 2], scratch: &GemmScratch) -> Result<(), GpuError> {
+        self.gemm(gemm, first, scratch)?;
+        let x = gemm.x.slice(first * gemm.weights.n_in()..gemm.x.len());
+        let factors = gemm.factors.map(|factors| factors.slice(first..factors.len()));
+        let behind = first * gemm.out_stride;
+        let rest = Gemm { x: &x, factors: factors.as_deref(), ..*gemm };
+        match gemm.out {
+            Product::F32(out) => {
+                let out = out.slice(behind..out.len());
+                self.gemm(&Gemm { out: Product::F32(&out), ..rest }, last, scratch)
+            }
+            Product::F16(out) => {
+                let out = out.slice(behind..out.len());
+                self.gemm(&Gemm { out: Product::F16(&out), ..rest }, last, scratch)
+            }
+        }
     }
 
     /// Enqueues out[pair] = alpha · factors[pair ÷ share] · W[expert of the pair] · x[pair ÷ share] for the pairs of tokens and experts that
@@ -173,7 +197,7 @@ impl Gpu {
     }
 
     /// # Safety
-    /// - The grid's blocks share all steps of all tiles of rows, with `scratch` for those that more than one has a part of.
+    /// - The grid's blocks share all units of all tiles of rows, with `scratch` for those that more than one has a part of.
     unsafe fn launch_gemm(
         &self,
         gemm: &Gemm,
