@@ -159,7 +159,7 @@ impl<T> Live<T> {
     }
 }
 
-type Active<T> = (SequenceId, Live<T>);
+type Active<T> = (SequenceId, Box<Live<T>>);
 
 /// Decides which sequences' tokens go through the model next.
 pub struct Scheduler<T> {
@@ -169,7 +169,8 @@ pub struct Scheduler<T> {
     /// Tokens to choose among.
     n_vocab: usize,
     next_key: Key,
-    waiting: BTreeMap<Key, Live<T>>,
+    /// Boxed, like those that run: a sampler has kilobytes of state, and a step moves each sequence some times.
+    waiting: BTreeMap<Key, Box<Live<T>>>,
     /// The oldest first.
     active: Vec<Active<T>>,
     statistics: Statistics,
@@ -224,7 +225,8 @@ impl<T: Task> Scheduler<T> {
             let tokens = prompt.to_vec();
             let (key, n_done, work_done, n_reused, last_token) = (self.next_key, 0, 0, None, None);
             let adapt = runner.drafts().map(Adapt::new);
-            let live = Live { key, family, task, tokens, n_prompt, n_done, work_done, n_reused, last_token, adapt };
+            let live =
+                Box::new(Live { key, family, task, tokens, n_prompt, n_done, work_done, n_reused, last_token, adapt });
             self.waiting.insert(key, live);
             self.next_key += 1;
         }
