@@ -1,6 +1,6 @@
 //! Each kernel at the shapes that real models give it.
 //!
-//! The table is in `decode.rs`, `prefill.rs`, `prompt.rs`, `families.rs` and `other.rs`: a row is a name, a shape, the bytes that the kernel
+//! The table is in `decode.rs`, `counts.rs`, `prefill.rs`, `prompt.rs`, `families.rs` and `other.rs`: a row is a name, a shape, the bytes that the kernel
 //! cannot avoid moving (or the operations that it does), and how to make its operands and launch it. Adding a kernel is adding a row;
 //! `tests/budgets.rs` fails while a registered kernel is in none.
 //!
@@ -8,6 +8,7 @@
 //! with something else. That reading also keeps the device busy while the round is enqueued, so the events around the round
 //! see kernels that follow each other at once.
 
+mod counts;
 mod decode;
 mod families;
 mod other;
@@ -128,6 +129,7 @@ impl Row {
 /// Every row.
 pub fn rows() -> Vec<Row> {
     let mut rows = decode::rows();
+    rows.extend(counts::rows());
     rows.extend(prompt::rows());
     rows.extend(prefill::rows());
     rows.extend(families::rows());
