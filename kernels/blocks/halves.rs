@@ -10,7 +10,7 @@ pub trait Halves: Block {
     const OFFSET: u32;
 
     /// With how many tokens groups of warps have registers for two steps' chunks.
-    const MOST_IN_PAIRS: usize = 32;
+    const MOST_IN_PAIRS: usize = 64;
 
     /// A chunk, as loaded: nothing that is made of it, which would wait for it.
     type Bits: Copy;

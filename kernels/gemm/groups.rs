@@ -159,12 +159,18 @@ where
     let in_pairs = const { 2 * HALF <= B::MOST_IN_PAIRS };
     let load = |[upper, lower]: [u32; 2], unit: u32| {
         let chunk = u32::min(unit * 8 + member, chunks - 1);
-        unsafe { Two { upper: B::load(planes, upper + chunk), lower: B::load(planes, lower + chunk) } }
+        let further = u32::min(unit * 8 + member + 4, chunks - 1) - chunk;
+        let two = |row: u32| unsafe {
+            let first = B::load(planes, row + chunk);
+            [first, if in_pairs { B::load_second(planes, row + chunk + further, first) } else { first }]
+        };
+        Two { upper: two(upper), lower: two(lower) }
     };
-    let load_second = |[upper, lower]: [u32; 2], unit: u32, first: Two<B::Bits>| {
+    let load_second = |[upper, lower]: [u32; 2], unit: u32, bits: Two<[B::Bits; 2]>| {
         let chunk = u32::min(unit * 8 + member + 4, chunks - 1);
-        let load = |row: u32, first| unsafe { B::load_second(planes, row + chunk, first) };
-        Two { upper: load(upper, first.upper), lower: load(lower, first.lower) }
+        let beside =
+            |row: u32, [first, _]: [B::Bits; 2]| unsafe { [first, B::load_second(planes, row + chunk, first)] };
+        Two { upper: beside(upper, bits.upper), lower: beside(lower, bits.lower) }
     };
     let mut place = Place { tile: begin / n_units, unit: begin % n_units };
     // What is loaded next.
@@ -177,10 +183,8 @@ where
             }
         }};
     }
-    let mut first = load(rows, ahead.unit);
-    let mut second = first;
+    let mut bits = load(rows, ahead.unit);
     if in_pairs {
-        second = load_second(rows, ahead.unit, first);
         advance!();
     }
     grid::launch_dependents();
@@ -199,7 +203,7 @@ where
                 2,
                 #[inline(always)]
                 |half| {
-                    let step = if half == 0 { first } else { second };
+                    let step = Two { upper: bits.upper[half], lower: bits.lower[half] };
                     let sixteen = Sixteen::new::<B>(step, place.unit * 8 + 4 * half as u32 + member);
                     // The second step of a unit is in the panel of the first, but where a panel has one.
                     let begins_panel = step_of_panel == 0 && (half == 0 || steps_of_panel == 1);
@@ -238,7 +242,7 @@ where
                         },
                     );
                     if half == 0 && !in_pairs {
-                        second = load_second(rows, ahead.unit, first);
+                        bits = load_second(rows, ahead.unit, bits);
                         advance!();
                     }
                     if steps_of_panel == 1 {
@@ -247,9 +251,8 @@ where
                 },
             );
             // The assembler moves loads up to where registers are free, but over no branch: `rows` are there before.
-            first = load(rows, ahead.unit);
+            bits = load(rows, ahead.unit);
             if in_pairs {
-                second = load_second(rows, ahead.unit, first);
                 advance!();
             }
             unit += 1;
@@ -369,18 +372,15 @@ unsafe fn bring<const HALF: usize>(o: &Operands, task: &Task) {
         } else {
             async_copy::wait::<{ under_way(0) - 1 }>();
         }
-        let mut values = [[[0_u32; 4]; 4]; COPIES];
-        unroll(
-            4 * COPIES,
-            #[inline(always)]
-            |of| values[of / 4][of % 4] = unsafe { copies().get_four(copied(come, of / 4, of % 4)) },
-        );
-        come = if come + 1 == slots { 0 } else { come + 1 };
         unsafe { ring.wait(gemm_empty()) }
         unroll(
             COPIES,
             #[inline(always)]
             |copy| {
+                let values = [0, 1, 2, 3].map(
+                    #[inline(always)]
+                    |chunk| unsafe { copies().get_four(copied(come, copy, chunk)) },
+                );
                 let [further, token, _] = rows[copy];
                 let first = ring.panel * PANEL_BYTES
                     + further * (tokens * ROW_BYTES)
@@ -392,7 +392,7 @@ unsafe fn bring<const HALF: usize>(o: &Operands, task: &Task) {
                     |which| {
                         // Product 2 · piece + which / 2, its first eight values of K or its last.
                         let picked = if which % 2 == 0 { 0x5410 } else { 0x7632 };
-                        let four = values[copy].map(
+                        let four = values.map(
                             #[inline(always)]
                             |chunk| integer::pick_bytes(chunk[which / 2 * 2], chunk[which / 2 * 2 + 1], picked),
                         );
@@ -402,6 +402,7 @@ unsafe fn bring<const HALF: usize>(o: &Operands, task: &Task) {
                 );
             },
         );
+        come = if come + 1 == slots { 0 } else { come + 1 };
         fence::proxy_async_shared();
         unsafe { ring.arrive(gemm_full()) }
         ring = ring.next();
