@@ -31,13 +31,15 @@ pub fn rows() -> Vec<Row> {
 
 fn of_count(widths: &Widths, what: &str, tensor_type: TensorType, (n_out, n_in): (usize, usize), n: usize) -> Row {
     let matrix_bytes = matrix_bytes(tensor_type, n_out, n_in);
+    // The model's largest decides for all.
+    let matrices = widths.matrices().map(|(_, n_out, n_in)| [n_out, n_in]);
     let name = format!("{} {what} {tensor_type} {n_out}×{n_in}, {n} tokens", widths.name);
     let bytes = (matrix_bytes + 4 * n * (n_in + n_out), matrix_bytes);
     Row::streaming("any count", name, bytes, move |gpu| {
         let (weights, x, out) = (matrix(gpu, tensor_type, n_out, n_in)?, values(gpu, n * n_in)?, room(gpu, n * n_out)?);
         let halves = gpu.alloc::<f16>("x", n * n_in)?;
         gpu.range_to_f16_f32(&x, &halves, 1.0, n * n_in)?;
-        let most = gpu.most_gemm_tokens([[n_out, n_in]].into_iter());
+        let most = gpu.most_gemm_tokens(matrices.into_iter());
         let scratch = GemmScratch::new(gpu, GemmScratch::elements([[n_out, n_in]].into_iter(), n.min(most)))?;
         let unpacked = gpu.alloc::<f16>("an unpacked matrix", if n > most { n_out * n_in } else { 0 })?;
         let streamed = vec![weights.data.address()];
