@@ -168,14 +168,22 @@ formats! {
     mxfp4::Mxfp4: gemv_mxfp4[2] gemv_wide_mxfp4 gemv_exact_mxfp4 embedding_mxfp4 dequantise_mxfp4
         many gemv_many_mxfp4 gemv_many_wide_mxfp4
         gemm gemm_mxfp4_8 gemm_mxfp4_16 gemm_mxfp4_32 gemm_mxfp4_64;
-    iq1::Iq1S: gemv_iq1_s[2] gemv_wide_iq1_s gemv_exact_iq1_s embedding_iq1_s dequantise_iq1_s;
-    iq1::Iq1M: gemv_iq1_m[2] gemv_wide_iq1_m gemv_exact_iq1_m embedding_iq1_m dequantise_iq1_m;
-    iq2::Iq2Xxs: gemv_iq2_xxs[2] gemv_wide_iq2_xxs gemv_exact_iq2_xxs embedding_iq2_xxs dequantise_iq2_xxs;
-    iq2::Iq2Xs: gemv_iq2_xs[2] gemv_wide_iq2_xs gemv_exact_iq2_xs embedding_iq2_xs dequantise_iq2_xs;
-    iq2::Iq2S: gemv_iq2_s[2] gemv_wide_iq2_s gemv_exact_iq2_s embedding_iq2_s dequantise_iq2_s;
-    iq3::Iq3Xxs: gemv_iq3_xxs[2] gemv_wide_iq3_xxs gemv_exact_iq3_xxs embedding_iq3_xxs dequantise_iq3_xxs;
-    iq3::Iq3S: gemv_iq3_s[1] gemv_wide_iq3_s gemv_exact_iq3_s embedding_iq3_s dequantise_iq3_s;
-    tq::Tq1_0: gemv_tq1_0[2] gemv_wide_tq1_0 gemv_exact_tq1_0 embedding_tq1_0 dequantise_tq1_0;
+    iq1::Iq1S: gemv_iq1_s[2] gemv_wide_iq1_s gemv_exact_iq1_s embedding_iq1_s dequantise_iq1_s
+        gemm gemm_iq1_s_8 gemm_iq1_s_16 gemm_iq1_s_32 gemm_iq1_s_64;
+    iq1::Iq1M: gemv_iq1_m[2] gemv_wide_iq1_m gemv_exact_iq1_m embedding_iq1_m dequantise_iq1_m
+        gemm gemm_iq1_m_8 gemm_iq1_m_16 gemm_iq1_m_32 gemm_iq1_m_64;
+    iq2::Iq2Xxs: gemv_iq2_xxs[2] gemv_wide_iq2_xxs gemv_exact_iq2_xxs embedding_iq2_xxs dequantise_iq2_xxs
+        gemm gemm_iq2_xxs_8 gemm_iq2_xxs_16 gemm_iq2_xxs_32 gemm_iq2_xxs_64;
+    iq2::Iq2Xs: gemv_iq2_xs[2] gemv_wide_iq2_xs gemv_exact_iq2_xs embedding_iq2_xs dequantise_iq2_xs
+        gemm gemm_iq2_xs_8 gemm_iq2_xs_16 gemm_iq2_xs_32 gemm_iq2_xs_64;
+    iq2::Iq2S: gemv_iq2_s[2] gemv_wide_iq2_s gemv_exact_iq2_s embedding_iq2_s dequantise_iq2_s
+        gemm gemm_iq2_s_8 gemm_iq2_s_16 gemm_iq2_s_32 gemm_iq2_s_64;
+    iq3::Iq3Xxs: gemv_iq3_xxs[2] gemv_wide_iq3_xxs gemv_exact_iq3_xxs embedding_iq3_xxs dequantise_iq3_xxs
+        gemm gemm_iq3_xxs_8 gemm_iq3_xxs_16 gemm_iq3_xxs_32 gemm_iq3_xxs_64;
+    iq3::Iq3S: gemv_iq3_s[1] gemv_wide_iq3_s gemv_exact_iq3_s embedding_iq3_s dequantise_iq3_s
+        gemm gemm_iq3_s_8 gemm_iq3_s_16 gemm_iq3_s_32 gemm_iq3_s_64;
+    tq::Tq1_0: gemv_tq1_0[2] gemv_wide_tq1_0 gemv_exact_tq1_0 embedding_tq1_0 dequantise_tq1_0
+        gemm gemm_tq1_0_8 gemm_tq1_0_16 gemm_tq1_0_32 gemm_tq1_0_64;
     tq::Tq2_0: gemv_tq2_0[2] gemv_wide_tq2_0 gemv_exact_tq2_0 embedding_tq2_0 dequantise_tq2_0
         gemm gemm_tq2_0_8 gemm_tq2_0_16 gemm_tq2_0_32 gemm_tq2_0_64;
     nvfp4::Nvfp4: gemv_nvfp4[2] gemv_wide_nvfp4 gemv_exact_nvfp4 embedding_nvfp4 dequantise_nvfp4

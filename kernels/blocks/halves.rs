@@ -1,6 +1,9 @@
 //! A format's values as pairs of f16, made in registers: for products on tensor cores (`gemm`).
 
-use cuda_std::{halves, integer};
+use cuda_std::{
+    halves::{self, lower},
+    integer,
+};
 
 use super::{Block, Planes};
 
@@ -14,6 +17,13 @@ pub trait Halves: Block {
 
     /// A chunk, as loaded: nothing that is made of it, which would wait for it.
     type Bits: Copy;
+
+    /// Puts what values are looked up in into shared memory. Collective over the block, which meets at a barrier before the first product.
+    ///
+    /// # Safety
+    /// - Called once in a launch.
+    #[inline(always)]
+    unsafe fn prepare() {}
 
     /// Loads a chunk, counted over all rows.
     ///
@@ -31,7 +41,7 @@ pub trait Halves: Block {
     }
 
     /// Integers 4 · index to 4 · index + 3, one to a byte. `index` is a constant after inlining, as are those of the arrays in `bits`: an
-    /// array that was made here would go to local memory.
+    /// array that was made here would go to local memory. Behind [`prepare`](Halves::prepare) and its barrier.
     fn four(bits: Self::Bits, index: usize) -> u32;
 
     /// Integers 4 · index and 4 · index + 2, then 4 · index + 1 and 4 · index + 3, less [`OFFSET`](Halves::OFFSET): f16, exact.
@@ -93,6 +103,22 @@ pub const fn twice(half: u32) -> u32 {
 #[inline(always)]
 pub fn of_both(scale: u32, minimum: u32) -> [[u32; 2]; 2] {
     [[scale, minimum]; 2]
+}
+
+/// d · (scale + ½) · 2^k in both halves, rounded once: `scale` has 4 bits, `d` is an f16 in the lower half, and `EXPONENT` is the f16 2^(10 + k), behind
+/// which the scale's bits are units of 2^k.
+#[inline(always)]
+pub fn scale_and_half<const EXPONENT: u32>(d: u32, scale: u32) -> u32 {
+    // What is next below a power of two is half a unit below.
+    halves::mul(halves::sub(lower(scale | EXPONENT), const { twice(EXPONENT - 1) }), lower(d))
+}
+
+/// The same of two scales: in the lower and the upper half-byte of `scales`, which is a byte.
+#[inline(always)]
+pub fn scales_and_half<const EXPONENT: u32>(d: u32, scales: u32) -> [u32; 2] {
+    let both = (scales | scales << 12) & 0x000f_000f | const { twice(EXPONENT) };
+    let both = halves::mul(halves::sub(both, const { twice(EXPONENT - 1) }), lower(d));
+    [lower(both), halves::upper(both)]
 }
 
 /// Four half-bytes of sixteen bytes that lie as in Q4_0: the low halves hold the first 16 values, the high ones the last.

@@ -8,7 +8,9 @@ use cuda_std::{F16, float, integer::pick_bytes};
 use super::{
     Block, Fields, GROUP, Order, Packed, Plane, Planes,
     codebooks::{Codebook, Iq1, byte},
-    eight, load_f16,
+    eight,
+    halves::{Halves, SIGNED, of_both, scale_and_half, scales_and_half, unsigned},
+    load_f16,
     run::Pair,
 };
 use crate::gemv::activations::Q8;
@@ -34,6 +36,20 @@ unsafe fn octet(index: u32, is_down: bool) -> [u32; 2] {
     let values = if is_down { DOWN } else { UP };
     [pick_bytes(values, 0, entry), pick_bytes(values, 0, entry >> 16)]
 }
+
+/// Values 4 · index to 4 · index + 3 of a run, each eight times as large and [`SIGNED`] more, of which `octet` is the entry.
+///
+/// # Safety
+/// - The entry is one of the codebook's.
+#[inline(always)]
+unsafe fn four(octet: u32, is_down: bool, index: usize) -> u32 {
+    let entry = unsafe { Iq1::get(octet) };
+    let values = unsigned(if is_down { DOWN } else { UP });
+    pick_bytes(values, 0, entry >> (index % 2 * 16))
+}
+
+/// The f16 behind which the bits of a scale are quarters, so that (2 · scale + 1) / 8 is a scale and a half: see [`scale_and_half`].
+const QUARTERS: u32 = 0x5c00;
 
 /// The values of entry `index` as floats.
 #[inline(always)]
@@ -112,6 +128,40 @@ impl Packed for Iq1S {
     }
 }
 
+/// A chunk is a run, in both.
+impl Halves for Iq1S {
+    const OFFSET: u32 = SIGNED;
+    type Bits = (u32, u32, u32);
+
+    #[inline(always)]
+    unsafe fn prepare() {
+        unsafe { Iq1::stage() }
+    }
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.word(0, chunk), planes.half(1, chunk), planes.half(2, chunk / 8)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (_, _, d): Self::Bits) -> Self::Bits {
+        unsafe { (planes.word(0, chunk), planes.half(1, chunk), d) }
+    }
+
+    #[inline(always)]
+    fn four((qs, upper, _): Self::Bits, index: usize) -> u32 {
+        let octet = index / 2;
+        let bits = [upper << 8, upper << 5, upper << 2, upper >> 1][octet];
+        // SAFETY: eleven bits.
+        unsafe { four(byte(qs, octet as u32) | bits & 0x700, upper & 0x8000 != 0, index) }
+    }
+
+    #[inline(always)]
+    fn scales((_, upper, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        of_both(scale_and_half::<QUARTERS>(d, upper >> 12 & 7), 0)
+    }
+}
+
 impl Block for Iq1M {
     const TYPE: u32 = 29;
     const ELEMENTS: usize = 256;
@@ -174,5 +224,39 @@ impl Packed for Iq1M {
             index += 1;
         }
         sum
+    }
+}
+
+impl Halves for Iq1M {
+    const OFFSET: u32 = SIGNED;
+    type Bits = (u32, u32, [u32; 2]);
+
+    #[inline(always)]
+    unsafe fn prepare() {
+        unsafe { Iq1::stage() }
+    }
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.word(0, chunk), planes.half(1, chunk), planes.eight(2, chunk / 8)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (_, _, scales): Self::Bits) -> Self::Bits {
+        unsafe { (planes.word(0, chunk), planes.half(1, chunk), scales) }
+    }
+
+    #[inline(always)]
+    fn four((qs, upper, _): Self::Bits, index: usize) -> u32 {
+        let octet = index / 2;
+        let bits = [upper << 8, upper << 4, upper, upper >> 4][octet];
+        // SAFETY: eleven bits.
+        unsafe { four(byte(qs, octet as u32) | bits & 0x700, bits & 0x800 != 0, index) }
+    }
+
+    #[inline(always)]
+    fn scales((_, _, scales): Self::Bits, chunk: u32) -> [[u32; 2]; 2] {
+        let of_run = scales_of(scales, chunk % 8 / 2) >> (chunk % 2 * 6);
+        scales_and_half::<QUARTERS>(scales[0], of_run & 7 | of_run << 1 & 0x70).map(|scale| [scale, 0])
     }
 }

@@ -10,7 +10,9 @@ use super::{
     codebooks::{
         Codebook, Iq2S as Iq2SBook, Iq2Xs as Iq2XsBook, Iq2Xxs as Iq2XxsBook, MAGNITUDES, byte, with_eighth_sign,
     },
-    eight, load_f16,
+    eight,
+    halves::{Halves, SIGNED, of_both, scale_and_half, scales_and_half, unsigned},
+    load_f16,
     run::Pair,
 };
 use crate::gemv::activations::Q8;
@@ -54,6 +56,18 @@ unsafe fn run<C: Codebook>(indices: [u32; 4], signs: u32) -> ([u32; 4], [u32; 4]
     ([a[0], a[1], b[0], b[1]], [c[0], c[1], d[0], d[1]])
 }
 
+/// Values 4 · index to 4 · index + 3 of a run, [`SIGNED`] more, of which `octet` is the entry.
+///
+/// # Safety
+/// - The entry is one of the codebook's.
+#[inline(always)]
+unsafe fn four<C: Codebook>(octet: u32, signs: u32, index: usize) -> u32 {
+    let entry = unsafe { C::get(octet) };
+    let signs = [signs << 2, signs << 1, signs, signs >> 1][index / 2];
+    let selectors = (entry | signs & 0x4444_4444) >> (index % 2 * 16);
+    pick_bytes(unsigned(PLUS), unsigned(MINUS), selectors)
+}
+
 /// The values of entry `index`, which is octet `octet` of its run, as floats.
 #[inline(always)]
 unsafe fn floats<C: Codebook>(scale: f32, index: u32, signs: u32, octet: usize) -> [f32; GROUP] {
@@ -64,6 +78,9 @@ unsafe fn floats<C: Codebook>(scale: f32, index: u32, signs: u32, octet: usize) 
         scale * if signs >> (4 * value + octet) & 1 == 0 { magnitude } else { -magnitude }
     })
 }
+
+/// The f16 behind which the bits of a scale are quarters: see [`scale_and_half`].
+const QUARTERS: u32 = 0x5c00;
 
 /// d · (scale + ½) / 4.
 #[inline(always)]
@@ -136,6 +153,38 @@ impl Packed for Iq2Xxs {
     }
 }
 
+/// A chunk is a run, in all three.
+impl Halves for Iq2Xxs {
+    const OFFSET: u32 = SIGNED;
+    type Bits = ([u32; 2], u32);
+
+    #[inline(always)]
+    unsafe fn prepare() {
+        unsafe { Iq2XxsBook::stage() }
+    }
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream_eight(0, chunk), planes.half(1, chunk / 8)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (_, d): Self::Bits) -> Self::Bits {
+        unsafe { (planes.stream_eight(0, chunk), d) }
+    }
+
+    #[inline(always)]
+    fn four(([indices, signs], _): Self::Bits, index: usize) -> u32 {
+        // SAFETY: a byte.
+        unsafe { four::<Iq2XxsBook>(byte(indices, index as u32 / 2), with_eighth_sign(signs), index) }
+    }
+
+    #[inline(always)]
+    fn scales(([_, signs], d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        of_both(scale_and_half::<QUARTERS>(d, signs >> 28), 0)
+    }
+}
+
 impl Block for Iq2Xs {
     const TYPE: u32 = 17;
     const ELEMENTS: usize = 256;
@@ -189,6 +238,39 @@ impl Packed for Iq2Xs {
     }
 }
 
+impl Halves for Iq2Xs {
+    const OFFSET: u32 = SIGNED;
+    type Bits = ([u32; 2], u32, u32);
+
+    #[inline(always)]
+    unsafe fn prepare() {
+        unsafe { Iq2XsBook::stage() }
+    }
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream_eight(0, chunk), planes.byte(1, chunk), planes.half(2, chunk / 8)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (_, _, d): Self::Bits) -> Self::Bits {
+        unsafe { (planes.stream_eight(0, chunk), planes.byte(1, chunk), d) }
+    }
+
+    #[inline(always)]
+    fn four(([indices, signs], _, _): Self::Bits, index: usize) -> u32 {
+        let octet = index as u32 / 2;
+        let entry = byte(indices, octet) | signs >> (20 + octet) & 0x100;
+        // SAFETY: nine bits.
+        unsafe { four::<Iq2XsBook>(entry, with_eighth_sign(signs), index) }
+    }
+
+    #[inline(always)]
+    fn scales((_, scales, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        scales_and_half::<QUARTERS>(d, scales).map(|scale| [scale, 0])
+    }
+}
+
 impl Block for Iq2S {
     const TYPE: u32 = 22;
     const ELEMENTS: usize = 256;
@@ -200,9 +282,9 @@ impl Block for Iq2S {
         let (run, octet) = (group / 4, group % 4);
         unsafe {
             let (indices, signs) = (word(qs, 2 * run), word(qs, 2 * run + 1));
-            let rest = word(rest, run / 2) >> (run % 2 * 8);
+            let rest = word(rest, run / 2) >> (run % 2 * 16);
             let index = byte(indices, octet as u32) | (rest >> (2 * octet) & 3) << 8;
-            let scale = rest >> (16 + octet / 2 * 4) & 15;
+            let scale = rest >> (8 + octet / 2 * 4) & 15;
             floats::<Iq2SBook>(scaled(load_f16(d), scale), index, signs, octet)
         }
     }
@@ -210,7 +292,7 @@ impl Block for Iq2S {
 
 impl Packed for Iq2S {
     const CHUNK: u32 = 64;
-    /// The last word but one: a byte for each run of the upper bits of its indices, then one of its scales.
+    /// The last word but one: for each run a byte of the upper bits of its indices, then one of its scales.
     type Bits = ([u32; 4], u32, u32);
     type X = [Pair; 2];
 
@@ -235,13 +317,46 @@ impl Packed for Iq2S {
         let (mut sum, mut index) = (sum, 0);
         while index < 2 {
             let (indices, signs) = (qs[2 * index], qs[2 * index + 1]);
-            let upper = rest >> (8 * index);
+            let upper = rest >> (16 * index);
             let upper = [upper << 8, upper << 6, upper << 4, upper << 2];
             let indices = [0, 1, 2, 3].map(|octet| byte(indices, octet) | upper[octet as usize] & 0x300);
             let values = unsafe { run::<Iq2SBook>(indices, signs) };
-            sum = dot_two_scales(d, rest >> (16 + 8 * index), &x[index], values, sum);
+            sum = dot_two_scales(d, rest >> (16 * index + 8), &x[index], values, sum);
             index += 1;
         }
         sum
+    }
+}
+
+impl Halves for Iq2S {
+    const OFFSET: u32 = SIGNED;
+    type Bits = ([u32; 2], u32, u32);
+
+    #[inline(always)]
+    unsafe fn prepare() {
+        unsafe { Iq2SBook::stage() }
+    }
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream_eight(0, chunk), planes.half(1, chunk), planes.half(2, chunk / 8)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (_, _, d): Self::Bits) -> Self::Bits {
+        unsafe { (planes.stream_eight(0, chunk), planes.half(1, chunk), d) }
+    }
+
+    #[inline(always)]
+    fn four(([indices, signs], rest, _): Self::Bits, index: usize) -> u32 {
+        let octet = index as u32 / 2;
+        let entry = byte(indices, octet) | rest << (8 - 2 * octet) & 0x300;
+        // SAFETY: ten bits.
+        unsafe { four::<Iq2SBook>(entry, signs, index) }
+    }
+
+    #[inline(always)]
+    fn scales((_, rest, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        scales_and_half::<QUARTERS>(d, rest >> 8).map(|scale| [scale, 0])
     }
 }

@@ -3,12 +3,14 @@
 //! A codebook's entry is four bytes. Where a value is negative its byte is inverted, which makes q to −q − 1: so the product is
 //! short of Σ x over the negative values. In IQ3_S a value is 2 q + 1, of which that makes −(2 q + 1): nothing is missing.
 
-use cuda_std::{F16, float, integer};
+use cuda_std::{F16, float, halves as words, integer};
 
 use super::{
     Block, Fields, GROUP, Order, Packed, Plane, Planes,
     codebooks::{Codebook, Iq3S as Iq3SBook, Iq3Xxs as Iq3XxsBook, byte, quartet_signs, with_every_eighth_sign},
-    eight, load_f16,
+    eight,
+    halves::{EXPONENTS, Halves, Masks, SIGNED, of_both, scale_and_half, twice, unsigned},
+    load_f16,
     run::Pair,
 };
 use crate::gemv::activations::Q8;
@@ -102,6 +104,55 @@ impl Packed for Iq3Xxs {
     }
 }
 
+/// A chunk is a run, in both.
+impl Halves for Iq3Xxs {
+    const OFFSET: u32 = SIGNED;
+    type Bits = ([u32; 2], u32, u32);
+
+    #[inline(always)]
+    unsafe fn prepare() {
+        unsafe { Iq3XxsBook::stage() }
+    }
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        unsafe { (planes.stream_eight(0, chunk), planes.word(1, chunk), planes.half(2, chunk / 8)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (_, _, d): Self::Bits) -> Self::Bits {
+        unsafe { (planes.stream_eight(0, chunk), planes.word(1, chunk), d) }
+    }
+
+    #[inline(always)]
+    fn four((qs, signs, _): Self::Bits, index: usize) -> u32 {
+        // SAFETY: a byte.
+        let magnitudes = unsafe { Iq3XxsBook::get(byte(qs[index / 4], index as u32 % 4)) };
+        let minus = quartet_signs(with_every_eighth_sign(signs), index as u32);
+        // What an inverted byte is short of; at most 128 of 255, so none takes part in the next.
+        unsigned(magnitudes ^ minus) + (minus & 0x0101_0101)
+    }
+
+    /// The magnitudes, with the signs as an f16's.
+    #[inline(always)]
+    fn halves((qs, signs, _): Self::Bits, index: usize, _masks: Masks) -> [u32; 2] {
+        // SAFETY: a byte.
+        let magnitudes = unsafe { Iq3XxsBook::get(byte(qs[index / 4], index as u32 % 4)) };
+        let signs = with_every_eighth_sign(signs) << (7 - (index % 2 * 4 + index / 2));
+        let half = |bytes, signs| {
+            let magnitudes = words::sub(integer::pick_bytes(magnitudes, EXPONENTS, bytes), const { twice(0x6400) });
+            magnitudes ^ signs & const { twice(0x8000) }
+        };
+        [half(0x4240, signs << 8), half(0x4341, signs)]
+    }
+
+    #[inline(always)]
+    fn scales((_, signs, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        // Behind 512 they are halves.
+        of_both(scale_and_half::<0x6000>(d, signs >> 28), 0)
+    }
+}
+
 impl Block for Iq3S {
     const TYPE: u32 = 21;
     const ELEMENTS: usize = 256;
@@ -174,5 +225,52 @@ impl Packed for Iq3S {
             index += 1;
         }
         sum
+    }
+}
+
+/// What is 2 q + 1 or −(2 q + 1) is twice q or −q − 1, and one.
+impl Halves for Iq3S {
+    const OFFSET: u32 = SIGNED;
+    /// Indices, signs, ninth bits, scales, d.
+    type Bits = ([u32; 2], u32, u32, u32, u32);
+
+    #[inline(always)]
+    unsafe fn prepare() {
+        unsafe { Iq3SBook::stage() }
+    }
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        let d = unsafe { planes.half(3, chunk / 8) };
+        unsafe { Self::load_second(planes, chunk, ([0; 2], 0, 0, 0, d)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (.., d): Self::Bits) -> Self::Bits {
+        let (block, in_block) = (chunk / 8, chunk % 8);
+        unsafe {
+            (
+                planes.stream_eight(0, chunk),
+                planes.word(1, 10 * block + in_block),
+                planes.byte(1, 40 * block + 32 + in_block),
+                planes.byte(2, chunk / 2),
+                d,
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn four((qs, signs, ninths, _, _): Self::Bits, index: usize) -> u32 {
+        let number = byte(qs[index / 4], index as u32 % 4) | ninths << (8 - index) & 0x100;
+        // SAFETY: nine bits.
+        let halved = unsafe { Iq3SBook::get(number) };
+        unsigned(halved ^ quartet_signs(signs, index as u32))
+    }
+
+    #[inline(always)]
+    fn scales((.., scales, d): Self::Bits, chunk: u32) -> [[u32; 2]; 2] {
+        // Behind 2048 a scale counts twice; that is the minimum.
+        let minimum = scale_and_half::<0x6800>(d, scales >> (chunk % 2 * 4) & 15);
+        of_both(words::mul(minimum, const { twice(0x4000) }), minimum)
     }
 }

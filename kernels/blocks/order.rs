@@ -37,7 +37,7 @@ pub enum Order {
     NinesAndOctets,
     /// The indices and signs of IQ2_S: for each run a word of the lower bytes of four indices, then one of signs as above, all 32.
     BytesAndOctets,
-    /// The upper bits of IQ2_S's indices and the scales: two bytes of each for every 64 values.
+    /// The upper bits of IQ2_S's indices and the scales: a byte of each for every 32 values.
     InPairs,
     /// The signs of IQ3_XXS: a word for each run, value `v` of quartet 2 j + h at bit 8 v + 4 h + j. Of each eight values a file has
     /// the first seven signs; above them is the scale.
@@ -46,8 +46,9 @@ pub enum Order {
     NinthsAndQuartets,
     /// The scales of IQ1_M: `d`, then 3 bits for each of sixteen.
     ScaleFirst,
-    /// The digits of TQ1_0: for each 64 values three words, digit `n` of byte `b` of word `w` being value 20 w + 4 n + b of them; then
-    /// a word of which digit `n` of byte `b` is value 60 + b of the n-th 64.
+    /// The digits of TQ1_0: for each 64 values three words, digit `n` of byte `b` of the first being value 4 n + b of them, and of the third
+    /// value 32 + 4 n + b; the second's first three digits are values 20 + b, 24 + b and 28 + b, its others 52 + b and 56 + b. Then a word of which
+    /// digit `n` of byte `b` is value 60 + b of the n-th 64.
     Digits,
     /// The integers of NVFP4: 16 bytes for each run.
     Sixteens,
@@ -179,7 +180,7 @@ impl Order {
             }
             Order::BytesAndOctets if byte % 8 < 4 => at(byte / 8 * 4 + byte % 4),
             Order::BytesAndOctets => bits(|bit| at(32 + byte / 8 * 4 + bit % 4) >> (byte % 4 * 2 + bit / 4) & 1),
-            Order::InPairs => at(byte / 4 * 2 + byte % 2 + byte % 4 / 2 * 8),
+            Order::InPairs => at(byte / 2 + byte % 2 * 8),
             Order::SevensToQuartets => bits(|bit| {
                 // Sign i of the j-th eight.
                 let (i, j) = (bit / 4 * 4 + byte % 4, bit % 4);
@@ -203,7 +204,13 @@ impl Order {
                 let (mut number, mut digit) = (0, 0);
                 while digit < 5 {
                     let value = if byte < 48 {
-                        Some(byte / 12 * 64 + byte % 12 / 4 * 20 + 4 * digit + byte % 4)
+                        let four = match byte % 12 / 4 {
+                            0 => digit,
+                            1 if digit < 3 => 5 + digit,
+                            1 => 10 + digit,
+                            _ => 8 + digit,
+                        };
+                        Some(byte / 12 * 64 + 4 * four + byte % 4)
                     } else {
                         (digit < 4).then_some(64 * digit + 60 + byte % 4)
                     };

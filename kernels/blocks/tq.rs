@@ -1,10 +1,15 @@
 //! TQ1_0 and TQ2_0: values −1, 0 and 1 with one scale, packed as digits of base three or as two bits.
 
-use cuda_std::{F16, float, halves::lower, integer, unroll::unroll};
+use cuda_std::{
+    F16, float,
+    halves::{self, lower},
+    integer,
+    unroll::unroll,
+};
 
 use super::{
     Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
-    halves::{Halves, Masks, fields, of_both},
+    halves::{EXPONENTS, Halves, Masks, fields, of_both, twice},
     load_f16,
     q2_k::{FourRuns, four_pairs, run_of_pairs, two_bits},
     run::{Pair, dot_unsigned},
@@ -34,7 +39,13 @@ impl Block for Tq1_0 {
         eight(|index| {
             // The four values that are the same digit of a word's bytes.
             let four = group % 8 * 2 + index / 4;
-            let (word, digit) = if four < 15 { (3 * chunk + four / 5, four % 5) } else { (12, chunk) };
+            let (word, digit) = match four {
+                0..5 => (3 * chunk, four),
+                5..8 => (3 * chunk + 1, four - 5),
+                8..13 => (3 * chunk + 2, four - 8),
+                13 | 14 => (3 * chunk + 1, four - 10),
+                _ => (12, chunk),
+            };
             let byte = u32::from(unsafe { *qs.add(4 * word + index % 4) });
             let left = (byte * power_of_three(digit as u32)) & 0xff;
             d * (((3 * left) >> 8) as f32 - 1.0)
@@ -111,13 +122,69 @@ impl Packed for Tq1_0 {
             16,
             #[inline(always)]
             |four| {
-                let digits = words[four / 5].next();
+                let digits = words[[0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 1, 1, 3][four]].next();
                 products[four / 4] = integer::dot4(digits, x[four / 8].word(four % 8), products[four / 4]);
             },
         );
         let [first, second] = [x[0].scaled(products[0], products[1]), x[1].scaled(products[2], products[3])];
         float::fma(d, first + second - (x[0].sum() + x[1].sum()), sum)
     }
+}
+
+/// A chunk is one of the two runs that have a word of digits each and share another.
+impl Halves for Tq1_0 {
+    const OFFSET: u32 = 1;
+    /// The word with the run's first five digits; that with the next two, and which powers of three leave out those before: see `left`; the word with
+    /// the last one; `d`.
+    type Bits = ([u32; 3], u32, u32);
+
+    #[inline(always)]
+    unsafe fn load(planes: Planes, chunk: u32) -> Self::Bits {
+        let d = unsafe { planes.half(1, chunk / 8) };
+        unsafe { Self::load_second(planes, chunk, ([0; 3], 0, d)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_second(planes: Planes, chunk: u32, (_, _, d): Self::Bits) -> Self::Bits {
+        let (block, pair, is_second) = (chunk / 8, chunk % 8 / 2, chunk % 2 == 1);
+        let (first, shared) = (13 * block + 3 * pair + chunk % 2 * 2, 13 * block + 3 * pair + 1);
+        let (last, powers) =
+            if is_second { (13 * block + 12, 27 | power_of_three(pair) << 8) } else { (shared, 1 | 9 << 8) };
+        unsafe { ([planes.word(0, first), planes.word(0, shared), planes.word(0, last)], powers, d) }
+    }
+
+    #[inline(always)]
+    fn four(bits: Self::Bits, index: usize) -> u32 {
+        let [even, odd] = tripled(bits, index);
+        integer::pick_bytes(even, odd, 0x7351)
+    }
+
+    #[inline(always)]
+    fn halves(bits: Self::Bits, index: usize, _masks: Masks) -> [u32; 2] {
+        tripled(bits, index).map(
+            #[inline(always)]
+            |digits| {
+                let integers = integer::pick_bytes(digits, EXPONENTS, 0x4341);
+                halves::sub(integers, const { twice(0x6400 + Self::OFFSET) })
+            },
+        )
+    }
+
+    #[inline(always)]
+    fn scales((_, _, d): Self::Bits, _chunk: u32) -> [[u32; 2]; 2] {
+        of_both(lower(d), 0)
+    }
+}
+
+/// Digits 4 · index to 4 · index + 3 of a run, in the upper bytes of four times 16 bits.
+#[inline(always)]
+fn tripled(([first, shared, last], powers, _): <Tq1_0 as Halves>::Bits, index: usize) -> [u32; 2] {
+    let left = match index {
+        0..5 => Digits::of(first).skip(power_of_three(index as u32)),
+        5 | 6 => Digits::of(shared).skip(powers & 0xff).skip(power_of_three(index as u32 - 5)),
+        _ => Digits::of(last).skip(powers >> 8),
+    };
+    [3 * left.even, 3 * left.odd]
 }
 
 impl Block for Tq2_0 {

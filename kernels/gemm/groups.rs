@@ -126,7 +126,7 @@ where
         unsafe { multiply::<B, HALF>(o, &task) }
     } else {
         wgmma::give_registers::<64>();
-        unsafe { bring::<HALF>(o, &task) }
+        unsafe { bring::<B, HALF>(o, &task) }
     }
 }
 
@@ -187,6 +187,8 @@ where
     if in_pairs {
         advance!();
     }
+    // While these are on their way.
+    unsafe { B::prepare() }
     grid::launch_dependents();
     thread::sync_threads();
     let masks = unsafe { Masks { above: gemm_above().get(0) } };
@@ -283,7 +285,7 @@ where
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-unsafe fn bring<const HALF: usize>(o: &Operands, task: &Task) {
+unsafe fn bring<B: Halves, const HALF: usize>(o: &Operands, task: &Task) {
     let tokens: u32 = const { 2 * HALF as u32 };
     let steps_of_panel = const { PANEL_ROWS / (2 * HALF as u32) };
     let slots = const { under_way(2 * HALF) };
@@ -296,6 +298,7 @@ unsafe fn bring<const HALF: usize>(o: &Operands, task: &Task) {
         // A constant that the assembler does not know: as an operand it would make the same one anew for each instruction.
         unsafe { gemm_above().set(0, Masks::ABOVE) }
     }
+    unsafe { B::prepare() }
     grid::launch_dependents();
     grid::wait();
     if thread < tokens {

@@ -121,6 +121,7 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
     let [first, second] = if begin.is_multiple_of(2) { [first, second] } else { [second, first] };
     // One call after the other: a loop over them would have its results in local memory.
     let mut slots = [load(first), load(second)];
+    unsafe { B::prepare() }
     grid::launch_dependents();
     grid::wait();
 
