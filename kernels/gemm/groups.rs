@@ -424,11 +424,32 @@ unsafe fn finish<const HALF: usize>(o: &Operands, shares: Shares, tile: u32, n_t
     let (begin, end) = (shares.begin(thread::block_idx_x()), shares.begin(thread::block_idx_x() + 1));
     let first_row = ROWS * tile;
     if begin <= first && last < end {
-        unroll(
-            HALF / 4,
-            #[inline(always)]
-            |index| unsafe { write(o, first_row, n_tokens, index, four_of(sums, index)) },
-        );
+        if 2 * HALF < MOST_TOKENS {
+            unroll(
+                HALF / 4,
+                #[inline(always)]
+                |index| unsafe { write(o, first_row, n_tokens, index, four_of(sums, index)) },
+            );
+            return;
+        }
+        // A loop whose next sums move to where the first ones were: written for each tile of tokens, this would be most of the kernel. Where two
+        // steps' weights are kept in registers meanwhile, there are none for that.
+        let (mut left, mut index) = (*sums, 0);
+        while index < const { HALF / 4 } {
+            unsafe { write(o, first_row, n_tokens, index, four_of(&left, 0)) }
+            unroll(
+                HALF / 4,
+                #[inline(always)]
+                |tile| {
+                    let mut value = 4 * tile;
+                    while value < 4 * tile + 4 {
+                        left[value] = if value + 4 < HALF { left[value + 4] } else { 0.0 };
+                        value += 1;
+                    }
+                },
+            );
+            index += 1;
+        }
         return;
     }
     // A block's part that does not begin where the block does is its second.
@@ -522,40 +543,12 @@ fn four_of<const HALF: usize>(sums: &[f32; HALF], index: usize) -> [f32; 4] {
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-unsafe fn write(o: &Operands, first_row: u32, n_tokens: u32, index: usize, mut values: [f32; 4]) {
+unsafe fn write(o: &Operands, first_row: u32, n_tokens: u32, index: usize, sums: [f32; 4]) {
     if TOKENS * index as u32 >= n_tokens {
         return;
     }
     let lane = thread::lane();
     let row = first_row + 16 * thread::warp() + lane / 4;
-    let token = |output: usize| TOKENS * index as u32 + 2 * (lane % 4) + output as u32 % 2;
-    let row = |output: usize| row + output as u32 / 2 * 8;
-    let there = |output: usize| token(output) < n_tokens && row(output) < o.n_out;
-    let targets = [0, 1].map(
-        #[inline(always)]
-        |next| unsafe { gemm_targets().get(token(next)) },
-    );
-    let at = |output: usize| targets[output % 2] as usize * o.out_stride as usize + row(output) as usize;
-    unroll(
-        4,
-        #[inline(always)]
-        |output| {
-            if there(output) {
-                let source = unsafe { gemm_sources().get(token(output)) };
-                values[output] = unsafe { super::output(o, source, row(output), values[output]) };
-                if o.adds != 0 {
-                    values[output] += unsafe { *o.out.add(at(output)) }
-                }
-            }
-        },
-    );
-    unroll(
-        4,
-        #[inline(always)]
-        |output| match (there(output), o.out.is_null()) {
-            (true, false) => unsafe { *o.out.add(at(output)) = values[output] },
-            (true, true) => unsafe { *o.out_f16.add(at(output)) = F16::from_f32(values[output]) },
-            (false, _) => {}
-        },
-    );
+    let token = TOKENS * index as u32 + 2 * (lane % 4);
+    unsafe { super::write(o, row, token, n_tokens, [gemm_sources(), gemm_targets()], sums) }
 }

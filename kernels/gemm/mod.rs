@@ -35,7 +35,7 @@ pub mod groups;
 #[cfg(not(all(target_arch = "nvptx64", cuda_arch_at_least = "90")))]
 pub mod warps;
 
-use cuda_std::{F16, grid, thread};
+use cuda_std::{F16, grid, shared::Shared, thread, unroll::unroll};
 
 use crate::{blocks::Halves, experts::ExpertTile};
 
@@ -224,15 +224,80 @@ impl Task {
     }
 }
 
-/// The output of a token in a row, from a sum of products.
+/// Writes a lane's outputs of a tile of tokens, `sums` of products being those of token `token` and of the one behind it, in row `row` and in every
+/// eighth one from there on. What is loaded for them takes one trip to the memory.
 ///
 /// # Safety
-/// - The kernels' launch contract; token and row are there.
+/// - The kernels' launch contract; `sources` and `targets` are what [`Task::rows`] says of the block's tokens.
 #[inline(always)]
-unsafe fn output(o: &Operands, source: u32, row: u32, sum: f32) -> f32 {
-    let factor = if o.factors.is_null() { 1.0 } else { unsafe { *o.factors.add(source as usize) } };
-    let bias = if o.bias.is_null() { 0.0 } else { unsafe { *o.bias.add(row as usize) } };
-    sum * (o.alpha * factor) + bias
+unsafe fn write<const N: usize>(
+    o: &Operands,
+    row: u32,
+    token: u32,
+    n_tokens: u32,
+    [sources, targets]: [Shared<u32>; 2],
+    sums: [f32; N],
+) {
+    let (mut factors, mut firsts) = ([0.0; 2], [0; 2]);
+    unroll(
+        2,
+        #[inline(always)]
+        |next| {
+            let token = token + next as u32;
+            firsts[next] = unsafe { targets.get(token) } as usize * o.out_stride as usize + row as usize;
+            if token < n_tokens {
+                let source = unsafe { sources.get(token) };
+                let factor = if o.factors.is_null() { 1.0 } else { unsafe { *o.factors.add(source as usize) } };
+                factors[next] = o.alpha * factor;
+            }
+        },
+    );
+    let mut values = sums;
+    unroll(
+        const { N / 2 },
+        #[inline(always)]
+        |eighth| {
+            let row = row + 8 * eighth as u32;
+            let is_there = !o.bias.is_null() && row < o.n_out;
+            let bias = if is_there { unsafe { *o.bias.add(row as usize) } } else { 0.0 };
+            values[2 * eighth] = values[2 * eighth] * factors[0] + bias;
+            values[2 * eighth + 1] = values[2 * eighth + 1] * factors[1] + bias;
+        },
+    );
+    let there = |output: usize| token + output as u32 % 2 < n_tokens && row + output as u32 / 2 * 8 < o.n_out;
+    let at = |output: usize| firsts[output % 2] + output / 2 * 8;
+    if o.out.is_null() {
+        unroll(
+            N,
+            #[inline(always)]
+            |output| {
+                if there(output) {
+                    unsafe { *o.out_f16.add(at(output)) = F16::from_f32(values[output]) }
+                }
+            },
+        );
+        return;
+    }
+    if o.adds != 0 {
+        unroll(
+            N,
+            #[inline(always)]
+            |output| {
+                if there(output) {
+                    values[output] += unsafe { *o.out.add(at(output)) }
+                }
+            },
+        );
+    }
+    unroll(
+        N,
+        #[inline(always)]
+        |output| {
+            if there(output) {
+                unsafe { *o.out.add(at(output)) = values[output] }
+            }
+        },
+    );
 }
 
 /// Two f16 of a chunk at a time, of two rows: scaled.

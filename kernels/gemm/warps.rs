@@ -364,52 +364,21 @@ unsafe fn write<const TILES: usize, const SIXTEENS: usize>(o: &Operands, tile: u
     let lane = thread::lane();
     let row = tile * ROWS + 16 * SIXTEENS as u32 * thread::warp() + lane / 4;
     let n_tokens = unsafe { gemm_n_tokens().get(0) };
-    let first_token = 2 * (lane % 4);
-    // A tile of tokens at a time, of which a lane has some outputs: what is loaded of theirs takes one trip to the memory.
-    unroll(
-        TILES,
-        #[inline(always)]
-        |index| {
-            if TOKENS * index as u32 >= n_tokens {
-                return;
-            }
-            let token = |output: usize| first_token + TOKENS * index as u32 + output as u32 % 2;
-            let row = |output: usize| row + output as u32 / 2 * 8;
-            let there = |output: usize| token(output) < n_tokens && row(output) < o.n_out;
-            let targets = [0, 1].map(|next| unsafe { gemm_targets().get(token(next)) });
-            let at = |output: usize| targets[output % 2] as usize * o.out_stride as usize + row(output) as usize;
-            let mut values = [0.0; 8];
-            unroll(
-                4 * SIXTEENS,
-                #[inline(always)]
-                |output| {
-                    if there(output) {
-                        let source = unsafe { gemm_sources().get(token(output)) };
-                        values[output] =
-                            unsafe { super::output(o, source, row(output), sums[index][output / 4][output % 4]) };
-                    }
-                },
-            );
-            if o.adds != 0 {
-                unroll(
-                    4 * SIXTEENS,
-                    #[inline(always)]
-                    |output| {
-                        if there(output) {
-                            values[output] += unsafe { *o.out.add(at(output)) }
-                        }
-                    },
-                );
-            }
-            unroll(
-                4 * SIXTEENS,
-                #[inline(always)]
-                |output| match (there(output), o.out.is_null()) {
-                    (true, false) => unsafe { *o.out.add(at(output)) = values[output] },
-                    (true, true) => unsafe { *o.out_f16.add(at(output)) = F16::from_f32(values[output]) },
-                    (false, _) => {}
-                },
-            );
-        },
-    );
+    let places = [gemm_sources(), gemm_targets()];
+    // The next tile's sums move to where the first one's were: written for each tile of tokens, this would be much of the kernel.
+    let (mut left, mut token, mut index) = (*sums, 2 * (lane % 4), 0);
+    while index < TILES {
+        unroll(
+            SIXTEENS,
+            #[inline(always)]
+            |sixteen| unsafe { super::write(o, row + 16 * sixteen as u32, token, n_tokens, places, left[0][sixteen]) },
+        );
+        unroll(
+            TILES,
+            #[inline(always)]
+            |tile| left[tile] = left[usize::min(tile + 1, TILES - 1)],
+        );
+        token += TOKENS;
+        index += 1;
+    }
 }
