@@ -338,6 +338,7 @@ fn many_rows_on_tensor_cores_are_near() {
         ("qwen2-tiny-f16.gguf", 3),
         ("qwen2-tiny-q4_k_m.gguf", 3),
         ("llama-tiny-q4_k_m.gguf", 13),
+        ("llama-tiny-iq.gguf", 5),
         ("phi3-tiny-f16.gguf", 2),
     ] {
         for cache_type in [CacheType::F16, CacheType::Q8_0] {
@@ -387,7 +388,7 @@ fn steps_on_tensor_cores_interrupt_a_prompt() {
         ("qwen2-tiny-q4_k_m.gguf", 3),
         ("qwen2-tiny-f16.gguf", 2),
         ("qwen2-tiny-bf16.gguf", 3),
-        ("llama-tiny-iq.gguf", 13),
+        ("llama-tiny-iq.gguf", 3),
         ("qwen3moe-tiny-q4_k_m.gguf", 4),
         ("gpt-oss-tiny-f16.gguf", 3),
     ] {

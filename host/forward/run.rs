@@ -31,8 +31,8 @@ use crate::{
 };
 
 /// Rows of a step from which on unpacking the weights for tensor cores takes less time than products that read packed weights for each
-/// eight rows (H200: 7B in Q4_K_M, 16 rows in 13.7 ms, of which f16 takes 10 whatever their number): of weights that tensor cores cannot
-/// multiply packed.
+/// eight rows (H200: 7B in Q4_K_M, 16 rows in 13.7 ms, of which f16 takes 10 whatever their number): where some are packed, and others are
+/// floats other than f16.
 pub const MANY_ROWS: usize = 12;
 /// From how many rows on a step of packed weights goes through tensor cores. With two, on H200s in two runs, Qwen2.5-7B Q4_K_M wrote 676 tokens/s
 /// without and 628 with, 0.5B Q8_0 2930 and 1969 (`benches/results/2026-11-29-h200-parallel.md`).

@@ -32,8 +32,8 @@ pub struct BlockKernels {
     pub gemv_wide: cuda_std::Kernel<crate::gemv::Parameters>,
     /// The products of several vectors with 8-bit activations and with 16-bit ones; formats that unpack by tables have none.
     pub gemv_many: Option<[cuda_std::Kernel<crate::gemv::many::ManyParameters>; 2]>,
-    /// The products of a few tokens on tensor cores, for up to 8, 16, 32 and 64 of them in a block; not every format has them.
-    pub gemm: Option<[cuda_std::Kernel<crate::gemm::GemmParameters>; 4]>,
+    /// The products of a few tokens on tensor cores, for up to 8, 16, 32 and 64 of them in a block.
+    pub gemm: [cuda_std::Kernel<crate::gemm::GemmParameters>; 4],
     /// The product with `f32` activations.
     pub gemv_exact: cuda_std::Kernel<crate::gemv::Parameters>,
     /// The embedding row.
@@ -46,7 +46,7 @@ macro_rules! formats {
     ($(
         $block:ty: $gemv:ident[$resident:literal] $gemv_wide:ident $gemv_exact:ident $embedding:ident $dequantise:ident
         $(many $gemv_many:ident $gemv_many_wide:ident)?
-        $(gemm $gemm_8:ident $gemm_16:ident $gemm_32:ident $gemm_64:ident)?;
+        gemm $gemm_8:ident $gemm_16:ident $gemm_32:ident $gemm_64:ident;
     )*) => {
         $(
             $(gemv_many_kernels! {
@@ -56,7 +56,7 @@ macro_rules! formats {
                 $gemv_many_wide => WideIntegers<$block>;
             })?
 
-            $(gemm_kernels! {
+            gemm_kernels! {
                 /// A product of a few tokens with packed blocks, 8 to a block.
                 $gemm_8 => $block, warps 1 1, threads 256, groups 4;
                 /// A product of a few tokens with packed blocks, 16 to a block.
@@ -65,7 +65,7 @@ macro_rules! formats {
                 $gemm_32 => $block, warps 4 2, threads 128, groups 16;
                 /// A product of a few tokens with packed blocks, 64 to a block.
                 $gemm_64 => $block, warps 8 2, threads 128, groups 32;
-            })?
+            }
 
             gemv_kernels! {
                 /// A product with packed blocks and 8-bit activations.
@@ -116,10 +116,7 @@ macro_rules! formats {
                     let kernels: &[cuda_std::Kernel<crate::gemv::many::ManyParameters>] = &[$($gemv_many, $gemv_many_wide)?];
                     if let [many, wide] = kernels { Some([*many, *wide]) } else { None }
                 },
-                gemm: {
-                    let kernels: &[cuda_std::Kernel<crate::gemm::GemmParameters>] = &[$($gemm_8, $gemm_16, $gemm_32, $gemm_64)?];
-                    if let [least, few, more, most] = kernels { Some([*least, *few, *more, *most]) } else { None }
-                },
+                gemm: [$gemm_8, $gemm_16, $gemm_32, $gemm_64],
                 gemv_exact: $gemv_exact,
                 embedding: $embedding,
                 dequantise: $dequantise,

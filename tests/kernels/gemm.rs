@@ -30,9 +30,7 @@ const TOKENS: [usize; 12] = [1, 2, 7, 8, 9, 16, 17, 32, 33, 64, 70, 100];
 fn outputs_are_sums_of_products() {
     let gpu = gpu();
     let mut random = Random::new();
-    let mut formats = 0;
-    for tensor_type in quantised().filter(|tensor_type| Gpu::has_gemm(*tensor_type)) {
-        formats += 1;
+    for (formats, tensor_type) in quantised().enumerate() {
         for (index, (n_out, n_in)) in SHAPES.into_iter().enumerate() {
             // Rows that end within a unit, of types that can have such.
             let n_in = n_in.next_multiple_of(tensor_type.block_elements() as usize);
@@ -86,7 +84,6 @@ fn outputs_are_sums_of_products() {
             }
         }
     }
-    assert!(formats >= 23, "{formats} formats have such a product");
 }
 
 /// A token's outputs are the same bits in any company, and in f16 they are those of f32, rounded; other outputs stay as they are.
@@ -95,7 +92,9 @@ fn a_token_is_the_same_in_any_company() {
     let gpu = gpu();
     let mut random = Random::new();
     let (n_out, n_in, stride) = (200, 1536, 210);
-    for tensor_type in [TensorType::Q4_K, TensorType::Q8_0, TensorType::Q2_K, TensorType::Q3_K] {
+    for tensor_type in
+        [TensorType::Q4_K, TensorType::Q8_0, TensorType::Q2_K, TensorType::Q3_K, TensorType::IQ3_S, TensorType::TQ1_0]
+    {
         let (matrix, _) = blocks(&gpu, &mut random, tensor_type, n_out, n_in);
         let scratch = scratch(&gpu, n_out, n_in);
         let x: Vec<f16> = random.values(70 * n_in, 2.0).into_iter().map(f16::from_f32).collect();
@@ -198,8 +197,9 @@ fn experts_multiply_their_own_tokens() {
     let mut random = Random::new();
     let (n_experts, n_out, n_in) = (5, 140, 512);
     // Both halves of a stack of gates above up projections; pairs of a token that share its x, and such that have their own.
-    for (index, (n_tokens, n_used)) in [(3, 2), (40, 3), (90, 3), (120, 4)].into_iter().enumerate() {
-        let tensor_type = [TensorType::Q4_K, TensorType::Q8_0, TensorType::Q6_K, TensorType::MXFP4][index];
+    for (index, (n_tokens, n_used)) in [(3, 2), (40, 3), (90, 3), (120, 4), (41, 3)].into_iter().enumerate() {
+        let tensor_type =
+            [TensorType::Q4_K, TensorType::Q8_0, TensorType::Q6_K, TensorType::MXFP4, TensorType::IQ2_S][index];
         let (flat, values) = blocks(&gpu, &mut random, tensor_type, 2 * n_experts * n_out, n_in);
         let stacks = Weights::of_one_type(flat.data, tensor_type, n_experts, 2 * n_out, n_in);
         let n_pairs = n_tokens * n_used;

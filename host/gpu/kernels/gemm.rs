@@ -1,7 +1,7 @@
 //! Launches the products with a few tokens in `kernels/gemm/`.
 
 use half::f16;
-use kernels::gemm::{CHUNK, GemmParameters, Geometry, PARTS, groups, warps};
+use kernels::gemm::{CHUNK, Geometry, PARTS, groups, warps};
 
 use super::{
     blocks::block_format,
@@ -127,9 +127,9 @@ impl Gpu {
         if units < FEW_UNITS * self.multiprocessors() { 64 } else { Gpu::MOST_GEMM_TOKENS }
     }
 
-    /// Whether there is a product of a few tokens with such rows.
+    /// Whether there is a product of a few tokens with such rows: with blocks of every format.
     pub fn has_gemm(tensor_type: TensorType) -> bool {
-        kernels(tensor_type).is_some()
+        tensor_type.is_quantised()
     }
 
     /// Enqueues out[token] = alpha · factors[token] · W · x[token] + bias (+ out[token]), reading the packed weights once for 64 tokens. A token's
@@ -257,13 +257,9 @@ impl Gpu {
         );
         let launch = Launch::new([count(blocks), count(groups), 1], kernel.threads);
         let launch = launch.shared_bytes(kernel.shared_bytes).early();
-        let kernels = kernels(weights.tensor_type()).expect("as `has_gemm` says");
+        let kernels = block_format(weights.tensor_type()).gemm;
         // SAFETY: the slices hold what the contract asks for; parts are 256-byte aligned, rows whole blocks, as the file's reader
         // checked. The kernel waits before it reads what an earlier one writes.
         unsafe { self.launch_as(kernels[which], launch, arguments) }
     }
-}
-
-fn kernels(tensor_type: TensorType) -> Option<[cuda_std::Kernel<GemmParameters>; 4]> {
-    if tensor_type.is_quantised() { block_format(tensor_type).gemm } else { None }
 }
