@@ -189,15 +189,15 @@ impl Engine {
     }
 
     /// From how many rows on products on tensor cores take less time than those that read weights as they are: floats need no unpacking, and
-    /// packed weights none in memory where there is a product for them, which has more to set up than two rows are worth.
+    /// packed weights none in memory where there is a product for them, which has more to set up than two rows of small matrices are worth.
     fn least_rows(&self) -> usize {
         let is_float = |weights: &Weights| weights.parts.iter().all(|part| !part.tensor_type.is_quantised());
         let rooms = self.several.as_ref().and_then(|several| several.rooms.as_ref());
-        let is_packed = || rooms.is_some_and(|rooms| rooms.multiplies_packed(&self.weights));
+        let packed = rooms.filter(|rooms| rooms.multiplies_packed(&self.weights));
         if self.weights.stacks().iter().all(is_float) {
             2
-        } else if is_packed() {
-            FEW_ROWS
+        } else if let Some(rooms) = packed {
+            if rooms.most_packed == Gpu::MOST_GEMM_TOKENS { 2 } else { FEW_ROWS }
         } else {
             MANY_ROWS
         }

@@ -109,8 +109,9 @@ pub struct Gemm<'a> {
 }
 
 impl Gpu {
-    /// The most tokens of [`Gpu::gemm`]: with more, unpacking the weights and a plain product take less time.
-    pub const MOST_GEMM_TOKENS: usize = 128;
+    /// The most tokens of [`Gpu::gemm`]: with more, unpacking the weights and a plain product take less time. On an H200 192 take four fifths
+    /// of that in Q4_K, and as long in Q8_0 (`benches/results/2026-11-30-h200-many.md`).
+    pub const MOST_GEMM_TOKENS: usize = 192;
 
     /// The most tokens with which [`Gpu::gemm`] takes less time than unpacking the weights and a plain product, for a model with these
     /// matrices' rows and columns.
@@ -139,9 +140,10 @@ impl Gpu {
         assert_eq!(gemm.weights.n_matrices(), 1, "a product with a stack of matrices needs to know the experts");
         let (n_in, n_out) = (gemm.weights.n_in(), gemm.weights.n_out);
         let [.., more, most] = warps::GEOMETRIES.map(|kernel| kernel.tokens);
-        if n_tokens > most && n_tokens - most <= more {
+        let rest = n_tokens % most;
+        if n_tokens > most && (1..=more).contains(&rest) {
             // A tile that is not full costs as much as one that is: the rest goes to a smaller kernel.
-            return self.gemm_in_two(gemm, [most, n_tokens - most], scratch);
+            return self.gemm_in_two(gemm, [n_tokens - rest, rest], scratch);
         }
         let (which, groups) = groups_of(n_tokens);
         let kernel = &self.gemm_geometries()[which];
