@@ -432,8 +432,8 @@ unsafe fn finish<const HALF: usize>(o: &Operands, shares: Shares, tile: u32, n_t
             );
             return;
         }
-        // A loop whose next sums move to where the first ones were: written for each tile of tokens, this would be most of the kernel. Where two
-        // steps' weights are kept in registers meanwhile, there are none for that.
+        // A loop whose next sums move to where the first ones were: written for each tile of tokens, this would be most of the kernel. With fewer
+        // tokens there is little to save, and 32 would spill in Q8_0 and Q3_K.
         let (mut left, mut index) = (*sums, 0);
         while index < const { HALF / 4 } {
             unsafe { write(o, first_row, n_tokens, index, four_of(&left, 0)) }

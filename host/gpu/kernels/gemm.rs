@@ -109,8 +109,9 @@ pub struct Gemm<'a> {
 }
 
 impl Gpu {
-    /// The most tokens of [`Gpu::gemm`]: with more, unpacking the weights and a plain product take less time. On an H200 192 take four fifths
-    /// of that in Q4_K, and as long in Q8_0 (`benches/results/2026-11-30-h200-many.md`).
+    /// The most tokens of [`Gpu::gemm`]: with more, unpacking the weights and a plain product take less time. On an H200 a layer of 7B with 192
+    /// took 334 µs, where that took 394, in Q4_K, and 437 where it took 407 in Q8_0; since then fewer of both take an eighth less
+    /// (`benches/results/2026-11-30-h200-many.md`).
     pub const MOST_GEMM_TOKENS: usize = 192;
 
     /// The most tokens with which [`Gpu::gemm`] takes less time than unpacking the weights and a plain product, for a model with these
