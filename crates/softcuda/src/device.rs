@@ -439,9 +439,9 @@ impl Device {
                 *chain = Chain::default();
             }
             let before = launch.early.then(|| chain.clone());
-            let (counters, written) =
+            let (counters, end) =
                 crate::launch::run_sanitized(&self.config, &snapshot, before, kernel, launch, params, world)?;
-            chain.push(kernel.name(), written);
+            chain.push(kernel.name(), end.written, end.ends_what_was_before);
             counters
         } else {
             self.end_chain();

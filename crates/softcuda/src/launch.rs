@@ -12,7 +12,7 @@ use crate::module::Kernel;
 use crate::output::Output;
 use crate::profile::{self, Profile};
 use crate::program::Line;
-use crate::sanitizer::{Chain, Ranges, Sanitizer};
+use crate::sanitizer::{Chain, LaunchEnd, Sanitizer};
 use crate::space::Space;
 use crate::{DeviceConfig, Launch};
 use std::sync::Mutex;
@@ -127,7 +127,7 @@ pub(crate) fn run_sanitized(
     launch: &Launch,
     params: &[u8],
     world: &World,
-) -> Result<(Counters, Ranges), Fault> {
+) -> Result<(Counters, LaunchEnd), Fault> {
     let facts = check(config, kernel, launch, params, world)?;
     let blocks = launch.grid.iter().map(|&n| n as u64).product::<u64>();
     let mut sanitizer = Sanitizer::new(chain);
@@ -141,10 +141,10 @@ pub(crate) fn run_sanitized(
         // One host thread and one shadow, so that every pair of blocks is seen.
         ordinary(memory, &mut sanitizer, kernel, &facts, &AtomicU64::new(0), blocks, &|| false)
     };
-    let Some(mut sanitizer) = sanitizer else { return ran.map(|counters| (counters, Ranges::new())) };
+    let Some(mut sanitizer) = sanitizer else { return ran.map(|counters| (counters, LaunchEnd::default())) };
     let ended = ran.and_then(|counters| {
-        let written = sanitizer.end_launch(memory).map_err(|fault| fault.at(whole(kernel)))?;
-        Ok((counters, written))
+        let end = sanitizer.end_launch(memory).map_err(|fault| fault.at(whole(kernel)))?;
+        Ok((counters, end))
     });
     match sanitizer.verdict(ended.as_ref().err().cloned()) {
         Some(fault) => Err(fault),

@@ -303,6 +303,31 @@ fn a_kernel_that_starts_early_waits_before_it_touches_what_others_write() {
 }
 
 #[test]
+fn what_a_kernel_waited_for_before_it_let_the_next_one_start_is_over() {
+    let stream = Stream::new();
+    let first = stream.kernel("first", "st.global.u32 [%own], 5;");
+    let one = "setp.eq.u32 %p2, %tid, 0; @%p2 st.global.u32 [%c], 1;";
+    let late = &format!("griddepcontrol.wait; griddepcontrol.launch_dependents; {one}");
+    let late = stream.kernel("late", late);
+    // One thread that has not waited lets the next kernel start.
+    let apart = "setp.ne.u32 %p1, %tid, 3; @%p1 griddepcontrol.wait; griddepcontrol.launch_dependents;";
+    let apart = stream.kernel("apart", &format!("{apart} griddepcontrol.wait; {one}"));
+    let reads_first = stream.kernel("reads_first", "ld.global.u32 %r1, [%own]; griddepcontrol.wait;");
+    let reads_late = stream.kernel("reads_late", "ld.global.u32 %r1, [%c]; griddepcontrol.wait;");
+    stream.launch(&first, false).unwrap();
+    stream.launch(&late, true).unwrap();
+    stream.launch(&reads_first, true).unwrap();
+    stream.launch(&first, false).unwrap();
+    stream.launch(&late, true).unwrap();
+    let fault = stream.launch(&reads_late, true).expect_err("it may still run");
+    assert!(fault.message().contains("kernel `late`, which may still run"), "{fault}");
+    stream.launch(&first, false).unwrap();
+    stream.launch(&apart, true).unwrap();
+    let fault = stream.launch(&reads_first, true).expect_err("a thread of the one between has not waited");
+    assert!(fault.message().contains("kernel `first`, which may still run"), "{fault}");
+}
+
+#[test]
 fn a_chain_ends_where_the_host_copies_or_an_ordinary_launch_comes() {
     let stream = Stream::new();
     let first = stream.kernel("first", "st.global.u32 [%own], 5;");

@@ -70,7 +70,7 @@ pub(super) fn flow(b: &mut Builder, op: &mut Opcode) -> Decoded {
         "griddepcontrol" => {
             let handler = match op.take_any(&["wait", "launch_dependents"]) {
                 Some("wait") => run::grid_wait,
-                Some(_) => run::nothing,
+                Some(_) => run::grid_launch,
                 None => return Err(b.error("expected `griddepcontrol.wait` or `.launch_dependents`")),
             };
             b.count(op, 0..=0)?;

@@ -98,6 +98,15 @@ pub(crate) fn grid_wait(ctx: &mut Context, _: &Instruction, mask: u32) -> Contro
     Control::Next
 }
 
+/// `griddepcontrol.launch_dependents`: the grids behind this one start when it has ended.
+pub(crate) fn grid_launch(ctx: &mut Context, _: &Instruction, mask: u32) -> Control {
+    if let Some(mut sanitizer) = ctx.sanitizer.take() {
+        sanitizer.grid_launch(ctx.site(), mask);
+        ctx.sanitizer = Some(sanitizer);
+    }
+    Control::Next
+}
+
 /// What a fence does, in `Instruction::flags`.
 pub(crate) const FENCE_ACQUIRES: u8 = 1;
 pub(crate) const FENCE_RELEASES: u8 = 2;

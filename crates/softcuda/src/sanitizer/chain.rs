@@ -5,7 +5,8 @@
 //! ends. Here launches run one after another, so nothing would go wrong; instead, what each kernel of the chain wrote is
 //! remembered, and a thread of an early kernel that reads any of it, or writes anything in global memory, before it has
 //! waited, or a barrier has brought word of another thread that has, is reported. So is a grid none of whose threads
-//! waits: it could end, and let its successor pass, before its predecessor has.
+//! waits: it could end, and let its successor pass, before its predecessor has. Where all of a kernel's threads have waited before they let the
+//! next one start, what was before that kernel is over by then, and the chain begins with it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +23,11 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// A kernel of the chain has run.
-    pub(crate) fn push(&mut self, kernel: &str, written: Ranges) {
+    /// A kernel of the chain has run. What was before it is over for those behind it where it `ends_what_was_before`.
+    pub(crate) fn push(&mut self, kernel: &str, written: Ranges, ends_what_was_before: bool) {
+        if ends_what_was_before {
+            *self = Chain::default();
+        }
         let mut ranges: Vec<(u64, u64)> = written.iter().map(|(&start, &end)| (start, end)).collect();
         ranges.extend_from_slice(&self.all);
         ranges.sort_unstable();
@@ -59,8 +63,9 @@ mod tests {
     #[test]
     fn the_last_writer_is_found() {
         let mut chain = Chain::default();
-        chain.push("first", Ranges::from([(100, 200), (300, 304)]));
-        chain.push("second", Ranges::from([(150, 160)]));
+        chain.push("before", Ranges::from([(80, 104)]), false);
+        chain.push("first", Ranges::from([(100, 200), (300, 304)]), true);
+        chain.push("second", Ranges::from([(150, 160)]), false);
         assert_eq!(chain.writer_of(96, 4), None);
         assert_eq!(chain.writer_of(96, 8), Some("first"));
         assert_eq!(chain.writer_of(148, 4), Some("second"));

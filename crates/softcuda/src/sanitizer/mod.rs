@@ -57,7 +57,8 @@ use crate::ptx::ast::Source;
 use crate::space::{Kind, Space, lanes_of};
 use awaited::Awaited;
 use bounds::Bounds;
-pub(crate) use chain::{Chain, Ranges};
+pub(crate) use chain::Chain;
+use chain::Ranges;
 use cluster::{Visit, block_at, thread_of};
 use judge::{Judge, Record, Run};
 use order::{Home, Order, Place, Published, Scope};
@@ -169,10 +170,21 @@ pub(crate) struct Sanitizer {
     chain: Option<Chain>,
     /// Whether some thread has waited for the grids before.
     grid_waited: bool,
+    /// Whether some thread has let the next grid start, and had not waited.
+    let_start_before: bool,
     bounds: Bounds,
     proxies: Proxies,
     /// What was found so far.
     faults: Vec<Fault>,
+}
+
+/// What a launch leaves to those behind it in its chain.
+#[derive(Default)]
+pub(crate) struct LaunchEnd {
+    /// What it wrote in global memory.
+    pub(crate) written: Ranges,
+    /// Whether all launches before it are over when one behind it starts.
+    pub(crate) ends_what_was_before: bool,
 }
 
 impl Sanitizer {
@@ -211,11 +223,11 @@ impl Sanitizer {
         self.forget_proxies(linear);
     }
 
-    /// The launch has ended: what it wrote in global memory.
+    /// The launch has ended.
     ///
     /// # Errors
     /// It started early, and none of its threads has waited.
-    pub(crate) fn end_launch(&self, memory: &Snapshot) -> Result<Ranges, Fault> {
+    pub(crate) fn end_launch(&self, memory: &Snapshot) -> Result<LaunchEnd, Fault> {
         if self.chain.is_some() && !self.grid_waited {
             let message = "the kernel was launched to start early and no thread of it executes griddepcontrol.wait: it may \
                            end, and the kernel after it may go on, before the kernel before it has ended";
@@ -225,7 +237,7 @@ impl Sanitizer {
             let base = allocation.base;
             pages.written().into_iter().map(move |(start, end)| (base + start, base + end))
         });
-        Ok(ranges.collect())
+        Ok(LaunchEnd { written: ranges.collect(), ends_what_was_before: !self.let_start_before })
     }
 
     /// Checks and remembers an access; global addresses, or offsets in shared memory.
@@ -426,6 +438,12 @@ impl Sanitizer {
         let warp = site.warp;
         self.shadow(site).waited[warp] |= mask;
         self.grid_waited = true;
+    }
+
+    /// `griddepcontrol.launch_dependents`.
+    pub(crate) fn grid_launch(&mut self, site: Site, mask: u32) {
+        let waited = self.shadow(site).waited[site.warp];
+        self.let_start_before |= self.chain.is_some() && mask & !waited != 0;
     }
 
     /// Compares an access, already recorded at `index`, with what its bytes remember, and makes them remember it. An
