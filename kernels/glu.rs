@@ -83,6 +83,15 @@ pub fn unit(activation: u32, gate: f32, up: f32) -> f32 {
     gate / divisor(argument) * up
 }
 
+/// The unit of one gate and its up projection, times `out_scale`, for a value in f16: the approximations' errors are far below that's rounding.
+#[inline(always)]
+pub fn unit_for_f16(activation: u32, gate: f32, up: f32, out_scale: f32) -> f32 {
+    let (gate, argument, up) = factors(activation, gate, up);
+    // e^-a beyond f32 is infinite, and the quotient then zero.
+    let power = float::exp2_approx_flushed(-core::f32::consts::LOG2_E * argument);
+    gate * float::reciprocal_approx(1.0 + power) * (up * out_scale)
+}
+
 /// out[i] = the unit of gate[i] and up[i]. `out` may be `gate` or `up`.
 ///
 /// One thread an element. Launch: grid (⌈n ÷ BLOCK⌉), block ([`BLOCK`]).
@@ -158,10 +167,7 @@ unsafe fn eight(gate_up: *const F16, out: *mut F16, n: u32, activation: u32, in_
     let (Vector16(gate), Vector16(up)) = unsafe { (*gate.cast::<Vector16>(), *gate.add(n).cast::<Vector16>()) };
     let value = |index: usize| {
         let (gate, up) = (F16::of_vector(gate, index) * in_scale, F16::of_vector(up, index) * in_scale);
-        let (gate, argument, up) = factors(activation, gate, up);
-        // The approximations' errors are far below f16's rounding. e^-a beyond f32 is infinite, and the quotient then zero.
-        let power = float::exp2_approx_flushed(-core::f32::consts::LOG2_E * argument);
-        gate * float::reciprocal_approx(1.0 + power) * (up * out_scale)
+        unit_for_f16(activation, gate, up, out_scale)
     };
     let pair = |index: usize| F16::pack(value(index), value(index + 1));
     unsafe { *out.cast::<Vector16>() = Vector16([pair(0), pair(2), pair(4), pair(6)]) }

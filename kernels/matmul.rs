@@ -4,12 +4,15 @@
 //! have such activations. So each token's row is first multiplied by the power of two that brings its largest magnitude
 //! into [2^14, 2^15): exact, and it also keeps small rows away from f16's subnormals. The epilogue takes the factor out.
 
-use cuda_std::{BF16, F16, float, kernel, thread};
+use cuda_std::{BF16, F16, float, grid, kernel, thread, unroll::unroll};
 
 use crate::reduce::block_max;
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
+
+/// Values that a thread loads before it looks at one: each trip to the memory takes as long as all of the arithmetic.
+const AT_ONCE: usize = 8;
 
 /// The power of two that brings `largest` (finite, not negative) into [2^14, 2^15), and its inverse; 1 for zero.
 #[inline(always)]
@@ -32,19 +35,43 @@ fn row_scale(largest: f32) -> (f32, f32) {
 /// - `x` and `out` are `[n_tokens][n]`, `inverse_scales` is `[n_tokens]`.
 #[kernel]
 pub unsafe fn matmul_input_f16(x: *const f32, out: *mut F16, inverse_scales: *mut f32, n: u32) {
+    grid::launch_dependents_and_wait();
     let token = thread::block_idx_x() as usize;
     let (row, first) = (token * n as usize, thread::thread_idx_x() as usize);
+    let stride = thread::block_dim_x() as usize;
+    let load = |index: usize| {
+        let mut loaded = [0.0; AT_ONCE];
+        unroll(
+            AT_ONCE,
+            #[inline(always)]
+            |of| {
+                if index + of * stride < n as usize {
+                    loaded[of] = unsafe { *x.add(row + index + of * stride) };
+                }
+            },
+        );
+        loaded
+    };
     let mut largest = 0.0;
     let mut index = first;
     while index < n as usize {
-        largest = float::max(largest, float::abs(unsafe { *x.add(row + index) }));
-        index += thread::block_dim_x() as usize;
+        largest = load(index).into_iter().fold(largest, |largest, value| float::max(largest, float::abs(value)));
+        index += AT_ONCE * stride;
     }
     let (scale, inverse) = row_scale(block_max(largest));
     index = first;
     while index < n as usize {
-        unsafe { *out.add(row + index) = F16::from_f32(*x.add(row + index) * scale) }
-        index += thread::block_dim_x() as usize;
+        let values = load(index);
+        unroll(
+            AT_ONCE,
+            #[inline(always)]
+            |of| {
+                if index + of * stride < n as usize {
+                    unsafe { *out.add(row + index + of * stride) = F16::from_f32(values[of] * scale) }
+                }
+            },
+        );
+        index += AT_ONCE * stride;
     }
     if first == 0 {
         unsafe { *inverse_scales.add(token) = inverse }

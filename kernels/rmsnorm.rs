@@ -1,8 +1,14 @@
 //! RMSNorm (Zhang and Sennrich, 2019): y = x / √(mean(x²) + ε) · weight, in some places without weights.
 
-use cuda_std::{F16, float, grid, kernel, memory::Vector16, mma::Operand, thread};
+use cuda_std::{F16, float, grid, kernel, memory::Vector16, mma::Operand, thread, unroll::unroll};
 
 use crate::reduce::block_sum;
+
+/// Values that a thread loads before it looks at one: each trip to the memory takes as long as all of the arithmetic.
+const AT_ONCE: usize = 8;
+
+/// Fours of a row that a thread keeps in registers.
+const KEPT: usize = 4;
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
@@ -23,20 +29,50 @@ pub unsafe fn rmsnorm(x: *const f32, weight: *const f32, out: *mut f32, n: u32, 
     let row = thread::block_idx_x() as usize * n as usize;
     let first = thread::thread_idx_x() as usize;
     let stride = thread::block_dim_x() as usize;
+    // Zeros beyond the row, which change no sum.
+    let load = |values: *const f32, index: usize| {
+        let mut loaded = [0.0; AT_ONCE];
+        unroll(
+            AT_ONCE,
+            #[inline(always)]
+            |of| {
+                let index = index + of * stride;
+                if index < n as usize {
+                    loaded[of] = unsafe { *values.add(index) };
+                }
+            },
+        );
+        loaded
+    };
+    let x = x.wrapping_add(row);
     let mut squares = 0.0;
     let mut index = first;
     while index < n as usize {
-        let value = unsafe { *x.add(row + index) };
-        squares = float::fma(value, value, squares);
-        index += stride;
+        let values = load(x, index);
+        unroll(
+            AT_ONCE,
+            #[inline(always)]
+            |of| squares = float::fma(values[of], values[of], squares),
+        );
+        index += AT_ONCE * stride;
     }
     let mean = block_sum(squares) / n as f32;
     let scale = float::reciprocal(float::sqrt(mean + epsilon));
     index = first;
     while index < n as usize {
-        let weight = if weight.is_null() { 1.0 } else { unsafe { *weight.add(index) } };
-        unsafe { *out.add(row + index) = *x.add(row + index) * scale * weight }
-        index += stride;
+        let values = load(x, index);
+        let weights = if weight.is_null() { [1.0; AT_ONCE] } else { load(weight, index) };
+        unroll(
+            AT_ONCE,
+            #[inline(always)]
+            |of| {
+                let index = index + of * stride;
+                if index < n as usize {
+                    unsafe { *out.add(row + index) = values[of] * scale * weights[of] }
+                }
+            },
+        );
+        index += AT_ONCE * stride;
     }
 }
 
@@ -183,22 +219,66 @@ pub unsafe fn rmsnorm_power_f16(x: *const f32, out: *mut F16, factors: *mut f32,
 
 /// out[row][i] = x[row][i] / √(mean(x[row]²) + epsilon) · weight[i] · out_scale, rounded to f16: the input of a matrix product.
 ///
-/// One block a row, four elements a thread at a time. Launch: grid (rows), block ([`BLOCK`]).
+/// One block a row, four elements a thread at a time, of which [`KEPT`] stay in registers; their weights are loaded before the wait.
+/// Launch: grid (rows), block ([`BLOCK`]).
 ///
 /// # Safety
-/// - `x` and `out` are `[rows][n]`, `weight` is `[n]`, all 16-byte aligned; `n` is a multiple of 4, and not 0.
+/// - `x` and `out` are `[rows][n]`, `weight` is `[n]`, all 16-byte aligned; `n` is a multiple of 4, and not 0. No launch that this one may overlap
+///   with writes `weight`.
 #[kernel]
 pub unsafe fn rmsnorm_f16(x: *const f32, weight: *const f32, out: *mut F16, n: u32, epsilon: f32, out_scale: f32) {
     grid::launch_dependents();
+    let first_of = |index: usize| 4 * (thread::thread_idx_x() + index as u32 * BLOCK);
+    // Zeros beyond the row.
+    let load = |values: *const f32| {
+        let mut loaded = [[0.0; 4]; KEPT];
+        unroll(
+            KEPT,
+            #[inline(always)]
+            |index| {
+                if first_of(index) < n {
+                    loaded[index] = unsafe { four(values, first_of(index)) };
+                }
+            },
+        );
+        loaded
+    };
+    let weights = load(weight);
     grid::wait();
     let row = thread::block_idx_x() as usize * n as usize;
     let (x, out) = (x.wrapping_add(row), out.wrapping_add(row));
-    let scale = float::reciprocal(float::sqrt(unsafe { mean_square(x, 1.0, n) } + epsilon)) * out_scale;
-    let mut first = 4 * thread::thread_idx_x();
+    let kept = load(x);
+    let mut squares = 0.0;
+    let mut add = |[a, b, c, d]: [f32; 4]| {
+        squares = float::fma(a, a, float::fma(b, b, float::fma(c, c, float::fma(d, d, squares))));
+    };
+    unroll(
+        KEPT,
+        #[inline(always)]
+        |index| add(kept[index]),
+    );
+    let mut first = first_of(KEPT);
     while first < n {
-        let ([a, b, c, d], [e, f, g, h]) = unsafe { (four(x, first), four(weight, first)) };
+        add(unsafe { four(x, first) });
+        first += 4 * BLOCK;
+    }
+    let scale = float::reciprocal(float::sqrt(block_sum(squares) / n as f32 + epsilon)) * out_scale;
+    let set = |first: u32, [a, b, c, d]: [f32; 4], [e, f, g, h]: [f32; 4]| {
         let (low, high) = (F16::pack(a * scale * e, b * scale * f), F16::pack(c * scale * g, d * scale * h));
         unsafe { *out.add(first as usize).cast::<u64>() = u64::from(high) << 32 | u64::from(low) }
-        first += 4 * thread::block_dim_x();
+    };
+    unroll(
+        KEPT,
+        #[inline(always)]
+        |index| {
+            if first_of(index) < n {
+                set(first_of(index), kept[index], weights[index]);
+            }
+        },
+    );
+    first = first_of(KEPT);
+    while first < n {
+        unsafe { set(first, four(x, first), four(weight, first)) }
+        first += 4 * BLOCK;
     }
 }

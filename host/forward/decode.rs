@@ -398,7 +398,7 @@ impl Engine {
             n_rows: step.rows.len(),
             shares_sequences: step.shares_sequences(),
             on_tensor_cores,
-            splits: self.splits(step.n_past()),
+            splits: self.splits(step.n_past(), on_tensor_cores),
             state_of: self.is_recurrent().then_some(step.rows[0].0),
         };
         let graphs = &mut self.decode.graphs;
@@ -420,7 +420,7 @@ impl Engine {
     }
 
     /// How attention is split of a token behind so many others, in each way that some layer's is.
-    fn splits(&self, n_past: usize) -> Vec<KeySplits> {
+    fn splits(&self, n_past: usize, on_tensor_cores: bool) -> Vec<KeySplits> {
         let mut splits: Vec<KeySplits> = Vec::new();
         let mut last = None;
         for step in &self.one.pass.steps {
@@ -439,7 +439,7 @@ impl Engine {
                 n_pages,
                 window: shape.window,
             };
-            let of_layer = key_splits(shape, n_past, self.gpu.multiprocessors());
+            let of_layer = key_splits(shape, n_past, self.gpu.multiprocessors(), on_tensor_cores);
             if !splits.contains(&of_layer) {
                 splits.push(of_layer);
             }

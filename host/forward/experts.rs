@@ -111,18 +111,10 @@ impl ExpertScratch {
         out: &Slice<f32>,
         n_pairs: usize,
     ) -> Result<(), GpuError> {
-        let (n_in, n_out, n_experts) = (weights.n_in(), weights.n_out, weights.n_matrices());
+        let (n_in, n_experts) = (weights.n_in(), weights.n_matrices());
         gpu.matmul_input_f16(x, &self.halves, &self.factors, n_pairs / share, n_in)?;
-        let gemm = Gemm {
-            weights,
-            x: &self.halves,
-            factors: Some(&self.factors),
-            bias: None,
-            out: Product::F32(out),
-            out_stride: n_out,
-            alpha: 1.0,
-            adds: false,
-        };
+        let factors = Some(&*self.factors);
+        let gemm = Gemm { factors, ..Gemm::new(weights, &self.halves, Product::F32(out)) };
         gpu.gemm_experts(&gemm, &ExpertPairs { lists: &self.lists, n_pairs, n_experts, share })
     }
 }

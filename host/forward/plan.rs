@@ -23,7 +23,10 @@ use super::{
 use crate::{
     gguf::Gguf,
     gpu::kernels::{AttentionScratch, CacheType, GemmScratch, KeySplits, PAGE, Staging},
-    model::{Figure, Model, figure::Op},
+    model::{
+        Figure, Model,
+        figure::{Op, Stack},
+    },
 };
 
 /// The context that is taken when none is asked for and the model's is longer: a cache for a model's full context can be
@@ -283,7 +286,8 @@ impl MemoryPlan {
             (pass, layout)
         };
         let in_f16 = rows_pass.is_some();
-        let matrices = figure.stacks.iter().filter(|_| in_f16).map(|stack| [stack.n_out, stack.n_in]);
+        let parts = |stack: &Stack| model.types(stack).into_iter().map(|(_, n_out)| n_out).collect();
+        let matrices = figure.stacks.iter().filter(|_| in_f16).map(|stack| (parts(stack), stack.n_in));
         let gemm = GemmScratch::elements(matrices, n_rows);
         let passes = Passes {
             one: with_layout(one, of_one),

@@ -12,7 +12,7 @@ use super::{
     experts::ExpertScratch,
     lower::{AttentionHeads, Form, Launch, Local, Made, Pass, QkvParts, ScaleId, Step},
     memory::{Layout, Scratch},
-    unpack::Rooms,
+    unpack::{RoomProduct, Rooms},
 };
 use crate::{
     cache::SequenceId,
@@ -392,30 +392,29 @@ impl Part<'_, '_> {
                 let scale = self.scale_of(*scale);
                 gpu.rmsnorm_f16(&self.f32(*x), w.vector(*weight), &self.f16(*out), n, *epsilon, scale)
             }
-            Launch::Product { x, x_scale, stack, room, bias, out, out_scale, adds } => {
+            Launch::Product { x, x_scale, stack, room, bias, out, out_scale, adds, swiglu } => {
                 let (out_f32, out_f16) = match out_scale {
                     None => (Some(self.f32(*out)), None),
                     Some(_) => (None, Some(self.f16(*out))),
                 };
-                let product = match (&out_f32, &out_f16) {
+                let of_out = match (&out_f32, &out_f16) {
                     (Some(out), _) => Product::F32(out),
                     (_, out) => Product::F16(out.as_ref().expect("one of the two")),
                 };
-                let alpha = out_scale.map_or(1.0, |scale| self.scale_of(scale)) / self.scale_of(*x_scale);
+                let unit = swiglu.map(|(unit, scale)| (self.f16(unit), self.scale_of(scale)));
                 let rooms = self.rooms.expect("a pass with such products has rooms");
-                rooms.multiply(
-                    gpu,
-                    w,
-                    *stack,
-                    *room,
-                    &self.f16(*x),
-                    bias.map(|bias| &**w.vector(bias)),
-                    product,
-                    (alpha, *adds),
-                    n,
-                    self.multiplies_packed(),
-                    self.gemm,
-                )
+                let product = RoomProduct {
+                    stack: *stack,
+                    room: *room,
+                    x: &self.f16(*x),
+                    x_scale: self.scale_of(*x_scale),
+                    bias: bias.map(|bias| &**w.vector(bias)),
+                    out: of_out,
+                    out_scale: out_scale.map_or(1.0, |scale| self.scale_of(scale)),
+                    adds: *adds,
+                    swiglu: unit.as_ref().map(|(unit, scale)| (&**unit, *scale)),
+                };
+                rooms.multiply(gpu, w, &product, n, self.multiplies_packed().then_some(self.gemm))
             }
             Launch::Qkv { product, bias, parts, heads, q, kv } => self.qkv(*product, *bias, parts, heads, *q, *kv),
             Launch::RowsF16 { x, out, factors } => {
@@ -495,7 +494,7 @@ impl Part<'_, '_> {
             keys: &self.cache.keys(heads.cache),
             values: &self.cache.values(heads.cache),
             cache_type: self.cache.cache_type,
-            splits: key_splits(shape, self.n_past, self.gpu.multiprocessors()),
+            splits: key_splits(shape, self.n_past, self.gpu.multiprocessors(), scale.is_some()),
             parts: &self.attention.parts,
             arrivals: &self.attention.arrivals,
             out,
@@ -536,10 +535,11 @@ impl Part<'_, '_> {
     }
 }
 
-/// How the next token's attention over a cache is split.
-pub fn key_splits(shape: AttentionShape, n_past: usize, multiprocessors: usize) -> KeySplits {
+/// How the next token's attention over a cache is split, in a step on tensor cores or not.
+pub fn key_splits(shape: AttentionShape, n_past: usize, multiprocessors: usize, on_tensor_cores: bool) -> KeySplits {
     let n_keys = shape.window.map_or(n_past + 1, |window| window.min(n_past + 1));
-    KeySplits::new(n_keys, shape.n_heads, shape.n_kv_heads, multiprocessors)
+    let split = if on_tensor_cores { KeySplits::of_many } else { KeySplits::new };
+    split(n_keys, shape.n_heads, shape.n_kv_heads, multiprocessors)
 }
 
 /// Values that a product left as 8-bit integers, four to a word, then a scale and a sum for each 16.

@@ -12,7 +12,7 @@ use crate::{
     gguf::TensorType,
     gpu::{
         Buffer, Event, Gpu, GpuError, Product, Slice, SubSlice, Weights,
-        kernels::{Gemm, GemmScratch},
+        kernels::{Gemm, GemmScratch, Glu},
     },
     model::{Model, figure::StackId},
 };
@@ -133,55 +133,101 @@ impl Rooms {
         })
     }
 
-    /// out = alpha · stack · x + bias (+ out) for each of `n` tokens; then the room is filled with its next matrix. With a bias it is f32.
-    #[allow(clippy::too_many_arguments)]
+    /// Enqueues the product for `n` tokens, with packed weights where there is scratch for that and they can be; then the room is filled with its next
+    /// matrix.
     pub fn multiply(
         &self,
         gpu: &Gpu,
         weights: &DeviceWeights,
-        stack: StackId,
-        room: usize,
-        x: &Slice<f16>,
-        bias: Option<&Slice<f32>>,
-        out: Product,
-        (alpha, adds): (f32, bool),
+        product: &RoomProduct,
         n: usize,
-        packed: bool,
-        scratch: &GemmScratch,
+        packed: Option<&GemmScratch>,
     ) -> Result<(), GpuError> {
+        let RoomProduct { stack, room, x, bias, out, adds, .. } = *product;
         let matrix = weights.stack(stack);
-        let mut bias_is_added = false;
-        if packed && is_packed(matrix) {
-            let mut before = 0;
-            for rows in matrix.rows_of_parts() {
-                let (out_f32, out_f16) = match out {
+        match packed {
+            Some(scratch) if is_packed(matrix) => product.multiply_packed(gpu, matrix, n, scratch)?,
+            _ => {
+                let alpha = product.out_scale / product.x_scale;
+                if let Some(values) = in_f16(matrix) {
+                    gpu.product(&values, matrix.n_out, matrix.n_in, x, out, alpha, adds, n)?;
+                } else {
+                    let room = &self.rooms[room];
+                    gpu.wait(&room.filled)?;
+                    gpu.product(&room.values, matrix.n_out, matrix.n_in, x, out, alpha, adds, n)?;
+                    gpu.record(&room.done)?;
+                }
+                if let (Some(bias), Product::F32(out)) = (bias, out) {
+                    gpu.matmul_epilogue(out, None, Some(bias), None, out, n, matrix.n_out)?;
+                }
+                product.make_unit(gpu, matrix, n)?;
+            }
+        }
+        let present = self.stacks[room].iter().position(|of| *of == stack).expect("a product of the pass");
+        self.fill(gpu, weights, room, present + 1, packed.is_some())
+    }
+}
+
+/// A product of a pass: out = out_scale ÷ x_scale · stack · x + bias (+ out).
+#[derive(Clone, Copy)]
+pub struct RoomProduct<'a> {
+    /// The matrix.
+    pub stack: StackId,
+    /// The room that it is unpacked into.
+    pub room: usize,
+    /// `[n][n_in]`.
+    pub x: &'a Slice<f16>,
+    /// What x was multiplied by.
+    pub x_scale: f32,
+    /// What is added to each row's outputs, which are f32.
+    pub bias: Option<&'a Slice<f32>>,
+    /// `[n][n_out]`.
+    pub out: Product<'a>,
+    /// What outputs are multiplied by.
+    pub out_scale: f32,
+    /// Whether they are added to what is there.
+    pub adds: bool,
+    /// Where SwiGLU of gates and up projections goes, `[n][n_out / 2]`, and what it is multiplied by: then only this is wanted, and the product in f16.
+    pub swiglu: Option<(&'a Slice<f16>, f32)>,
+}
+
+impl RoomProduct<'_> {
+    /// Enqueues it with packed weights.
+    fn multiply_packed(&self, gpu: &Gpu, matrix: &Weights, n: usize, scratch: &GemmScratch) -> Result<(), GpuError> {
+        let of = |rows, out, alpha| Gemm { out_stride: matrix.n_out, alpha, ..Gemm::new(rows, self.x, out) };
+        if let (Some((unit, scale)), [_]) = (self.swiglu, matrix.parts.as_slice()) {
+            let gemm = of(matrix.all(), Product::F16(unit), self.x_scale.recip());
+            return gpu.gemm(&Gemm { out_stride: matrix.n_out / 2, swiglu: Some(scale), ..gemm }, n, scratch);
+        }
+        let mut before = 0;
+        let parts: Vec<_> = matrix
+            .rows_of_parts()
+            .map(|rows| {
+                let (out_f32, out_f16) = match self.out {
                     Product::F32(out) => (Some(out.slice(before..out.len())), None),
                     Product::F16(out) => (None, Some(out.slice(before..out.len()))),
                 };
-                let out = match (&out_f32, &out_f16) {
-                    (Some(out), _) => Product::F32(out),
-                    (_, out) => Product::F16(out.as_ref().expect("one of the two")),
-                };
-                let out_stride = matrix.n_out;
-                let bias = bias.map(|bias| bias.slice(before..before + rows.n_out));
-                let bias = bias.as_deref();
-                gpu.gemm(&Gemm { weights: rows, x, factors: None, bias, out, out_stride, alpha, adds }, n, scratch)?;
+                let bias = self.bias.map(|bias| bias.slice(before..before + rows.n_out));
                 before += rows.n_out;
-            }
-            bias_is_added = true;
-        } else if let Some(values) = in_f16(matrix) {
-            gpu.product(&values, matrix.n_out, matrix.n_in, x, out, alpha, adds, n)?;
-        } else {
-            let room = &self.rooms[room];
-            gpu.wait(&room.filled)?;
-            gpu.product(&room.values, matrix.n_out, matrix.n_in, x, out, alpha, adds, n)?;
-            gpu.record(&room.done)?;
-        }
-        if let (Some(bias), Product::F32(out), false) = (bias, out, bias_is_added) {
-            gpu.matmul_epilogue(out, None, Some(bias), None, out, n, matrix.n_out)?;
-        }
-        let present = self.stacks[room].iter().position(|of| *of == stack).expect("a product of the pass");
-        self.fill(gpu, weights, room, present + 1, packed)
+                (rows, out_f32, out_f16, bias)
+            })
+            .collect();
+        let gemms = parts.iter().map(|(rows, out_f32, out_f16, bias)| {
+            let out = match (out_f32, out_f16) {
+                (Some(out), _) => Product::F32(out),
+                (_, out) => Product::F16(out.as_ref().expect("one of the two")),
+            };
+            let gemm = of(*rows, out, self.out_scale / self.x_scale);
+            Gemm { bias: bias.as_deref(), adds: self.adds, ..gemm }
+        });
+        gpu.gemm_of_parts(&gemms.collect::<Vec<_>>(), n, scratch)?;
+        self.make_unit(gpu, matrix, n)
+    }
+
+    /// Enqueues the unit of gates and up projections that are there, where it is wanted.
+    fn make_unit(&self, gpu: &Gpu, matrix: &Weights, n: usize) -> Result<(), GpuError> {
+        let (Some((unit, scale)), Product::F16(gate_up)) = (self.swiglu, self.out) else { return Ok(()) };
+        gpu.glu_f16(Glu::Swiglu, gate_up, unit, n, matrix.n_out / 2, self.out_scale.recip(), scale)
     }
 }
 

@@ -181,13 +181,8 @@ impl Gpu {
     ) -> Result<(), GpuError> {
         let input = scratch.input.cast::<f16>();
         self.matmul_input_f16(x, &input, &scratch.inverse_scales, n_tokens, weights.n_in())?;
-        let (factors, out_stride) = (Some(&*scratch.inverse_scales), weights.n_out);
-        let out = Product::F32(out);
-        self.gemm(
-            &Gemm { weights, x: &input, factors, bias: None, out, out_stride, alpha: 1.0, adds: false },
-            n_tokens,
-            gemm,
-        )
+        let factors = Some(&*scratch.inverse_scales);
+        self.gemm(&Gemm { factors, ..Gemm::new(weights, &input, Product::F32(out)) }, n_tokens, gemm)
     }
 
     /// out[token] = alpha · matrix · x[token] (+ out[token]) for a matrix `[n_out][n_in]` and `x` of `[n_tokens][n_in]`.

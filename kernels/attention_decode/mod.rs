@@ -51,26 +51,27 @@ pub const BLOCK: u32 = 256;
 /// The most splits of a launch.
 pub const MAX_SPLITS: u32 = 64;
 
-/// Keys that one block attends to sooner than several do. A second block costs two trips through the L2 cache, to leave its
-/// part there and to be counted, and one more to merge the parts, together about a microsecond; in which a block reads and
-/// computes on some 200 keys.
-pub const UNSPLIT: u32 = 256;
-
-/// Keys that are worth a block of their own: a tile on tensor cores for each of its eight warps, all loaded at once.
+/// Keys that are worth a block of their own where blocks are few: a tile on tensor cores for each of its eight warps, all loaded at once.
+///
+/// Twice as many are left to one block. A second block costs two trips through the L2 cache, to leave its part there and to be counted, and one more
+/// to merge the parts, together about a microsecond; in which a block reads and computes on some 200 keys.
 pub const KEYS_PER_SPLIT: u32 = 128;
+
+/// The same where many sequences fill the device: there a block that begins costs its place, and not only time.
+pub const KEYS_PER_SPLIT_OF_MANY: u32 = 256;
 
 /// Splits begin at multiples of this many positions, so that no tile is in two pages: the largest tile.
 pub const STEP: u32 = 16;
 
-/// Into how many splits `n_keys ≥ 1` keys are divided, of at most `room`: bounds are powers of two, so that a long generation
-/// passes few of them.
+/// Into how many splits `n_keys ≥ 1` keys are divided, of at most `room`, a power of two of keys being worth one: bounds are powers of two, so
+/// that a long generation passes few of them.
 #[inline(always)]
-pub const fn n_splits(n_keys: u32, room: u32) -> u32 {
+pub const fn n_splits(n_keys: u32, room: u32, keys_per_split: u32) -> u32 {
     let most_keys = n_keys.next_power_of_two();
-    if most_keys <= UNSPLIT {
+    if most_keys <= 2 * keys_per_split {
         return 1;
     }
-    let wanted = most_keys / KEYS_PER_SPLIT;
+    let wanted = most_keys >> keys_per_split.trailing_zeros();
     if wanted < room { wanted } else { room }
 }
 
@@ -171,6 +172,7 @@ struct Operands<T> {
     table_stride: u32,
     n_pages: u32,
     room: u32,
+    keys_per_split: u32,
     window: u32,
     n_rot: u32,
     neighbours: u32,
@@ -218,14 +220,14 @@ struct Split {
 }
 
 impl Split {
-    /// This block's split of the last `window` positions up to `position`: as many as any other's, but for the last.
+    /// This block's split of the last positions up to `position` that the window holds: as many as any other's, but for the last.
     #[inline(always)]
-    fn of(position: u32, window: u32, room: u32) -> Split {
+    fn of<T>(position: u32, &Operands { window, room, keys_per_split, .. }: &Operands<T>) -> Split {
         let n_seen = (position + 1).min(window);
         let oldest = position + 1 - n_seen;
         let begin = oldest / STEP * STEP;
         let n_all = position + 1 - begin;
-        let n_splits = n_splits(n_seen, room);
+        let n_splits = n_splits(n_seen, room, keys_per_split);
         // SAFETY: `room ≥ 1` by the launch contract; said here so that the division is not guarded by a panic.
         unsafe { core::hint::assert_unchecked(n_splits > 0) }
         let length = ((n_all - 1) / n_splits / STEP + 1) * STEP;
@@ -389,7 +391,7 @@ unsafe fn attention_decode<T: CacheWords, A: Attend<T>, const HEAD_DIM: usize, c
         n_rows: n_rows(o.n_pages, o.n_kv_heads),
         head_dim: HEAD_DIM,
     };
-    let split = Split::of(position, o.window, o.room);
+    let split = Split::of(position, &o);
     if split.first >= split.end {
         return;
     }
@@ -479,7 +481,7 @@ macro_rules! variants {
         /// Queries grow by their position besides, as `elementwise_temper` has it, where `growth_length` is not 0.
         ///
         /// Launch: grid (⌈group ÷ HEADS⌉, splits, n · n_kv_heads), block ([`BLOCK`]), HEADS as in [`heads`]; no fewer splits than
-        /// [`n_splits`] gives for any row and `room`, which is at most [`MAX_SPLITS`]. `part` is [`WHOLE`] or, of two launches one after the
+        /// [`n_splits`] gives for any row, `room`, which is at most [`MAX_SPLITS`], and `keys_per_split`, a power of two and at least [`STEP`]. `part` is [`WHOLE`] or, of two launches one after the
         /// other with the same rows, [`STORE`], whose grid is 1 along x and which leaves `out` alone, and [`ATTEND`].
         ///
         /// # Safety
@@ -522,6 +524,7 @@ macro_rules! variants {
             table_stride: u32,
             n_pages: u32,
             room: u32,
+            keys_per_split: u32,
             window: u32,
             n_rot: u32,
             neighbours: u32,
@@ -532,8 +535,8 @@ macro_rules! variants {
             unsafe {
                 attention_decode::<$element, $attend, $head_dim, $heads>(Operands {
                     qkv, positions, tables, slots, frequencies, q_norm, k_norm, keys, values, out, quantised_out, out_f16, parts, arrivals,
-                    epsilon, scale, growth_scale, magnitude, n_kv_heads, group, qkv_stride, table_stride, n_pages, room, window, n_rot,
-                    neighbours, growth_length, part, out_scale,
+                    epsilon, scale, growth_scale, magnitude, n_kv_heads, group, qkv_stride, table_stride, n_pages, room, keys_per_split, window,
+                    n_rot, neighbours, growth_length, part, out_scale,
                 })
             }
         }

@@ -149,10 +149,9 @@ where
     let planes = Planes::of::<B>(global(o.weights), o.n_blocks);
     // Where the chunks of the lane's rows begin. Rows and chunks beyond the matrix's end are the last ones, which do not count.
     let rows_of = |tile: u32| {
-        let row = ROWS * tile + 16 * thread::warp() + group;
-        [row, row + 8].map(
+        o.rows(ROWS * tile + 16 * thread::warp(), group).map(
             #[inline(always)]
-            |row| (task.first_output + u32::min(row, o.n_out - 1)) * chunks,
+            |row| (task.first_output + row) * chunks,
         )
     };
     // A unit's steps. Where sums leave no registers for both, the second is loaded when the first was used, and not with it.
@@ -189,11 +188,9 @@ where
     }
     // While these are on their way.
     unsafe { B::prepare() }
-    grid::launch_dependents();
+    o.begin();
     thread::sync_threads();
     let masks = unsafe { Masks { above: gemm_above().get(0) } };
-    // For what is written: by now it is over.
-    grid::wait();
 
     let (mut ring, mut step_of_panel, mut unit) = (Ring::<PANELS>::FULL, 0, begin);
     let mut sums = [0.0_f32; HALF];
@@ -268,6 +265,8 @@ where
             }
         }
         wgmma::wait::<0, _>(&mut sums);
+        // For what is written: where it was waited for before, it is over.
+        grid::wait();
         let n_tokens = task.end_token - task.first_token;
         if unit == end {
             // Written once more for what ends here: no weights are kept in registers, which adding up parts has then for its loads.
@@ -299,8 +298,7 @@ unsafe fn bring<B: Halves, const HALF: usize>(o: &Operands, task: &Task) {
         unsafe { gemm_above().set(0, Masks::ABOVE) }
     }
     unsafe { B::prepare() }
-    grid::launch_dependents();
-    grid::wait();
+    o.begin();
     if thread < tokens {
         let [source, target] = unsafe { task.rows(o, thread) };
         unsafe {
@@ -422,13 +420,13 @@ unsafe fn finish<const HALF: usize>(o: &Operands, shares: Shares, tile: u32, n_t
     let n_units = o.n_in.div_ceil(UNIT);
     let (first, last) = (tile * n_units, (tile + 1) * n_units - 1);
     let (begin, end) = (shares.begin(thread::block_idx_x()), shares.begin(thread::block_idx_x() + 1));
-    let first_row = ROWS * tile;
-    if begin <= first && last < end {
+    // A unit's tile has its parts in memory, if only one: so what a unit takes is written only where parts are added up.
+    if begin <= first && last < end && o.unit == 0 {
         if 2 * HALF < MOST_TOKENS {
             unroll(
                 HALF / 4,
                 #[inline(always)]
-                |index| unsafe { write(o, first_row, n_tokens, index, four_of(sums, index)) },
+                |index| unsafe { write::<false>(o, tile, n_tokens, index, four_of(sums, index)) },
             );
             return;
         }
@@ -436,7 +434,7 @@ unsafe fn finish<const HALF: usize>(o: &Operands, shares: Shares, tile: u32, n_t
         // tokens there is little to save, and 32 would spill in Q8_0 and Q3_K.
         let (mut left, mut index) = (*sums, 0);
         while index < const { HALF / 4 } {
-            unsafe { write(o, first_row, n_tokens, index, four_of(&left, 0)) }
+            unsafe { write::<false>(o, tile, n_tokens, index, four_of(&left, 0)) }
             unroll(
                 HALF / 4,
                 #[inline(always)]
@@ -472,8 +470,7 @@ unsafe fn finish<const HALF: usize>(o: &Operands, shares: Shares, tile: u32, n_t
     let group = thread::warp() / 4;
     thread::sync_group(1 + group);
     if thread::thread_idx_x().is_multiple_of(GROUP) {
-        let tiles = o.n_out.div_ceil(ROWS);
-        let counter = ((thread::block_idx_y() * tiles + tile) * GROUPS + group) as usize;
+        let counter = ((thread::block_idx_y() * o.n_tiles(ROWS) + tile) * GROUPS + group) as usize;
         let before = unsafe { atomic::increment_wrapping(o.arrivals.wrapping_add(counter), last_block - first_block) };
         unsafe { gemm_before().set(group, before) }
     }
@@ -523,7 +520,7 @@ unsafe fn finish<const HALF: usize>(o: &Operands, shares: Shares, tile: u32, n_t
         unroll(
             n_tiles,
             #[inline(always)]
-            |tile| unsafe { write(o, first_row, n_tokens, index + tile, all[tile]) },
+            |of| unsafe { write::<true>(o, tile, n_tokens, index + of, all[of]) },
         );
         index += TILES;
     }
@@ -543,12 +540,12 @@ fn four_of<const HALF: usize>(sums: &[f32; HALF], index: usize) -> [f32; 4] {
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-unsafe fn write(o: &Operands, first_row: u32, n_tokens: u32, index: usize, sums: [f32; 4]) {
+unsafe fn write<const UNITS: bool>(o: &Operands, tile: u32, n_tokens: u32, index: usize, sums: [f32; 4]) {
     if TOKENS * index as u32 >= n_tokens {
         return;
     }
     let lane = thread::lane();
-    let row = first_row + 16 * thread::warp() + lane / 4;
+    let row = o.output(ROWS * tile + 16 * thread::warp(), lane / 4);
     let token = TOKENS * index as u32 + 2 * (lane % 4);
-    unsafe { super::write(o, row, token, n_tokens, [gemm_sources(), gemm_targets()], sums) }
+    unsafe { super::write::<UNITS, 4>(o, row, token, n_tokens, [gemm_sources(), gemm_targets()], sums) }
 }

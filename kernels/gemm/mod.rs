@@ -26,6 +26,17 @@
 //! list of, cut into tiles of as many tokens as a block has; a block along y has a tile. So an expert's weights are read once for a tile of its
 //! tokens, wherever these are, and outputs go where the list says. A tile of rows is then one block's alone.
 //!
+//! # Beside each other
+//!
+//! Products with the same activations, of a matrix whose parts are of different types, are launches that share the device: each has as many blocks as it
+//! has of the work, and they run at the same time. The first lets the next one start when it has itself waited for what was
+//! before, so that this may read the activations at once; it waits in turn before it writes ([`BESIDE_NEXT`], [`BESIDE_LAST`]).
+//!
+//! # Gated units
+//!
+//! Of a matrix of gates above as many up projections a block's rows are half gates, and half the up projections of the same outputs: a lane has both of
+//! an output, and writes what SwiGLU makes of the two ([`glu`](crate::glu)). Other units are launches of their own.
+//!
 //! # Precision
 //!
 //! A weight is rounded to f16 twice: its scale, and the product with it. Sums are `f32`.
@@ -37,7 +48,11 @@ pub mod warps;
 
 use cuda_std::{F16, grid, shared::Shared, thread, unroll::unroll};
 
-use crate::{blocks::Halves, experts::ExpertTile};
+use crate::{
+    blocks::Halves,
+    experts::ExpertTile,
+    glu::{SWIGLU, unit_for_f16},
+};
 
 /// How a kernel of a format shares its work: what its launcher must know.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +90,12 @@ pub const PARTS: u32 = 2;
 /// The most tokens of a block.
 const MOST_TOKENS: usize = 64;
 
+/// In `order`: the next launch is a product that runs beside this one.
+pub const BESIDE_NEXT: u32 = 1;
+
+/// In `order`: the launch before is a product that this one runs beside.
+pub const BESIDE_LAST: u32 = 2;
+
 /// No row of x.
 const ABSENT: u32 = u32::MAX;
 
@@ -111,6 +132,12 @@ pub struct Operands {
     pub alpha: f32,
     /// Whether they are added to what is there.
     pub adds: u32,
+    /// 1 where rows are gates and up projections, and outputs what SwiGLU makes of the two; 0 elsewhere.
+    pub unit: u32,
+    /// What a unit's outputs are multiplied by.
+    pub unit_scale: f32,
+    /// Which launches it runs beside.
+    pub order: u32,
     /// Where parts of tiles are left.
     pub partial: *mut f32,
     /// How many parts of each tile are there.
@@ -119,7 +146,7 @@ pub struct Operands {
     pub n_tokens: u32,
     /// Columns.
     pub n_in: u32,
-    /// Outputs.
+    /// Outputs: the matrix's rows, or half of them where there is a unit.
     pub n_out: u32,
     /// Steps of a panel.
     pub panel: u32,
@@ -127,6 +154,43 @@ pub struct Operands {
     pub least: u32,
     /// Blocks that have one more.
     pub more: u32,
+}
+
+impl Operands {
+    /// The output of a lane's upper row of 16, of which the first is row `sixteen` of all tiles' rows.
+    #[inline(always)]
+    fn output(&self, sixteen: u32, group: u32) -> u32 {
+        (sixteen >> self.unit) + group
+    }
+
+    /// The matrix's rows that a lane has of such 16, the last ones where it has no more.
+    #[inline(always)]
+    fn rows(&self, sixteen: u32, group: u32) -> [u32; 2] {
+        let output = self.output(sixteen, group);
+        let lower = output + if self.unit == 0 { 8 } else { self.n_out };
+        [u32::min(output, self.n_out - 1), u32::min(lower, (self.n_out << self.unit) - 1)]
+    }
+
+    /// Tiles of so many rows.
+    #[inline(always)]
+    fn n_tiles(&self, rows: u32) -> u32 {
+        (self.n_out << self.unit).div_ceil(rows)
+    }
+
+    /// Lets the next launch start, and waits for those before: what this one reads is there.
+    #[inline(always)]
+    fn begin(&self) {
+        if self.order == 0 {
+            grid::launch_dependents();
+            grid::wait();
+        } else {
+            // What is before the products that run beside each other is over when the first of them lets the next one start.
+            if self.order & BESIDE_LAST == 0 {
+                grid::wait();
+            }
+            grid::launch_dependents();
+        }
+    }
 }
 
 /// A place in the list of all tiles' units.
@@ -224,13 +288,14 @@ impl Task {
     }
 }
 
-/// Writes a lane's outputs of a tile of tokens, `sums` of products being those of token `token` and of the one behind it, in row `row` and in every
-/// eighth one from there on. What is loaded for them takes one trip to the memory.
+/// Writes a lane's outputs of a tile of tokens, `sums` of products being those of token `token` and of the one behind it, in output `row` and in
+/// every eighth one from there on, or, where there may be `UNITS`, of its gate and its up projection. What is loaded for them takes one trip to the
+/// memory.
 ///
 /// # Safety
 /// - The kernels' launch contract; `sources` and `targets` are what [`Task::rows`] says of the block's tokens.
 #[inline(always)]
-unsafe fn write<const N: usize>(
+unsafe fn write<const UNITS: bool, const N: usize>(
     o: &Operands,
     row: u32,
     token: u32,
@@ -264,6 +329,19 @@ unsafe fn write<const N: usize>(
             values[2 * eighth + 1] = values[2 * eighth + 1] * factors[1] + bias;
         },
     );
+    if UNITS && o.unit != 0 {
+        unroll(
+            2,
+            #[inline(always)]
+            |next| {
+                if token + (next as u32) < n_tokens && row < o.n_out {
+                    let value = unit_for_f16(SWIGLU, values[next], values[2 + next], o.unit_scale);
+                    unsafe { *o.out_f16.add(firsts[next]) = F16::from_f32(value) }
+                }
+            },
+        );
+        return;
+    }
     let there = |output: usize| token + output as u32 % 2 < n_tokens && row + output as u32 / 2 * 8 < o.n_out;
     let at = |output: usize| firsts[output % 2] + output / 2 * 8;
     if o.out.is_null() {
@@ -334,8 +412,8 @@ impl<B: Copy> Sixteen<B> {
 #[cfg(not(target_arch = "nvptx64"))]
 #[rustfmt::skip]
 pub type GemmParameters = (
-    *const u8, u32, u32, u32, *const u32, *const u32, u32, *const F16, *const f32, *const f32, *mut f32, *mut F16, u32, f32, u32, *mut f32,
-    *mut u32, u32, u32, u32, u32, u32, u32,
+    *const u8, u32, u32, u32, *const u32, *const u32, u32, *const F16, *const f32, *const f32, *mut f32, *mut F16, u32, f32, u32, u32, f32, u32,
+    *mut f32, *mut u32, u32, u32, u32, u32, u32, u32,
 );
 
 /// Declares the entry points: a name, the format, and for warps by themselves how many products' tokens a block takes and how many times 16
@@ -349,11 +427,14 @@ macro_rules! gemm_kernels {
         $(#[$doc])*
         ///
         /// out[token][o] = alpha · factors[token] · Σ_i weights[o][i] · x[token][i] + bias[o] (+ out[token][o] where `adds` is not 0). Where `tiles` is not
-        /// null, a token is a pair of one and an expert of its, its weights are that expert's, and x and factors are those of pair ÷ share.
+        /// null, a token is a pair of one and an expert of its, its weights are that expert's, and x and factors are those of pair ÷ share. Where `unit` is
+        /// not 0, the matrix has 2 n_out rows, gates and then up projections, and the outputs are unit_scale times SwiGLU of each two.
         ///
         /// Launch, by the [`Geometry`]($crate::gemm::Geometry) of the kernel in the image: grid (n_blocks_of_grid, ⌈n_tokens ÷ tokens⌉), or
         /// (⌈n_out ÷ rows⌉, the number of `tiles`); block (threads); its dynamic shared memory and its `panel`. `least` and `more` are
-        /// ⌈n_out ÷ rows⌉ · ⌈n_in ÷ columns⌉ ÷ grid.x and what is left: `least ≥ 1`.
+        /// ⌈n_out ÷ rows⌉ · ⌈n_in ÷ columns⌉ ÷ grid.x and what is left, with 2 n_out where there is a `unit`: `least ≥ 1`. `order` is 0, or, of launches one
+        /// right behind the other, [`BESIDE_NEXT`]($crate::gemm::BESIDE_NEXT) in all but the last and [`BESIDE_LAST`]($crate::gemm::BESIDE_LAST) in all but
+        /// the first.
         ///
         /// # Safety
         /// - `weights` is the planes of `n_blocks` blocks, 16-byte aligned; outputs are rows of `n_in` values from `first_row` on;
@@ -363,9 +444,10 @@ macro_rules! gemm_kernels {
         /// - `tiles` is null or made, 16-byte aligned, by [`experts_group`]($crate::experts::experts_group) for as many tokens as a block takes, of `pairs`, each
         ///   below `n_tokens`; then an expert's rows begin `matrix_rows` behind the last one's.
         /// - One of `out` and `out_f16` is null; the other has a token's `n_out` outputs every `out_stride` values, all below 2^32; `adds` is 0 with
-        ///   `out_f16`.
+        ///   `out_f16`. With a `unit` it is `out` that is null, and `bias` and `tiles` are too.
         /// - `partial` is `[grid.y][grid.x][PARTS][rows · tokens]`, 16-byte aligned; `arrivals` is `[grid.y][⌈n_out ÷ rows⌉][counters]`, all
-        ///   zero, which it is again afterwards. No launch that may overlap uses them.
+        ///   zero, which it is again afterwards. No launch that may overlap uses them. Those that run beside each other have one x, and no `tiles`; none
+        ///   reads what another of them writes.
         #[cfg_attr(not(cuda_arch_at_least = "90"), cuda_std::kernel(threads = $threads, blocks = 2))]
         #[cfg_attr(cuda_arch_at_least = "90", cuda_std::kernel(threads = 640, blocks = 1))]
         pub unsafe fn $name(
@@ -384,6 +466,9 @@ macro_rules! gemm_kernels {
             out_stride: u32,
             alpha: f32,
             adds: u32,
+            unit: u32,
+            unit_scale: f32,
+            order: u32,
             partial: *mut f32,
             arrivals: *mut u32,
             n_tokens: u32,
@@ -395,7 +480,7 @@ macro_rules! gemm_kernels {
         ) {
             let operands = $crate::gemm::Operands {
                 weights, n_blocks, first_row, matrix_rows, tiles: tiles.cast(), pairs, share, x, factors, bias, out, out_f16, out_stride, alpha, adds,
-                partial, arrivals, n_tokens, n_in, n_out, panel, least, more,
+                unit, unit_scale, order, partial, arrivals, n_tokens, n_in, n_out, panel, least, more,
             };
             #[cfg(not(cuda_arch_at_least = "90"))]
             unsafe {

@@ -98,19 +98,20 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
     let Some(task) = (unsafe { Task::of_block(o, rows_of_step) }) else { return };
 
     let planes = Planes::of::<B>(global(o.weights), o.n_blocks);
-    let row_of_warp = 16 * SIXTEENS as u32 * warp + group;
+    let first_of_warp = 16 * SIXTEENS as u32 * warp;
     let load = |place: Place| {
         // Rows and chunks beyond the matrix's end are the last ones, which do not count.
         let chunk = u32::min(place.unit * 4 + member, chunks - 1);
-        let at = |row: u32| {
-            (task.first_output + u32::min(place.tile * ROWS + row_of_warp + row, o.n_out - 1)) * chunks + chunk
-        };
         [0, 1].map(
             #[inline(always)]
             |sixteen| {
                 // One that is not the warp's is not loaded.
                 let first = if sixteen < SIXTEENS as u32 { 16 * sixteen } else { 0 };
-                unsafe { Two { upper: B::load(planes, at(first)), lower: B::load(planes, at(first + 8)) } }
+                let [upper, lower] = o.rows(place.tile * ROWS + first_of_warp + first, group).map(
+                    #[inline(always)]
+                    |row| (task.first_output + row) * chunks + chunk,
+                );
+                unsafe { Two { upper: B::load(planes, upper), lower: B::load(planes, lower) } }
             },
         )
     };
@@ -122,8 +123,7 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
     // One call after the other: a loop over them would have its results in local memory.
     let mut slots = [load(first), load(second)];
     unsafe { B::prepare() }
-    grid::launch_dependents();
-    grid::wait();
+    o.begin();
 
     let token = thread::thread_idx_x();
     if token < rows_of_step {
@@ -263,6 +263,8 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
             );
         }
         if place.unit == n_steps || unit == end {
+            // For what is written: where it was waited for before, it is over.
+            grid::wait();
             unsafe { finish(o, shares, place.tile, n_steps, &sums) }
             sums = [[[0.0; 4]; SIXTEENS]; TILES];
             place = Place { tile: place.tile + 1, unit: 0 };
@@ -309,7 +311,7 @@ unsafe fn finish<const TILES: usize, const SIXTEENS: usize>(
     let before = gemm_before();
     thread::sync_threads();
     if thread::thread_idx_x() == 0 {
-        let counter = o.arrivals.wrapping_add((thread::block_idx_y() * o.n_out.div_ceil(ROWS) + tile) as usize);
+        let counter = o.arrivals.wrapping_add((thread::block_idx_y() * o.n_tiles(ROWS) + tile) as usize);
         unsafe { before.set(0, atomic::increment_wrapping(counter, last_block - first_block)) }
     }
     thread::sync_threads();
@@ -362,7 +364,7 @@ unsafe fn finish<const TILES: usize, const SIXTEENS: usize>(
 #[inline(always)]
 unsafe fn write<const TILES: usize, const SIXTEENS: usize>(o: &Operands, tile: u32, sums: &[Sums<SIXTEENS>; TILES]) {
     let lane = thread::lane();
-    let row = tile * ROWS + 16 * SIXTEENS as u32 * thread::warp() + lane / 4;
+    let first = tile * ROWS + 16 * SIXTEENS as u32 * thread::warp();
     let n_tokens = unsafe { gemm_n_tokens().get(0) };
     let places = [gemm_sources(), gemm_targets()];
     // The next tile's sums move to where the first one's were: written for each tile of tokens, this would be much of the kernel.
@@ -371,7 +373,10 @@ unsafe fn write<const TILES: usize, const SIXTEENS: usize>(o: &Operands, tile: u
         unroll(
             SIXTEENS,
             #[inline(always)]
-            |sixteen| unsafe { super::write(o, row + 16 * sixteen as u32, token, n_tokens, places, left[0][sixteen]) },
+            |sixteen| {
+                let row = o.output(first + 16 * sixteen as u32, lane / 4);
+                unsafe { super::write::<true, 4>(o, row, token, n_tokens, places, left[0][sixteen]) }
+            },
         );
         unroll(
             TILES,

@@ -37,6 +37,8 @@ struct Case {
     window: Option<usize>,
     /// The most splits.
     room: usize,
+    /// Keys that are worth one.
+    keys_per_split: usize,
     /// What multiplies 1/√head_dim: larger ones make the softmax sharper.
     sharpness: f32,
 }
@@ -56,6 +58,7 @@ impl Case {
             positions: &[40],
             window: None,
             room: 64,
+            keys_per_split: 128,
             sharpness: 1.0,
         }
     }
@@ -90,7 +93,20 @@ fn values_of(cache_type: CacheType, bytes: &[u8], n_rows: usize, head_dim: usize
 
 fn run(gpu: &Gpu, case: Case) {
     let mut random = Random::new();
-    let Case { cache_type, n_kv_heads, group, head_dim, n_rot, pairing, magnitude, positions, window, room, .. } = case;
+    let Case {
+        cache_type,
+        n_kv_heads,
+        group,
+        head_dim,
+        n_rot,
+        pairing,
+        magnitude,
+        positions,
+        window,
+        room,
+        keys_per_split,
+        ..
+    } = case;
     let (n, n_heads) = (positions.len(), n_kv_heads * group);
     let longest = positions.iter().max().unwrap() + 1;
     // The tokens' sequences in no order, one that has none among them.
@@ -167,7 +183,8 @@ fn run(gpu: &Gpu, case: Case) {
         cache
     });
     let n_keys = window.map_or(longest, |window| window.min(longest));
-    let splits = KeySplits { n_splits: n_splits(n_keys as u32, room as u32) as usize, room };
+    let n_splits = n_splits(n_keys as u32, room as u32, keys_per_split as u32) as usize;
+    let splits = KeySplits { n_splits, room, keys_per_split };
     let scratch = AttentionScratch::new(n, n_heads, n_kv_heads, head_dim, splits.n_splits);
     let parts = Output::<f32>::new(gpu, scratch.parts);
     let arrivals = Output::<u32>::new(gpu, scratch.arrivals);
@@ -292,6 +309,10 @@ fn every_position_and_every_room_for_splits() {
         }
     }
     run(&gpu, Case { positions: &[700], n_kv_heads: 1, ..Case::new(CacheType::BF16, 256) });
+    // Two splits' keys are one's, and one more are several splits'.
+    for (positions, keys_per_split) in [(&[510, 511, 512][..], 256), (&[30, 31, 32, 33], 16), (&[700], 512)] {
+        run(&gpu, Case { positions, keys_per_split, n_kv_heads: 1, ..Case::new(CacheType::F16, 64) });
+    }
 }
 
 #[test]
@@ -337,7 +358,7 @@ fn company_changes_nothing() {
             let slots = gpu.upload("slots", &of_rows(&slots)).unwrap();
             let values_of_rows: Vec<f32> = rows.iter().flat_map(|index| qkv[index * row..][..row].to_vec()).collect();
             let longest = rows.iter().map(|row| positions[*row]).max().unwrap() + 1;
-            let splits = KeySplits { n_splits: n_splits(longest, 64) as usize, room: 64 };
+            let splits = KeySplits { n_splits: n_splits(longest, 64, 128) as usize, room: 64, keys_per_split: 128 };
             let scratch = AttentionScratch::new(n, n_heads, n_kv_heads, head_dim, splits.n_splits);
             let parts = Output::<f32>::new(&gpu, scratch.parts);
             let arrivals = gpu.upload("arrivals", &vec![0; scratch.arrivals]).unwrap();
@@ -412,9 +433,9 @@ fn a_generation_reads_what_it_wrote() {
     let gpu = gpu();
     let mut random = Random::new();
     for (n_context, splits, ends) in [
-        (40, KeySplits { n_splits: 1, room: 2 }, &[1, 2, 9, 33, 40][..]),
+        (40, KeySplits { n_splits: 1, room: 2, keys_per_split: 128 }, &[1, 2, 9, 33, 40][..]),
         // Steps within the first split, across its end and in the last.
-        (300, KeySplits { n_splits: 4, room: 4 }, &[100, 250, 262, 291, 300]),
+        (300, KeySplits { n_splits: 4, room: 4, keys_per_split: 128 }, &[100, 250, 262, 291, 300]),
     ] {
         reads_what_it_wrote(&gpu, &mut random, n_context, splits, ends);
     }

@@ -58,6 +58,7 @@ fn outputs_are_sums_of_products() {
                     out_stride: n_out,
                     alpha: 0.5,
                     adds: true,
+                    swiglu: None,
                 };
                 gpu.gemm(&gemm, n, &scratch).unwrap();
                 let found = gpu.read(&out).unwrap();
@@ -111,6 +112,7 @@ fn a_token_is_the_same_in_any_company() {
                 out_stride: stride,
                 alpha: 1.0,
                 adds: false,
+                swiglu: None,
             };
             gpu.gemm(&gemm, n, &scratch).unwrap();
             gpu.gemm(&Gemm { out: Product::F16(&halves), ..gemm }, n, &scratch).unwrap();
@@ -132,6 +134,115 @@ fn a_token_is_the_same_in_any_company() {
     }
 }
 
+/// Of gates above up projections the outputs are SwiGLU of the two, in f16, the same bits in any company; in tiles that one block has alone and that
+/// several share.
+#[test]
+fn gates_and_up_projections_become_units() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let (alpha, scale) = (1.0 / 64.0, 0.5);
+    for (tensor_type, n_ff, n_in) in [
+        (TensorType::Q4_K, 300, 768),
+        (TensorType::Q8_0, 4, 256),
+        (TensorType::Q6_K, 1100, 256),
+        (TensorType::IQ4_XS, 132, 1280),
+    ] {
+        let (matrix, values) = blocks(&gpu, &mut random, tensor_type, 2 * n_ff, n_in);
+        let scratch = scratch(&gpu, 2 * n_ff, n_in);
+        let x: Vec<f16> = random.values(70 * n_in, 1.0).into_iter().map(f16::from_f32).collect();
+        let run = |first: usize, n: usize| {
+            let x = gpu.upload("x", &x[first * n_in..(first + n) * n_in]).unwrap();
+            let out = Output::<f16>::new(&gpu, n * n_ff);
+            let gemm = Gemm::new(matrix.all(), &x, Product::F16(&out));
+            gpu.gemm(&Gemm { out_stride: n_ff, alpha, swiglu: Some(scale), ..gemm }, n, &scratch).unwrap();
+            out.read(&gpu)
+        };
+        let all = run(0, 70);
+        for token in 0..70 {
+            for row in 0..n_ff {
+                let product = |row: usize| {
+                    let products = (0..n_in).map(|i| f64::from(values[row * n_in + i]) * x[token * n_in + i].to_f64());
+                    products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product * product))
+                };
+                let ((gate, of_gate), (up, of_up)) = (product(row), product(n_ff + row));
+                let alpha = f64::from(alpha);
+                let (gate, up) = (alpha * gate, alpha * up);
+                let want = gate / (1.0 + (-gate).exp()) * up * f64::from(scale);
+                // SiLU's slope is 1.1 at most; f16 rounds what is left.
+                let [of_gate, of_up] = [of_gate, of_up].map(|size: f64| TOLERANCE * alpha * size.sqrt() + 1e-5);
+                let limit = f64::from(scale) * (1.1 * of_gate * (up.abs() + of_up) + of_up * gate.abs())
+                    + want.abs() / 1024.0
+                    + 1e-4;
+                let found = all[token * n_ff + row].to_f64();
+                assert!(
+                    (found - want).abs() <= limit,
+                    "{tensor_type} 2 · {n_ff}×{n_in}, token {token}, row {row}: {found} for {want}, more than {limit:.1e}"
+                );
+            }
+        }
+        for (first, n) in [(0, 1), (3, 16), (5, 17), (40, 30), (6, 64)] {
+            let (alone, among) = (run(first, n), &all[first * n_ff..(first + n) * n_ff]);
+            let same = alone.iter().zip(among).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{tensor_type}: {n} tokens from {first} on differ from the same among 70");
+        }
+    }
+}
+
+/// Parts of a matrix of different types run beside each other, behind a kernel that makes what they read: each as it is alone, but for how its tiles
+/// are cut into parts.
+#[test]
+fn parts_of_a_matrix_run_beside_each_other() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let (n_in, stride) = (1536, 700);
+    let types = [(TensorType::Q4_K, 300), (TensorType::Q6_K, 40), (TensorType::Q5_K, 260)];
+    let matrices = types.map(|(tensor_type, n_out)| blocks(&gpu, &mut random, tensor_type, n_out, n_in));
+    let n_outs: Vec<usize> = types.iter().map(|(_, n_out)| *n_out).collect();
+    let elements = GemmScratch::elements([(n_outs, n_in)].into_iter(), Gpu::MOST_GEMM_TOKENS);
+    let scratch = GemmScratch::new(&gpu, elements).unwrap();
+    for (n_parts, n) in [(2, 5), (3, 70), (3, 16)] {
+        let values = random.values(n * n_in, 1.0);
+        let (on_device, ones) = (gpu.upload("x", &values).unwrap(), gpu.upload("weight", &vec![1.0; n_in]).unwrap());
+        let x = gpu.alloc::<f16>("x", n * n_in).unwrap();
+        let out = gpu.upload("out", &vec![7.0_f32; n * stride]).unwrap();
+        let mut before = 0;
+        let outs: Vec<_> = types[..n_parts]
+            .iter()
+            .map(|(_, n_out)| {
+                before += n_out;
+                out.slice(before - n_out..n * stride)
+            })
+            .collect();
+        let gemms: Vec<Gemm> = matrices
+            .iter()
+            .zip(&outs)
+            .map(|((matrix, _), out)| Gemm { out_stride: stride, ..Gemm::new(matrix.all(), &x, Product::F32(out)) })
+            .collect();
+        gpu.rmsnorm_f16(&on_device, &ones, &x, n, 0.0, 1.0).unwrap();
+        gpu.gemm_of_parts(&gemms, n, &scratch).unwrap();
+        let (found, x) = (gpu.read(&out).unwrap(), gpu.read(&x).unwrap());
+        for (token, found) in found.chunks_exact(stride).enumerate() {
+            let mut before = 0;
+            for (part, (tensor_type, n_out)) in types[..n_parts].iter().enumerate() {
+                for row in 0..*n_out {
+                    let weights = &matrices[part].1[row * n_in..(row + 1) * n_in];
+                    let products = weights.iter().zip(&x[token * n_in..]).map(|(w, x)| f64::from(*w) * x.to_f64());
+                    let (want, size) =
+                        products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product * product));
+                    let (got, limit) =
+                        (f64::from(found[before + row]), TOLERANCE * size.sqrt() + 1e-5 * (1.0 + want.abs()));
+                    assert!(
+                        (got - want).abs() <= limit,
+                        "{tensor_type}, part {part} of {n_parts}, token {token} of {n}, row {row}: {got} for {want}"
+                    );
+                }
+                before += n_out;
+            }
+            assert!(found[before..].iter().all(|value| *value == 7.0), "token {token} of {n}: an output of nobody's");
+        }
+    }
+}
+
 /// How many tokens weights are multiplied packed for follows from the largest matrix, where the image has groups of warps.
 #[test]
 fn small_models_unpack_sooner() {
@@ -144,7 +255,7 @@ fn small_models_unpack_sooner() {
 }
 
 fn scratch(gpu: &Gpu, n_out: usize, n_in: usize) -> GemmScratch {
-    let elements = GemmScratch::elements([[n_out, n_in]].into_iter(), Gpu::MOST_GEMM_TOKENS);
+    let elements = GemmScratch::elements([(vec![n_out], n_in)].into_iter(), Gpu::MOST_GEMM_TOKENS);
     GemmScratch::new(gpu, elements).unwrap()
 }
 
@@ -222,6 +333,7 @@ fn experts_multiply_their_own_tokens() {
                 out_stride: n_out,
                 alpha: 0.5,
                 adds: false,
+                swiglu: None,
             };
             gpu.gemm_experts(&gemm, &ExpertPairs { lists: &lists, n_pairs, n_experts, share }).unwrap();
             out.read(&gpu)

@@ -40,7 +40,7 @@ fn of_count(widths: &Widths, what: &str, tensor_type: TensorType, (n_out, n_in):
         let halves = gpu.alloc::<f16>("x", n * n_in)?;
         gpu.range_to_f16_f32(&x, &halves, 1.0, n * n_in)?;
         let most = gpu.most_gemm_tokens(matrices.into_iter());
-        let scratch = GemmScratch::new(gpu, GemmScratch::elements([[n_out, n_in]].into_iter(), n.min(most)))?;
+        let scratch = GemmScratch::new(gpu, GemmScratch::elements([(vec![n_out], n_in)].into_iter(), n.min(most)))?;
         let unpacked = gpu.alloc::<f16>("an unpacked matrix", if n > most { n_out * n_in } else { 0 })?;
         let streamed = vec![weights.data.address()];
         let launch = move |gpu: &Gpu| {
@@ -53,12 +53,7 @@ fn of_count(widths: &Widths, what: &str, tensor_type: TensorType, (n_out, n_in):
                 gpu.dequantise(weights, &unpacked)?;
                 return gpu.product(&unpacked, n_out, n_in, &halves, out, 1.0, false, n);
             }
-            let (x, out_stride) = (&halves, n_out);
-            gpu.gemm(
-                &Gemm { weights, x, factors: None, bias: None, out, out_stride, alpha: 1.0, adds: false },
-                n,
-                &scratch,
-            )
+            gpu.gemm(&Gemm::new(weights, &halves, out), n, &scratch)
         };
         Ok((launch, streamed))
     })

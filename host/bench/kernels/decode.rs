@@ -129,16 +129,9 @@ fn few(widths: &Widths, what: &str, tensor_type: TensorType, (n_out, n_in): (usi
         let (weights, x, out) =
             (matrix(gpu, tensor_type, n_out, n_in)?, gpu.alloc("x", n * n_in)?, room(gpu, n * n_out)?);
         gpu.fill(&x, 0)?;
-        let scratch = GemmScratch::new(gpu, GemmScratch::elements([[n_out, n_in]].into_iter(), n))?;
+        let scratch = GemmScratch::new(gpu, GemmScratch::elements([(vec![n_out], n_in)].into_iter(), n))?;
         let streamed = vec![weights.data.address()];
-        let launch = move |gpu: &Gpu| {
-            let (weights, out) = (weights.all(), Product::F32(&out));
-            gpu.gemm(
-                &Gemm { weights, x: &x, factors: None, bias: None, out, out_stride: n_out, alpha: 1.0, adds: false },
-                n,
-                &scratch,
-            )
-        };
+        let launch = move |gpu: &Gpu| gpu.gemm(&Gemm::new(weights.all(), &x, Product::F32(&out)), n, &scratch);
         Ok((launch, streamed))
     })
 }

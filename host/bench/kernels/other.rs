@@ -149,9 +149,7 @@ fn together(n_tokens: usize, n_used: usize, n_experts: usize, (n_out, n_in): (us
         let lists = ExpertLists::new(gpu, ExpertLists::elements(n_pairs, n_experts))?;
         gpu.experts_group(&chosen, n_experts, &lists)?;
         Ok(move |gpu: &Gpu| {
-            let (weights, out) = (weights.all(), Product::F32(&out));
-            let gemm =
-                Gemm { weights, x: &x, factors: None, bias: None, out, out_stride: n_out, alpha: 1.0, adds: false };
+            let gemm = Gemm::new(weights.all(), &x, Product::F32(&out));
             gpu.gemm_experts(&gemm, &ExpertPairs { lists: &lists, n_pairs, n_experts, share: n_used })
         })
     })

@@ -302,7 +302,9 @@ pub enum Launch {
         scale: ScaleId,
         out: Local,
     },
-    /// A product of f16 on tensor cores, with a stack unpacked into a room, and a bias for each of its rows; added to `out` where `adds`.
+    /// A product of f16 on tensor cores, with a stack unpacked into a room, and a bias for each of its rows; added to `out` where `adds`. Where
+    /// there is a `swiglu`, rows are gates and up projections, and only what becomes of the two is wanted: `out`, with `out_scale`, is room for them
+    /// where the product does not make it itself.
     Product {
         x: Local,
         x_scale: ScaleId,
@@ -312,6 +314,7 @@ pub enum Launch {
         out: Local,
         out_scale: Option<ScaleId>,
         adds: bool,
+        swiglu: Option<(Local, ScaleId)>,
     },
     /// Many tokens' bias, norms over heads, rotation and cache, from their product to queries.
     Qkv {
@@ -391,7 +394,6 @@ impl Launch {
             | Launch::RmsNormF16 { x, out, .. }
             | Launch::ToF16 { x, out, .. }
             | Launch::FromF16 { x, out, .. }
-            | Launch::Product { x, out, .. }
             | Launch::Matmul { x, out, .. }
             | Launch::GemvStack { x, out, .. } => vec![x, out],
             Launch::Sum { x, factors, residual, out, .. } => some(&[x, out], &[factors, residual]),
@@ -419,6 +421,7 @@ impl Launch {
             }
             Launch::AttentionToken { qkv, out, .. } => vec![qkv, out],
             Launch::Qkv { product, q, kv, .. } => some(&[product, q], &[kv.map(|kv| kv[0]), kv.map(|kv| kv[1])]),
+            Launch::Product { x, out, swiglu, .. } => some(&[x, out], &[swiglu.map(|(unit, _)| unit)]),
             Launch::Flash { q, out, .. } => vec![q, out],
             Launch::AttentionMany { q, exact, out, .. } => vec![q, exact, out],
             Launch::AttentionRows { qkv, out, .. } => vec![qkv, out],

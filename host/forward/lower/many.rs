@@ -43,7 +43,7 @@ use crate::{
     gguf::TensorType,
     gpu::kernels::CacheType,
     model::{
-        Model,
+        Glu, Model,
         figure::{Matrix, Op, Span, StackId, ValueId, VectorId},
     },
 };
@@ -259,8 +259,17 @@ impl Many {
         // A bias is added behind a factor and before norms, or by the kernel that rotates; that of a token's attention knows none.
         let is_behind = factors.is_some() || pattern.whole != [None, None];
         let with_product = pattern.bias.filter(|_| !is_behind && self.is_decoded(pattern));
-        let launch =
-            Launch::Product { x, x_scale, stack, room, bias: with_product, out: product, out_scale: None, adds: false };
+        let launch = Launch::Product {
+            x,
+            x_scale,
+            stack,
+            room,
+            bias: with_product,
+            out: product,
+            out_scale: None,
+            adds: false,
+            swiglu: None,
+        };
         // The values before a norm, in columns of the product, with the bias or before it.
         let is_bias = |node: &&usize| matches!(figure.nodes[**node].op, Op::Bias { .. });
         let makes = pattern.projections.iter().filter_map(|node| match &figure.nodes[*node].op {
@@ -389,7 +398,7 @@ impl Many {
         });
         let gate_up = l.room(n_out, Form::F16);
         let (stack, room) = (weight.stack, self.next_room());
-        let launch = Launch::Product {
+        let product = |swiglu| Launch::Product {
             x: input,
             x_scale,
             stack,
@@ -398,15 +407,26 @@ impl Many {
             out: gate_up,
             out_scale: Some(in_scale),
             adds: false,
+            swiglu,
         };
+        for node in products.into_iter().chain([glu]) {
+            l.done[node] = true;
+        }
+        let value = figure.nodes[glu].out;
+        if self.of_sequences && factors.is_none() && kind == Glu::Swiglu {
+            // Products of a few tokens with packed weights make it themselves.
+            let out = l.room(n_out / 2, Form::F16);
+            self.halves.insert(value, Half { local: out, scale: out_scale, factors: None });
+            let made = Made { scale: Some(out_scale), ..Made::new(value, out) };
+            return l.steps.push(Step { launch: product(Some((out, out_scale))), makes: vec![made] });
+        }
         let halves = products.iter().zip([0, n_out / 2]).map(|(node, start)| Made {
             scale: Some(in_scale),
             factors,
             start,
             ..Made::new(figure.nodes[*node].out, gate_up)
         });
-        l.steps.push(Step { launch, makes: halves.collect() });
-        let value = figure.nodes[glu].out;
+        l.steps.push(Step { launch: product(None), makes: halves.collect() });
         let out = l.room(n_out / 2, Form::F16);
         // Rows with factors have their scales in those.
         let of_rows = factors.map(|factors| [factors, l.room(1, Form::F32)]);
@@ -416,9 +436,6 @@ impl Many {
         let launch = Launch::GluF16 { gate_up, factors: of_rows, in_scale, out, out_scale, glu: kind };
         let made = Made { scale: Some(scale), factors: half.factors, ..Made::new(value, out) };
         l.steps.push(Step { launch, makes: vec![made] });
-        for node in products.into_iter().chain([glu]) {
-            l.done[node] = true;
-        }
     }
 
     /// A product back to the residual stream's width: added to the stream where nothing comes between and nothing else needs it as it was.
@@ -434,8 +451,17 @@ impl Many {
             l.done[reader] = true;
         }
         let room = self.next_room();
-        let product =
-            |out, adds| Launch::Product { x: input, x_scale, stack, room, bias: None, out, out_scale: None, adds };
+        let product = |out, adds| Launch::Product {
+            x: input,
+            x_scale,
+            stack,
+            room,
+            bias: None,
+            out,
+            out_scale: None,
+            adds,
+            swiglu: None,
+        };
         // Factors are for what reads the product: a norm that is a launch with its sum, or a launch of their own.
         if factors.is_some() {
             let out = l.place(value, Form::F32);

@@ -84,19 +84,31 @@ impl AttentionScratch {
 pub struct KeySplits {
     /// Blocks that share a head's keys, at most.
     pub n_splits: usize,
-    /// The most blocks that any number of keys has on this device: with it a token's position alone says how its keys are split.
+    /// The most blocks that any number of keys has on this device: with it, and with
     pub room: usize,
+    /// how many keys are worth one, a token's position alone says how its keys are split.
+    pub keys_per_split: usize,
 }
 
 /// Blocks that a multiprocessor has room for at a time, by their registers. More would run one after another.
 const BLOCKS_PER_MULTIPROCESSOR: usize = 2;
 
 impl KeySplits {
-    /// For `n_keys` keys, on a device of that many multiprocessors.
+    /// For `n_keys` keys of a sequence that has the device for itself, one of that many multiprocessors.
     pub fn new(n_keys: usize, n_heads: usize, n_kv_heads: usize, n_multiprocessors: usize) -> KeySplits {
+        KeySplits::by(KEYS_PER_SPLIT, n_keys, n_heads, n_kv_heads, n_multiprocessors)
+    }
+
+    /// For `n_keys` keys of one of many sequences.
+    pub fn of_many(n_keys: usize, n_heads: usize, n_kv_heads: usize, n_multiprocessors: usize) -> KeySplits {
+        KeySplits::by(KEYS_PER_SPLIT_OF_MANY, n_keys, n_heads, n_kv_heads, n_multiprocessors)
+    }
+
+    fn by(per_split: u32, n_keys: usize, n_heads: usize, n_kv_heads: usize, n_multiprocessors: usize) -> KeySplits {
         let blocks = n_kv_heads * (n_heads / n_kv_heads).div_ceil(TENSOR_HEADS);
         let room = (BLOCKS_PER_MULTIPROCESSOR * n_multiprocessors / blocks).clamp(1, MAX_SPLITS as usize);
-        KeySplits { n_splits: n_splits(count(n_keys), count(room)) as usize, room }
+        let n_splits = n_splits(count(n_keys), count(room), per_split) as usize;
+        KeySplits { n_splits, room, keys_per_split: per_split as usize }
     }
 }
 
@@ -109,13 +121,17 @@ impl Gpu {
         let AttentionDecode { shape, norm_and_rope, cache_type, splits, pages, qkv_stride, .. } = *operands;
         let NormAndRope { q_norm, k_norm, epsilon, frequencies, n_rot, magnitude, .. } = norm_and_rope;
         let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_pages, window } = shape;
-        let KeySplits { n_splits, room } = splits;
+        let KeySplits { n_splits, room, keys_per_split } = splits;
         assert!(n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads), "{n_heads} heads over {n_kv_heads} KV heads");
         norm_and_rope.expect_head_dim(head_dim);
         let (growth_scale, growth_length) = norm_and_rope.growth();
         assert!(window != Some(0), "a sliding window holds at least the token itself");
         assert!((1..=MAX_SPLITS as usize).contains(&room), "{room} splits, of at most {MAX_SPLITS}");
         assert!((1..=room).contains(&n_splits), "{n_splits} splits, of at most {room}");
+        assert!(
+            keys_per_split.is_power_of_two() && keys_per_split >= STEP as usize,
+            "{keys_per_split} keys for a split: expected a power of two"
+        );
         let cache_len = shape.cache_bytes(cache_type);
         let row = (n_heads + 2 * n_kv_heads) * head_dim;
         assert!(qkv_stride >= row && qkv_stride.is_multiple_of(4), "{qkv_stride} values between projections of {row}");
@@ -188,6 +204,7 @@ impl Gpu {
                             count(pages.stride),
                             count(n_pages),
                             count(room),
+                            count(keys_per_split),
                             window.map_or(u32::MAX, count),
                             count(n_rot),
                             norm_and_rope.neighbours(),
@@ -240,6 +257,12 @@ mod tests {
         assert_eq!(splits(4097, 28, 4), 64);
         assert_eq!(splits(100_000, 32, 8), 33);
         assert_eq!(splits(4096, 32, 32), 8);
+        // Of many sequences' keys twice as many are a block's.
+        let of_many = |n_keys, n_heads, n_kv_heads| KeySplits::of_many(n_keys, n_heads, n_kv_heads, 132).n_splits;
+        assert_eq!(of_many(512, 28, 4), 1);
+        assert_eq!(of_many(513, 28, 4), 4);
+        assert_eq!(of_many(4096, 28, 4), 16);
+        assert_eq!(of_many(32_768, 14, 2), 64);
         // One multiprocessor is full with one split.
         assert_eq!(KeySplits::new(4096, 32, 8, 1).n_splits, 1);
     }

@@ -1,7 +1,9 @@
 //! Launches the products with a few tokens in `kernels/gemm/`.
 
+use std::ops::Range;
+
 use half::f16;
-use kernels::gemm::{CHUNK, Geometry, PARTS, groups, warps};
+use kernels::gemm::{BESIDE_LAST, BESIDE_NEXT, CHUNK, Geometry, PARTS, groups, warps};
 
 use super::{
     blocks::block_format,
@@ -27,17 +29,17 @@ pub struct GemmScratch {
 }
 
 impl GemmScratch {
-    /// Elements of the allocations for `n_tokens` tokens and matrices of these rows and columns, both of 32 bits.
-    pub fn elements(matrices: impl Iterator<Item = [usize; 2]>, n_tokens: usize) -> [usize; 2] {
+    /// Elements of the allocations for `n_tokens` tokens and matrices whose parts have these rows, of so many columns, both of 32 bits.
+    pub fn elements(matrices: impl Iterator<Item = (Vec<usize>, usize)>, n_tokens: usize) -> [usize; 2] {
         let (which, groups) = groups_of(n_tokens.min(Gpu::MOST_GEMM_TOKENS));
         let kernels = GEOMETRIES.map(|of_image| of_image[which]);
-        matrices.fold([0, 0], |[partial, arrivals], [n_out, n_in]| {
-            let of_blocks = kernels.map(|kernel| {
-                let of_block = PARTS as usize * kernel.rows * kernel.tokens;
-                units(&kernel, n_out, n_in).min(MOST_BLOCKS) * groups * of_block
-            });
-            let of_tiles = kernels.map(|kernel| n_out.div_ceil(kernel.rows) * groups * kernel.counters);
-            [of_blocks.into_iter().fold(partial, usize::max), of_tiles.into_iter().fold(arrivals, usize::max)]
+        matrices.fold([0, 0], |most, (parts, n_in)| {
+            kernels.iter().fold(most, |[partial, arrivals], kernel| {
+                let units: Vec<usize> = parts.iter().map(|n_out| units(kernel, *n_out, n_in)).collect();
+                let blocks: usize = shares(MOST_BLOCKS, &units).into_iter().sum();
+                let tiles: usize = parts.iter().map(|n_out| n_out.div_ceil(kernel.rows)).sum();
+                [partial.max(groups * blocks * of_block(kernel)), arrivals.max(groups * tiles * kernel.counters)]
+            })
         })
     }
 
@@ -57,6 +59,24 @@ fn groups_of(n_tokens: usize) -> (usize, usize) {
     let kernels = &warps::GEOMETRIES;
     let which = kernels.iter().position(|kernel| n_tokens <= kernel.tokens).unwrap_or(kernels.len() - 1);
     (which, n_tokens.div_ceil(kernels[which].tokens))
+}
+
+/// What a block leaves of the tiles that are not its alone.
+fn of_block(kernel: &Geometry) -> usize {
+    PARTS as usize * kernel.rows * kernel.tokens
+}
+
+/// How so many blocks are shared by launches that run beside each other, by their units: none has no block, and none more than it has units.
+fn shares(blocks: usize, units: &[usize]) -> Vec<usize> {
+    let all: usize = units.iter().sum();
+    let blocks = blocks.min(all);
+    let mut before = 0;
+    let share = |of: &usize| {
+        let first = blocks * before / all;
+        before += of;
+        (blocks * before / all - first).max(1)
+    };
+    units.iter().map(share).collect()
 }
 
 /// Units of all tiles together.
@@ -106,6 +126,31 @@ pub struct Gemm<'a> {
     pub alpha: f32,
     /// Whether they are added to what is there, which is f32.
     pub adds: bool,
+    /// Where the rows are gates above as many up projections: what SwiGLU of the two, in f16, is multiplied by. Then `bias` is none.
+    pub swiglu: Option<f32>,
+}
+
+impl<'a> Gemm<'a> {
+    /// out[token] = W · x[token].
+    pub fn new(weights: Rows<'a>, x: &'a Slice<f16>, out: Product<'a>) -> Gemm<'a> {
+        let out_stride = weights.n_out;
+        Gemm { weights, x, factors: None, bias: None, out, out_stride, alpha: 1.0, adds: false, swiglu: None }
+    }
+
+    /// Outputs of a token.
+    fn n_out(&self) -> usize {
+        if self.swiglu.is_some() { self.weights.n_out / 2 } else { self.weights.n_out }
+    }
+}
+
+/// How a launch's work is shared.
+struct Shared<'a> {
+    /// Along x, and along y.
+    blocks: [usize; 2],
+    /// What it leaves parts of tiles in, and where its own begin.
+    scratch: Option<(&'a GemmScratch, [usize; 2])>,
+    /// Which launches it runs beside.
+    order: u32,
 }
 
 impl Gpu {
@@ -134,44 +179,60 @@ impl Gpu {
         tensor_type.is_quantised()
     }
 
-    /// Enqueues out[token] = alpha · factors[token] · W · x[token] + bias (+ out[token]), reading the packed weights once for 64 tokens. A token's
-    /// outputs are the same bits whatever others there are.
+    /// Enqueues out[token] = alpha · factors[token] · W · x[token] + bias (+ out[token]), or of gates and up projections what SwiGLU makes of the two,
+    /// reading the packed weights once for 64 tokens. A token's outputs are the same bits whatever others there are.
     pub fn gemm(&self, gemm: &Gemm, n_tokens: usize, scratch: &GemmScratch) -> Result<(), GpuError> {
+        self.gemm_of_parts(&[*gemm], n_tokens, scratch)
+    }
+
+    /// [`Gpu::gemm`] with each of the parts of a matrix, at the same time where the image is Hopper's. No part reads what another one writes.
+    pub fn gemm_of_parts(&self, parts: &[Gemm], n_tokens: usize, scratch: &GemmScratch) -> Result<(), GpuError> {
         assert!((1..=Gpu::MOST_GEMM_TOKENS).contains(&n_tokens), "{n_tokens} tokens of a product of a few");
-        assert_eq!(gemm.weights.n_matrices(), 1, "a product with a stack of matrices needs to know the experts");
-        let (n_in, n_out) = (gemm.weights.n_in(), gemm.weights.n_out);
         let [.., more, most] = warps::GEOMETRIES.map(|kernel| kernel.tokens);
         let rest = n_tokens % most;
         if n_tokens > most && (1..=more).contains(&rest) {
             // A tile that is not full costs as much as one that is: the rest goes to a smaller kernel.
-            return self.gemm_in_two(gemm, [n_tokens - rest, rest], scratch);
+            self.gemm_of_tokens(parts, 0..n_tokens - rest, scratch)?;
+            return self.gemm_of_tokens(parts, n_tokens - rest..n_tokens, scratch);
         }
-        let (which, groups) = groups_of(n_tokens);
-        let kernel = &self.gemm_geometries()[which];
-        let blocks = units(kernel, n_out, n_in).min(kernel.resident * self.multiprocessors()).min(MOST_BLOCKS);
-        expect_len("partial", &scratch.partial, groups * blocks * PARTS as usize * kernel.rows * kernel.tokens);
-        expect_len("arrivals", &scratch.arrivals, groups * n_out.div_ceil(kernel.rows) * kernel.counters);
-        // SAFETY: there are as many blocks along x as share all units, and scratch for all of them.
-        unsafe { self.launch_gemm(gemm, n_tokens, which, [blocks, groups], Some(scratch), None) }
+        self.gemm_of_tokens(parts, 0..n_tokens, scratch)
     }
 
-    /// The first tokens, then the others.
-    fn gemm_in_two(&self, gemm: &Gemm, [first, last]: [usize; 2], scratch: &GemmScratch) -> Result<(), GpuError> {
-        self.gemm(gemm, first, scratch)?;
-        let x = gemm.x.slice(first * gemm.weights.n_in()..gemm.x.len());
-        let factors = gemm.factors.map(|factors| factors.slice(first..factors.len()));
-        let behind = first * gemm.out_stride;
-        let rest = Gemm { x: &x, factors: factors.as_deref(), ..*gemm };
-        match gemm.out {
-            Product::F32(out) => {
-                let out = out.slice(behind..out.len());
-                self.gemm(&Gemm { out: Product::F32(&out), ..rest }, last, scratch)
+    /// The products of some of the tokens.
+    fn gemm_of_tokens(&self, parts: &[Gemm], tokens: Range<usize>, scratch: &GemmScratch) -> Result<(), GpuError> {
+        let (which, groups) = groups_of(tokens.len());
+        let kernel = &self.gemm_geometries()[which];
+        let room = (kernel.resident * self.multiprocessors()).min(MOST_BLOCKS);
+        let units: Vec<usize> =
+            parts.iter().map(|part| units(kernel, part.weights.n_out, part.weights.n_in())).collect();
+        // Elsewhere a launch begins when the one before has ended.
+        let is_beside = self.image().has_warp_groups();
+        let of_parts = if is_beside { shares(room, &units) } else { units.iter().map(|of| *of.min(&room)).collect() };
+        let [mut partial, mut arrivals] = [0, 0];
+        for (index, (part, blocks)) in parts.iter().zip(of_parts).enumerate() {
+            assert_eq!(part.weights.n_matrices(), 1, "a product with a stack of matrices needs to know the experts");
+            let ends = [
+                partial + groups * blocks * of_block(kernel),
+                arrivals + groups * part.weights.n_out.div_ceil(kernel.rows) * kernel.counters,
+            ];
+            expect_len("partial", &scratch.partial, ends[0]);
+            expect_len("arrivals", &scratch.arrivals, ends[1]);
+            let mut order = 0;
+            if is_beside && index > 0 {
+                order |= BESIDE_LAST;
             }
-            Product::F16(out) => {
-                let out = out.slice(behind..out.len());
-                self.gemm(&Gemm { out: Product::F16(&out), ..rest }, last, scratch)
+            if is_beside && index + 1 < parts.len() {
+                order |= BESIDE_NEXT;
+            }
+            let scratch = Some((scratch, [partial, arrivals]));
+            let shared = Shared { blocks: [blocks, groups], scratch, order };
+            // SAFETY: there are as many blocks along x as share all units, and scratch for all of them, which no part beside it has.
+            unsafe { self.launch_gemm(part, tokens.clone(), which, &shared, None)? }
+            if is_beside {
+                [partial, arrivals] = ends;
             }
         }
+        Ok(())
     }
 
     /// Enqueues out[pair] = alpha · factors[pair ÷ share] · W[expert of the pair] · x[pair ÷ share] for the pairs of tokens and experts that
@@ -179,14 +240,15 @@ impl Gpu {
     /// are.
     pub fn gemm_experts(&self, gemm: &Gemm, of: &ExpertPairs) -> Result<(), GpuError> {
         assert_eq!(gemm.weights.n_matrices(), of.n_experts, "an expert has a matrix");
-        assert!(of.n_pairs > 0, "a product of no pairs");
+        assert!(of.n_pairs > 0 && gemm.swiglu.is_none(), "a product of some pairs, as it is");
         let (which, of_tile) = tile(of.n_pairs, of.n_experts);
         let n_tiles = n_tiles(of.n_pairs, of.n_experts, of_tile);
-        let grid = [gemm.weights.n_out.div_ceil(self.gemm_geometries()[which].rows), n_tiles];
+        let blocks = [gemm.weights.n_out.div_ceil(self.gemm_geometries()[which].rows), n_tiles];
         expect_len("pairs", &of.lists.pairs, of.n_pairs);
         expect_len("tiles", &of.lists.tiles, 4 * n_tiles);
+        let shared = Shared { blocks, scratch: None, order: 0 };
         // SAFETY: a block has a whole tile of rows; the lists' tiles have as many pairs as the kernel takes, by the same rule.
-        unsafe { self.launch_gemm(gemm, of.n_pairs, which, grid, None, Some(of)) }
+        unsafe { self.launch_gemm(gemm, 0..of.n_pairs, which, &shared, Some(of)) }
     }
 
     /// How the kernels in the loaded image share their work.
@@ -200,57 +262,74 @@ impl Gpu {
     }
 
     /// # Safety
-    /// - The grid's blocks share all units of all tiles of rows, with `scratch` for those that more than one has a part of.
+    /// - The grid's blocks share all units of all tiles of rows, with `scratch` for those that more than one has a part of. Launches that run beside
+    ///   each other follow one another, and have scratch and outputs of their own.
     unsafe fn launch_gemm(
         &self,
         gemm: &Gemm,
-        n_tokens: usize,
+        tokens: Range<usize>,
         which: usize,
-        [blocks, groups]: [usize; 2],
-        scratch: Option<&GemmScratch>,
+        &Shared { blocks: [blocks, groups], scratch, order }: &Shared,
         experts: Option<&ExpertPairs>,
     ) -> Result<(), GpuError> {
-        let Gemm { weights, x, factors, bias, out, out_stride, alpha, adds } = *gemm;
-        let (n_in, n_out) = (weights.n_in(), weights.n_out);
+        let Gemm { weights, x, factors, bias, out, out_stride, alpha, adds, swiglu } = *gemm;
+        let (n_tokens, n_in, n_out) = (tokens.len(), weights.n_in(), gemm.n_out());
         let share = experts.map_or(1, |experts| experts.share);
+        let x = &*x.slice(tokens.start * n_in..x.len());
+        let factors = factors.map(|factors| factors.slice(tokens.start..factors.len()));
+        let factors = factors.as_deref();
         assert!(n_in.is_multiple_of(CHUNK as usize), "rows of {n_in} are no whole chunks");
         assert!(x.address().is_multiple_of(16), "x starts on a 16-byte boundary");
         assert!(share > 0 && n_tokens.is_multiple_of(share), "{n_tokens} pairs, {share} to an x");
         expect_len("x", x, n_tokens / share * n_in);
         factors.inspect(|factors| expect_len("factors", factors, n_tokens / share));
         bias.inspect(|bias| expect_len("bias", bias, n_out));
+        let first = tokens.start * out_stride;
         let last = (n_tokens - 1) * out_stride + n_out;
         let (out_f32, out_f16) = match out {
             Product::F32(out) => {
-                expect_len("out", out, last);
-                (Some(out), None)
+                assert!(swiglu.is_none(), "units are f16");
+                (Some(out.slice(first..out.len())), None)
             }
             Product::F16(out) => {
                 assert!(!adds, "sums are f32");
-                expect_len("out", out, last);
-                (None, Some(out))
+                (None, Some(out.slice(first..out.len())))
             }
         };
+        out_f32.iter().for_each(|out| expect_len("out", out, last));
+        out_f16.iter().for_each(|out| expect_len("out", out, last));
+        if swiglu.is_some() {
+            assert!(bias.is_none() && weights.n_out.is_multiple_of(2), "gates above as many up projections");
+        }
+        let (partial, arrivals) = scratch
+            .map(|(scratch, [partial, arrivals])| {
+                let partial = scratch.partial.slice(partial..scratch.partial.len());
+                (partial, scratch.arrivals.slice(arrivals..scratch.arrivals.len()))
+            })
+            .unzip();
         let kernel = &self.gemm_geometries()[which];
-        let units = units(kernel, n_out, n_in);
+        let units = units(kernel, weights.n_out, n_in);
         let arguments = (
             &*weights.part(),
             count(weights.blocks_of_part()),
             count(weights.first()),
-            count(n_out),
+            count(weights.n_out),
             experts.map(|experts| &*experts.lists.tiles),
             experts.map(|experts| &*experts.lists.pairs),
             count(share),
             x,
             factors,
             bias,
-            out_f32,
-            out_f16,
+            out_f32.as_deref(),
+            out_f16.as_deref(),
             count(out_stride),
             alpha,
             u32::from(adds),
-            scratch.map(|scratch| &*scratch.partial),
-            scratch.map(|scratch| &*scratch.arrivals),
+            u32::from(swiglu.is_some()),
+            swiglu.unwrap_or(1.0),
+            order,
+            partial.as_deref(),
+            arrivals.as_deref(),
             count(n_tokens),
             count(n_in),
             count(n_out),

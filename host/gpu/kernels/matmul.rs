@@ -19,8 +19,9 @@ impl Gpu {
         expect_len("x", x, n_tokens * n);
         expect_len("out", out, n_tokens * n);
         expect_len("inverse_scales", inverse_scales, n_tokens);
-        // SAFETY: the slices hold what the contract asks for.
-        unsafe { self.launch(matmul_input_f16, [count(n_tokens), 1, 1], BLOCK, (x, out, inverse_scales, count(n))) }
+        let arguments = (x, out, inverse_scales, count(n));
+        // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
+        unsafe { self.launch_early(matmul_input_f16, [count(n_tokens), 1, 1], BLOCK, arguments) }
     }
 
     /// high[i] + low[i] = x[i] to 16 bits, both bf16.
