@@ -34,6 +34,8 @@ pub struct BlockKernels {
     pub gemv_many: Option<[cuda_std::Kernel<crate::gemv::many::ManyParameters>; 2]>,
     /// The products of a few tokens on tensor cores, for up to 8, 16, 32 and 64 of them in a block.
     pub gemm: [cuda_std::Kernel<crate::gemm::GemmParameters>; 4],
+    /// Whether, in an image for Hopper, their groups of warps can have a unit each.
+    pub unit_for_a_group: bool,
     /// The product with `f32` activations.
     pub gemv_exact: cuda_std::Kernel<crate::gemv::Parameters>,
     /// The embedding row.
@@ -117,6 +119,7 @@ macro_rules! formats {
                     if let [many, wide] = kernels { Some([*many, *wide]) } else { None }
                 },
                 gemm: [$gemm_8, $gemm_16, $gemm_32, $gemm_64],
+                unit_for_a_group: <$block as super::Halves>::UNIT_FOR_A_GROUP,
                 gemv_exact: $gemv_exact,
                 embedding: $embedding,
                 dequantise: $dequantise,

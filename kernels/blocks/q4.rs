@@ -93,6 +93,7 @@ impl Packed for Q4_1 {
 
 impl Halves for Q4_0 {
     const OFFSET: u32 = 8;
+    const UNIT_FOR_A_GROUP: bool = true;
     type Bits = ([u32; 4], u32);
 
     #[inline(always)]

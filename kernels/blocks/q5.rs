@@ -119,6 +119,7 @@ pub fn four(qs: [u32; 4], fifths: u32, index: usize) -> u32 {
 
 impl Halves for Q5_0 {
     const OFFSET: u32 = 16;
+    const UNIT_FOR_A_GROUP: bool = true;
     type Bits = ([u32; 4], u32, u32);
 
     #[inline(always)]

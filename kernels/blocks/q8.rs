@@ -53,6 +53,7 @@ impl Packed for Q8_0 {
 impl Halves for Q8_0 {
     const OFFSET: u32 = SIGNED;
     const MOST_IN_PAIRS: usize = 32;
+    const UNIT_FOR_A_GROUP: bool = true;
     type Bits = ([u32; 4], [u32; 4], u32);
 
     #[inline(always)]

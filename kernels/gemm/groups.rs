@@ -51,14 +51,17 @@ const GROUPS: u32 = 4;
 /// Threads of a group.
 const GROUP: u32 = 128;
 
-/// Rows of a block.
-const ROWS: u32 = 64 * GROUPS;
+/// Rows of a group.
+pub const GROUP_ROWS: u32 = 64;
+
+/// Rows of a block, where all of its groups have the same units.
+const ROWS: u32 = GROUP_ROWS * GROUPS;
 
 /// Values of a row that a unit takes: two steps, which have in common what a block of 256 values has once.
 const UNIT: u32 = 2 * STEP;
 
-/// Panels of the ring.
-const PANELS: u32 = 5;
+/// Panels of the ring: as many as the steps of a unit for each group take.
+const PANELS: u32 = 8;
 
 /// Tokens of all steps of a panel.
 const PANEL_ROWS: u32 = 64;
@@ -89,6 +92,8 @@ shared_array! {
     gemm_targets: [u32; MOST_TOKENS];
     gemm_before: [u32; 4];
     gemm_above: [u32; 1];
+    // Where groups have a unit each, the block's tile and which of its blocks this one is: what would be in registers until the end.
+    gemm_tile: [u32; 2];
 }
 
 /// Where the panels begin: they are swizzled, so at a multiple of 1024 bytes.
@@ -102,6 +107,39 @@ fn panels() -> Shared<F16> {
 #[inline(always)]
 fn copies() -> Shared<u32> {
     shared::dynamic(PANELS * PANEL_BYTES + 1024)
+}
+
+/// What a block has to do.
+#[derive(Clone, Copy)]
+struct Work {
+    /// Its units in the list of all tiles', or of its tile's where it has a part of one alone.
+    begin: u32,
+    end: u32,
+    /// Where it begins.
+    place: Place,
+}
+
+impl Work {
+    #[inline(always)]
+    fn of_block<const APART: bool>(o: &Operands, n_units: u32) -> Work {
+        let block = thread::block_idx_x();
+        if !APART {
+            let shares = Shares { least: o.least, more: o.more };
+            let begin = shares.begin(block);
+            let place = Place { tile: begin / n_units, unit: begin % n_units };
+            return Work { begin, end: shares.begin(block + 1), place };
+        }
+        let (tile, part) = (block / o.apart, block % o.apart);
+        let first = |part: u32| n_units * part / o.apart;
+        Work { begin: 0, end: first(part + 1) - first(part), place: Place { tile, unit: first(part) } }
+    }
+
+    /// The first of the warp's rows, of all tiles' rows.
+    #[inline(always)]
+    fn sixteen<const APART: bool>(tile: u32) -> u32 {
+        let warp = thread::warp();
+        if APART { GROUP_ROWS * tile + 16 * (warp % 4) } else { ROWS * tile + 16 * warp }
+    }
 }
 
 /// The product of one launch, a block's rows with 2 · `HALF` tokens at most; see the module.
@@ -123,7 +161,11 @@ where
     if thread::thread_idx_x() < GROUP * GROUPS {
         // What the five groups have together stays: 5 · 96.
         wgmma::take_registers::<104>();
-        unsafe { multiply::<B, HALF>(o, &task) }
+        if B::UNIT_FOR_A_GROUP && o.apart > 0 {
+            unsafe { multiply::<B, HALF, true>(o, &task) }
+        } else {
+            unsafe { multiply::<B, HALF, false>(o, &task) }
+        }
     } else {
         wgmma::give_registers::<64>();
         unsafe { bring::<B, HALF>(o, &task) }
@@ -135,7 +177,7 @@ where
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-unsafe fn multiply<B: Halves, const HALF: usize>(o: &Operands, task: &Task)
+unsafe fn multiply<B: Halves, const HALF: usize, const APART: bool>(o: &Operands, task: &Task)
 where
     [f32; HALF]: Accumulator<F16> + Registers,
 {
@@ -144,18 +186,20 @@ where
     let tokens: u32 = const { 2 * HALF as u32 };
     let steps_of_panel = const { PANEL_ROWS / (2 * HALF as u32) };
     let (n_units, chunks) = (o.n_in.div_ceil(UNIT), o.n_in / CHUNK);
-    let shares = Shares { least: o.least, more: o.more };
-    let (begin, end) = (shares.begin(thread::block_idx_x()), shares.begin(thread::block_idx_x() + 1));
+    let Work { begin, end, mut place } = Work::of_block::<APART>(o, n_units);
+    // Of groups that have a unit each, which one of them this is.
+    let turn = if APART { thread::warp() / 4 } else { 0 };
+    place.unit += turn;
     let planes = Planes::of::<B>(global(o.weights), o.n_blocks);
     // Where the chunks of the lane's rows begin. Rows and chunks beyond the matrix's end are the last ones, which do not count.
     let rows_of = |tile: u32| {
-        o.rows(ROWS * tile + 16 * thread::warp(), group).map(
+        o.rows(Work::sixteen::<APART>(tile), group).map(
             #[inline(always)]
             |row| (task.first_output + row) * chunks,
         )
     };
     // A unit's steps. Where sums leave no registers for both, the second is loaded when the first was used, and not with it.
-    let in_pairs = const { 2 * HALF <= B::MOST_IN_PAIRS };
+    let in_pairs = const { 2 * HALF <= B::MOST_IN_PAIRS || APART };
     let load = |[upper, lower]: [u32; 2], unit: u32| {
         let chunk = u32::min(unit * 8 + member, chunks - 1);
         let further = u32::min(unit * 8 + member + 4, chunks - 1) - chunk;
@@ -171,7 +215,6 @@ where
             |row: u32, [first, _]: [B::Bits; 2]| unsafe { [first, B::load_second(planes, row + chunk, first)] };
         Two { upper: beside(upper, bits.upper), lower: beside(lower, bits.lower) }
     };
-    let mut place = Place { tile: begin / n_units, unit: begin % n_units };
     // What is loaded next.
     let (mut ahead, mut rows) = (place, rows_of(place.tile));
     macro_rules! advance {
@@ -192,7 +235,9 @@ where
     thread::sync_threads();
     let masks = unsafe { Masks { above: gemm_above().get(0) } };
 
-    let (mut ring, mut step_of_panel, mut unit) = (Ring::<PANELS>::FULL, 0, begin);
+    // The steps of a group's unit are in one panel, or in two of their own.
+    let mut ring = Ring::<PANELS>::FULL.further(2 * turn / steps_of_panel);
+    let (mut step_of_panel, mut unit) = (2 * turn % steps_of_panel, begin + turn);
     let mut sums = [0.0_f32; HALF];
     while unit < end {
         let stop = u32::min(unit + n_units - place.unit, end);
@@ -205,7 +250,7 @@ where
                     let step = Two { upper: bits.upper[half], lower: bits.lower[half] };
                     let sixteen = Sixteen::new::<B>(step, place.unit * 8 + 4 * half as u32 + member);
                     // The second step of a unit is in the panel of the first, but where a panel has one.
-                    let begins_panel = step_of_panel == 0 && (half == 0 || steps_of_panel == 1);
+                    let begins_panel = (step_of_panel == 0 || APART) && (half == 0 || steps_of_panel == 1);
                     if begins_panel {
                         unsafe { ring.wait(gemm_full()) }
                     }
@@ -234,7 +279,7 @@ where
                             wgmma::commit();
                             // The two before are done: their weights' registers are free.
                             wgmma::wait_for_left::<1>();
-                            if two == 0 && begins_panel && (half == 1 || unit > begin) && lane == 0 {
+                            if two == 0 && begins_panel && !APART && (half == 1 || unit > begin) && lane == 0 {
                                 // And so is the panel before.
                                 unsafe { ring.before().arrive(gemm_empty()) }
                             }
@@ -249,6 +294,9 @@ where
                     }
                 },
             );
+            if APART {
+                break;
+            }
             // The assembler moves loads up to where registers are free, but over no branch: `rows` are there before.
             bits = load(rows, ahead.unit);
             if in_pairs {
@@ -265,18 +313,27 @@ where
             }
         }
         wgmma::wait::<0, _>(&mut sums);
+        if APART {
+            break;
+        }
         // For what is written: where it was waited for before, it is over.
         grid::wait();
         let n_tokens = task.end_token - task.first_token;
         if unit == end {
             // Written once more for what ends here: no weights are kept in registers, which adding up parts has then for its loads.
-            unsafe { finish::<HALF>(o, shares, place.tile, n_tokens, &sums) }
+            unsafe { finish::<HALF>(o, place.tile, n_tokens, &sums) }
             return;
         }
-        unsafe { finish::<HALF>(o, shares, place.tile, n_tokens, &sums) }
+        unsafe { finish::<HALF>(o, place.tile, n_tokens, &sums) }
         sums = [0.0; HALF];
         place = Place { tile: place.tile + 1, unit: 0 };
     }
+    if !APART {
+        return;
+    }
+    // A group may have had no unit.
+    grid::wait();
+    unsafe { finish_apart::<HALF>(o, task.end_token - task.first_token, &sums) }
 }
 
 /// What the last group does.
@@ -289,13 +346,21 @@ unsafe fn bring<B: Halves, const HALF: usize>(o: &Operands, task: &Task) {
     let steps_of_panel = const { PANEL_ROWS / (2 * HALF as u32) };
     let slots = const { under_way(2 * HALF) };
     let n_steps = 2 * o.n_in.div_ceil(UNIT);
-    let shares = Shares { least: o.least, more: o.more };
-    let (begin, end) = (2 * shares.begin(thread::block_idx_x()), 2 * shares.begin(thread::block_idx_x() + 1));
+    let (is_apart, n_units) = (B::UNIT_FOR_A_GROUP && o.apart > 0, n_steps / 2);
+    let work = if is_apart { Work::of_block::<true>(o, n_units) } else { Work::of_block::<false>(o, n_units) };
+    let (begin, end) = (2 * work.begin, 2 * work.end);
     let thread = thread::thread_idx_x() - GROUP * GROUPS;
     if thread == 0 {
+        // Where groups have a unit each, no panel is needed twice.
         unsafe { Ring::<PANELS>::set_up(gemm_full(), GROUP, gemm_empty(), 4 * GROUPS) }
         // A constant that the assembler does not know: as an operand it would make the same one anew for each instruction.
         unsafe { gemm_above().set(0, Masks::ABOVE) }
+        if is_apart {
+            unsafe {
+                gemm_tile().set(0, work.place.tile);
+                gemm_tile().set(1, thread::block_idx_x() % o.apart);
+            }
+        }
     }
     unsafe { B::prepare() }
     o.begin();
@@ -323,7 +388,7 @@ unsafe fn bring<B: Halves, const HALF: usize>(o: &Operands, task: &Task) {
         },
     );
     // The step that the next panel to be started begins with, in the block's list and in its row, and its slot.
-    let (mut ahead, mut step, mut slot) = (begin, begin % n_steps, 0);
+    let (mut ahead, mut step, mut slot) = (begin, 2 * work.place.unit, 0);
     macro_rules! start {
         () => {{
             unroll(
@@ -409,6 +474,12 @@ unsafe fn bring<B: Halves, const HALF: usize>(o: &Operands, task: &Task) {
         ring = ring.next();
         at += steps_of_panel;
     }
+    if is_apart {
+        // The copies' memory is what groups leave their sums in.
+        async_copy::wait::<0>();
+        thread::sync_threads();
+        thread::sync_threads();
+    }
 }
 
 /// Writes a tile's outputs, or leaves the group's part of them, and adds up all parts where it is the last. Collective over the group.
@@ -416,17 +487,19 @@ unsafe fn bring<B: Halves, const HALF: usize>(o: &Operands, task: &Task) {
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-unsafe fn finish<const HALF: usize>(o: &Operands, shares: Shares, tile: u32, n_tokens: u32, sums: &[f32; HALF]) {
+unsafe fn finish<const HALF: usize>(o: &Operands, tile: u32, n_tokens: u32, sums: &[f32; HALF]) {
+    let shares = Shares { least: o.least, more: o.more };
     let n_units = o.n_in.div_ceil(UNIT);
     let (first, last) = (tile * n_units, (tile + 1) * n_units - 1);
     let (begin, end) = (shares.begin(thread::block_idx_x()), shares.begin(thread::block_idx_x() + 1));
+    let sixteen = Work::sixteen::<false>(tile);
     // A unit's tile has its parts in memory, if only one: so what a unit takes is written only where parts are added up.
     if begin <= first && last < end && o.unit == 0 {
         if 2 * HALF < MOST_TOKENS {
             unroll(
                 HALF / 4,
                 #[inline(always)]
-                |index| unsafe { write::<false>(o, tile, n_tokens, index, four_of(sums, index)) },
+                |index| unsafe { write::<false>(o, sixteen, n_tokens, index as u32, four_of(sums, index)) },
             );
             return;
         }
@@ -434,7 +507,7 @@ unsafe fn finish<const HALF: usize>(o: &Operands, shares: Shares, tile: u32, n_t
         // tokens there is little to save, and 32 would spill in Q8_0 and Q3_K.
         let (mut left, mut index) = (*sums, 0);
         while index < const { HALF / 4 } {
-            unsafe { write::<false>(o, tile, n_tokens, index, four_of(&left, 0)) }
+            unsafe { write::<false>(o, sixteen, n_tokens, index as u32, four_of(&left, 0)) }
             unroll(
                 HALF / 4,
                 #[inline(always)]
@@ -506,23 +579,109 @@ unsafe fn finish<const HALF: usize>(o: &Operands, shares: Shares, tile: u32, n_t
             unroll(
                 PARTS_AT_ONCE * TILES,
                 #[inline(always)]
-                |at| {
-                    let (of, tile) = (at / TILES, at % TILES);
-                    let mut value = 0;
-                    while value < 4 {
-                        all[tile][value] += parts[of][tile][value];
-                        value += 1;
-                    }
-                },
+                |at| add(&mut all[at % TILES], parts[at / TILES][at % TILES]),
             );
             block += PARTS_AT_ONCE as u32;
         }
         unroll(
             n_tiles,
             #[inline(always)]
-            |of| unsafe { write::<true>(o, tile, n_tokens, index + of, all[of]) },
+            |of| unsafe { write::<true>(o, sixteen, n_tokens, (index + of) as u32, all[of]) },
         );
         index += TILES;
+    }
+}
+
+/// Adds up what the groups have of a tile, each some of its tokens, and writes it; or leaves it, where other blocks have parts of the tile, and adds these up
+/// where it is the last. Collective over the block.
+///
+/// # Safety
+/// - The kernels' launch contract.
+#[inline(always)]
+unsafe fn finish_apart<const HALF: usize>(o: &Operands, n_tokens: u32, sums: &[f32; HALF]) {
+    let tiles = const { HALF as u32 / 4 };
+    let [tile, own] = [0, 1].map(|index| unsafe { gemm_tile().get(index) });
+    let (group, thread) = (thread::thread_idx_x() / GROUP, thread::thread_idx_x() % GROUP);
+    let left: Shared<f32> = unsafe { copies().cast() };
+    let place = |group: u32, index: u32| 4 * ((group * tiles + index) * GROUP + thread);
+    // The last group has made its copies.
+    thread::sync_threads();
+    unroll(
+        HALF / 4,
+        #[inline(always)]
+        |index| unsafe { left.set_four(place(group, index as u32), four_of(sums, index)) },
+    );
+    thread::sync_threads();
+    let of_groups = |index: u32| {
+        let mut all = [0.0; 4];
+        unroll(
+            GROUPS as usize,
+            #[inline(always)]
+            |of| add(&mut all, unsafe { left.get_four(place(of as u32, index)) }),
+        );
+        all
+    };
+    let part_of = |part: u32, index: u32| {
+        let block = thread::block_idx_y() * thread::grid_dim_x() + tile * o.apart + part;
+        let at = (block as usize * HALF + 4 * index as usize) * GROUP as usize + 4 * thread as usize;
+        unsafe { o.partial.add(at) }
+    };
+    if o.apart > 1 {
+        let mut index = group;
+        while index < tiles {
+            let words = of_groups(index).map(f32::to_bits);
+            unsafe { *part_of(own, index).cast::<Vector16>() = Vector16(words) }
+            index += GROUPS;
+        }
+        thread::sync_group(1 + group);
+        if thread == 0 {
+            let counter = (thread::block_idx_y() * o.n_tiles(GROUP_ROWS) + tile) * GROUPS + group;
+            let counter = o.arrivals.wrapping_add(counter as usize);
+            unsafe { gemm_before().set(group, atomic::increment_wrapping(counter, o.apart - 1)) }
+        }
+        thread::sync_group(1 + group);
+        if unsafe { gemm_before().get(group) } != o.apart - 1 {
+            return;
+        }
+    }
+    const PARTS_AT_ONCE: usize = 4;
+    let mut index = group;
+    while index < tiles {
+        let mut all = [0.0; 4];
+        if o.apart > 1 {
+            let mut part = 0;
+            while part < o.apart {
+                let mut parts = [[0.0; 4]; PARTS_AT_ONCE];
+                unroll(
+                    PARTS_AT_ONCE,
+                    #[inline(always)]
+                    |of| {
+                        if part + (of as u32) < o.apart {
+                            parts[of] = unsafe { four(part_of(part + of as u32, index)) };
+                        }
+                    },
+                );
+                unroll(
+                    PARTS_AT_ONCE,
+                    #[inline(always)]
+                    |of| add(&mut all, parts[of]),
+                );
+                part += PARTS_AT_ONCE as u32;
+            }
+        } else {
+            all = of_groups(index);
+        }
+        unsafe { write::<true>(o, Work::sixteen::<true>(tile), n_tokens, index, all) }
+        index += GROUPS;
+    }
+}
+
+#[inline(always)]
+fn add(all: &mut [f32; 4], more: [f32; 4]) {
+    let mut value = 0;
+    while value < 4 {
+        all[value] += more[value];
+        value += 1;
     }
 }
 
@@ -540,12 +699,12 @@ fn four_of<const HALF: usize>(sums: &[f32; HALF], index: usize) -> [f32; 4] {
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-unsafe fn write<const UNITS: bool>(o: &Operands, tile: u32, n_tokens: u32, index: usize, sums: [f32; 4]) {
-    if TOKENS * index as u32 >= n_tokens {
+unsafe fn write<const UNITS: bool>(o: &Operands, sixteen: u32, n_tokens: u32, index: u32, sums: [f32; 4]) {
+    if TOKENS * index >= n_tokens {
         return;
     }
     let lane = thread::lane();
-    let row = o.output(ROWS * tile + 16 * thread::warp(), lane / 4);
-    let token = TOKENS * index as u32 + 2 * (lane % 4);
+    let row = o.output(sixteen, lane / 4);
+    let token = TOKENS * index + 2 * (lane % 4);
     unsafe { super::write::<UNITS, 4>(o, row, token, n_tokens, [gemm_sources(), gemm_targets()], sums) }
 }

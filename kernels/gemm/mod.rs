@@ -20,6 +20,10 @@
 //! last, from what they all left in memory, in the tile's order. Which parts there are depends on the shape, the device and the kernel
 //! alone, and not on how many of its tokens there are.
 //!
+//! A small matrix would be cut into more parts than there is work in each. In an image for Hopper its tiles are those of a group, and the groups of a block
+//! have a unit of the tile each: what they make is added up in the block's memory, and few blocks, if several, have parts of one tile
+//! ([`Operands::apart`]).
+//!
 //! # Experts
 //!
 //! Of a stack of matrices, one for each expert, a block takes tokens of one expert alone. Which they are, [`experts`](crate::experts) made a
@@ -154,6 +158,8 @@ pub struct Operands {
     pub least: u32,
     /// Blocks that have one more.
     pub more: u32,
+    /// Where groups of warps have a unit each: blocks of a tile of a group's rows. 0 where blocks share one list.
+    pub apart: u32,
 }
 
 impl Operands {
@@ -413,7 +419,7 @@ impl<B: Copy> Sixteen<B> {
 #[rustfmt::skip]
 pub type GemmParameters = (
     *const u8, u32, u32, u32, *const u32, *const u32, u32, *const F16, *const f32, *const f32, *mut f32, *mut F16, u32, f32, u32, u32, f32, u32,
-    *mut f32, *mut u32, u32, u32, u32, u32, u32, u32,
+    *mut f32, *mut u32, u32, u32, u32, u32, u32, u32, u32,
 );
 
 /// Declares the entry points: a name, the format, and for warps by themselves how many products' tokens a block takes and how many times 16
@@ -432,7 +438,9 @@ macro_rules! gemm_kernels {
         ///
         /// Launch, by the [`Geometry`]($crate::gemm::Geometry) of the kernel in the image: grid (n_blocks_of_grid, ⌈n_tokens ÷ tokens⌉), or
         /// (⌈n_out ÷ rows⌉, the number of `tiles`); block (threads); its dynamic shared memory and its `panel`. `least` and `more` are
-        /// ⌈n_out ÷ rows⌉ · ⌈n_in ÷ columns⌉ ÷ grid.x and what is left, with 2 n_out where there is a `unit`: `least ≥ 1`. `order` is 0, or, of launches one
+        /// ⌈n_out ÷ rows⌉ · ⌈n_in ÷ columns⌉ ÷ grid.x and what is left, with 2 n_out where there is a `unit`: `least ≥ 1`. Or, of a format that
+        /// [can](crate::blocks::Halves::UNIT_FOR_A_GROUP) in an image for Hopper, `apart` is not 0, and grid.x ⌈n_out ÷ 64⌉ · `apart`, which is no less than
+        /// ⌈n_in ÷ columns ÷ counters⌉. `order` is 0, or, of launches one
         /// right behind the other, [`BESIDE_NEXT`]($crate::gemm::BESIDE_NEXT) in all but the last and [`BESIDE_LAST`]($crate::gemm::BESIDE_LAST) in all but
         /// the first.
         ///
@@ -445,8 +453,8 @@ macro_rules! gemm_kernels {
         ///   below `n_tokens`; then an expert's rows begin `matrix_rows` behind the last one's.
         /// - One of `out` and `out_f16` is null; the other has a token's `n_out` outputs every `out_stride` values, all below 2^32; `adds` is 0 with
         ///   `out_f16`. With a `unit` it is `out` that is null, and `bias` and `tiles` are too.
-        /// - `partial` is `[grid.y][grid.x][PARTS][rows · tokens]`, 16-byte aligned; `arrivals` is `[grid.y][⌈n_out ÷ rows⌉][counters]`, all
-        ///   zero, which it is again afterwards. No launch that may overlap uses them. Those that run beside each other have one x, and no `tiles`; none
+        /// - `partial` is `[grid.y][grid.x][PARTS][rows · tokens]`, 16-byte aligned; `arrivals` is `[grid.y][⌈n_out ÷ rows⌉][counters]`, or, where `apart` is
+        ///   more than 1, `[grid.y][grid.x][64 · tokens]` and `[grid.y][⌈n_out ÷ 64⌉][counters]`; the latter are all zero, which it is again afterwards. No launch that may overlap uses them. Those that run beside each other have one x, and no `tiles`; none
         ///   reads what another of them writes.
         #[cfg_attr(not(cuda_arch_at_least = "90"), cuda_std::kernel(threads = $threads, blocks = 2))]
         #[cfg_attr(cuda_arch_at_least = "90", cuda_std::kernel(threads = 640, blocks = 1))]
@@ -477,10 +485,11 @@ macro_rules! gemm_kernels {
             panel: u32,
             least: u32,
             more: u32,
+            apart: u32,
         ) {
             let operands = $crate::gemm::Operands {
                 weights, n_blocks, first_row, matrix_rows, tiles: tiles.cast(), pairs, share, x, factors, bias, out, out_f16, out_stride, alpha, adds,
-                unit, unit_scale, order, partial, arrivals, n_tokens, n_in, n_out, panel, least, more,
+                unit, unit_scale, order, partial, arrivals, n_tokens, n_in, n_out, panel, least, more, apart,
             };
             #[cfg(not(cuda_arch_at_least = "90"))]
             unsafe {

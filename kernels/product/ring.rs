@@ -60,6 +60,12 @@ impl<const PANELS: u32> Ring<PANELS> {
         Ring { panel: if last { 0 } else { self.panel + 1 }, parity: self.parity ^ u32::from(last) }
     }
 
+    /// The turn that is so many further, which does not begin a new round.
+    #[inline(always)]
+    pub fn further(self, turns: u32) -> Self {
+        Ring { panel: self.panel + turns, ..self }
+    }
+
     /// The panel of the turn before, to say something of it.
     #[inline(always)]
     pub fn before(self) -> Self {

@@ -32,56 +32,81 @@ fn outputs_are_sums_of_products() {
     let mut random = Random::new();
     for (formats, tensor_type) in quantised().enumerate() {
         for (index, (n_out, n_in)) in SHAPES.into_iter().enumerate() {
+            // Each shape with some of the counts, all of them with some shape.
+            let some = TOKENS
+                .into_iter()
+                .enumerate()
+                .filter(|(which, _)| which % SHAPES.len() == (index + formats) % SHAPES.len());
+            let counts: Vec<usize> = some.map(|(_, n)| n).collect();
             // Rows that end within a unit, of types that can have such.
             let n_in = n_in.next_multiple_of(tensor_type.block_elements() as usize);
-            let (matrix, values) = blocks(&gpu, &mut random, tensor_type, n_out, n_in);
-            let scratch = scratch(&gpu, n_out, n_in);
-            // Each shape with some of the counts, all of them with some shape.
-            for (which, n) in TOKENS.into_iter().enumerate() {
-                if which % SHAPES.len() != (index + formats) % SHAPES.len() {
-                    continue;
-                }
-                let x: Vec<f16> = random.values(n * n_in, 2.0).into_iter().map(f16::from_f32).collect();
-                let x_on_device = gpu.upload("x", &x).unwrap();
-                let factors = random.values(n, 3.0);
-                let factors_on_device = gpu.upload("factors", &factors).unwrap();
-                let bias = random.values(n_out, 1.0);
-                let bias_on_device = gpu.upload("bias", &bias).unwrap();
-                let before = random.values(n * n_out, 1.0);
-                let out = gpu.upload("out", &before).unwrap();
-                let gemm = Gemm {
-                    weights: matrix.all(),
-                    x: &x_on_device,
-                    factors: Some(&factors_on_device),
-                    bias: (n % 2 == 0).then_some(&*bias_on_device),
-                    out: Product::F32(&out),
-                    out_stride: n_out,
-                    alpha: 0.5,
-                    adds: true,
-                    swiglu: None,
-                };
-                gpu.gemm(&gemm, n, &scratch).unwrap();
-                let found = gpu.read(&out).unwrap();
-                for token in 0..n {
-                    for row in 0..n_out {
-                        let at = token * n_out + row;
-                        let products =
-                            (0..n_in).map(|i| f64::from(values[row * n_in + i]) * x[token * n_in + i].to_f64());
-                        let (sum, size) =
-                            products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product * product));
-                        let factor = 0.5 * f64::from(factors[token]);
-                        let bias = if n % 2 == 0 { f64::from(bias[row]) } else { 0.0 };
-                        let want = factor * sum + bias + f64::from(before[at]);
-                        // Errors are as random as the products: by the root of the sum of their squares.
-                        let limit = TOLERANCE * factor.abs() * size.sqrt() + 1e-5 * (1.0 + want.abs());
-                        let error = (f64::from(found[at]) - want).abs();
-                        assert!(
-                            error <= limit,
-                            "{tensor_type} {n_out}×{n_in}, token {token} of {n}, row {row}: {} for {want}, {error:.1e} > {limit:.1e}",
-                            found[at]
-                        );
-                    }
-                }
+            check(&gpu, &mut random, tensor_type, (n_out, n_in), &counts);
+        }
+    }
+}
+
+/// Small matrices, of which groups of warps have a unit each where the image has some: with as many units as groups in a block, and fewer; a tile's
+/// blocks alone and together; and some for which there are too many tiles.
+#[test]
+fn groups_have_a_unit_each() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    for (index, tensor_type) in
+        [TensorType::Q8_0, TensorType::Q4_K, TensorType::Q6_K, TensorType::Q5_0, TensorType::Q4_0, TensorType::Q5_K]
+            .into_iter()
+            .enumerate()
+    {
+        let shapes: [(usize, usize); 4] = [(1800, 896), (130, 4864), (70, 1024), (1100, 512)];
+        for (which, (n_out, n_in)) in shapes.into_iter().enumerate() {
+            let shape = (n_out, n_in.next_multiple_of(tensor_type.block_elements() as usize));
+            let counts = [[3, 64], [16, 70], [8, 20], [9, 33]];
+            check(&gpu, &mut random, tensor_type, shape, &counts[(which + index) % counts.len()]);
+        }
+    }
+}
+
+/// Products of so many tokens with a matrix, against their definition.
+fn check(gpu: &Gpu, random: &mut Random, tensor_type: TensorType, (n_out, n_in): (usize, usize), counts: &[usize]) {
+    let (matrix, values) = blocks(gpu, random, tensor_type, n_out, n_in);
+    let scratch = scratch(gpu, n_out, n_in);
+    for n in counts.iter().copied() {
+        let x: Vec<f16> = random.values(n * n_in, 2.0).into_iter().map(f16::from_f32).collect();
+        let x_on_device = gpu.upload("x", &x).unwrap();
+        let factors = random.values(n, 3.0);
+        let factors_on_device = gpu.upload("factors", &factors).unwrap();
+        let bias = random.values(n_out, 1.0);
+        let bias_on_device = gpu.upload("bias", &bias).unwrap();
+        let before = random.values(n * n_out, 1.0);
+        let out = gpu.upload("out", &before).unwrap();
+        let gemm = Gemm {
+            factors: Some(&factors_on_device),
+            bias: (n % 2 == 0).then_some(&*bias_on_device),
+            alpha: 0.5,
+            adds: true,
+            ..Gemm::new(matrix.all(), &x_on_device, Product::F32(&out))
+        };
+        gpu.gemm(&gemm, n, &scratch).unwrap();
+        let found = gpu.read(&out).unwrap();
+        let x: Vec<f64> = x.iter().map(|x| x.to_f64()).collect();
+        for token in 0..n {
+            for row in 0..n_out {
+                let at = token * n_out + row;
+                let (weights, x) = (&values[row * n_in..(row + 1) * n_in], &x[token * n_in..(token + 1) * n_in]);
+                let (sum, size) = weights.iter().zip(x).fold((0.0, 0.0), |(sum, size), (weight, x)| {
+                    let product = f64::from(*weight) * x;
+                    (sum + product, size + product * product)
+                });
+                let factor = 0.5 * f64::from(factors[token]);
+                let bias = if n % 2 == 0 { f64::from(bias[row]) } else { 0.0 };
+                let want = factor * sum + bias + f64::from(before[at]);
+                // Errors are as random as the products: by the root of the sum of their squares.
+                let limit = TOLERANCE * factor.abs() * size.sqrt() + 1e-5 * (1.0 + want.abs());
+                let error = (f64::from(found[at]) - want).abs();
+                assert!(
+                    error <= limit,
+                    "{tensor_type} {n_out}×{n_in}, token {token} of {n}, row {row}: {} for {want}, {error:.1e} > {limit:.1e}",
+                    found[at]
+                );
             }
         }
     }

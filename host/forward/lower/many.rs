@@ -15,7 +15,10 @@
 //! | GLU, to f16 | gate and up, their product: 4f + 2f |
 //! | product with the down projection, added to x | product, x: 2f + 8e |
 //!
-//! and each weight once in f16, after being unpacked from what it is in the file, if that is another type. The residual stream x is f32
+//! A step of several sequences, a token of each, is seven: attention takes the product as it is, with its bias from the product, and SwiGLU is the
+//! product's own where weights stay packed.
+//!
+//! Each weight is read once in f16, after being unpacked from what it is in the file, if that is another type. The residual stream x is f32
 //! throughout. What is none of these, a mixture of experts for one, is launched an operation at a time; but attention is flash attention
 //! wherever queries, keys and values come from: where no pattern has them, a launch brings queries that are in memory to its type, and
 //! one stores keys and values. An expert's products are those of

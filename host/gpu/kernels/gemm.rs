@@ -18,6 +18,9 @@ use crate::{
 /// How the four kernels of a format share their work, in either kind of image: they have the same tokens.
 const GEOMETRIES: [[Geometry; 4]; 2] = [warps::GEOMETRIES, groups::GEOMETRIES];
 
+/// Rows of a tile of a group's.
+const GROUP_ROWS: usize = groups::GROUP_ROWS as usize;
+
 /// Blocks along x of the largest device.
 const MOST_BLOCKS: usize = 320;
 
@@ -37,7 +40,8 @@ impl GemmScratch {
             kernels.iter().fold(most, |[partial, arrivals], kernel| {
                 let units: Vec<usize> = parts.iter().map(|n_out| units(kernel, *n_out, n_in)).collect();
                 let blocks: usize = shares(MOST_BLOCKS, &units).into_iter().sum();
-                let tiles: usize = parts.iter().map(|n_out| n_out.div_ceil(kernel.rows)).sum();
+                // Of the smallest tiles, though larger ones may be taken.
+                let tiles: usize = parts.iter().map(|n_out| n_out.div_ceil(GROUP_ROWS)).sum();
                 [partial.max(groups * blocks * of_block(kernel)), arrivals.max(groups * tiles * kernel.counters)]
             })
         })
@@ -77,6 +81,21 @@ fn shares(blocks: usize, units: &[usize]) -> Vec<usize> {
         (blocks * before / all - first).max(1)
     };
     units.iter().map(share).collect()
+}
+
+/// Blocks of a group's tile where each group has a unit, at most, and all blocks are done no later than those that share one list would be, of which
+/// there is `room` for so many; 0 elsewhere.
+fn apart(kernel: &Geometry, weights: Rows, room: usize) -> usize {
+    if !block_format(weights.tensor_type()).unit_for_a_group {
+        return 0;
+    }
+    let (n_out, n_in, n_groups) = (weights.n_out, weights.n_in(), kernel.counters);
+    let (tiles, of_tile) = (n_out.div_ceil(GROUP_ROWS), n_in.div_ceil(kernel.columns));
+    let apart = of_tile.div_ceil(n_groups);
+    let waves = (tiles * apart).div_ceil(room);
+    let by_list = units(kernel, n_out, n_in).div_ceil(room);
+    // A block that comes behind another begins anew.
+    if waves <= 2.min(by_list) { apart } else { 0 }
 }
 
 /// Units of all tiles together.
@@ -151,6 +170,8 @@ struct Shared<'a> {
     scratch: Option<(&'a GemmScratch, [usize; 2])>,
     /// Which launches it runs beside.
     order: u32,
+    /// Where groups have a unit each: blocks of a tile.
+    apart: usize,
 }
 
 impl Gpu {
@@ -207,6 +228,19 @@ impl Gpu {
             parts.iter().map(|part| units(kernel, part.weights.n_out, part.weights.n_in())).collect();
         // Elsewhere a launch begins when the one before has ended.
         let is_beside = self.image().has_warp_groups();
+        if let [gemm] = parts
+            && is_beside
+            && let apart @ 1.. = apart(kernel, gemm.weights, room)
+        {
+            let tiles = gemm.weights.n_out.div_ceil(GROUP_ROWS);
+            let shared_tiles = if apart > 1 { groups * tiles } else { 0 };
+            expect_len("partial", &scratch.partial, shared_tiles * apart * GROUP_ROWS * kernel.tokens);
+            expect_len("arrivals", &scratch.arrivals, shared_tiles * kernel.counters);
+            let (blocks, scratch) = ([tiles * apart, groups], Some((scratch, [0, 0])));
+            let shared = Shared { blocks, scratch, order: 0, apart };
+            // SAFETY: each tile has as many blocks as it is said to have, and scratch for their parts.
+            return unsafe { self.launch_gemm(gemm, tokens, which, &shared, None) };
+        }
         let of_parts = if is_beside { shares(room, &units) } else { units.iter().map(|of| *of.min(&room)).collect() };
         let [mut partial, mut arrivals] = [0, 0];
         for (index, (part, blocks)) in parts.iter().zip(of_parts).enumerate() {
@@ -225,7 +259,7 @@ impl Gpu {
                 order |= BESIDE_NEXT;
             }
             let scratch = Some((scratch, [partial, arrivals]));
-            let shared = Shared { blocks: [blocks, groups], scratch, order };
+            let shared = Shared { blocks: [blocks, groups], scratch, order, apart: 0 };
             // SAFETY: there are as many blocks along x as share all units, and scratch for all of them, which no part beside it has.
             unsafe { self.launch_gemm(part, tokens.clone(), which, &shared, None)? }
             if is_beside {
@@ -246,7 +280,7 @@ impl Gpu {
         let blocks = [gemm.weights.n_out.div_ceil(self.gemm_geometries()[which].rows), n_tiles];
         expect_len("pairs", &of.lists.pairs, of.n_pairs);
         expect_len("tiles", &of.lists.tiles, 4 * n_tiles);
-        let shared = Shared { blocks, scratch: None, order: 0 };
+        let shared = Shared { blocks, scratch: None, order: 0, apart: 0 };
         // SAFETY: a block has a whole tile of rows; the lists' tiles have as many pairs as the kernel takes, by the same rule.
         unsafe { self.launch_gemm(gemm, 0..of.n_pairs, which, &shared, Some(of)) }
     }
@@ -269,7 +303,7 @@ impl Gpu {
         gemm: &Gemm,
         tokens: Range<usize>,
         which: usize,
-        &Shared { blocks: [blocks, groups], scratch, order }: &Shared,
+        &Shared { blocks: [blocks, groups], scratch, order, apart }: &Shared,
         experts: Option<&ExpertPairs>,
     ) -> Result<(), GpuError> {
         let Gemm { weights, x, factors, bias, out, out_stride, alpha, adds, swiglu } = *gemm;
@@ -336,6 +370,7 @@ impl Gpu {
             kernel.panel,
             count(units / blocks),
             count(units % blocks),
+            count(apart),
         );
         let launch = Launch::new([count(blocks), count(groups), 1], kernel.threads);
         let launch = launch.shared_bytes(kernel.shared_bytes).early();
