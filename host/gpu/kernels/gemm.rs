@@ -188,11 +188,11 @@ impl Gpu {
             return 96;
         }
         // A block that has few units is mostly busy with beginning and with parts of tiles; and what is small stays in the cache when it is
-        // unpacked. On an H200 a step of 128 sequences takes 1.7 × the time of the other way with 0.5B, whose largest matrix has one unit for a
-        // block, and 0.9 × with 7B, whose largest has 16 (`benches/results/2026-11-30-h200-gemm.md`).
+        // unpacked. On an H200 a step of 128 sequences of 0.5B, whose largest matrix has one unit for a block, takes 2.1 ms, where the other way takes
+        // 2.2 to 3.0, by what the host needs for a launch; one of 192 takes 2.6 and 2.3 (`benches/results/2026-11-30-h200-steps.md`).
         const FEW_UNITS: usize = 4;
         let units = matrices.map(|[n_out, n_in]| units(&groups::GEOMETRIES[0], n_out, n_in)).max().unwrap_or(0);
-        if units < FEW_UNITS * self.multiprocessors() { 64 } else { Gpu::MOST_GEMM_TOKENS }
+        if units < FEW_UNITS * self.multiprocessors() { 128 } else { Gpu::MOST_GEMM_TOKENS }
     }
 
     /// Whether there is a product of a few tokens with such rows: with blocks of every format.
