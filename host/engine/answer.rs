@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{End, Finished, Row, Runner, Task};
 use crate::{
-    generate::{ChoiceError, GenerateError, Generation, Limits, Pushed, Rooms, Stop, TokenLogprobs, Written, choose},
+    generate::{
+        ChoiceError, Chosen, GenerateError, Generation, Limits, Pushed, Rooms, Stop, TokenLogprobs, Written, choose,
+    },
     sample::{Constraint, ConstraintError, Sampler},
     speculate::Counts,
     tokenizer::{ControlText, Tokenizer},
@@ -71,6 +73,10 @@ pub struct Answer<'t> {
     logprobs: Option<usize>,
     rooms: Rooms,
     written: Written<'t>,
+    /// A token that was chosen and is written while the device works on the next one.
+    unwritten: Option<Chosen>,
+    /// How it ended, where that was found then.
+    ended: Option<Result<Stop, GenerateError>>,
     on_piece: Option<OnPiece<'t>>,
     outcome: Option<Result<Stop, GenerateError>>,
     asked: Instant,
@@ -110,6 +116,8 @@ impl<'t> Answer<'t> {
             logprobs,
             rooms: Rooms::new(n_tokens),
             written: Written::new(tokenizer, stop, limits, control),
+            unwritten: None,
+            ended: None,
             on_piece,
             outcome: None,
             asked: Instant::now(),
@@ -147,6 +155,10 @@ impl<'t> Answer<'t> {
 
     /// The next token, or how it ended.
     fn advance<R: Runner>(&mut self, mut row: Row<R>) -> Result<Result<u32, Result<Stop, GenerateError>>, R::Error> {
+        self.settle();
+        if let Some(end) = self.ended.take() {
+            return Ok(Err(end));
+        }
         if self.written.is_long_enough() {
             return Ok(Err(Ok(Stop::Length)));
         }
@@ -166,6 +178,11 @@ impl<'t> Answer<'t> {
         self.first_token.get_or_insert(now);
         self.last_token = Some(now);
         let id = chosen.id;
+        let is_free = self.constraint.is_none() && self.part.is_none() && self.trigger.is_none();
+        if is_free && self.written.goes_on_behind(id) {
+            self.unwritten = Some(chosen);
+            return Ok(Ok(id));
+        }
         let Pushed { text, stop } = match self.written.push(chosen) {
             Ok(pushed) => pushed,
             Err(error) => return Ok(Err(Err(error.into()))),
@@ -201,7 +218,8 @@ impl<'t> Answer<'t> {
 
     fn close(mut self, outcome: Result<Stop, GenerateError>, n_reused: usize, drafts: Option<Counts>) -> AnswerEnd {
         let seed = self.sampler.seed();
-        let stop = match outcome {
+        self.settle();
+        let stop = match self.ended.take().unwrap_or(outcome) {
             Ok(stop) => stop,
             Err(error) => return AnswerEnd { generation: Err(error), seed, is_complete: false },
         };
@@ -235,8 +253,20 @@ impl Task for Answer<'_> {
         self.constraint.is_none() && self.part.is_none() && self.logprobs.is_none() && self.sampler.is_argmax()
     }
 
+    fn settle(&mut self) {
+        let Some(chosen) = self.unwritten.take() else { return };
+        match self.written.push(chosen) {
+            Ok(Pushed { text, .. }) => {
+                if !self.show(&text, 1) {
+                    self.ended = Some(Ok(Stop::Interrupted));
+                }
+            }
+            Err(error) => self.ended = Some(Err(error.into())),
+        }
+    }
+
     fn n_wanted(&self) -> Option<usize> {
-        self.written.n_left()
+        self.written.n_left().map(|n_left| n_left - usize::from(self.unwritten.is_some()))
     }
 
     fn next<R: Runner>(&mut self, row: Row<R>) -> Result<Option<u32>, R::Error> {

@@ -1,6 +1,13 @@
 //! A runner without a model, for tests: what it says of a token depends on the tokens before it, which it finds by way of the pages' tables.
 
-use std::{convert::Infallible, ops::Range};
+use std::{
+    convert::Infallible,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use super::runner::{Limits, NO_CHOICE, Runner};
 use crate::{
@@ -57,6 +64,8 @@ pub struct Fake {
     pub longest_gap: usize,
     /// Slots that had a row in the last decoding step.
     pub decoded: Vec<SequenceId>,
+    /// Decoding steps so far.
+    pub n_steps: Arc<AtomicUsize>,
     /// Where it guesses.
     pub guesses: Option<Guesses>,
 }
@@ -82,6 +91,7 @@ impl Fake {
             rows: Vec::new(),
             limits,
             begun: None,
+            n_steps: Arc::default(),
             n_between: 0,
             longest_gap: 0,
             decoded: Vec::new(),
@@ -262,6 +272,7 @@ impl Runner for Fake {
         different.dedup();
         assert!(different.len() == rows.len() || self.guesses.is_some(), "a sequence twice");
         self.n_between = 0;
+        self.n_steps.fetch_add(1, Relaxed);
         self.rows.clear();
         for (id, token) in rows {
             let contents = self.compute(*id, *token, Origin::Token);

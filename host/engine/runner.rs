@@ -115,6 +115,11 @@ pub trait Runner {
     /// The device failed.
     fn decode(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), Self::Error>;
 
+    /// Work of the host's beside what the device was given to do.
+    fn meanwhile(&mut self, work: impl FnOnce()) {
+        work();
+    }
+
     /// The token with the largest logit among the first `n_tokens` of the vocabulary, for each of the first rows, or [`NO_CHOICE`].
     ///
     /// # Errors

@@ -48,6 +48,10 @@ pub trait Task {
     /// The runner's. What is wrong with the sequence alone ends it, and is the task's to keep.
     fn next<R: Runner>(&mut self, row: Row<R>) -> Result<Option<u32>, R::Error>;
 
+    /// Does what [`Task::next`] left for later: it is called while the device works on what follows the token, before there is anything else
+    /// to wait for, and before the sequence waits itself.
+    fn settle(&mut self) {}
+
     /// How many more tokens it wants at most, if that is known: no more are guessed.
     fn n_wanted(&self) -> Option<usize> {
         None
@@ -299,6 +303,10 @@ impl<T: Task> Scheduler<T> {
         let mut runner = Timed::new(runner);
         self.admit(&mut runner);
         self.decode(&mut runner, &mut finished)?;
+        if self.active.iter().any(|(_, live)| live.is_in_prompt()) {
+            // A chunk may take long.
+            self.settle();
+        }
         self.prefill(&mut runner, &mut finished)?;
         let end = Instant::now();
         self.statistics.n_steps += 1;
@@ -306,6 +314,11 @@ impl<T: Task> Scheduler<T> {
         self.statistics.runner_time += runner.time;
         self.last_step = (!self.is_idle()).then_some(end);
         Ok(finished)
+    }
+
+    /// What tasks left for later.
+    fn settle(&mut self) {
+        self.active.iter_mut().for_each(|(_, live)| live.task.settle());
     }
 
     /// Gives slots to those that wait, the oldest first, while there seems to be room for them.
@@ -342,6 +355,7 @@ impl<T: Task> Scheduler<T> {
             let (id, mut live) = self.active.remove(last);
             runner.close(id);
             (live.n_done, live.work_done, live.last_token) = (0, 0, None);
+            live.task.settle();
             self.waiting.insert(live.key, live);
             self.statistics.n_set_back += 1;
             if last == index {
@@ -409,6 +423,7 @@ impl<T: Task> Scheduler<T> {
             return Ok(());
         }
         runner.decode(&rows)?;
+        runner.meanwhile(|| self.settle());
         self.statistics.n_decoded += rows.len() as u64;
         let mut choices = None;
         if self.active.iter().any(|(_, live)| live.chooses() && live.task.is_greedy()) {

@@ -15,7 +15,7 @@ use crate::{
 /// A runner, and the time spent in it.
 pub struct Timed<'a, R> {
     runner: &'a mut R,
-    /// Until what was asked for was there: launches, and waiting for the device.
+    /// Until what was asked for was there: launches, waiting for the device, and what was done meanwhile.
     pub time: Duration,
 }
 
@@ -96,6 +96,10 @@ impl<R: Runner> Runner for Timed<'_, R> {
 
     fn decode(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), R::Error> {
         self.timed(|runner| runner.decode(rows))
+    }
+
+    fn meanwhile(&mut self, work: impl FnOnce()) {
+        self.timed(|runner| runner.meanwhile(work));
     }
 
     fn greedy(&mut self, n_tokens: usize, choices: &mut [u32]) -> Result<(), R::Error> {

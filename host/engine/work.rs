@@ -57,6 +57,12 @@ impl Task for Work<'_> {
         }
     }
 
+    fn settle(&mut self) {
+        if let Work::Answer(answer) = self {
+            answer.settle();
+        }
+    }
+
     fn n_wanted(&self) -> Option<usize> {
         match self {
             Work::Answer(answer) => answer.n_wanted(),

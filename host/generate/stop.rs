@@ -51,6 +51,11 @@ impl StopStrings {
         std::mem::take(&mut self.held)
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.stops.is_empty()
+    }
+
     /// The stop string that ended the text.
     pub fn found(&self) -> Option<&str> {
         self.found.as_deref()

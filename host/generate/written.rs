@@ -61,6 +61,12 @@ impl<'t> Written<'t> {
         self.n_left() == Some(0)
     }
 
+    /// Whether this token, whose text need not be known for that, is surely not the last one.
+    pub fn goes_on_behind(&self, id: u32) -> bool {
+        let is_end = !self.limits.ignore_eos && self.tokenizer.is_end_of_generation(id);
+        !is_end && self.stops.is_empty() && self.n_left().is_none_or(|n_left| n_left > 1)
+    }
+
     /// Adds a token. Whether it was the last that was asked for is [`Self::is_long_enough`]'s to say.
     ///
     /// # Errors

@@ -131,6 +131,8 @@ impl<T: Task> Scheduler<T> {
         }
         for (id, mut live) in begun {
             let end = self.choose(&mut live, Row { runner, row: 0, greedy })?;
+            // Others' prompts may come before its next step.
+            live.task.settle();
             self.go_on(runner, (id, live), end, finished);
         }
         self.active.extend(younger);

@@ -1,6 +1,13 @@
 //! Companies at random: every sequence says what it says alone.
 
-use std::{collections::BTreeMap, convert::Infallible};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use proptest::prelude::*;
 
@@ -297,7 +304,7 @@ fn a_million_steps() {
     );
 }
 
-fn one_group(n_pages: usize, limits: Limits) -> (Fake, Scheduler<Talk>) {
+fn one_group<T: Task>(n_pages: usize, limits: Limits) -> (Fake, Scheduler<T>) {
     let runner = Fake::new(&[Group { window: None, n_pages }], limits);
     let scheduler = Scheduler::new(&runner, N_VOCAB);
     (runner, scheduler)
@@ -404,6 +411,74 @@ fn many_short_prompts_do_not_stop_the_others() {
     }
     unwrap(scheduler.step(&mut runner));
     assert_eq!(scheduler.statistics().n_prefilled, 3 * 256);
+}
+
+/// Notes how many decoding steps there were when it chose each token, and when it settled.
+struct Settling {
+    n_wanted: usize,
+    n_steps: Arc<AtomicUsize>,
+    chosen: Vec<usize>,
+    settled: Vec<usize>,
+}
+
+impl Task for Settling {
+    fn is_greedy(&self) -> bool {
+        true
+    }
+
+    fn next<R: Runner>(&mut self, mut row: Row<R>) -> Result<Option<u32>, R::Error> {
+        assert_eq!(self.settled.len(), self.chosen.len(), "settled before the next one");
+        let token = row.greedy(N_VOCAB)?;
+        self.chosen.push(self.n_steps.load(Relaxed));
+        Ok(token.filter(|_| self.chosen.len() < self.n_wanted))
+    }
+
+    fn settle(&mut self) {
+        if self.settled.len() < self.chosen.len() {
+            self.settled.push(self.n_steps.load(Relaxed));
+        }
+    }
+}
+
+/// What a task leaves for later is done while the device has its next token, but where a prompt comes first, or the task waits.
+#[test]
+fn tasks_settle_while_the_device_works() {
+    let limits = Limits { n_slots: 4, n_context: 200, n_batch: 32, max_rows: 4 };
+    let (mut runner, mut scheduler) = one_group(40, limits);
+    let n_steps = runner.n_steps.clone();
+    let task = |n_wanted| Settling { n_wanted, n_steps: n_steps.clone(), chosen: Vec::new(), settled: Vec::new() };
+    scheduler.submit(&runner, &[1, 2, 3], [task(6)]).unwrap();
+    let ended = loop {
+        if let [ended, ..] = &mut unwrap(scheduler.step(&mut runner))[..] {
+            break std::mem::replace(&mut ended.task, task(0));
+        }
+    };
+    // The first one is its prompt's, and there is nothing behind the last.
+    assert_eq!(ended.chosen, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(ended.settled, [0, 2, 3, 4, 5]);
+
+    // A prompt that comes meanwhile.
+    scheduler.submit(&runner, &[1, 2, 3], [task(9)]).unwrap();
+    (0..3).for_each(|_| assert!(unwrap(scheduler.step(&mut runner)).is_empty()));
+    let before = n_steps.load(Relaxed);
+    let prompt: Vec<u32> = (0..64).map(|at| at % 31).collect();
+    scheduler.submit(&runner, &prompt, [task(2)]).unwrap();
+    unwrap(scheduler.step(&mut runner));
+    let (_, live) = &scheduler.active[0];
+    assert_eq!((live.task.chosen.last(), live.task.settled.last()), (Some(&(before + 1)), Some(&(before + 1))));
+
+    // One that is set back for want of pages.
+    let (mut runner, mut scheduler) = one_group(3, limits);
+    let n_steps = runner.n_steps.clone();
+    let task = |n_wanted| Settling { n_wanted, n_steps: n_steps.clone(), chosen: Vec::new(), settled: Vec::new() };
+    for first in 0..2 {
+        scheduler.submit(&runner, &[first, 2, 3], [task(60)]).unwrap();
+    }
+    while scheduler.statistics().n_set_back == 0 {
+        unwrap(scheduler.step(&mut runner));
+    }
+    let waiting = &scheduler.waiting.first_key_value().unwrap().1.task;
+    assert!(!waiting.chosen.is_empty() && waiting.settled.len() == waiting.chosen.len());
 }
 
 /// Guesses make the same words in fewer steps: with those that are always right, as many fewer as a step takes; with wrong ones, none.
