@@ -85,17 +85,14 @@ fn shares(blocks: usize, units: &[usize]) -> Vec<usize> {
 
 /// Blocks of a group's tile where each group has a unit, at most, and all blocks are done no later than those that share one list would be, of which
 /// there is `room` for so many; 0 elsewhere.
-fn apart(kernel: &Geometry, weights: Rows, room: usize) -> usize {
-    if !block_format(weights.tensor_type()).unit_for_a_group {
-        return 0;
-    }
-    let (n_out, n_in, n_groups) = (weights.n_out, weights.n_in(), kernel.counters);
+fn apart(kernel: &Geometry, n_out: usize, n_in: usize, room: usize) -> usize {
     let (tiles, of_tile) = (n_out.div_ceil(GROUP_ROWS), n_in.div_ceil(kernel.columns));
-    let apart = of_tile.div_ceil(n_groups);
+    let apart = of_tile.div_ceil(kernel.counters);
     let waves = (tiles * apart).div_ceil(room);
     let by_list = units(kernel, n_out, n_in).div_ceil(room);
-    // A block that comes behind another begins anew.
-    if waves <= 2.min(by_list) { apart } else { 0 }
+    // A block that comes behind another begins anew, and leaves a part again where a tile has several.
+    let most_waves = if apart == 1 { 2 } else { 1 };
+    if waves <= by_list.min(most_waves) { apart } else { 0 }
 }
 
 /// Units of all tiles together.
@@ -230,7 +227,8 @@ impl Gpu {
         let is_beside = self.image().has_warp_groups();
         if let [gemm] = parts
             && is_beside
-            && let apart @ 1.. = apart(kernel, gemm.weights, room)
+            && block_format(gemm.weights.tensor_type()).unit_for_a_group
+            && let apart @ 1.. = apart(kernel, gemm.weights.n_out, gemm.weights.n_in(), room)
         {
             let tiles = gemm.weights.n_out.div_ceil(GROUP_ROWS);
             let shared_tiles = if apart > 1 { groups * tiles } else { 0 };
@@ -378,5 +376,40 @@ impl Gpu {
         // SAFETY: the slices hold what the contract asks for; parts are 256-byte aligned, rows whole blocks, as the file's reader
         // checked. The kernel waits before it reads what an earlier one writes.
         unsafe { self.launch_as(kernels[which], launch, arguments) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launches_beside_each_other_share_all_blocks() {
+        // A 7B's queries and keys, and its values; more blocks than units; one with little among much.
+        assert_eq!(shares(132, &[224, 28]), [117, 15]);
+        assert_eq!(shares(132, &[7, 3, 2]), [7, 3, 2]);
+        assert_eq!(shares(16, &[1000, 1, 1000]), [7, 1, 8]);
+        for blocks in 1..40 {
+            for units in [[1, 1, 1], [5, 30, 2], [9, 1, 9], [40, 40, 40]] {
+                let shares = shares(blocks, &units);
+                let all: usize = shares.iter().sum();
+                let enough = blocks.min(units.iter().sum());
+                assert!((enough..enough + units.len()).contains(&all), "{shares:?} of {blocks}");
+                assert!(shares.iter().zip(units).all(|(share, units)| (1..=units).contains(share)), "{shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn groups_of_small_matrices_have_a_unit_each() {
+        let apart = |n_out, n_in| groups::GEOMETRIES.map(|kernel| apart(&kernel, n_out, n_in, 132));
+        // Qwen2.5-0.5B on an H200: its four matrices, of which one has more units than a block has groups.
+        for (n_out, n_in, blocks) in [(1152, 896, 1), (896, 896, 1), (9728, 896, 1), (896, 4864, 5)] {
+            assert_eq!(apart(n_out, n_in), [blocks; 4], "{n_out}×{n_in}");
+        }
+        // Its head, and 7B's matrices, would take more turns.
+        for (n_out, n_in) in [(151_936, 896), (4608, 3584), (3584, 3584), (37_888, 3584), (3584, 18_944)] {
+            assert_eq!(apart(n_out, n_in), [0; 4], "{n_out}×{n_in}");
+        }
     }
 }

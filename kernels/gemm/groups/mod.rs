@@ -10,6 +10,10 @@
 //! barriers each.
 //!
 //! Registers are the multiplying groups': the last one gives up some of its.
+//!
+//! Of a small matrix a block has the 64 rows of a group, and each group a unit of these rows: the first one's steps are in the first panels, the next one's behind
+//! them. What they made they add up in shared memory. That is code of its own (`APART`), for in one loop with the other way either would have variables where it has
+//! constants, and spill.
 
 mod bring;
 mod finish;
