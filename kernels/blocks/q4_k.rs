@@ -94,7 +94,6 @@ pub fn scales(header: [u32; 4], run: u32) -> [[u32; 2]; 2] {
 
 impl Halves for Q4K {
     const OFFSET: u32 = 0;
-    const UNIT_FOR_A_GROUP: bool = true;
     type Bits = ([u32; 4], [u32; 4]);
 
     #[inline(always)]

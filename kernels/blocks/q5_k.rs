@@ -61,7 +61,6 @@ impl Packed for Q5K {
 impl Halves for Q5K {
     const OFFSET: u32 = 0;
     const MOST_IN_PAIRS: usize = 16;
-    const UNIT_FOR_A_GROUP: bool = true;
     type Bits = ([u32; 4], u32, [u32; 4]);
 
     #[inline(always)]

@@ -84,7 +84,6 @@ impl Packed for Q6K {
 impl Halves for Q6K {
     const OFFSET: u32 = 32;
     const MOST_IN_PAIRS: usize = 32;
-    const UNIT_FOR_A_GROUP: bool = true;
     type Bits = ([u32; 4], [u32; 2], u32, u32);
 
     #[inline(always)]
