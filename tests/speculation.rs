@@ -197,7 +197,8 @@ fn texts_are_the_same_whoever_guesses() {
                     expect_same(&format!("{name}, {percent} % right"), &mut session, &asked, &want, Box::new(planted));
                 match percent {
                     100 => assert!(counts.n_kept == counts.n_drafted && counts.n_steps <= 9, "{name}: {counts:?}"),
-                    0 => assert!(counts.n_kept <= 1 && counts.n_drafted <= 12, "{name}: {counts:?}"),
+                    // Some steps of several, and one now and then.
+                    0 => assert!(counts.n_kept <= 1 && counts.n_drafted <= 18, "{name}: {counts:?}"),
                     _ => {}
                 }
             }

@@ -74,6 +74,9 @@ pub struct Arguments {
     /// measured [default: a sequence's].
     #[arg(long, value_name = "N", requires = "parallel", value_parser = clap::value_parser!(u32).range(1..))]
     arriving: Option<u32>,
+    /// With --parallel, decode sequences together as each would be alone, to the last bit.
+    #[arg(long, requires = "parallel")]
+    batch_invariant: bool,
     /// Generate with guesses too, so many of a hundred of which are right, several checked in one step: what --speculate and --draft-model
     /// are worth here.
     #[arg(long, value_name = "PERCENT", conflicts_with_all = ["kernels", "parallel"],

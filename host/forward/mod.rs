@@ -52,6 +52,7 @@ use plan::{Passes, TokenAttentionSizes};
 use range::Ranges;
 use run::{Run, TokenAttention};
 pub use share::Share;
+pub use state::StepBytes;
 use unpack::Rooms;
 pub use weights::{DeviceWeights, MatrixSource, turns};
 

@@ -34,11 +34,6 @@ use crate::{
 /// eight rows (H200: 7B in Q4_K_M, 16 rows in 13.7 ms, of which f16 takes 10 whatever their number): where some are packed, and others are
 /// floats other than f16.
 pub const MANY_ROWS: usize = 12;
-/// From how many rows on a step of packed weights goes through tensor cores where matrices are small. On an H200 a step of two rows takes 0.69 ms
-/// without, and one of four 0.92 ms with, at Qwen2.5-0.5B Q8_0; at 7B Q4_K_M 2.96 and 2.51, at 7B IQ2_XS 3.5 and 2.7, so where they
-/// are large two are enough (`benches/results/2026-11-30-h200-many.md`).
-pub const FEW_ROWS: usize = 3;
-
 /// What attention in decoding works in.
 pub struct TokenAttention {
     /// Splits leave their parts here.

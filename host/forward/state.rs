@@ -7,17 +7,46 @@
 use super::{Engine, EngineError, FIRST};
 use crate::{
     cache::{SequenceId, Shortage},
-    gpu::kernels::CacheType,
+    gpu::{Gpu, kernels::CacheType},
     model::figure::Op,
 };
 
-/// What one more token adds to the time of products that read weights once for eight, in parts of what one alone takes. H200, 7B in Q4_K_M: 1.6 ms
-/// for one, 3.0 for two, 4.35 for four and 7.25 for eight (`benches/results/2026-11-29-h200-parallel.md`).
-const PACKED_ROW: f64 = 0.5;
-/// The same of floats, whose products have nothing to unpack: estimated, not measured by themselves.
-const FLOAT_ROW: f64 = 0.1;
-/// What the second token adds besides.
-const PACKED_SECOND: f64 = 0.3;
+/// What more rows of a step add to the time of its products, in bytes that take as long to read.
+#[derive(Clone, Copy)]
+struct MoreRows {
+    /// Each.
+    row: f64,
+    /// The second besides.
+    second: f64,
+    /// The first besides of those that are not multiplied at once with the others.
+    again: f64,
+}
+
+/// For a weight, on tensor cores: instructions, which are as many for each format. H200, 7B in Q4_K_M: 1.66 ms for one row, 2.82 for two, 3.24 for four,
+/// 3.66 for six, 4.55 for eight, of which one product takes six at once, and 5.87 for nine (`benches/results/2026-11-30-h200-few.md`).
+const FEW: MoreRows = MoreRows { row: 0.07, second: 0.32, again: 0.8 };
+/// For a byte, on lanes. H200, 7B in Q4_K_M while it was multiplied so: 1.6 ms for one, 3.0 for two, 4.35 for four and 7.25 for eight
+/// (`benches/results/2026-11-29-h200-parallel.md`).
+const MANY: MoreRows = MoreRows { row: 0.5, second: 0.3, again: 0.0 };
+/// For a byte of floats, whose products have nothing to unpack: estimated, not measured by themselves.
+const FLOATS: MoreRows = MoreRows { row: 0.1, second: 0.0, again: 0.0 };
+/// For a byte of experts, of which two rows hardly share any.
+const EXPERTS: MoreRows = MoreRows { row: 1.0, second: 0.0, again: 0.0 };
+
+/// Bytes of weights that a decoding step reads, and what its further rows take longer by, in bytes that take as long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepBytes {
+    /// For one token.
+    pub token: f64,
+    /// For each further row.
+    pub row: f64,
+    /// For the second besides.
+    pub second: f64,
+    /// For the first besides of those that are not multiplied at once with others.
+    pub again: f64,
+    /// How many rows all products multiply at once.
+    pub at_once: usize,
+}
 
 impl Engine {
     /// Forgets all but the first `n_past` tokens, or fewer where a window has passed what the next would see, or, where a recurrent layer
@@ -90,11 +119,9 @@ impl Engine {
         self.plan.n_rows
     }
 
-    /// Bytes of weights that a token reads, and those that are read again for another token in the same step: all of an expert, which the
-    /// other hardly shares, and of other matrices the part that products take longer by for each token. Last, what the second token of a step
-    /// takes besides.
-    pub fn bytes_per_token(&self) -> [f64; 3] {
-        let (mut all, mut again, mut second) = (0.0, 0.0, 0.0);
+    /// What a step reads and takes.
+    pub fn step_bytes(&self) -> StepBytes {
+        let mut step = StepBytes { token: 0.0, row: 0.0, second: 0.0, again: 0.0, at_once: usize::MAX };
         for node in &self.figure.nodes {
             let (weight, n_used) = match &node.op {
                 Op::Product { weight, .. } => (weight, None),
@@ -105,18 +132,23 @@ impl Engine {
             let of_rows = weight.rows.len() as f64 / weights.n_out as f64;
             for part in &weights.parts {
                 let bytes = part.bytes as f64 * of_rows * n_used.unwrap_or(1) as f64 / weights.n_matrices as f64;
-                let is_packed = part.tensor_type.is_quantised();
-                let [row, more] = match (n_used.is_some(), is_packed) {
-                    (true, _) => [1.0, 0.0],
-                    (_, true) => [PACKED_ROW, PACKED_SECOND],
-                    (_, false) => [FLOAT_ROW, 0.0],
+                let at_once = Gpu::multiplied_at_once(part.tensor_type, weights.n_in);
+                let tensor_type = part.tensor_type;
+                let n_weights = bytes * tensor_type.block_elements() as f64 / tensor_type.block_bytes() as f64;
+                let (more, times) = match (n_used, at_once) {
+                    (Some(_), _) => (EXPERTS, bytes),
+                    (None, Some(_)) => (FEW, n_weights),
+                    (None, None) if tensor_type.is_quantised() => (MANY, bytes),
+                    (None, None) => (FLOATS, bytes),
                 };
-                all += bytes;
-                again += bytes * row;
-                second += bytes * more;
+                step.at_once = step.at_once.min(at_once.unwrap_or(usize::MAX));
+                step.token += bytes;
+                step.row += times * more.row;
+                step.second += times * more.second;
+                step.again += times * more.again;
             }
         }
-        [all, again, second]
+        step
     }
 
     /// Takes the last `n` tokens of a sequence back, which the last step added: what they did to pages and tables is undone.

@@ -139,6 +139,11 @@ impl Image {
         self.capability() == ((9, 0), true)
     }
 
+    /// Whether a kernel does nothing in this image, and is not launched from it: one for small matrices, of which each group of warps has a unit.
+    pub fn is_empty(&self, kernel: &str) -> bool {
+        !self.has_warp_groups() && kernel.starts_with("gemm_apart_")
+    }
+
     /// Whether a device of this compute capability, which takes machine code or does not, runs it.
     fn runs_on(&self, device: (u32, u32), takes_machine_code: bool) -> bool {
         // Tegra's chips do not run what was assembled for the desktop's.

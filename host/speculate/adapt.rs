@@ -2,8 +2,8 @@
 //!
 //! What a guess costs and what it brings are both counted, not timed, so that the same text takes the same steps anywhere. With a chance `a`
 //! that a guess is right, a step with `k` of them brings 1 + a + … + aᵏ tokens. It costs what a step without costs, and for each guess a part of
-//! that: the row ([`Costs::row`]; the second one takes [`Costs::second`] more) and the guess itself ([`Costs::draft`]). The `k` with the most tokens for the cost is taken; where that is
-//! none, nothing is guessed, but for one guess now and then that may change it; where even guesses that are always right would cost more than
+//! that: the row ([`Costs::row`]; the second one takes [`Costs::second`] more, and each that is the first of more than are read for at once [`Costs::again`]) and the guess
+//! itself ([`Costs::draft`]). The `k` with the most tokens for the cost is taken; where that is none, nothing is guessed, but for one guess now and then that may change it; where even guesses that are always right would cost more than
 //! they bring, there is none.
 
 /// What guesses cost, in steps of one token.
@@ -15,6 +15,10 @@ pub struct Costs {
     pub row: f64,
     /// The second row of a step besides.
     pub second: f64,
+    /// Besides, the first row of those that weights are read again for.
+    pub again: f64,
+    /// Rows that weights are read for at once.
+    pub at_once: usize,
     /// One more guess.
     pub draft: f64,
 }
@@ -43,8 +47,8 @@ impl Counts {
 
 /// The chance that is believed in at first.
 const FIRST_RATE: f64 = 0.75;
-/// How much one guess says.
-const WEIGHT: f64 = 0.125;
+/// Over how many guesses is averaged: of what there were half, within these.
+const WINDOW: [u64; 2] = [8, 16];
 /// Tokens without a guess after the first wrong one of those that are made now and then, and at most.
 const PAUSES: [u32; 2] = [8, 128];
 
@@ -88,11 +92,12 @@ impl Adapt {
         self.counts.n_steps += 1;
         self.counts.n_drafted += n_drafted as u64;
         self.counts.n_kept += n_kept as u64;
+        let weight = 1.0 / (self.counts.n_drafted / 2).clamp(WINDOW[0], WINDOW[1]) as f64;
         for _ in 0..n_kept {
-            self.rate += WEIGHT * (1.0 - self.rate);
+            self.rate += weight * (1.0 - self.rate);
         }
         if is_wrong {
-            self.rate -= WEIGHT * self.rate;
+            self.rate -= weight * self.rate;
             self.rest = self.pause;
             self.pause = (2 * self.pause).min(PAUSES[1]);
         } else if n_kept > 0 {
@@ -107,18 +112,22 @@ impl Adapt {
 
     /// The number of guesses with the most tokens for what they cost, where each is right with that chance.
     fn best(&self, rate: f64, n_sequences: usize) -> usize {
-        let Costs { n_most, row, second, draft } = self.costs;
+        let Costs { n_most, row, second, again, at_once, draft } = self.costs;
+        let step = |n_rows: usize| {
+            let n_more = n_rows - 1;
+            let together = if n_more > 0 { second } else { 0.0 };
+            1.0 + together + row * n_more as f64 + again * (n_more / at_once) as f64
+        };
         // A sequence's part of a step with a token of each.
-        let n_others = n_sequences.max(1) - 1;
-        let together = if n_others > 0 { second } else { 0.0 };
-        let alone = (1.0 + together + row * n_others as f64) / (n_others + 1) as f64;
-        let with_guesses = alone + second - together;
+        let n_sequences = n_sequences.max(1);
+        let alone = step(n_sequences) / n_sequences as f64;
         let (mut best, mut most) = (0, 1.0 / alone);
         let (mut tokens, mut chance) = (1.0, 1.0);
         for n in 1..=n_most {
             chance *= rate;
             tokens += chance;
-            let gain = tokens / (with_guesses + (row + draft) * n as f64);
+            let more = step(n_sequences + n) - step(n_sequences);
+            let gain = tokens / (alone + more + draft * n as f64);
             if gain > most {
                 (best, most) = (n, gain);
             }
@@ -131,7 +140,7 @@ impl Adapt {
 mod tests {
     use super::*;
 
-    const CHEAP: Costs = Costs { n_most: 8, row: 0.1, second: 0.0, draft: 0.0 };
+    const CHEAP: Costs = Costs { n_most: 8, row: 0.1, second: 0.0, again: 0.0, at_once: 8, draft: 0.0 };
     const DEAR: Costs = Costs { row: 0.5, ..CHEAP };
 
     /// Steps in which each guess is right where `is_right` says so, until so many tokens are there.
@@ -184,6 +193,9 @@ mod tests {
         let steep = Costs { second: 0.3, ..DEAR };
         assert_eq!(Adapt::new(steep).n_drafts(1), 2);
         assert_eq!(Adapt::new(steep).best(FIRST_RATE, 2), Adapt::new(DEAR).best(FIRST_RATE, 2));
+        // A ninth row that costs as much as the first eight is not worth a guess, however right it would be.
+        let eights = Costs { n_most: 16, row: 0.01, again: 0.8, ..CHEAP };
+        assert_eq!((Adapt::new(eights).best(0.9, 1), Adapt::new(eights).best(1.0, 1)), (7, 15));
         // A model as large as the one it drafts for is worth nothing, however right it is.
         let lengths = run(&mut Adapt::new(Costs { draft: 1.0, ..CHEAP }), 100, || true);
         assert_eq!(lengths, [0; 100]);
@@ -208,7 +220,7 @@ mod tests {
                 rates.push(adapt.rate);
             }
             let mean = rates.iter().sum::<f64>() / rates.len() as f64;
-            // The average of an average over eight guesses; drafts that stop at the first wrong guess end with a wrong one.
+            // The average of an average over sixteen guesses; drafts that stop at the first wrong guess end with a wrong one.
             assert!((mean - percent as f64 / 100.0).abs() < 0.1, "{percent} %: {mean}");
         }
     }

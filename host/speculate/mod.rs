@@ -22,7 +22,7 @@ mod vocabulary;
 
 use crate::{
     cache::SequenceId,
-    forward::{Engine, EngineError, FIRST},
+    forward::{Engine, EngineError, FIRST, StepBytes},
 };
 
 pub use adapt::{Adapt, Costs, Counts};
@@ -67,9 +67,9 @@ pub struct Drafting {
 impl Drafting {
     /// Guesses for this engine, `n_most` at most at a time.
     pub fn new(drafter: Box<dyn Drafter>, engine: &Engine, n_most: usize) -> Drafting {
-        let [bytes, again, second] = engine.bytes_per_token();
-        let draft = drafter.bytes_per_draft() / bytes;
-        let costs = Costs { n_most, row: again / bytes, second: second / bytes, draft };
+        let StepBytes { token, row, second, again, at_once } = engine.step_bytes();
+        let [row, second, again, draft] = [row, second, again, drafter.bytes_per_draft()].map(|bytes| bytes / token);
+        let costs = Costs { n_most, row, second, again, at_once, draft };
         Drafting { drafter, costs }
     }
 

@@ -135,6 +135,6 @@ impl Drafter for DraftModel {
     }
 
     fn bytes_per_draft(&self) -> f64 {
-        self.engine.bytes_per_token()[0]
+        self.engine.step_bytes().token
     }
 }

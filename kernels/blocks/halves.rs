@@ -15,10 +15,6 @@ pub trait Halves: Block {
     /// With how many tokens groups of warps have registers for two steps' chunks.
     const MOST_IN_PAIRS: usize = 64;
 
-    /// Whether groups of warps can have a unit each ([`Operands::apart`](crate::gemm::Operands::apart)): code of its own, for the types that small
-    /// models have.
-    const UNIT_FOR_A_GROUP: bool = false;
-
     /// A chunk, as loaded: nothing that is made of it, which would wait for it.
     type Bits: Copy;
 

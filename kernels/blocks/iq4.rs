@@ -6,14 +6,16 @@ use cuda_std::{
 };
 
 use super::{
-    Block, Fields, GROUP, Packed, Plane, Planes, eight,
+    Block, Fields, GROUP, Packed, Plane, Planes,
+    bytes::{Bytes, product},
+    eight,
     halves::{Halves, SIGNED, of_both, unsigned},
     load_f16, load_u16,
     look_up::{Table, look_up, look_up_four, table},
     q4::nibble,
     run::Pair,
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::{Q8, Scale};
 
 /// The sixteen values: `kvalues_iq4nl` in ggml-common.h.
 const VALUES: Table = table([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]);
@@ -113,6 +115,44 @@ impl Packed for Iq4Xs {
         let scale = scale_of_run(header, *run);
         let (low, high) = look_up(VALUES, qs);
         float::fma(scale, x.dot_signed(low, high), sum)
+    }
+}
+
+impl Bytes for Iq4Nl {
+    const SCALES: usize = 1;
+
+    #[inline(always)]
+    fn bytes((qs, _): Self::Bits) -> [[u32; 4]; 2] {
+        look_up(VALUES, qs).into()
+    }
+
+    #[inline(always)]
+    fn scales((_, d): Self::Bits, _chunk: u32) -> [u32; 3] {
+        [d.to_bits(), 0, 0]
+    }
+
+    #[inline(always)]
+    fn scaled([d, ..]: [u32; 3], x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+        float::fma(f32::from_bits(d), product(x, products), sum)
+    }
+}
+
+impl Bytes for Iq4Xs {
+    const SCALES: usize = 1;
+
+    #[inline(always)]
+    fn bytes((qs, _): Self::Bits) -> [[u32; 4]; 2] {
+        look_up(VALUES, qs).into()
+    }
+
+    #[inline(always)]
+    fn scales((_, header): Self::Bits, chunk: u32) -> [u32; 3] {
+        [scale_of_run(header, chunk % 8).to_bits(), 0, 0]
+    }
+
+    #[inline(always)]
+    fn scaled([scale, ..]: [u32; 3], x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+        float::fma(f32::from_bits(scale), product(x, products), sum)
     }
 }
 

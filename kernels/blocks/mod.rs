@@ -12,6 +12,7 @@
 //! [`Block`]'s values are computed in `f32` in the order in which ggml does it, without fused operations: they have the same
 //! bits. [`Packed`] multiplies integers (`dp4a`) and scales the sums.
 
+mod bytes;
 pub mod codebooks;
 mod formats;
 mod halves;
@@ -38,6 +39,7 @@ mod tq;
 
 use core::marker::PhantomData;
 
+pub use bytes::Bytes;
 #[cfg(not(target_arch = "nvptx64"))]
 pub use formats::{BlockKernels, FORMATS};
 pub use halves::{Halves, Masks};

@@ -3,13 +3,15 @@
 use cuda_std::{float, halves::both};
 
 use super::{
-    Block, Fields, GROUP, Packed, Plane, Planes, eight,
+    Block, Fields, GROUP, Packed, Plane, Planes,
+    bytes::{Bytes, product},
+    eight,
     halves::{Halves, SIGNED, of_both, unsigned},
     look_up::{Table, look_up, look_up_four, table},
     q4::nibble,
     run::Pair,
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::{Q8, Scale};
 
 /// The exponent, biased by 127, then 16 bytes as in Q4_0.
 #[derive(Clone, Copy)]
@@ -64,6 +66,25 @@ impl Packed for Mxfp4 {
     fn dot((qs, exponent): Self::Bits, x: &Pair, sum: f32) -> f32 {
         let (low, high) = look_up(DOUBLED, qs);
         float::fma(half_scale(exponent), x.dot_signed(low, high), sum)
+    }
+}
+
+impl Bytes for Mxfp4 {
+    const SCALES: usize = 1;
+
+    #[inline(always)]
+    fn bytes((qs, _): Self::Bits) -> [[u32; 4]; 2] {
+        look_up(DOUBLED, qs).into()
+    }
+
+    #[inline(always)]
+    fn scales((_, exponent): Self::Bits, _chunk: u32) -> [u32; 3] {
+        [half_scale(exponent).to_bits(), 0, 0]
+    }
+
+    #[inline(always)]
+    fn scaled([scale, ..]: [u32; 3], x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+        float::fma(f32::from_bits(scale), product(x, products), sum)
     }
 }
 

@@ -3,14 +3,16 @@
 use cuda_std::{float, halves::both};
 
 use super::{
-    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
+    Block, Fields, GROUP, Order, Packed, Plane, Planes,
+    bytes::Bytes,
+    eight,
     halves::{Halves, SIGNED},
     look_up::look_up,
     mxfp4::{DOUBLED, doubled, four},
     q4::nibble,
     run::Pair,
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::{Q8, Scale};
 
 /// Four scales, then 8 bytes for each 16 values, value `i` in the low half of byte `i` and value `i + 8` in its high half; on the
 /// device a run of 32 lies as in Q4_0.
@@ -60,6 +62,27 @@ impl Packed for Nvfp4 {
         let (low, high) = look_up(DOUBLED, qs);
         let [first, second] = x.dots_signed(low, high);
         float::fma(half_scale(scales & 0xff), first, float::fma(half_scale(scales >> 8), second, sum))
+    }
+}
+
+impl Bytes for Nvfp4 {
+    const SCALES: usize = 2;
+
+    #[inline(always)]
+    fn bytes((qs, _): Self::Bits) -> [[u32; 4]; 2] {
+        look_up(DOUBLED, qs).into()
+    }
+
+    #[inline(always)]
+    fn scales((_, scales): Self::Bits, _chunk: u32) -> [u32; 3] {
+        [half_scale(scales & 0xff).to_bits(), half_scale(scales >> 8).to_bits(), 0]
+    }
+
+    #[inline(always)]
+    fn scaled(scales: [u32; 3], x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+        let of = |run: usize| products[run] * x[run].scale;
+        let [first, second, _] = scales.map(f32::from_bits);
+        float::fma(first, of(0), float::fma(second, of(1), sum))
     }
 }
 

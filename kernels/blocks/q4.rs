@@ -1,14 +1,20 @@
 //! Q4_0 and Q4_1: 32 integers of 4 bits. Byte `j` holds value `j` in its low half and value `j + 16` in its high half.
 
-use cuda_std::halves::{lower, upper};
+use cuda_std::{
+    float,
+    halves::{lower, upper},
+    types::two_f16,
+};
 
 use super::{
-    Block, Fields, GROUP, Packed, Plane, Planes, eight,
+    Block, Fields, GROUP, Packed, Plane, Planes,
+    bytes::{Bytes, product, sum_of_x},
+    eight,
     halves::{Halves, Masks, four_nibbles, nibble_halves, of_both},
     load_f16,
-    run::Pair,
+    run::{Pair, high_halves, low_halves},
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::{Q8, Scale};
 
 /// `d` (f16), then 16 bytes: value = d · (q − 8).
 #[derive(Clone, Copy)]
@@ -91,9 +97,65 @@ impl Packed for Q4_1 {
     }
 }
 
+/// Both runs' integers: the low halves of sixteen bytes, and the high ones.
+#[inline(always)]
+pub fn halves_as_bytes(qs: [u32; 4]) -> [[u32; 4]; 2] {
+    [low_halves(qs, [0; 4]), high_halves(qs, [0; 4])]
+}
+
+/// sum + d · Σ (q + offset) · x, `d` being the bits of an `f32`.
+#[inline(always)]
+pub fn with_offset(d: u32, x: [Scale; 2], products: [f32; 2], offset: f32, sum: f32) -> f32 {
+    float::fma(f32::from_bits(d), float::fma(offset, sum_of_x(x), product(x, products)), sum)
+}
+
+/// sum + Σ (d · q + m) · x, `dm` being `d` and `m` in f16.
+#[inline(always)]
+pub fn with_minimum(dm: u32, x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+    let (d, m) = two_f16(dm);
+    float::fma(m, sum_of_x(x), float::fma(d, product(x, products), sum))
+}
+
+impl Bytes for Q4_0 {
+    const SCALES: usize = 1;
+
+    #[inline(always)]
+    fn bytes((qs, _): Self::Bits) -> [[u32; 4]; 2] {
+        halves_as_bytes(qs)
+    }
+
+    #[inline(always)]
+    fn scales((_, d): Self::Bits, _chunk: u32) -> [u32; 3] {
+        [d.to_bits(), 0, 0]
+    }
+
+    #[inline(always)]
+    fn scaled([d, ..]: [u32; 3], x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+        with_offset(d, x, products, -8.0, sum)
+    }
+}
+
+impl Bytes for Q4_1 {
+    const SCALES: usize = 1;
+
+    #[inline(always)]
+    fn bytes((qs, _): Self::Bits) -> [[u32; 4]; 2] {
+        halves_as_bytes(qs)
+    }
+
+    #[inline(always)]
+    fn scales((_, dm): Self::Bits, _chunk: u32) -> [u32; 3] {
+        [dm, 0, 0]
+    }
+
+    #[inline(always)]
+    fn scaled([dm, ..]: [u32; 3], x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+        with_minimum(dm, x, products, sum)
+    }
+}
+
 impl Halves for Q4_0 {
     const OFFSET: u32 = 8;
-    const UNIT_FOR_A_GROUP: bool = true;
     type Bits = ([u32; 4], u32);
 
     #[inline(always)]

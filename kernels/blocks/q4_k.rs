@@ -3,14 +3,16 @@
 use cuda_std::{float, integer, types::two_f16};
 
 use super::{
-    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
+    Block, Fields, GROUP, Order, Packed, Plane, Planes,
+    bytes::{Bytes, product, sum_of_x},
+    eight,
     halves::{Halves, Masks, four_nibbles, nibble_halves, of_both},
     k_scales::{scale_and_four_minima, scale_and_minimum},
     load_f16,
-    q4::nibble,
+    q4::{halves_as_bytes, nibble},
     run::Pair,
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::{Q8, Scale};
 
 /// `d`, `dmin` (f16), 12 bytes of scales and minima, then 128 bytes of integers: value = d · scale · q − dmin · minimum.
 #[derive(Clone, Copy)]
@@ -78,6 +80,40 @@ impl Packed for Q4K {
     #[inline(always)]
     fn dot((qs, header): Self::Bits, x: &OfRun, sum: f32) -> f32 {
         x.scaled(header, x.pair.dot_nibbles(qs), sum)
+    }
+}
+
+/// d · scale and 4 · dmin · minimum of run `run` of a block with these 16 bytes, as [`OfRun::scaled`] has them.
+#[inline(always)]
+pub fn scale_and_minimum_of_run(header: [u32; 4], run: u32) -> [u32; 3] {
+    let (d, dmin) = two_f16(header[0]);
+    let (scale, four_minima) = scale_and_four_minima([header[1], header[2], header[3]], run % 8);
+    [(d * scale as f32).to_bits(), (dmin * four_minima as f32).to_bits(), 0]
+}
+
+/// As [`OfRun::scaled`], from these.
+#[inline(always)]
+pub fn scaled_run([scale, minimum, _]: [u32; 3], x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+    let sum = float::fma(f32::from_bits(minimum), -0.25 * sum_of_x(x), sum);
+    float::fma(f32::from_bits(scale), product(x, products), sum)
+}
+
+impl Bytes for Q4K {
+    const SCALES: usize = 2;
+
+    #[inline(always)]
+    fn bytes((qs, _): Self::Bits) -> [[u32; 4]; 2] {
+        halves_as_bytes(qs)
+    }
+
+    #[inline(always)]
+    fn scales((_, header): Self::Bits, chunk: u32) -> [u32; 3] {
+        scale_and_minimum_of_run(header, chunk)
+    }
+
+    #[inline(always)]
+    fn scaled(scales: [u32; 3], x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+        scaled_run(scales, x, products, sum)
     }
 }
 

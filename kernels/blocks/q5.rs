@@ -4,13 +4,15 @@
 use cuda_std::halves::{lower, upper};
 
 use super::{
-    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
+    Block, Fields, GROUP, Order, Packed, Plane, Planes,
+    bytes::Bytes,
+    eight,
     halves::{Halves, four_nibbles, of_both},
     load_f16,
-    q4::nibble,
+    q4::{nibble, with_minimum, with_offset},
     run::{Pair, high_halves, low_halves},
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::{Q8, Scale};
 
 /// `d` (f16), the word of fifth bits, then 16 bytes: value = d · (q − 16).
 #[derive(Clone, Copy)]
@@ -41,8 +43,15 @@ fn fifth_bits(word: u32) -> ([u32; 4], [u32; 4]) {
 /// Σ q · x over a block.
 #[inline(always)]
 pub fn dot(qs: [u32; 4], fifths: u32, x: &Pair) -> f32 {
+    let [low, high] = bytes(qs, fifths);
+    x.dot(low, high)
+}
+
+/// Both runs' integers.
+#[inline(always)]
+pub fn bytes(qs: [u32; 4], fifths: u32) -> [[u32; 4]; 2] {
     let (low, high) = fifth_bits(fifths);
-    x.dot(low_halves(qs, low), high_halves(qs, high))
+    [low_halves(qs, low), high_halves(qs, high)]
 }
 
 impl Block for Q5_0 {
@@ -111,6 +120,44 @@ impl Packed for Q5_1 {
     }
 }
 
+impl Bytes for Q5_0 {
+    const SCALES: usize = 1;
+
+    #[inline(always)]
+    fn bytes((qs, fifths, _): Self::Bits) -> [[u32; 4]; 2] {
+        bytes(qs, fifths)
+    }
+
+    #[inline(always)]
+    fn scales((.., d): Self::Bits, _chunk: u32) -> [u32; 3] {
+        [d.to_bits(), 0, 0]
+    }
+
+    #[inline(always)]
+    fn scaled([d, ..]: [u32; 3], x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+        with_offset(d, x, products, -16.0, sum)
+    }
+}
+
+impl Bytes for Q5_1 {
+    const SCALES: usize = 1;
+
+    #[inline(always)]
+    fn bytes((qs, fifths, _): Self::Bits) -> [[u32; 4]; 2] {
+        bytes(qs, fifths)
+    }
+
+    #[inline(always)]
+    fn scales((.., dm): Self::Bits, _chunk: u32) -> [u32; 3] {
+        [dm, 0, 0]
+    }
+
+    #[inline(always)]
+    fn scaled([dm, ..]: [u32; 3], x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+        with_minimum(dm, x, products, sum)
+    }
+}
+
 /// Four of a block's integers: the bits of word `index` are the `index`-th from below in each byte of `fifths`.
 #[inline(always)]
 pub fn four(qs: [u32; 4], fifths: u32, index: usize) -> u32 {
@@ -119,7 +166,6 @@ pub fn four(qs: [u32; 4], fifths: u32, index: usize) -> u32 {
 
 impl Halves for Q5_0 {
     const OFFSET: u32 = 16;
-    const UNIT_FOR_A_GROUP: bool = true;
     type Bits = ([u32; 4], u32, u32);
 
     #[inline(always)]

@@ -1,14 +1,16 @@
 //! Q5_K: 256 integers of 5 bits, in 8 runs of 32 with a 6-bit scale and minimum each.
 
 use super::{
-    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
+    Block, Fields, GROUP, Order, Packed, Plane, Planes,
+    bytes::Bytes,
+    eight,
     halves::Halves,
     k_scales::scale_and_minimum,
     load_f16,
-    q4_k::{OfRun, scales},
-    q5::{dot, four, integer},
+    q4_k::{OfRun, scale_and_minimum_of_run, scaled_run, scales},
+    q5::{bytes, dot, four, integer},
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::{Q8, Scale};
 
 /// `d`, `dmin` (f16), 12 bytes of scales and minima, 32 bytes of fifth bits, then 128 bytes as in Q4_K:
 /// value = d · scale · q − dmin · minimum. In the file bit `r` of byte `l` of the fifth bits belongs to value `l` of run `r`.
@@ -55,6 +57,25 @@ impl Packed for Q5K {
     #[inline(always)]
     fn dot((qs, fifths, header): Self::Bits, x: &OfRun, sum: f32) -> f32 {
         x.scaled(header, dot(qs, fifths, &x.pair), sum)
+    }
+}
+
+impl Bytes for Q5K {
+    const SCALES: usize = 2;
+
+    #[inline(always)]
+    fn bytes((qs, fifths, _): Self::Bits) -> [[u32; 4]; 2] {
+        bytes(qs, fifths)
+    }
+
+    #[inline(always)]
+    fn scales((.., header): Self::Bits, chunk: u32) -> [u32; 3] {
+        scale_and_minimum_of_run(header, chunk)
+    }
+
+    #[inline(always)]
+    fn scaled(scales: [u32; 3], x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+        scaled_run(scales, x, products, sum)
     }
 }
 

@@ -3,13 +3,15 @@
 use cuda_std::{F16, float, halves::both};
 
 use super::{
-    Block, Fields, GROUP, Order, Packed, Plane, Planes, eight,
+    Block, Fields, GROUP, Order, Packed, Plane, Planes,
+    bytes::Bytes,
+    eight,
     halves::{Halves, four_nibbles},
     load_f16,
     q4::nibble,
     run::{Pair, high_halves, low_halves},
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::{Q8, Scale};
 
 /// 128 bytes of low halves, 64 bytes of upper bits, 16 `i8` scales, `d` (f16): value = d · scale · (q − 32).
 #[derive(Clone, Copy)]
@@ -78,6 +80,28 @@ impl Packed for Q6K {
             (float::fma(low, x.pair.scale(0), x.offsets[0]), float::fma(high, x.pair.scale(1), x.offsets[1]));
         let scale = |of: u32| f32::from((scales >> (8 * of)) as u8 as i8);
         float::fma(d, float::fma(scale(1), high, scale(0) * low), sum)
+    }
+}
+
+impl Bytes for Q6K {
+    const SCALES: usize = 3;
+
+    #[inline(always)]
+    fn bytes((ql, qh, ..): Self::Bits) -> [[u32; 4]; 2] {
+        [low_halves(ql, upper_pairs(qh[0])), high_halves(ql, upper_pairs(qh[1]))]
+    }
+
+    #[inline(always)]
+    fn scales((_, _, scales, d): Self::Bits, _chunk: u32) -> [u32; 3] {
+        let scale = |of: u32| f32::from((scales >> (8 * of)) as u8 as i8).to_bits();
+        [d.to_bits(), scale(0), scale(1)]
+    }
+
+    #[inline(always)]
+    fn scaled(scales: [u32; 3], x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+        let [d, first, second] = scales.map(f32::from_bits);
+        let of = |run: usize| float::fma(products[run], x[run].scale, -32.0 * x[run].sum);
+        float::fma(d, float::fma(second, of(1), first * of(0)), sum)
     }
 }
 

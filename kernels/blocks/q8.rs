@@ -3,12 +3,14 @@
 use cuda_std::{float, halves::lower};
 
 use super::{
-    Block, Fields, GROUP, Packed, Plane, Planes, eight,
+    Block, Fields, GROUP, Packed, Plane, Planes,
+    bytes::{Bytes, product},
+    eight,
     halves::{Halves, SIGNED, of_both, unsigned},
     load_f16,
     run::Pair,
 };
-use crate::gemv::activations::Q8;
+use crate::gemv::activations::{Q8, Scale};
 
 /// `d` (f16), then 32 `i8`: value = d · q.
 #[derive(Clone, Copy)]
@@ -50,10 +52,28 @@ impl Packed for Q8_0 {
     }
 }
 
+impl Bytes for Q8_0 {
+    const SCALES: usize = 1;
+
+    #[inline(always)]
+    fn bytes((low, high, _): Self::Bits) -> [[u32; 4]; 2] {
+        [low, high]
+    }
+
+    #[inline(always)]
+    fn scales((.., d): Self::Bits, _chunk: u32) -> [u32; 3] {
+        [d.to_bits(), 0, 0]
+    }
+
+    #[inline(always)]
+    fn scaled([d, ..]: [u32; 3], x: [Scale; 2], products: [f32; 2], sum: f32) -> f32 {
+        float::fma(f32::from_bits(d), product(x, products), sum)
+    }
+}
+
 impl Halves for Q8_0 {
     const OFFSET: u32 = SIGNED;
     const MOST_IN_PAIRS: usize = 32;
-    const UNIT_FOR_A_GROUP: bool = true;
     type Bits = ([u32; 4], [u32; 4], u32);
 
     #[inline(always)]

@@ -158,7 +158,7 @@ pub struct Operands {
     pub least: u32,
     /// Blocks that have one more.
     pub more: u32,
-    /// Where groups of warps have a unit each: blocks of a tile of a group's rows. 0 where blocks share one list.
+    /// Where groups of warps have a unit each: blocks of a tile of a group's rows. Elsewhere not looked at.
     pub apart: u32,
 }
 
@@ -268,8 +268,7 @@ impl Task {
     #[inline(always)]
     unsafe fn of_block(o: &Operands, tokens: u32) -> Option<Task> {
         if o.tiles.is_null() {
-            let first_token = thread::block_idx_y() * tokens;
-            return Some(Task { first_token, end_token: o.n_tokens, first_output: o.first_row });
+            return Some(Task::without_experts(o, tokens));
         }
         grid::launch_dependents();
         grid::wait();
@@ -277,6 +276,12 @@ impl Task {
         let first_output = o.first_row + tile.expert * o.matrix_rows;
         let task = Task { first_token: tile.first, end_token: tile.first + tile.n_pairs, first_output };
         if tile.n_pairs == 0 { None } else { Some(task) }
+    }
+
+    /// The block's, where there are no experts.
+    #[inline(always)]
+    fn without_experts(o: &Operands, tokens: u32) -> Task {
+        Task { first_token: thread::block_idx_y() * tokens, end_token: o.n_tokens, first_output: o.first_row }
     }
 
     /// The row of x and that of the outputs of a token of the block.
@@ -423,12 +428,13 @@ pub type GemmParameters = (
 );
 
 /// Declares the entry points: a name, the format, and for warps by themselves how many products' tokens a block takes and how many times 16
-/// rows a warp has; for groups of warps half of a block's tokens.
+/// rows a warp has; for groups of warps half of a block's tokens, and whether groups have a unit each: such a kernel does nothing in
+/// another image than Hopper's, and is not launched there.
 macro_rules! gemm_kernels {
     ($(
         $(#[$doc:meta])* $name:ident => $block:ty,
         warps $tiles:literal $sixteens:literal, threads $threads:literal,
-        groups $half:literal;
+        groups $half:literal $apart:literal;
     )*) => {$(
         $(#[$doc])*
         ///
@@ -438,9 +444,8 @@ macro_rules! gemm_kernels {
         ///
         /// Launch, by the [`Geometry`]($crate::gemm::Geometry) of the kernel in the image: grid (n_blocks_of_grid, ⌈n_tokens ÷ tokens⌉), or
         /// (⌈n_out ÷ rows⌉, the number of `tiles`); block (threads); its dynamic shared memory and its `panel`. `least` and `more` are
-        /// ⌈n_out ÷ rows⌉ · ⌈n_in ÷ columns⌉ ÷ grid.x and what is left, with 2 n_out where there is a `unit`: `least ≥ 1`. Or, of a format that
-        /// [can](crate::blocks::Halves::UNIT_FOR_A_GROUP) in an image for Hopper, `apart` is not 0, and grid.x ⌈n_out ÷ 64⌉ · `apart`, which is no less than
-        /// ⌈n_in ÷ columns ÷ counters⌉. `order` is 0, or, of launches one
+        /// ⌈n_out ÷ rows⌉ · ⌈n_in ÷ columns⌉ ÷ grid.x and what is left, with 2 n_out where there is a `unit`: `least ≥ 1`. Of a kernel whose groups have a
+        /// unit each, grid.x is ⌈n_out ÷ 64⌉ · `apart`, which is no less than ⌈n_in ÷ columns ÷ counters⌉, and `tiles` are null. `order` is 0, or, of launches one
         /// right behind the other, [`BESIDE_NEXT`]($crate::gemm::BESIDE_NEXT) in all but the last and [`BESIDE_LAST`]($crate::gemm::BESIDE_LAST) in all but
         /// the first.
         ///
@@ -453,8 +458,8 @@ macro_rules! gemm_kernels {
         ///   below `n_tokens`; then an expert's rows begin `matrix_rows` behind the last one's.
         /// - One of `out` and `out_f16` is null; the other has a token's `n_out` outputs every `out_stride` values, all below 2^32; `adds` is 0 with
         ///   `out_f16`. With a `unit` it is `out` that is null, and `bias` and `tiles` are too.
-        /// - `partial` is `[grid.y][grid.x][PARTS][rows · tokens]`, 16-byte aligned; `arrivals` is `[grid.y][⌈n_out ÷ rows⌉][counters]`, or, where `apart` is
-        ///   more than 1, `[grid.y][grid.x][64 · tokens]` and `[grid.y][⌈n_out ÷ 64⌉][counters]`; the latter are all zero, which it is again afterwards. No launch that may overlap uses them. Those that run beside each other have one x, and no `tiles`; none
+        /// - `partial` is `[grid.y][grid.x][PARTS][rows · tokens]`, 16-byte aligned; `arrivals` is `[grid.y][⌈n_out ÷ rows⌉][counters]`, or, of groups with a unit
+        ///   each and an `apart` of more than 1, `[grid.y][grid.x][64 · tokens]` and `[grid.y][⌈n_out ÷ 64⌉][counters]`; the latter are all zero, which it is again afterwards. No launch that may overlap uses them. Those that run beside each other have one x, and no `tiles`; none
         ///   reads what another of them writes.
         #[cfg_attr(not(cuda_arch_at_least = "90"), cuda_std::kernel(threads = $threads, blocks = 2))]
         #[cfg_attr(cuda_arch_at_least = "90", cuda_std::kernel(threads = 640, blocks = 1))]
@@ -492,12 +497,12 @@ macro_rules! gemm_kernels {
                 unit, unit_scale, order, partial, arrivals, n_tokens, n_in, n_out, panel, least, more, apart,
             };
             #[cfg(not(cuda_arch_at_least = "90"))]
-            unsafe {
-                $crate::gemm::warps::gemm::<$block, $tiles, $sixteens>(&operands)
+            if !$apart {
+                unsafe { $crate::gemm::warps::gemm::<$block, $tiles, $sixteens>(&operands) }
             }
             #[cfg(cuda_arch_at_least = "90")]
             unsafe {
-                $crate::gemm::groups::gemm::<$block, $half>(&operands)
+                $crate::gemm::groups::gemm::<$block, $half, $apart>(&operands)
             }
         }
     )*};

@@ -286,26 +286,28 @@ pub type ManyParameters = (
     u32,
 );
 
-/// Declares the entry points of products with several vectors: a name, and how a row is multiplied.
+/// Declares the entry points of products with several vectors: a name, the threads of a block at most, and the function that computes it.
 macro_rules! gemv_many_kernels {
-    ($($(#[$doc:meta])* $name:ident => $dot:ty;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident[$threads:literal] => $body:expr;)*) => {$(
         $(#[$doc])*
         ///
         /// out[vector] = W · x[vector] · factors[vector] (+ bias) (+ residual[vector]), or of two matrices `to_up` rows apart
         /// silu(gate) · up.
         ///
-        /// Launch: grid (any, ⌈n_vectors ÷ group⌉), block (a multiple of 32 · 2^split, at most 32 · MAX_WARPS); eight warps and
-        /// no split where `quantised_out` is not null; with integers, dynamic shared memory for `group` vectors, at most VECTORS.
+        /// Launch: grid (any, ⌈n_vectors ÷ group⌉). On lanes ([`many`](crate::gemv::many)): block (a multiple of 32 · 2^split, at most 32 ·
+        /// MAX_WARPS), eight warps and no split where `quantised_out` is not null; with integers, dynamic shared memory for `group` vectors, at
+        /// most VECTORS. On tensor cores ([`few`](crate::gemv::few)): block ([`few::THREADS`](crate::gemv::few::THREADS)), dynamic shared memory
+        /// as [`few::shared_bytes`](crate::gemv::few::shared_bytes) says, 2^split at most 8.
         ///
         /// # Safety
         /// - `weights` is a matrix of rows of `n_in`, in planes of `n_blocks` blocks in all where the format has blocks, 16-byte aligned;
-        ///   outputs are rows from `first_row` on; `n_in ≥ 1` is a whole number of chunks.
+        ///   outputs are rows from `first_row` on; `n_in ≥ 1` is a whole number of chunks, at least 32 · (2^split − 1) and one.
         /// - `x` are `n_vectors ≥ 1` staged vectors (`many.rs`), `x_stride` words apart, 16-byte aligned; `factors` is null or
         ///   `[n_vectors]`.
         /// - `bias` is null or `[n_out]`; a vector's outputs, and `residual`'s where that is not null, are `out_stride` values from the
         ///   next one's. Where `quantised_out` is not null it gets the outputs instead, 8-bit vectors one behind the other, and `n_out` is
         ///   a multiple of 16.
-        #[cuda_std::kernel(threads = 256, blocks = 1)]
+        #[cuda_std::kernel(threads = $threads, blocks = 1)]
         pub unsafe fn $name(
             weights: *const u8,
             n_blocks: u32,
@@ -330,7 +332,10 @@ macro_rules! gemv_many_kernels {
                 residual, out, quantised_out, experts: core::ptr::null(), n_in, n_out, to_up, share: 1, split,
             };
             let together = $crate::gemv::many::Together { n_vectors, group, x_stride, factors, out_stride };
-            unsafe { $crate::gemv::many::gemv_many::<$dot>(&operands, together) }
+            #[allow(clippy::macro_metavars_in_unsafe, reason = "the body is a function of this crate with this contract")]
+            unsafe {
+                $body(&operands, together)
+            }
         }
     )*};
 }
@@ -339,9 +344,9 @@ pub(crate) use gemv_many_kernels;
 
 gemv_many_kernels! {
     /// A product of several vectors with weights in f32.
-    gemv_many_f32 => Vectors<f32, FromGlobal>;
+    gemv_many_f32[256] => gemv_many::<Vectors<f32, FromGlobal>>;
     /// A product of several vectors with weights in f16.
-    gemv_many_f16 => Vectors<cuda_std::F16, FromGlobal>;
+    gemv_many_f16[256] => gemv_many::<Vectors<cuda_std::F16, FromGlobal>>;
     /// A product of several vectors with weights in bf16.
-    gemv_many_bf16 => Vectors<cuda_std::BF16, FromGlobal>;
+    gemv_many_bf16[256] => gemv_many::<Vectors<cuda_std::BF16, FromGlobal>>;
 }

@@ -23,6 +23,7 @@
 //! one that `experts[vector]` names, and `share` neighbouring vectors use the same x (a token's experts).
 
 pub mod activations;
+pub mod few;
 pub mod floats;
 pub mod many;
 
@@ -418,10 +419,10 @@ struct Finish {
 unsafe fn finish(operands: &Operands, walk: &Walk, first: u32, sums: [f32; ROWS as usize], finish: Finish) {
     let Operands { bias, residual, out, quantised_out, split, .. } = *operands;
     let Finish { scale, part, parity, vector, out_stride } = finish;
-    // Eight lanes have the sum of row lane / 8 each.
-    let row = thread::lane() / 8;
+    // Eight lanes have the sum of row lane % 4 each.
+    let row = thread::lane() % 4;
     let output = first + walk.before;
-    let writes = thread::lane().is_multiple_of(8);
+    let writes = thread::lane() < 4;
     let mut sum = warp::sum_four(sums);
     if split > 0 {
         let mine = (parity * MAX_WARPS + thread::warp()) * ROWS + row;
@@ -443,7 +444,7 @@ unsafe fn finish(operands: &Operands, walk: &Walk, first: u32, sums: [f32; ROWS 
         output + row
     } else {
         // Rows 0 and 1 are the gate's, 2 and 3 the up projection's of the same outputs.
-        let up = warp::shuffle_xor(sum, 16);
+        let up = warp::shuffle_xor(sum, 2);
         sum = crate::glu::silu(sum) * up;
         if row > 1 { walk.n_out } else { output + row }
     };

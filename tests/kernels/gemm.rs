@@ -20,6 +20,10 @@ use crate::{
 /// or a minimum is rounded by is the same for all of its values, so of a million outputs some have twice what independent roundings give.
 const TOLERANCE: f64 = 4e-3;
 
+/// Formats whose small matrices have kernels of their own.
+const WITH_APART: [TensorType; 6] =
+    [TensorType::Q8_0, TensorType::Q4_K, TensorType::Q6_K, TensorType::Q5_0, TensorType::Q4_0, TensorType::Q5_K];
+
 /// Rows and columns around a block's 128 or 256 rows and a unit's 128 or 256 columns; tiles that one block has alone and that several share.
 const SHAPES: [(usize, usize); 5] = [(1, 256), (130, 256), (40, 1280), (300, 768), (270, 448)];
 
@@ -51,17 +55,25 @@ fn outputs_are_sums_of_products() {
 fn groups_have_a_unit_each() {
     let gpu = gpu();
     let mut random = Random::new();
-    for (index, tensor_type) in
-        [TensorType::Q8_0, TensorType::Q4_K, TensorType::Q6_K, TensorType::Q5_0, TensorType::Q4_0, TensorType::Q5_K]
-            .into_iter()
-            .enumerate()
-    {
+    for (index, tensor_type) in WITH_APART.into_iter().enumerate() {
         let shapes: [(usize, usize); 4] = [(1800, 896), (130, 4864), (70, 1024), (1100, 512)];
         for (which, (n_out, n_in)) in shapes.into_iter().enumerate() {
             let shape = (n_out, n_in.next_multiple_of(tensor_type.block_elements() as usize));
             let counts = [[3, 64], [16, 70], [8, 20], [9, 33]];
             check(&gpu, &mut random, tensor_type, shape, &counts[(which + index) % counts.len()]);
         }
+    }
+}
+
+/// The same formats' matrices with so many rows, on any device, that all blocks share one list.
+#[test]
+fn blocks_share_one_list() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let n_out = 2 * 64 * gpu.multiprocessors() + 10;
+    for tensor_type in WITH_APART {
+        assert!(Gpu::has_gemm_apart(tensor_type), "{tensor_type}");
+        check(&gpu, &mut random, tensor_type, (n_out, 256), &[3, 16, 20, 40]);
     }
 }
 

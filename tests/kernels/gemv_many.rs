@@ -34,10 +34,10 @@ fn vectors_together_are_what_each_is_alone() {
     let mut random = Random::new();
     for tensor_type in quantised().chain(FLOATS) {
         let elements = tensor_type.block_elements() as usize;
-        // Rows that fill neither the last warp nor the last block; long ones that several warps share; and rows of floats
-        // that are no whole vectors.
+        // Rows that fill neither the last warp nor the last block; long ones that several warps share, and longer ones that these go through twice;
+        // and rows of floats that are no whole vectors.
         let odd = if tensor_type.is_quantised() { elements.max(32) } else { 12 };
-        for (n_out, n_in) in [(70, 3 * elements.max(32)), (9, 2048), (5, odd)] {
+        for (n_out, n_in) in [(70, 3 * elements.max(32)), (9, 2048), (19, 33 * 256), (5, odd)] {
             let matrix = matrix(&gpu, &mut random, tensor_type, n_out, n_in);
             let norm = gpu.upload("norm", &random.values(n_in, 2.0)).unwrap();
             let bias = gpu.upload("bias", &random.values(n_out, 3.0)).unwrap();

@@ -1,4 +1,4 @@
-//! Matrix products on tensor cores: `mma.sync.m16n8k16` on 16-bit floats, summed in `f32`.
+//! Matrix products on tensor cores: `mma.sync.m16n8k16` on 16-bit floats, summed in `f32`, and `m16n8k32` on 8-bit integers, summed in `i32`.
 //!
 //! A warp holds matrices in *fragments*, a few registers a lane. With `group = lane / 4` and `member = lane % 4`
 //! (PTX ISA, "Matrix fragments for mma.m16n8k16"):
@@ -8,6 +8,14 @@
 //! | A, 16 × 16 | `[u32; 4]`, two values each | row `group + 8 (r & 1)`, columns `2 member + 8 (r >> 1)` and the next |
 //! | B, 16 × 8 | `[u32; 2]`, two values each | rows `2 member + 8 r` and the next, column `group` |
 //! | C and D, 16 × 8 | `[f32; 4]` | row `group + 8 (r >> 1)`, column `2 member + (r & 1)` |
+//!
+//! Of 8-bit integers ("Matrix fragments for mma.m16n8k32") a register has four, and A is 16 × 32, B 32 × 8:
+//!
+//! | matrix | registers | register r holds |
+//! |---|---|---|
+//! | A | `[u32; 4]` | row `group + 8 (r & 1)`, columns `4 member + 16 (r >> 1)` and the three behind it |
+//! | B | `[u32; 2]` | rows `4 member + 16 r` and the three behind it, column `group` |
+//! | C and D | `[i32; 4]` | as above |
 //!
 //! So two C fragments side by side, rounded and packed, are an A fragment: what a product made goes into the next one
 //! without leaving its registers.
@@ -87,6 +95,32 @@ macro_rules! operand {
 operand! {
     F16: "f16";
     BF16: "bf16";
+}
+
+/// A · B + C of 8-bit integers with sign. Exact while sums fit 32 bits; past that they wrap.
+#[inline(always)]
+pub fn multiply_add_8(a: [u32; 4], b: [u32; 2], c: [i32; 4]) -> [i32; 4] {
+    #[cfg(target_arch = "nvptx64")]
+    {
+        let (d0, d1, d2, d3): (i32, i32, i32, i32);
+        // SAFETY: arithmetic on registers; the caller is collective.
+        unsafe {
+            core::arch::asm!(
+                "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {{{}, {}, {}, {}}}, {{{}, {}, {}, {}}}, {{{}, {}}}, {{{}, {}, {}, {}}};",
+                out(reg32) d0, out(reg32) d1, out(reg32) d2, out(reg32) d3,
+                in(reg32) a[0], in(reg32) a[1], in(reg32) a[2], in(reg32) a[3],
+                in(reg32) b[0], in(reg32) b[1],
+                in(reg32) c[0], in(reg32) c[1], in(reg32) c[2], in(reg32) c[3],
+                options(pure, nomem, nostack)
+            );
+        }
+        [d0, d1, d2, d3]
+    }
+    #[cfg(not(target_arch = "nvptx64"))]
+    {
+        let _ = (a, b, c);
+        crate::device_only()
+    }
 }
 
 macro_rules! load_matrices {

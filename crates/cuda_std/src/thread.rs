@@ -76,11 +76,17 @@ pub fn sync_threads() {
 /// and all reach the same call. Others may meet elsewhere meanwhile.
 #[inline(always)]
 pub fn sync_group(barrier: u32) {
+    sync_groups::<128>(barrier);
+}
+
+/// Waits as [`sync_group`] does, for `THREADS` threads, a whole number of warps.
+#[inline(always)]
+pub fn sync_groups<const THREADS: u32>(barrier: u32) {
     on_device!((barrier) {
         // SAFETY: a barrier; the caller is collective. Why there is an intrinsic beside it, `count_threads` says.
         unsafe {
             crate::collective::warp_barrier(crate::warp::FULL);
-            core::arch::asm!("bar.sync {}, 128;", in(reg32) barrier, options(nostack));
+            core::arch::asm!("bar.sync {}, {};", in(reg32) barrier, const THREADS, options(nostack));
         }
     })
 }

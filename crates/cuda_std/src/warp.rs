@@ -187,17 +187,24 @@ pub fn max_over(value: f32, lanes: u32) -> f32 {
     reduce(value, lanes, crate::float::max)
 }
 
-/// The sums over the warp of four values: lane `l` gets that of value `l / 8`. Six shuffles, where four sums would take
-/// twenty: in the first two steps a lane hands on the values that it will not finish.
+/// The sums over the warp of four values: lane `l` gets that of value `l % 4`. Six shuffles, where four sums would take
+/// twenty: in the first two steps a lane hands on the values that it will not finish. Lanes 2 apart are added first, then neighbours, then those
+/// 4, 8 and 16 apart.
 #[inline(always)]
 pub fn sum_four(values: [f32; 4]) -> f32 {
     let lane = crate::thread::lane();
-    let (upper, upper_pair) = (lane & 16 != 0, lane & 8 != 0);
+    let (upper, odd) = (lane & 2 != 0, lane & 1 != 0);
     let keep = |a: f32, b: f32, second: bool| if second { (b, a) } else { (a, b) };
     let (first, give_first) = keep(values[0], values[2], upper);
     let (second, give_second) = keep(values[1], values[3], upper);
-    let first = first + shuffle_xor(give_first, 16);
-    let second = second + shuffle_xor(give_second, 16);
-    let (kept, give) = keep(first, second, upper_pair);
-    sum_over(kept + shuffle_xor(give, 8), 8)
+    let first = first + shuffle_xor(give_first, 2);
+    let second = second + shuffle_xor(give_second, 2);
+    let (kept, give) = keep(first, second, odd);
+    let mut sum = kept + shuffle_xor(give, 1);
+    let mut distance = 4;
+    while distance < 32 {
+        sum += shuffle_xor(sum, distance);
+        distance *= 2;
+    }
+    sum
 }

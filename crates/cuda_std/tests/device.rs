@@ -193,7 +193,7 @@ fn the_rest_of_warps_and_atomics() {
             sum,
             *x.iter().max().unwrap(),
             x[l / 8 * 8..][..8].iter().sum(),
-            sum * (l as u32 / 8 + 1),
+            sum * (l as u32 % 4 + 1),
             x[0],
             x.iter().filter(|&v| v & 1 != 0).count() as u32,
             0,

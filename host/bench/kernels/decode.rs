@@ -71,7 +71,12 @@ pub fn rows() -> Vec<Row> {
             let shape = (small.n_embd, small.n_ff);
             rows.extend([8, 16, 32, 64].into_iter().map(|n| few(&small, "", tensor_type, shape, n).small()));
         }
-        if !TO_UNPACK.contains(&tensor_type) {
+        if Gpu::has_gemm_apart(tensor_type) {
+            // As small as it must be for each group of warps to have a unit, on any device.
+            let of = |n| few(&small, "small ", tensor_type, (128, 1024), n).small();
+            rows.extend([8, 16, 32, 64].into_iter().map(of));
+        }
+        if !TO_UNPACK.contains(&tensor_type) || Gpu::multiplied_at_once(tensor_type, small.n_ff).is_some() {
             rows.push(together(&small, tensor_type, Activations::Q8));
             rows.extend(tensor_type.is_quantised().then(|| together(&small, tensor_type, Activations::Q16)));
         }
@@ -104,7 +109,8 @@ fn together(widths: &Widths, tensor_type: TensorType, activations: Activations) 
     let (n_out, n_in) = (widths.n_embd, widths.n_ff);
     let matrix_bytes = matrix_bytes(tensor_type, n_out, n_in);
     let wide = if activations == Activations::Q16 { "wide_" } else { "" };
-    let kernel = format!("gemv_many_{wide}{}", tensor_type.name().to_lowercase());
+    let way = if Gpu::multiplied_at_once(tensor_type, n_in).is_some() { "few" } else { "many" };
+    let kernel = format!("gemv_{way}_{wide}{}", tensor_type.name().to_lowercase());
     let bytes = (matrix_bytes + 4 * (N * (n_in + n_out) + n_in), matrix_bytes);
     let row = Row::streaming(kernel, format!("{} {N} vectors {n_out}×{n_in}", widths.name), bytes, move |gpu| {
         let (weights, x, norm) = (matrix(gpu, tensor_type, n_out, n_in)?, values(gpu, N * n_in)?, values(gpu, n_in)?);

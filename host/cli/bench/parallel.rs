@@ -62,6 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             n_context: Some(positions),
             // And one that arrives.
             n_sequences: most + 1,
+            batch_invariant: arguments.batch_invariant,
             ..options_of(arguments, candidate.from_file)
         };
         let Candidate { gguf, name, .. } = &candidate;

@@ -180,7 +180,14 @@ fn company(seed: u64, n_steps: u64, windows: &[Option<usize>]) -> Statistics {
     let groups: Vec<Group> = windows.iter().map(group).collect();
     let mut runner = Fake::new(&groups, limits);
     // A runner that guesses badly, half rightly, well, or not at all.
-    let costs = Costs { n_most: 1 + draw.below(8), row: [0.0, 0.1, 0.5][draw.below(3)], second: 0.0, draft: 0.0 };
+    let costs = Costs {
+        n_most: 1 + draw.below(8),
+        row: [0.0, 0.1, 0.5][draw.below(3)],
+        second: 0.0,
+        again: 0.0,
+        at_once: 8,
+        draft: 0.0,
+    };
     let guesses = |percent| Some(Guesses { costs, percent, n_vocab: N_VOCAB, draw: seed });
     runner.guesses = [None, guesses(0), guesses(60), guesses(100)][draw.below(4)];
     let mut scheduler = Scheduler::new(&runner, N_VOCAB);
@@ -485,7 +492,7 @@ fn tasks_settle_while_the_device_works() {
 #[test]
 fn right_guesses_save_steps_and_wrong_ones_stop() {
     let limits = Limits { n_slots: 2, n_context: 700, n_batch: 64, max_rows: 10 };
-    let costs = Costs { n_most: 8, row: 0.1, second: 0.0, draft: 0.0 };
+    let costs = Costs { n_most: 8, row: 0.1, second: 0.0, again: 0.0, at_once: 8, draft: 0.0 };
     let mut said = Vec::new();
     for percent in [None, Some(100), Some(70), Some(0)] {
         let (mut runner, mut scheduler) = one_group(60, limits);

@@ -197,6 +197,11 @@ impl Gpu {
         tensor_type.is_quantised()
     }
 
+    /// Whether there is one for small matrices with such rows.
+    pub fn has_gemm_apart(tensor_type: TensorType) -> bool {
+        tensor_type.is_quantised() && block_format(tensor_type).gemm_apart.is_some()
+    }
+
     /// Enqueues out[token] = alpha · factors[token] · W · x[token] + bias (+ out[token]), or of gates and up projections what SwiGLU makes of the two,
     /// reading the packed weights once for 64 tokens. A token's outputs are the same bits whatever others there are.
     pub fn gemm(&self, gemm: &Gemm, n_tokens: usize, scratch: &GemmScratch) -> Result<(), GpuError> {
@@ -227,7 +232,7 @@ impl Gpu {
         let is_beside = self.image().has_warp_groups();
         if let [gemm] = parts
             && is_beside
-            && block_format(gemm.weights.tensor_type()).unit_for_a_group
+            && Gpu::has_gemm_apart(gemm.weights.tensor_type())
             && let apart @ 1.. = apart(kernel, gemm.weights.n_out, gemm.weights.n_in(), room)
         {
             let tiles = gemm.weights.n_out.div_ceil(GROUP_ROWS);
@@ -372,7 +377,8 @@ impl Gpu {
         );
         let launch = Launch::new([count(blocks), count(groups), 1], kernel.threads);
         let launch = launch.shared_bytes(kernel.shared_bytes).early();
-        let kernels = block_format(weights.tensor_type()).gemm;
+        let format = block_format(weights.tensor_type());
+        let kernels = if apart > 0 { format.gemm_apart.expect("as the caller found") } else { format.gemm };
         // SAFETY: the slices hold what the contract asks for; parts are 256-byte aligned, rows whole blocks, as the file's reader
         // checked. The kernel waits before it reads what an earlier one writes.
         unsafe { self.launch_as(kernels[which], launch, arguments) }

@@ -1,8 +1,9 @@
-//! Launches the products with several vectors in `kernels/gemv/many.rs`.
+//! Launches the products with several vectors: those on tensor cores in `kernels/gemv/few.rs`, and those on lanes in `kernels/gemv/many.rs`.
 
 use kernels::gemv::{
     MAX_WARPS, ROWS,
     activations::{RUN, bytes_f32, bytes_q8, bytes_q16},
+    few,
     many::{
         ManyParameters, VECTORS, gemv_many_bf16, gemv_many_f16, gemv_many_f32, gemv_stage_f32, gemv_stage_q8,
         gemv_stage_q16,
@@ -45,8 +46,10 @@ impl Staging {
     }
 }
 
-/// Dynamic shared memory that a block can have beside what the kernels declare; a Hopper has 227 KiB in all.
-const SHARED_ROOM: usize = 226 << 10;
+/// Dynamic shared memory that a block can have beside what the kernels on lanes declare; a Hopper has 227 KiB in all.
+const SHARED_ROOM: u32 = 226 << 10;
+/// The same beside what those on tensor cores do.
+const SHARED_ROOM_FEW: u32 = 209 << 10;
 
 /// The form in which vectors are staged.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,17 +69,53 @@ impl Form {
     }
 }
 
-/// A form and the kernel that multiplies it with rows of this type, where there is one.
-fn kernel(weights: &Rows, activations: Activations) -> Option<(Form, cuda_std::Kernel<ManyParameters>)> {
-    let (kernel, per_vector) = match (weights.tensor_type(), activations) {
-        (TensorType::F32, _) => (gemv_many_f32, 4),
-        (TensorType::F16, _) => (gemv_many_f16, 8),
-        (TensorType::BF16, _) => (gemv_many_bf16, 8),
-        (packed, Activations::Q8) => return block_format(packed).gemv_many.map(|[many, _]| (Form::Q8, many)),
-        (packed, Activations::Q16) => return block_format(packed).gemv_many.map(|[_, wide]| (Form::Q16, wide)),
-        (_, Activations::F32) => return None,
-    };
-    weights.n_in().is_multiple_of(per_vector).then_some((Form::F32, kernel))
+/// How rows of a type are multiplied with several vectors.
+#[derive(Clone, Copy)]
+struct Product {
+    form: Form,
+    on_tensor_cores: bool,
+    kernel: cuda_std::Kernel<ManyParameters>,
+}
+
+impl Product {
+    /// Where there is a kernel.
+    fn of(weights: &Rows, activations: Activations) -> Option<Product> {
+        let floats = |kernel, per_vector| {
+            let form = Form::F32;
+            weights.n_in().is_multiple_of(per_vector).then_some(Product { form, on_tensor_cores: false, kernel })
+        };
+        let (form, index) = match activations {
+            Activations::Q16 => (Form::Q16, 1),
+            _ => (Form::Q8, 0),
+        };
+        match weights.tensor_type() {
+            TensorType::F32 => floats(gemv_many_f32, 4),
+            TensorType::F16 => floats(gemv_many_f16, 8),
+            TensorType::BF16 => floats(gemv_many_bf16, 8),
+            _ if activations == Activations::F32 => None,
+            packed => {
+                let format = block_format(packed);
+                let on =
+                    |on_tensor_cores| move |kernels: [_; 2]| Product { form, on_tensor_cores, kernel: kernels[index] };
+                format.gemv_few.map(on(true)).or(format.gemv_many.map(on(false)))
+            }
+        }
+    }
+
+    /// Dynamic shared memory for so many vectors.
+    fn shared_bytes(self, n_vectors: usize, n_in: usize) -> u32 {
+        match self.form {
+            Form::F32 => 0,
+            form if self.on_tensor_cores => few::shared_bytes(count(n_vectors), count(n_in), form == Form::Q16),
+            form => count(n_vectors) * form.bytes(n_in),
+        }
+    }
+
+    /// The most vectors that a block takes.
+    fn most_vectors(self, n_in: usize) -> usize {
+        let (most, room) = if self.on_tensor_cores { (few::VECTORS, SHARED_ROOM_FEW) } else { (VECTORS, SHARED_ROOM) };
+        (1..=most as usize).rev().find(|n| self.shared_bytes(*n, n_in) <= room).unwrap_or(1)
+    }
 }
 
 /// Vectors as words of 32 bits.
@@ -95,6 +134,12 @@ struct Vectors<'a> {
 }
 
 impl Gpu {
+    /// How many vectors of 8-bit integers are multiplied at once with rows of `n_in` weights of this type on tensor cores; none where they are not.
+    pub fn multiplied_at_once(tensor_type: TensorType, n_in: usize) -> Option<usize> {
+        let kernels = tensor_type.is_quantised().then(|| block_format(tensor_type).gemv_few).flatten();
+        kernels.map(|[kernel, _]| Product { form: Form::Q8, on_tensor_cores: true, kernel }.most_vectors(n_in))
+    }
+
     /// Enqueues products of one matrix with `n_vectors` vectors: each of `gemv`'s operands is that of one vector, and as many times as
     /// long. A vector's outputs are those of [`Gpu::gemv`] with it alone, bit for bit; weights are read once for eight vectors, but for
     /// what no kernel takes together: packed weights with `f32` activations, formats that unpack by tables, and rows that are no whole
@@ -106,7 +151,7 @@ impl Gpu {
         }
         let (n_in, rows) = (gemv.weights.n_in(), gemv.weights.n_out);
         let n_out = if gemv.swiglu { rows / 2 } else { rows };
-        let Some((form, _)) = kernel(&gemv.weights, gemv.activations) else {
+        let Some(Product { form, .. }) = Product::of(&gemv.weights, gemv.activations) else {
             return self.one_by_one(gemv, n_vectors, n_out);
         };
         let spread = gemv.spread(self.multiprocessors());
@@ -142,7 +187,7 @@ impl Gpu {
             let range = row..row + rows.n_out;
             row = range.end;
             let bias = bias.map(|bias| bias.slice(range.clone()));
-            let Some((form, _)) = kernel(&rows, activations) else {
+            let Some(Product { form, .. }) = Product::of(&rows, activations) else {
                 for vector in 0..n_vectors {
                     let x = x.slice(vector * n_in..(vector + 1) * n_in);
                     let out = out.slice(vector * n_out + range.start..vector * n_out + range.end);
@@ -238,7 +283,7 @@ impl Gpu {
         spread: Spread,
     ) -> Result<(), GpuError> {
         let Gemv { weights, bias, residual, out, swiglu, activations, .. } = *gemv;
-        let (form, kernel) = kernel(&weights, activations).expect("as the caller found");
+        let product = Product::of(&weights, activations).expect("as the caller found");
         let (n_in, rows) = (weights.n_in(), weights.n_out);
         let n_out = if swiglu { rows / 2 } else { rows };
         let last = (n_vectors - 1) * out_stride + n_out;
@@ -257,21 +302,21 @@ impl Gpu {
         residual.inspect(|residual| expect_len("residual", residual, last));
         let Spread { warps, split, .. } = spread;
         debug_assert!(warps <= MAX_WARPS);
-        let outputs_of_warp = if swiglu { ROWS / 2 } else { ROWS } as usize;
-        let tiles = n_out.div_ceil(outputs_of_warp).div_ceil(warps as usize >> split);
-        let turns = tiles.div_ceil(self.multiprocessors() * (8 / warps as usize).max(1));
         // As many vectors as there is shared memory for, shared evenly among the groups.
-        let most = match form {
-            Form::F32 => VECTORS as usize,
-            form => (SHARED_ROOM / form.bytes(n_in) as usize).clamp(1, VECTORS as usize),
-        };
-        let n_groups = n_vectors.div_ceil(most);
+        let n_groups = n_vectors.div_ceil(product.most_vectors(n_in));
         let group = n_vectors.div_ceil(n_groups);
-        let grid = [count(tiles.div_ceil(turns)), count(n_groups), 1];
-        let shared = match form {
-            Form::F32 => 0,
-            form => count(group) * form.bytes(n_in),
+        let (blocks, threads) = if product.on_tensor_cores {
+            let tiles = n_out.div_ceil(if swiglu { few::ROWS / 2 } else { few::ROWS } as usize);
+            // A run of outputs that is quantised is two tiles of a team's.
+            let ways = if quantised_out.is_some() { tiles / 2 } else { tiles };
+            (ways.min(self.multiprocessors()), few::THREADS)
+        } else {
+            let outputs_of_warp = if swiglu { ROWS / 2 } else { ROWS } as usize;
+            let tiles = n_out.div_ceil(outputs_of_warp).div_ceil(warps as usize >> split);
+            let turns = tiles.div_ceil(self.multiprocessors() * (8 / warps as usize).max(1));
+            (tiles.div_ceil(turns), 32 * warps)
         };
+        let grid = [count(blocks), count(n_groups), 1];
         let cast = match vectors.words {
             Words::AsTheyAre(x) => x.cast::<u32>(),
             Words::Staged(words) => words.cast::<u32>(),
@@ -295,9 +340,9 @@ impl Gpu {
             if swiglu { count(n_out) } else { 0 },
             split,
         );
-        let launch = Launch::new(grid, 32 * warps).shared_bytes(shared).early();
+        let launch = Launch::new(grid, threads).shared_bytes(product.shared_bytes(group, n_in)).early();
         // SAFETY: the slices hold what the contract asks for; allocations and parts are 256-byte aligned, rows whole blocks, as
         // the file's reader checked. The kernel waits before it reads what an earlier one writes.
-        unsafe { self.launch_as(kernel, launch, arguments) }
+        unsafe { self.launch_as(product.kernel, launch, arguments) }
     }
 }

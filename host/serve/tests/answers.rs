@@ -301,7 +301,7 @@ fn slots_show_how_far_each_answer_is() {
 
 #[test]
 fn guesses_change_no_answer_and_are_counted() {
-    let costs = Costs { n_most: 6, row: 0.1, second: 0.0, draft: 0.0 };
+    let costs = Costs { n_most: 6, row: 0.1, second: 0.0, again: 0.0, at_once: 8, draft: 0.0 };
     let body = hello(json!({ "n": 2, "max_tokens": 60, "temperature": 0, "ignore_eos": true }));
     let mut said = Vec::new();
     for percent in [None, Some(80)] {

@@ -18,13 +18,12 @@ use crate::{
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-pub unsafe fn bring<B: Halves, const HALF: usize>(o: &Operands, task: &Task) {
+pub unsafe fn bring<B: Halves, const HALF: usize, const APART: bool>(o: &Operands, task: &Task) {
     let tokens: u32 = const { 2 * HALF as u32 };
     let steps_of_panel = const { PANEL_ROWS / (2 * HALF as u32) };
     let slots = const { under_way(2 * HALF) };
     let n_steps = 2 * o.n_in.div_ceil(UNIT);
-    let (is_apart, n_units) = (B::UNIT_FOR_A_GROUP && o.apart > 0, n_steps / 2);
-    let work = if is_apart { Work::of_block::<true>(o, n_units) } else { Work::of_block::<false>(o, n_units) };
+    let work = Work::of_block::<APART>(o, n_steps / 2);
     let (begin, end) = (2 * work.begin, 2 * work.end);
     let thread = thread::thread_idx_x() - GROUP * GROUPS;
     if thread == 0 {
@@ -32,7 +31,7 @@ pub unsafe fn bring<B: Halves, const HALF: usize>(o: &Operands, task: &Task) {
         unsafe { Ring::<PANELS>::set_up(gemm_full(), GROUP, gemm_empty(), 4 * GROUPS) }
         // A constant that the assembler does not know: as an operand it would make the same one anew for each instruction.
         unsafe { gemm_above().set(0, Masks::ABOVE) }
-        if is_apart {
+        if APART {
             unsafe {
                 gemm_tile().set(0, work.place.tile);
                 gemm_tile().set(1, thread::block_idx_x() % o.apart);
@@ -151,7 +150,7 @@ pub unsafe fn bring<B: Halves, const HALF: usize>(o: &Operands, task: &Task) {
         ring = ring.next();
         at += steps_of_panel;
     }
-    if is_apart {
+    if APART {
         // The copies' memory is what groups leave their sums in.
         async_copy::wait::<0>();
         thread::sync_threads();

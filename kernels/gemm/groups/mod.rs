@@ -12,8 +12,8 @@
 //! Registers are the multiplying groups': the last one gives up some of its.
 //!
 //! Of a small matrix a block has the 64 rows of a group, and each group a unit of these rows: the first one's steps are in the first panels, the next one's behind
-//! them. What they made they add up in shared memory. That is code of its own (`APART`), for in one loop with the other way either would have variables where it has
-//! constants, and spill.
+//! them. What they made they add up in shared memory. Those are kernels of their own (`APART`): in one loop with the other way either would have variables where it
+//! has constants, and spill; and in one kernel with it, its mere presence took the other way up to a tenth of its time.
 
 mod bring;
 mod finish;
@@ -155,7 +155,7 @@ impl Work {
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-pub unsafe fn gemm<B: Halves, const HALF: usize>(o: &Operands)
+pub unsafe fn gemm<B: Halves, const HALF: usize, const APART: bool>(o: &Operands)
 where
     [f32; HALF]: Accumulator<F16> + Registers,
 {
@@ -164,19 +164,18 @@ where
         core::hint::assert_unchecked(o.n_in >= CHUNK);
         core::hint::assert_unchecked(o.n_out > 0);
         core::hint::assert_unchecked(o.n_in.div_ceil(UNIT) > 0);
+        core::hint::assert_unchecked(!APART || o.apart > 0);
     }
-    let Some(task) = (unsafe { Task::of_block(o, const { 2 * HALF as u32 }) }) else { return };
+    let tokens = const { 2 * HALF as u32 };
+    let task = if APART { Some(Task::without_experts(o, tokens)) } else { unsafe { Task::of_block(o, tokens) } };
+    let Some(task) = task else { return };
     if thread::thread_idx_x() < GROUP * GROUPS {
         // What the five groups have together stays: 5 · 96.
         wgmma::take_registers::<104>();
-        if B::UNIT_FOR_A_GROUP && o.apart > 0 {
-            unsafe { multiply::<B, HALF, true>(o, &task) }
-        } else {
-            unsafe { multiply::<B, HALF, false>(o, &task) }
-        }
+        unsafe { multiply::<B, HALF, APART>(o, &task) }
     } else {
         wgmma::give_registers::<64>();
-        unsafe { bring::<B, HALF>(o, &task) }
+        unsafe { bring::<B, HALF, APART>(o, &task) }
     }
 }
 
