@@ -34,6 +34,7 @@ use crate::{
 /// eight rows (H200: 7B in Q4_K_M, 16 rows in 13.7 ms, of which f16 takes 10 whatever their number): where some are packed, and others are
 /// floats other than f16.
 pub const MANY_ROWS: usize = 12;
+
 /// What attention in decoding works in.
 pub struct TokenAttention {
     /// Splits leave their parts here.

@@ -346,3 +346,20 @@ impl Gpu {
         unsafe { self.launch_as(product.kernel, launch, arguments) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_memory_has_room_for_so_many_vectors_at_once() {
+        // A 7B's matrices, of which the down projection's columns are many: eight of its vectors take 222 KiB, and so do seven.
+        for (n_in, most) in [(3584, 8), (18_944, 6)] {
+            assert_eq!(Gpu::multiplied_at_once(TensorType::Q4_K, n_in), Some(most), "{n_in}");
+        }
+        // On lanes, by tables, and floats.
+        for other in [TensorType::Q2_K, TensorType::IQ2_XS, TensorType::F16] {
+            assert_eq!(Gpu::multiplied_at_once(other, 3584), None, "{other}");
+        }
+    }
+}
