@@ -7,7 +7,7 @@ use ferrowarp::{
     bench::measure_served,
     cache::SequenceId,
     engine::{Answer, AnswerRequest, Device, Key, Scheduler, Work, WorkEnd},
-    forward::{Engine, EngineError, EngineOptions, FIRST, Logits, Share},
+    forward::{Chunk, Engine, EngineError, EngineOptions, FIRST, Logits, Share},
     generate::{Limits, sampler},
     gguf::Gguf,
     gpu::{Activations, Gpu, kernels::CacheType},
@@ -102,7 +102,7 @@ fn check(name: &str, options: EngineOptions, n_sequences: usize) {
             // In parts wherever others go on meanwhile.
             let until = if end - start == 1 { 3 } else { done + 1 + random.below(if is_idle { 3 - done } else { 1 }) };
             let share = Share { done, until, of: 3 };
-            many.forward_part(id, &prompt[start..end], Logits::Last, share).unwrap();
+            many.forward_chunks(&[Chunk::last(id, &prompt[start..end])], share).unwrap();
             if !share.is_last() {
                 beginning = Some((index, id, start, until));
             } else if end < prompt.len() {
@@ -407,7 +407,8 @@ fn steps_on_tensor_cores_interrupt_a_prompt() {
         many.close(whole);
         let interrupted = many.open().unwrap();
         for done in 0..7 {
-            many.forward_part(interrupted, &tokens, Logits::Last, Share { done, until: done + 1, of: 7 }).unwrap();
+            let share = Share { done, until: done + 1, of: 7 };
+            many.forward_chunks(&[Chunk::last(interrupted, &tokens)], share).unwrap();
             if done < 6 {
                 let rows: Vec<(SequenceId, u32)> =
                     ids.iter().map(|id| (*id, random.below(vocab_size) as u32)).collect();
@@ -419,7 +420,7 @@ fn steps_on_tensor_cores_interrupt_a_prompt() {
         // One that is given up leaves nothing behind.
         many.close(interrupted);
         let (given_up, again) = (many.open().unwrap(), Share { done: 0, until: 1, of: 2 });
-        many.forward_part(given_up, &tokens, Logits::Last, again).unwrap();
+        many.forward_chunks(&[Chunk::last(given_up, &tokens)], again).unwrap();
         many.close(given_up);
         let next = many.open().unwrap();
         prompt(&mut many, next, &tokens);
@@ -427,12 +428,94 @@ fn steps_on_tensor_cores_interrupt_a_prompt() {
     }
 }
 
-/// Embeddings beside answers: the vectors are those of an engine with nothing else to do, bit for bit, and the clock's sums hold together.
+/// Chunks of several prompts in one pass: each has the logits that it has alone, but for how the products of more rows round, and goes on with its own
+/// keys and values.
+#[test]
+fn prompts_that_go_together_are_near() {
+    for name in [
+        "qwen2-tiny-q4_k_m.gguf",
+        "qwen2-tiny-f16.gguf",
+        "llama-tiny-iq.gguf",
+        "qwen3moe-tiny-q4_k_m.gguf",
+        "gpt-oss-tiny-f16.gguf",
+        "gemma3-tiny-f16.gguf",
+        "deepseek2-tiny-f16.gguf",
+        "cohere2-tiny-f16.gguf",
+    ] {
+        for cache_type in [CacheType::F16, CacheType::Q8_0] {
+            if name.starts_with("deepseek2") && cache_type == CacheType::Q8_0 {
+                // Its vectors are no whole blocks.
+                continue;
+            }
+            let gguf = model(name);
+            let options = EngineOptions { n_sequences: 5, n_batch: 64, batch_invariant: false, cache_type, ..small() };
+            let mut random = Random::new();
+            let mut one = engine(&gguf, EngineOptions { n_sequences: 1, ..options });
+            let vocab_size = one.config().vocab_size;
+            // The first of them has a chunk before, and the fourth one behind.
+            let sequences: Vec<Alone> = [33, 2, 17, 40, 9]
+                .map(|n| alone(&mut one, random.tokens(n, vocab_size), random.tokens(2, vocab_size)))
+                .into();
+            drop(one);
+            let mut many = engine(&gguf, options);
+            many.close(FIRST);
+            let ids: Vec<SequenceId> = sequences.iter().map(|_| many.open().unwrap()).collect();
+            let prompts: Vec<&[u32]> = sequences.iter().map(|sequence| sequence.prompt.as_slice()).collect();
+            prompt(&mut many, ids[0], &prompts[0][..20]);
+            let chunks = [
+                Chunk::last(ids[0], &prompts[0][20..]),
+                Chunk::last(ids[1], prompts[1]),
+                Chunk::last(ids[2], prompts[2]),
+                Chunk::inner(ids[3], &prompts[3][..20]),
+                Chunk::last(ids[4], prompts[4]),
+            ];
+            for done in 0..3 {
+                many.forward_chunks(&chunks, Share { done, until: done + 1, of: 3 }).unwrap();
+            }
+            // On softcuda they are the same; cuBLAS rounds by the number of rows, after which values may fall on the other side of a step of the cache, or
+            // another expert be the first. What is another sequence's is 1 away.
+            let tolerance = if name.contains("moe") || name.starts_with("gpt-oss") { 0.3 } else { 5e-2 };
+            let near = |got: &[f32], index: usize, step: usize| {
+                let error = relative_error(got, &sequences[index].logits[step]);
+                assert!(error < tolerance, "{name} {cache_type}: prompt {index}, {step} behind it: {error:e}");
+            };
+            let logits = many.logit_rows(4).unwrap();
+            let mut best = [0; 4];
+            many.greedy_rows(vocab_size, &mut best).unwrap();
+            for ((got, index), best) in logits.chunks(vocab_size).zip([0, 1, 2, 4]).zip(best) {
+                near(got, index, 0);
+                let largest = got.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                assert_eq!(Some(best as usize), got.iter().position(|logit| *logit == largest), "{name}: {index}");
+            }
+            prompt(&mut many, ids[3], &prompts[3][20..]);
+            near(&many.logits().unwrap(), 3, 0);
+            for step in 0..2 {
+                for (index, (id, sequence)) in ids.iter().zip(&sequences).enumerate() {
+                    many.decode_rows(&[(*id, sequence.tokens[step])]).unwrap();
+                    near(&many.logits().unwrap(), index, step + 1);
+                }
+            }
+        }
+    }
+}
+
+/// Embeddings beside answers: the vectors are those of an engine with nothing else to do, bit for bit where that is asked for, and the clock's sums
+/// hold together.
 #[test]
 fn embeddings_and_answers_share_an_engine() {
+    [true, false].into_iter().for_each(share_an_engine);
+}
+
+fn share_an_engine(batch_invariant: bool) {
     let gguf = model("qwen2-tiny-f32.gguf");
     let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
-    let options = EngineOptions { n_context: Some(128), n_batch: 16, n_sequences: 3, ..EngineOptions::default() };
+    let options = EngineOptions {
+        n_context: Some(128),
+        n_batch: 16,
+        n_sequences: 3,
+        batch_invariant,
+        ..EngineOptions::default()
+    };
     let mut alone = engine(&gguf, EngineOptions { n_sequences: 1, ..options });
     let n_tokens = tokenizer.vocab_size().min(alone.config().vocab_size);
     let mut random = Random::new();
@@ -440,7 +523,14 @@ fn embeddings_and_answers_share_an_engine() {
     let mut scheduler: Scheduler<Work> = Scheduler::new(&device, n_tokens);
     let mut wanted: Vec<(Key, Vec<f32>)> = Vec::new();
     let (mut n_answers, mut n_embeddings) = (0, 0);
-    for (n, pooling) in [(40, Pooling::Mean), (1, Pooling::Mean), (17, Pooling::Last), (33, Pooling::Cls)] {
+    for (n, pooling) in [
+        (40, Pooling::Mean),
+        (1, Pooling::Mean),
+        (17, Pooling::Last),
+        (5, Pooling::Last),
+        (7, Pooling::Last),
+        (33, Pooling::Cls),
+    ] {
         let prompt = random.tokens(5 + n % 7, n_tokens);
         let request = AnswerRequest {
             model: "the model",
@@ -469,13 +559,16 @@ fn embeddings_and_answers_share_an_engine() {
                 }
                 WorkEnd::Embedding(vector) => {
                     let (_, want) = wanted.iter().find(|(of, _)| *of == key).expect("an embedding's key");
-                    assert_eq!(vector.unwrap(), *want, "embedding {key}");
+                    let got = vector.unwrap();
+                    assert!(!batch_invariant || bits(&got) == bits(want), "embedding {key}");
+                    let error = relative_error(&got, want);
+                    assert!(error < 1e-3, "embedding {key}: {error:e}");
                     n_embeddings += 1;
                 }
             }
         }
     }
-    assert_eq!((n_answers, n_embeddings), (4, 4));
+    assert_eq!((n_answers, n_embeddings), (6, 6));
     let done = scheduler.statistics();
     assert!(done.runner_time <= done.time && done.longest_gap <= done.time && !done.longest_gap.is_zero(), "{done:?}");
 

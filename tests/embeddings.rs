@@ -12,7 +12,7 @@ mod support;
 
 use driver::DeviceChoice;
 use ferrowarp::{
-    forward::{Engine, EngineOptions, FIRST},
+    forward::{Chunk, Engine, EngineOptions, FIRST},
     gguf::Gguf,
     gpu::{Activations, Gpu, kernels::CacheType},
     model::{Pooled, Pooling},
@@ -44,7 +44,8 @@ fn check(n_batch: usize, tolerance: f32) {
         let mut pooled = POOLINGS.map(|pooling| Pooled::new(pooling, ids.len()));
         for start in (0..ids.len()).step_by(n_batch) {
             let chunk = start..ids.len().min(start + n_batch);
-            let states = engine.states_of(FIRST, &ids[chunk.clone()], 0..chunk.len()).unwrap();
+            let all = Chunk { id: FIRST, tokens: &ids[chunk.clone()], wanted: 0..chunk.len() };
+            let states = engine.states_of(&[all]).unwrap();
             let n_embd = states.len() / chunk.len();
             for pooled in &mut pooled {
                 let wanted = pooled.pooling().wanted(chunk.clone(), ids.len());

@@ -8,8 +8,7 @@ use super::{
 };
 use crate::{
     cache::SequenceId,
-    forward::{Engine, EngineError, FIRST, Logits},
-    trace::Recorder,
+    forward::{Chunk, Engine, EngineError, FIRST, Share},
 };
 
 /// What a number of sequences came to.
@@ -47,9 +46,12 @@ pub fn measure_together(
     engine.reset();
     let tokens = prompt(n_vocab, n_prompt);
     let start = Instant::now();
-    for id in &ids {
+    // Short prompts go together, as in the scheduler.
+    let together = (engine.n_batch() / n_prompt.max(1)).clamp(1, engine.n_chunks());
+    for ids in ids.chunks(together) {
         for chunk in tokens.chunks(engine.n_batch()) {
-            engine.forward_of(*id, chunk, Logits::Last, &mut Recorder::off())?;
+            let chunks: Vec<Chunk> = ids.iter().map(|id| Chunk::last(*id, chunk)).collect();
+            engine.forward_chunks(&chunks, Share::WHOLE)?;
         }
     }
     engine.gpu().synchronise()?;

@@ -1,11 +1,9 @@
 //! The runner that a model on a device is.
 
-use std::ops::Range;
-
 use super::{Limits, Runner};
 use crate::{
     cache::{SequenceId, Shortage},
-    forward::{Engine, EngineError, FIRST, Logits, Share},
+    forward::{Chunk, Engine, EngineError, FIRST, Share},
     generate::{EngineRow, Found, LogitRow},
     speculate::{Costs, Drafting, Wanted},
 };
@@ -55,6 +53,7 @@ impl Runner for Device {
             n_context: engine.n_context(),
             n_batch: engine.n_batch(),
             max_rows: engine.n_rows(),
+            n_chunks: engine.n_chunks(),
         }
     }
 
@@ -97,15 +96,14 @@ impl Runner for Device {
         self.engine.fits_free(n_tokens)
     }
 
-    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool, share: Share) -> Result<(), EngineError> {
-        let logits = if logits { Logits::Last } else { Logits::None };
-        self.found.left(1);
-        self.engine.forward_part(id, tokens, logits, share)
+    fn prefill(&mut self, chunks: &[Chunk], share: Share) -> Result<(), EngineError> {
+        self.found.left(chunks.iter().map(|chunk| chunk.wanted.len()).sum());
+        self.engine.forward_chunks(chunks, share)
     }
 
-    fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, EngineError> {
-        self.found.left(1);
-        self.engine.states_of(id, tokens, wanted)
+    fn states(&mut self, chunks: &[Chunk]) -> Result<Vec<f32>, EngineError> {
+        self.found.left(0);
+        self.engine.states_of(chunks)
     }
 
     fn drafts(&self) -> Option<Costs> {

@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -12,7 +11,7 @@ use std::{
 use super::runner::{Limits, NO_CHOICE, Runner};
 use crate::{
     cache::{Group, Origin, POSITIONS, Pages, SequenceId, Shortage},
-    forward::Share,
+    forward::{Chunk, Share},
     speculate::{Costs, Wanted},
 };
 
@@ -56,8 +55,10 @@ pub struct Fake {
     memory: Vec<Vec<[u64; POSITIONS]>>,
     /// By row.
     rows: Vec<u64>,
-    /// The chunk that is not done: whose, how many tokens, and the last share.
-    begun: Option<(SequenceId, usize, Share)>,
+    /// The chunks that are not done: whose, how many tokens of each, and the last share.
+    begun: Option<(Vec<(SequenceId, usize)>, Share)>,
+    /// Passes over chunks of prompts so far.
+    pub n_passes: usize,
     /// Work for prompts since the last decoding step.
     pub n_between: usize,
     /// Of these at most.
@@ -91,6 +92,7 @@ impl Fake {
             rows: Vec::new(),
             limits,
             begun: None,
+            n_passes: 0,
             n_steps: Arc::default(),
             n_between: 0,
             longest_gap: 0,
@@ -137,6 +139,17 @@ impl Fake {
         self.longest_gap = self.longest_gap.max(self.n_between);
     }
 
+    /// Chunks that go through the model together: what lies at the positions of each that are wanted.
+    fn together(&mut self, chunks: &[Chunk]) -> Vec<Vec<u64>> {
+        let Limits { n_chunks, n_batch, .. } = self.limits;
+        let n: usize = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
+        assert!((1..=n_chunks).contains(&chunks.len()) && n <= n_batch, "{n} tokens of {} chunks", chunks.len());
+        let is_short = chunks.iter().any(|chunk| chunk.tokens.len() == 1);
+        assert!(chunks.len() == 1 || !is_short, "a token alone, which takes the other pass, among others");
+        self.n_passes += 1;
+        chunks.iter().map(|chunk| self.chunk(chunk.id, chunk.tokens)[chunk.wanted.clone()].to_vec()).collect()
+    }
+
     /// A chunk of a prompt: what lies at each of its positions, joined.
     fn chunk(&mut self, id: SequenceId, tokens: &[u32]) -> Vec<u64> {
         let (start, n_batch) = (self.pages.n_tokens(id), self.limits.n_batch);
@@ -170,7 +183,7 @@ impl Runner for Fake {
     }
 
     fn close(&mut self, id: SequenceId) {
-        self.begun.take_if(|(of, ..)| *of == id);
+        self.begun.take_if(|(of, _)| of.iter().any(|(of, _)| *of == id));
         self.pages.close(id);
     }
 
@@ -202,32 +215,30 @@ impl Runner for Fake {
         self.pages.fits_free(n_tokens)
     }
 
-    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool, share: Share) -> Result<(), Infallible> {
+    fn prefill(&mut self, chunks: &[Chunk], share: Share) -> Result<(), Infallible> {
         self.rows.clear();
-        let begun = self.begun.take();
-        match begun {
+        let ids: Vec<(SequenceId, usize)> = chunks.iter().map(|chunk| (chunk.id, chunk.tokens.len())).collect();
+        match self.begun.take() {
             None => assert_eq!(share.done, 0, "a share of what was not begun"),
-            Some((of, n, before)) => assert!(of == id && n == tokens.len() && share.follows(before), "another chunk's"),
+            Some((of, before)) => assert!(of == ids && share.follows(before), "other chunks'"),
         }
         self.work(share.until - share.done);
         if !share.is_last() {
-            assert!(tokens.len() > 1, "a share of a token");
-            self.begun = Some((id, tokens.len(), share));
+            assert!(ids != [(ids[0].0, 1)], "a share of a token");
+            self.begun = Some((ids, share));
             return Ok(());
         }
-        let contents = self.chunk(id, tokens);
-        if logits {
-            self.rows.extend(contents.last());
+        for chunk in self.together(chunks) {
+            self.rows.extend(chunk);
         }
         Ok(())
     }
 
-    fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, Infallible> {
+    fn states(&mut self, chunks: &[Chunk]) -> Result<Vec<f32>, Infallible> {
         assert_eq!(self.begun, None, "a chunk between the shares of another");
-        self.work(tokens.len());
-        let contents = self.chunk(id, tokens);
+        self.work(chunks.iter().map(|chunk| chunk.tokens.len()).sum());
         self.rows.clear();
-        Ok(contents[wanted].iter().flat_map(|contents| state(*contents)).collect())
+        Ok(self.together(chunks).concat().into_iter().flat_map(state).collect())
     }
 
     fn drafts(&self) -> Option<Costs> {

@@ -1,10 +1,8 @@
 //! What carries out a scheduler's steps.
 
-use std::ops::Range;
-
 use crate::{
     cache::{SequenceId, Shortage},
-    forward::Share,
+    forward::{Chunk, Share},
     generate::LogitRow,
     speculate::{Costs, Wanted},
 };
@@ -24,13 +22,15 @@ pub struct Limits {
     pub n_batch: usize,
     /// Rows of a decoding step: a token of each sequence, and what was guessed behind it.
     pub max_rows: usize,
+    /// Chunks of different prompts that go through the model together, where they have no more than `n_batch` tokens.
+    pub n_chunks: usize,
 }
 
 /// A model with a cache for many sequences.
 ///
 /// What a sequence's logits are must depend on its own tokens alone, and on which of them came by [`Self::prefill`]: not on the other
-/// rows, and not on how much of a prompt was there already. A chunk of one token may round as
-/// a decoding step does; a prompt that had more to compute alone is never cut so that one is left.
+/// rows, and not on how much of a prompt was there already, but for how a device rounds where it takes several chunks together. A chunk of one token
+/// may round as a decoding step does; it goes alone, and a prompt that had more to compute alone is never cut so that one is left.
 pub trait Runner {
     /// Why it cannot go on. Every error is the end of all sequences.
     type Error;
@@ -77,20 +77,20 @@ pub trait Runner {
     /// [`Shortage`], with the numbers.
     fn fits_free(&self, n_tokens: usize) -> Result<(), Shortage>;
 
-    /// Does a share of the work of a chunk of a prompt, for which there is room, what follows the share before; with the last one its tokens are the
-    /// sequence's, and where `logits` are wanted, its last token's become row 0. Between the shares of a chunk there is no other chunk's, unless the
-    /// sequence was closed.
+    /// Does a share of the work of chunks of different sequences' prompts, for which there is room, what follows the share before; with the last one
+    /// their tokens are the sequences', and the logits that are wanted, of their last tokens, become rows in their order. Between the shares of
+    /// some chunks there are no other chunks', unless one of the sequences was closed.
     ///
     /// # Errors
     /// The device failed.
-    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool, share: Share) -> Result<(), Self::Error>;
+    fn prefill(&mut self, chunks: &[Chunk], share: Share) -> Result<(), Self::Error>;
 
-    /// Computes a chunk of a prompt, for which there is room, as [`Self::prefill`] does, but for hidden states in place of logits: those of the
-    /// `wanted` of its tokens, `[wanted][n_embd]`.
+    /// Computes such chunks as [`Self::prefill`] does, but for hidden states in place of logits: those of each that are wanted,
+    /// `[wanted][n_embd]`, in their order.
     ///
     /// # Errors
     /// The device failed.
-    fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, Self::Error>;
+    fn states(&mut self, chunks: &[Chunk]) -> Result<Vec<f32>, Self::Error>;
 
     /// What guesses cost, where there is who makes them.
     fn drafts(&self) -> Option<Costs> {

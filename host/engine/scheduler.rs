@@ -2,7 +2,8 @@
 //!
 //! A step is a token of every sequence that is generating, with guesses behind it as far as there are rows and pages that nobody else needs, and
 //! beside these at most `n_batch` tokens of prompts. Prompts are cut at multiples of `n_batch` from their beginning, in
-//! company as alone, so that what a model says does not depend on who else is there. But where sequences are generating, a step takes a share of a
+//! company as alone, so that what a model says does not depend on who else is there; what is cut so goes through the model in one pass with other
+//! prompts' chunks, where it is short enough and the runner takes several. But where sequences are generating, a step takes a share of a
 //! chunk's work alone (`most_work`), and the next step goes on with it: however long a prompt is, and however far its chunk, a running sequence waits for no more than
 //! that between two of its tokens.
 //!
@@ -22,6 +23,7 @@ mod statistics;
 
 use std::{collections::BTreeMap, ops::Range, time::Instant};
 
+use prompts::Pass;
 pub use statistics::Statistics;
 
 use super::{
@@ -133,8 +135,6 @@ struct Live<T> {
     n_prompt: usize,
     /// Tokens in the cache.
     n_done: usize,
-    /// Of the work for the chunk behind these, what is done.
-    work_done: usize,
     n_reused: Option<usize>,
     /// When it got its last token.
     last_token: Option<Instant>,
@@ -177,6 +177,8 @@ pub struct Scheduler<T> {
     waiting: BTreeMap<Key, Box<Live<T>>>,
     /// The oldest first.
     active: Vec<Active<T>>,
+    /// Chunks of prompts that are not done.
+    pass: Option<Pass>,
     statistics: Statistics,
     /// When the last step ended, where it left something to do.
     last_step: Option<Instant>,
@@ -199,6 +201,7 @@ impl<T: Task> Scheduler<T> {
             next_key: 0,
             waiting: BTreeMap::new(),
             active: Vec::new(),
+            pass: None,
             statistics: Statistics::default(),
             last_step: None,
         }
@@ -227,10 +230,9 @@ impl<T: Task> Scheduler<T> {
         let family = self.next_key;
         for task in tasks {
             let tokens = prompt.to_vec();
-            let (key, n_done, work_done, n_reused, last_token) = (self.next_key, 0, 0, None, None);
+            let (key, n_done, n_reused, last_token) = (self.next_key, 0, None, None);
             let adapt = runner.drafts().map(Adapt::new);
-            let live =
-                Box::new(Live { key, family, task, tokens, n_prompt, n_done, work_done, n_reused, last_token, adapt });
+            let live = Box::new(Live { key, family, task, tokens, n_prompt, n_done, n_reused, last_token, adapt });
             self.waiting.insert(key, live);
             self.next_key += 1;
         }
@@ -244,8 +246,14 @@ impl<T: Task> Scheduler<T> {
         }
         let index = self.active.iter().position(|(_, live)| live.key == key)?;
         let (id, live) = self.active.remove(index);
-        runner.close(id);
+        self.close(runner, id, key);
         Some(live.task)
+    }
+
+    /// Gives a slot back. Chunks that went through the model with a sequence's begin again without it.
+    fn close<R: Runner>(&mut self, runner: &mut R, id: SequenceId, key: Key) {
+        self.pass.take_if(|pass| pass.has(key));
+        runner.close(id);
     }
 
     /// Whether nothing is left to do.
@@ -353,8 +361,8 @@ impl<T: Task> Scheduler<T> {
             let last = self.active.len() - 1;
             assert!(last > 0, "a sequence that fits alone finds {shortage}");
             let (id, mut live) = self.active.remove(last);
-            runner.close(id);
-            (live.n_done, live.work_done, live.last_token) = (0, 0, None);
+            self.close(runner, id, live.key);
+            (live.n_done, live.last_token) = (0, None);
             live.task.settle();
             self.waiting.insert(live.key, live);
             self.statistics.n_set_back += 1;

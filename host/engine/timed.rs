@@ -1,14 +1,11 @@
 //! A runner with a clock: what of a step is the device's time, and what the host's.
 
-use std::{
-    ops::Range,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{Limits, Runner};
 use crate::{
     cache::{SequenceId, Shortage},
-    forward::Share,
+    forward::{Chunk, Share},
     speculate::{Costs, Wanted},
 };
 
@@ -74,12 +71,12 @@ impl<R: Runner> Runner for Timed<'_, R> {
         self.runner.fits_free(n_tokens)
     }
 
-    fn prefill(&mut self, id: SequenceId, tokens: &[u32], logits: bool, share: Share) -> Result<(), R::Error> {
-        self.timed(|runner| runner.prefill(id, tokens, logits, share))
+    fn prefill(&mut self, chunks: &[Chunk], share: Share) -> Result<(), R::Error> {
+        self.timed(|runner| runner.prefill(chunks, share))
     }
 
-    fn states(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, R::Error> {
-        self.timed(|runner| runner.states(id, tokens, wanted))
+    fn states(&mut self, chunks: &[Chunk]) -> Result<Vec<f32>, R::Error> {
+        self.timed(|runner| runner.states(chunks))
     }
 
     fn drafts(&self) -> Option<Costs> {

@@ -138,9 +138,9 @@ impl Decode {
         self.graphs.clear();
     }
 
-    /// The logits are no longer those of a decoding step, but one row of them.
-    pub(super) fn forget_choice(&mut self) {
-        (self.n_rows, self.has_choice) = (1, false);
+    /// The logits are no longer those of a decoding step, but of a prompt's pass, so many rows.
+    pub(super) fn left(&mut self, n_rows: usize) {
+        (self.n_rows, self.has_choice) = (n_rows, false);
     }
 }
 

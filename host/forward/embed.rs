@@ -1,26 +1,22 @@
 //! Hidden states instead of logits: what embeddings are made of.
 
-use std::ops::Range;
-
-use super::{Engine, EngineError, FIRST};
+use super::{Chunk, Engine, EngineError, FIRST, Share};
 use crate::{
-    cache::SequenceId,
     model::{Pooled, Pooling},
     trace::Recorder,
 };
 
 impl Engine {
-    /// One pass of up to `n_batch` tokens through the layers and the last norm, which become part of the sequence: the hidden states of
-    /// the `wanted` of them, `[wanted][n_embd]`. There are no logits.
+    /// One pass over chunks of several texts, of up to `n_batch` tokens together, through the layers and the last norm, which become part of their
+    /// sequences: the hidden states of those of each that are wanted, `[wanted][n_embd]`, in the order of the chunks. There are no logits.
     ///
     /// # Errors
     /// Those of [`Engine::forward`].
     ///
     /// # Panics
-    /// As [`Engine::forward`], and where `wanted` are not among the tokens.
-    pub fn states_of(&mut self, id: SequenceId, tokens: &[u32], wanted: Range<usize>) -> Result<Vec<f32>, EngineError> {
-        assert!(wanted.start <= wanted.end && wanted.end <= tokens.len(), "states {wanted:?} of {}", tokens.len());
-        let states = self.pass(id, tokens, wanted, true, &mut Recorder::off())?;
+    /// As [`Engine::forward_chunks`].
+    pub fn states_of(&mut self, chunks: &[Chunk]) -> Result<Vec<f32>, EngineError> {
+        let states = self.pass_part(chunks, true, Share::WHOLE, &mut Recorder::off())?;
         self.landed();
         Ok(states)
     }
@@ -42,7 +38,8 @@ impl Engine {
         let mut pooled = Pooled::new(pooling, n_new);
         for start in (0..n_new).step_by(self.n_batch()) {
             let chunk = start..n_new.min(start + self.n_batch());
-            let states = self.states_of(FIRST, &tokens[chunk.clone()], pooling.wanted(chunk.clone(), n_new))?;
+            let wanted = pooling.wanted(chunk.clone(), n_new);
+            let states = self.states_of(&[Chunk { id: FIRST, tokens: &tokens[chunk.clone()], wanted }])?;
             pooled.add(chunk, &states);
         }
         self.reset();

@@ -9,6 +9,7 @@
 //! their own types.
 
 mod cache;
+mod chunks;
 mod decode;
 mod embed;
 mod error;
@@ -41,6 +42,8 @@ use crate::{
 };
 
 use cache::KvCache;
+pub use chunks::Chunk;
+use chunks::{Placed, staged_len};
 use decode::Decode;
 pub use error::EngineError;
 use experts::ExpertScratch;
@@ -169,15 +172,15 @@ pub struct Engine {
     scratch: Scratch,
     /// What the pass for several tokens works in, where steps of others may come between its parts.
     prompt_scratch: Option<Scratch>,
-    /// The pass for several tokens that is not over, whose it is.
-    part: Option<(SequenceId, Share)>,
+    /// The pass for several tokens that is not over, and whose they are.
+    part: Option<(Vec<SequenceId>, Share)>,
     attention: TokenAttention,
     matmul: Matmul,
     gemm: GemmScratch,
     experts: ExpertScratch,
     staging: Staging,
-    input: Buffer<u32>,  // [3][n_batch]: tokens, positions, and the numbers of their sequences
-    staged: Pinned<u32>, // [3][n_batch]: the same, on the host
+    input: Buffer<u32>,  // of a pass for several tokens: see `Engine::stage`
+    staged: Pinned<u32>, // the same, on the host
     logits: Buffer<f32>, // [logit_rows][vocab_size]
     decode: Decode,
     /// Whether a copy from pinned memory may still be under way.
@@ -239,8 +242,8 @@ impl Engine {
             gemm: GemmScratch::new(&gpu, gemm)?,
             experts: ExpertScratch::new(&gpu, experts)?,
             staging: Staging::new(&gpu, plan.n_rows, plan.columns)?,
-            input: gpu.alloc("tokens", 3 * n_batch)?,
-            staged: gpu.alloc_pinned("tokens", 3 * n_batch)?,
+            input: gpu.alloc("tokens", staged_len(n_batch, plan.n_rows))?,
+            staged: gpu.alloc_pinned("tokens", staged_len(n_batch, plan.n_rows))?,
             logits: gpu.alloc("logits", plan.logit_rows * model.config.vocab_size)?,
             decode: Decode::new(&gpu, plan.n_rows, model.config.vocab_size)?,
             weights,
@@ -304,7 +307,7 @@ impl Engine {
     /// Forgets the sequence. The cache's old content is never read: attention looks no further than its token's position, and the first
     /// token begins recurrent states anew.
     pub fn reset(&mut self) {
-        self.part.take_if(|(of, _)| *of == FIRST);
+        self.part.take_if(|(of, _)| of.contains(&FIRST));
         self.cache.pages.truncate(FIRST, 0);
     }
 
@@ -351,23 +354,6 @@ impl Engine {
         }
     }
 
-    /// Copies a sequence's next tokens, their positions and its number to the device.
-    fn stage(&mut self, id: SequenceId, tokens: &[u32]) -> Result<(), GpuError> {
-        if self.is_staging {
-            self.gpu.synchronise()?;
-            self.landed();
-        }
-        let (n, n_past) = (tokens.len(), self.cache.pages.n_tokens(id));
-        self.staged[..n].copy_from_slice(tokens);
-        for (index, position) in self.staged[n..2 * n].iter_mut().enumerate() {
-            *position = (n_past + index) as u32;
-        }
-        self.staged[2 * n..3 * n].fill(id.0);
-        self.is_staging = true;
-        // SAFETY: the pinned memory lives as long as the engine, and is not written before the next synchronisation.
-        unsafe { self.gpu.enqueue_write(&self.input, &self.staged[..3 * n]) }
-    }
-
     /// One pass of up to `n_batch` tokens through the model, which become part of the sequence. The launches are those that generation
     /// makes, recorded or not.
     pub fn forward(&mut self, tokens: &[u32], logits: Logits, trace: &mut Recorder) -> Result<(), EngineError> {
@@ -392,21 +378,8 @@ impl Engine {
             Logits::All => 0..n,
         };
         assert!(wanted.len() <= self.plan.logit_rows, "logits of {n} tokens, room for {}", self.plan.logit_rows);
-        self.pass(id, tokens, wanted, false, trace)?;
+        self.pass_part(&[Chunk { id, tokens, wanted }], false, Share::WHOLE, trace)?;
         Ok(())
-    }
-
-    /// The same with the tokens that something is wanted of: their logits, which are left on the device, or, where `ends_in_states`, their
-    /// hidden states, `[wanted][n_embd]`.
-    fn pass(
-        &mut self,
-        id: SequenceId,
-        tokens: &[u32],
-        wanted: Range<usize>,
-        ends_in_states: bool,
-        trace: &mut Recorder,
-    ) -> Result<Vec<f32>, EngineError> {
-        self.pass_part(id, tokens, wanted, ends_in_states, Share::WHOLE, trace)
     }
 
     /// Runs `ids` through the engine, `step` at a time, and collects every value that the launches leave; `logits` besides, which no other
@@ -481,6 +454,8 @@ impl Engine {
             n_past,
             shares_sequences: false,
             wanted,
+            gathered: &[],
+            chunks: None,
             decodes: false,
             ends_in_states: false,
         }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{
     EngineError, EngineOptions,
     cache::{CacheSize, KvCache},
-    decode,
+    chunks, decode,
     experts::ExpertSizes,
     lower::{self, Launch, Pass},
     memory::{Layout, MostRows, Scratch, Uses, scratches},
@@ -321,7 +321,7 @@ impl MemoryPlan {
         for elements in Staging::elements(n_rows, columns) {
             uses.add("activations", elements * size_of::<u32>());
         }
-        uses.add("tokens", 3 * n_batch * size_of::<u32>());
+        uses.add("tokens", chunks::staged_len(n_batch, n_rows) * size_of::<u32>());
         uses.add("logits", logit_rows * config.vocab_size * size_of::<f32>());
         decode::uses(n_rows, config.vocab_size, &mut uses);
 

@@ -19,8 +19,8 @@ use crate::{
     gpu::{
         Activations, Buffer, Gpu, GpuError, Matmul, Product, Slice, SubSlice,
         kernels::{
-            Attended, AttentionDecode, AttentionShape, DeltaNetShape, Experts, GemmScratch, Gemv, GemvParts, Glu,
-            Input, KeyHeads, KeySplits, NormAndRope, Output, RopeShape, SigmoidGate, Staging,
+            Attended, AttentionDecode, AttentionShape, Chunks, DeltaNetShape, Experts, GemmScratch, Gemv, GemvParts,
+            Glu, Input, KeyHeads, KeySplits, NormAndRope, Output, RopeShape, SigmoidGate, Staging,
         },
     },
     model::{
@@ -75,8 +75,12 @@ pub struct Run<'a> {
     /// Whether some of a decoding step's tokens are neighbours in one sequence.
     pub shares_sequences: bool,
     pub n_tokens: usize,
-    /// The tokens whose logits are wanted.
+    /// The rows whose logits are wanted.
     pub wanted: Range<usize>,
+    /// Which they are before the head, if not these: rows that are moved to the first ones.
+    pub gathered: &'a [usize],
+    /// Whose tokens they are, in a pass over chunks.
+    pub chunks: Option<Chunks<'a>>,
     /// Whether it is a step of decoding, of which each token is a sequence's.
     pub decodes: bool,
     /// Whether it ends with the last norm and not with logits.
@@ -106,10 +110,26 @@ impl Run<'_> {
             if in_head && (self.wanted.is_empty() || self.ends_in_states) {
                 break;
             }
+            if index == self.pass.head {
+                self.gather()?;
+            }
             Part { run: self, in_head }.step(&self.pass.steps[index], trace)?;
         }
         if self.ends_in_states && !self.wanted.is_empty() && steps.end == self.pass.steps.len() {
+            self.gather()?;
             Part { run: self, in_head: true }.enqueue(&self.pass.last_norm, trace)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the rows of the residual stream that the head is for to the beginning, in ascending order: none is overwritten before it is moved.
+    fn gather(&self) -> Result<(), GpuError> {
+        let layers = Part { run: self, in_head: false };
+        let stream = layers.f32(self.pass.residual);
+        let width = self.pass.locals.get(self.pass.residual).width;
+        let of_row = |row: usize| stream.slice(row * width..(row + 1) * width).into_cast();
+        for (target, row) in self.gathered.iter().enumerate().filter(|(target, row)| target != *row) {
+            self.gpu.copy(&of_row(*row), &of_row(target))?;
         }
         Ok(())
     }
@@ -253,7 +273,9 @@ impl Part<'_, '_> {
                 if self.in_head && is_packed && Gpu::has_gemm(rows.tensor_type()) {
                     return gpu.matmul_packed(self.matmul, self.gemm, rows, &x, &out, n);
                 }
-                if self.in_head && (n == 1 || self.decodes && n < MANY_ROWS) {
+                // What a prompt's last token says does not depend on the others'.
+                let is_of_chunks = !self.decodes && self.chunks.is_some_and(|chunks| chunks.n() > 1);
+                if self.in_head && (n == 1 || is_of_chunks || self.decodes && n < MANY_ROWS) {
                     let gemv = Gemv::new(rows, &x, &out).activations(self.of_head());
                     return gpu.gemv_many(&gemv, n, self.staging);
                 }

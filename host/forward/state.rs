@@ -181,7 +181,7 @@ impl Engine {
 
     /// Ends a sequence, and frees its pages.
     pub fn close(&mut self, id: SequenceId) {
-        self.part.take_if(|(of, _)| *of == id);
+        self.part.take_if(|(of, _)| of.contains(&id));
         self.cache.pages.close(id);
     }
 

@@ -1,7 +1,7 @@
 //! softmax₂(q · Kᵀ) · V over the keys a token sees, for many tokens at once: the definition is attention's, with scores in
 //! powers of two.
 
-use ferrowarp::gpu::kernels::{AttentionShape, CacheType, FlashRows, FlashScores};
+use ferrowarp::gpu::kernels::{AttentionShape, CacheType, Chunks, FlashRows, FlashScores};
 use half::{bf16, f16};
 
 use crate::{
@@ -24,6 +24,8 @@ struct Case {
     n_tokens: usize,
     /// The first token's position.
     first: usize,
+    /// Tokens and the first one's position of further chunks, each another sequence's.
+    more: &'static [(usize, usize)],
     ratio: usize,
     n_kv_heads: usize,
     window: Option<usize>,
@@ -39,6 +41,7 @@ struct Case {
 const PLAIN: Case = Case {
     n_tokens: 40,
     first: 0,
+    more: &[],
     ratio: 2,
     n_kv_heads: 2,
     window: None,
@@ -51,25 +54,32 @@ const PLAIN: Case = Case {
 fn run(case: Case, cache_type: CacheType, head_dim: usize) {
     let gpu = gpu();
     let mut random = Random::new();
-    let Case { n_tokens, first, ratio, n_kv_heads, window, rows, size, soft_cap, sinks } = case;
+    let Case { n_tokens, first, more, ratio, n_kv_heads, window, rows, size, soft_cap, sinks } = case;
+    let chunks: Vec<(usize, usize)> = [(n_tokens, first)].into_iter().chain(more.iter().copied()).collect();
     let n_heads = ratio * n_kv_heads;
-    let pages = Pages::of_one(&gpu, &mut random, first + n_tokens + 5, n_tokens);
+    let (mut starts, mut slots, mut positions) = (vec![0], Vec::new(), Vec::new());
+    for (slot, (n, first)) in chunks.iter().enumerate() {
+        slots.extend(vec![slot as u32; *n]);
+        positions.extend((*first..first + n).map(|position| position as u32));
+        starts.push(slots.len() as u32);
+    }
+    let n_tokens = slots.len();
+    let n_positions = chunks.iter().map(|(n, first)| n + first).max().expect("a chunk");
+    let pages = Pages::new(&gpu, &mut random, chunks.len(), n_positions + 5, &slots);
     let shape = AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, n_pages: pages.n_pages, window };
-    let positions: Vec<u32> = (first..first + n_tokens).map(|position| position as u32).collect();
     let (q_bits, q) = halves(&mut random, cache_type, n_tokens * n_heads * head_dim, size);
     let (mut key_bytes, keys) = cache(&mut random, cache_type, pages.n_rows(n_kv_heads), head_dim);
     let (mut value_bytes, values) = cache(&mut random, cache_type, pages.n_rows(n_kv_heads), head_dim);
-    let slots = vec![0; n_tokens];
     let cached = Cached { keys: &keys, values: &values, pages: &pages, slots: &slots };
     let scores = Scores { soft_cap, sinks: sinks.map(|size| random.values(n_heads, size)) };
-    let mut want =
-        reference_of_scores(shape, &scores, &q, cached, &positions, std::f32::consts::LN_2, first + n_tokens).1;
+    let mut want = reference_of_scores(shape, &scores, &q, cached, &positions, std::f32::consts::LN_2, n_positions).1;
     // All but what some token sees is no number.
-    let oldest = (first + 1).saturating_sub(window.unwrap_or(usize::MAX));
-    let seen: std::collections::BTreeSet<usize> = (oldest..first + n_tokens)
-        .flat_map(|position| (0..n_kv_heads).map(move |head| (head, position)))
-        .map(|(head, position)| pages.row(n_kv_heads, 0, head, position))
-        .collect();
+    let mut seen = std::collections::BTreeSet::new();
+    for (slot, (n, first)) in chunks.iter().enumerate() {
+        for position in (first + 1).saturating_sub(window.unwrap_or(usize::MAX))..first + n {
+            seen.extend((0..n_kv_heads).map(|head| pages.row(n_kv_heads, slot, head, position)));
+        }
+    }
     for bytes in [&mut key_bytes, &mut value_bytes] {
         for (index, row) in bytes.chunks_mut(2 * head_dim).enumerate() {
             if !seen.contains(&index) {
@@ -88,8 +98,9 @@ fn run(case: Case, cache_type: CacheType, head_dim: usize) {
         &gpu.upload("keys", &key_bytes).unwrap(),
         &gpu.upload("values", &value_bytes).unwrap(),
         cache_type,
-        &gpu.upload("positions", &positions[..1]).unwrap(),
+        &gpu.upload("positions", &positions).unwrap(),
         pages.get(),
+        Chunks { starts: &gpu.upload("chunks", &starts).unwrap(), longest: chunks.iter().map(|(n, _)| *n).max().unwrap() },
         &out,
         out_scale,
         FlashScores { sinks: sinks.as_deref(), soft_cap },
@@ -100,7 +111,7 @@ fn run(case: Case, cache_type: CacheType, head_dim: usize) {
     // Values are at most 1 and weighted by probabilities that were rounded: half a unit of 11 bits, or of 8. The output is
     // rounded to 11 bits.
     let rounding = if cache_type == CacheType::F16 { 2f64.powi(-11) } else { 2f64.powi(-8) };
-    let what = format!("{cache_type} head_dim {head_dim} {case:?}, oldest {oldest}");
+    let what = format!("{cache_type} head_dim {head_dim} {case:?}");
     assert_close(&what, &got, &want, rounding * f64::from(out_scale), 2f64.powi(-11));
 }
 
@@ -123,6 +134,18 @@ fn any_number_of_tokens_will_do() {
     for (n_tokens, first, ratio, n_kv_heads) in cases {
         run(Case { n_tokens, first, ratio, n_kv_heads, ..PLAIN }, CacheType::F16, 64);
     }
+}
+
+#[test]
+fn chunks_of_several_sequences_see_their_own() {
+    // Longer and shorter ones than a block's rows, one of a single token, and none at the same place of a tile of keys.
+    let more: &[(usize, usize)] = &[(1, 0), (90, 7), (33, 130), (2, 64)];
+    for (cache_type, head_dim) in [(CacheType::F16, 64), (CacheType::BF16, 128)] {
+        run(Case { n_tokens: 3, first: 5, more, ..PLAIN }, cache_type, head_dim);
+        run(Case { n_tokens: 70, first: 0, more, ratio: 7, n_kv_heads: 1, ..PLAIN }, cache_type, head_dim);
+        run(Case { first: 60, more, window: Some(40), sinks: Some(3.0), ..PLAIN }, cache_type, head_dim);
+    }
+    run(Case { n_tokens: 3, first: 5, more, rows: FlashRows::Two, ..PLAIN }, CacheType::F16, 64);
 }
 
 #[test]

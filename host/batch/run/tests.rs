@@ -40,7 +40,7 @@ impl Model {
             n_embd: 2,
             pooling: Pooling::Mean,
         };
-        let limits = RunnerLimits { n_slots, n_context: 400, n_batch: 64, max_rows: n_slots };
+        let limits = RunnerLimits { n_slots, n_context: 400, n_batch: 64, max_rows: n_slots, n_chunks: 4 };
         let mut runner = Fake::new(&[Group { window: None, n_pages: 14 }], limits);
         let mut requests = Requests::open(prompts, shard).unwrap();
         let mut file = AnswersFile::open(answers, &mut requests, prompts).unwrap();

@@ -7,7 +7,8 @@ use crate::{
     gpu::{
         Buffer, Factors, Gpu, GpuError, Product,
         kernels::{
-            AttentionShape, CacheType, FlashRows, FlashScores, FloatProduct, Glu, NormAndRope, OneSequence, PAGE, Qkv,
+            AttentionShape, CacheType, Chunks, FlashRows, FlashScores, FloatProduct, Glu, NormAndRope, OneSequence,
+            PAGE, Qkv,
         },
     },
     model::RopePairing,
@@ -121,8 +122,9 @@ fn flash(widths: &Widths, cache_type: CacheType, head_dim: usize, n: usize, dept
     Row::new(format!("flash_{cache_type}_{head_dim}{wide}"), name, 4 * n_cached + 4 * n_values, move |gpu| {
         // Numbers of one 16-bit type are numbers of the other.
         let (keys, cached, q) = (halves(gpu, n_cached)?, halves(gpu, n_cached)?, halves(gpu, n_values)?);
-        let (out, positions) = (room(gpu, n_values)?, gpu.upload("positions", &[depth as u32])?);
-        let pages = OneSequence::new(gpu, n_context, 1)?;
+        let positions: Vec<u32> = (depth..n_context).map(|position| position as u32).collect();
+        let (out, positions) = (room(gpu, n_values)?, gpu.upload("positions", &positions)?);
+        let (pages, starts) = (OneSequence::new(gpu, n_context, n)?, gpu.upload("chunks", &[0, n as u32])?);
         Ok(move |gpu: &Gpu| {
             let (keys, cached, pages) = (keys.cast(), cached.cast(), pages.get());
             gpu.flash(
@@ -133,6 +135,7 @@ fn flash(widths: &Widths, cache_type: CacheType, head_dim: usize, n: usize, dept
                 cache_type,
                 &positions,
                 pages,
+                Chunks { starts: &starts, longest: n },
                 &out,
                 1.0,
                 FlashScores::default(),

@@ -1,10 +1,13 @@
 //! The part of a step that is for prompts.
 
-use super::{Active, End, Finished, Key, Scheduler, Task};
+use std::ops::Range;
+
+use super::{Active, End, Finished, Key, Limits, Scheduler, Task};
 use crate::{
     cache::POSITIONS,
-    engine::runner::{NO_CHOICE, Row, Runner},
-    forward::Share,
+    engine::runner::{Row, Runner},
+    forward::{Chunk, Share},
+    model::Pooling,
 };
 
 /// The work of a chunk of `n` tokens behind `start` others, in what one token of many takes at a prompt's beginning. A pass reads all weights, and
@@ -21,6 +24,34 @@ pub(super) fn most_work(n_batch: usize) -> usize {
     work_of(0, n_batch) * 2 / 3
 }
 
+/// Chunks of different prompts that go through the model together.
+pub(super) struct Pass {
+    /// Whose they are, and which of the prompt's tokens, the oldest sequence's first.
+    chunks: Vec<(Key, Range<usize>)>,
+    /// Whether it ends in hidden states, and of which tokens.
+    pooling: Option<Pooling>,
+    /// Of the work, what is done.
+    done: usize,
+    /// All of it.
+    of: usize,
+}
+
+impl Pass {
+    pub fn has(&self, key: Key) -> bool {
+        self.chunks.iter().any(|(of, _)| *of == key)
+    }
+
+    /// Tokens of all.
+    fn n(&self) -> usize {
+        self.chunks.iter().map(|(_, chunk)| chunk.len()).sum()
+    }
+
+    /// A token alone, and embeddings' chunks, are not interrupted.
+    fn is_whole(&self) -> bool {
+        self.n() == 1 || self.pooling.is_some()
+    }
+}
+
 impl<T: Task> Scheduler<T> {
     /// Chunks of prompts, the oldest sequence's first, up to `n_batch` tokens; where others generate, as much of it as they can wait for.
     pub(super) fn prefill<R: Runner>(
@@ -28,81 +59,175 @@ impl<T: Task> Scheduler<T> {
         runner: &mut R,
         finished: &mut Vec<Finished<T>>,
     ) -> Result<(), R::Error> {
-        let n_batch = self.limits.n_batch;
-        let mut budget = n_batch;
+        let mut budget = self.limits.n_batch;
         let is_waited_for = self.active.iter().any(|(_, live)| !live.is_in_prompt());
-        let most = most_work(n_batch);
+        let most = most_work(self.limits.n_batch);
         let mut work = if is_waited_for { most } else { usize::MAX };
-        let mut index = 0;
-        while index < self.active.len() {
-            let (id, live) = &mut self.active[index];
-            if live.n_done + live.work_done == 0 {
-                // A prompt's last token alone would take another pass than among others: it is not left over.
-                let n_known = if live.n_prompt % POSITIONS == 1 { live.n_prompt - 1 } else { live.tokens.len() };
-                // What is in the cache has no hidden states.
-                if live.task.pooling().is_none() {
-                    live.n_done = runner.adopt(*id, &live.tokens[..n_known], live.n_prompt);
-                }
-                let n_reused = live.n_done.min(live.n_prompt);
-                if live.n_reused.is_none() {
-                    self.statistics.n_reused += n_reused as u64;
-                }
-                live.n_reused.get_or_insert(n_reused);
+        loop {
+            let begun = self.pass.take();
+            let Some(mut pass) = begun.map_or_else(|| self.plan(runner, budget, work), |pass| Ok(Some(pass)))? else {
+                return Ok(());
+            };
+            let until = if pass.is_whole() { pass.of } else { pass.of.min(pass.done.saturating_add(work)) };
+            let share = Share { done: pass.done, until, of: pass.of };
+            self.compute(runner, &pass, share)?;
+            if !share.is_last() {
+                pass.done = until;
+                self.pass = Some(pass);
+                return Ok(());
             }
+            work = work.saturating_sub(until - share.done);
+            budget = budget.saturating_sub(pass.n());
+            self.statistics.n_prefilled += pass.n() as u64;
+            if self.end_chunks(runner, &pass, finished)? {
+                // Who has its first token waits for the second.
+                work = work.min(most);
+            }
+        }
+    }
+
+    /// The oldest sequences' next chunks, as many as go through the model together: up to `budget` tokens, and no more than is done in this
+    /// step with `work`, but for the first. None where there is nothing to do, or not in this step.
+    fn plan<R: Runner>(&mut self, runner: &mut R, budget: usize, work: usize) -> Result<Option<Pass>, R::Error> {
+        let Limits { n_batch, n_chunks, .. } = self.limits;
+        let most = most_work(n_batch);
+        let mut pass = Pass { chunks: Vec::new(), pooling: None, done: 0, of: 0 };
+        let mut index = 0;
+        while index < self.active.len() && pass.chunks.len() < n_chunks {
+            let pooling = self.active[index].1.task.pooling();
+            // What is in the cache has no hidden states.
+            if self.active[index].1.n_done == 0 && pooling.is_none() {
+                if self.would_share(&pass, index) {
+                    break;
+                }
+                self.adopt(runner, index);
+            }
+            let live = &self.active[index].1;
             if !live.is_in_prompt() {
                 index += 1;
                 continue;
             }
-            let (id, start) = (*id, live.n_done);
-            let end = live.n_prompt.min((start / n_batch + 1) * n_batch);
-            let (done, of) = (live.work_done, work_of(start, end - start));
-            // A token alone, and an embedding's chunk, are not interrupted.
-            let is_whole = end - start == 1 || live.task.pooling().is_some();
-            let until = if is_whole { of } else { of.min(done.saturating_add(work)) };
-            // A chunk is begun where there is room for all of it, and in what is left of a step only where that does a good part of it.
-            let waits = work < most && of > work && (is_whole || work < most / 2);
-            if done == 0 && (end - start > budget || waits || !self.make_room(runner, index, end - start)?) {
+            let (key, start) = (live.key, live.n_done);
+            let chunk = start..live.n_prompt.min((start / n_batch + 1) * n_batch);
+            let n_all = pass.n() + chunk.len();
+            let of = match pass.chunks[..] {
+                [] => work_of(start, chunk.len()),
+                _ => pass.of + work_of(start, chunk.len()) - work_of(0, 0),
+            };
+            let fits = match pass.chunks[..] {
+                // A chunk is begun where there is room for all of it, and in what is left of a step only where that does a good part of it.
+                [] => {
+                    let is_whole = chunk.len() == 1 || pooling.is_some();
+                    work >= most || of <= work || !is_whole && work >= most / 2
+                }
+                // A token alone takes the other pass.
+                _ => chunk.len() > 1 && pooling == pass.pooling && of <= work,
+            };
+            if n_all > budget || !fits || !self.make_room(runner, index, chunk.len())? {
                 break;
             }
-            let live = &mut self.active[index].1;
-            let is_wanted = end == live.n_prompt && live.is_new();
-            match live.task.pooling() {
-                None => {
-                    let share = Share { done, until, of };
-                    runner.prefill(id, &live.tokens[start..end], is_wanted, share)?;
-                    if !share.is_last() {
-                        live.work_done = until;
-                        break;
-                    }
-                }
-                Some(pooling) => {
-                    let wanted = pooling.wanted(start..end, live.n_prompt);
-                    let states = runner.states(id, &live.tokens[start..end], wanted)?;
-                    live.task.take_states(start..end, &states);
-                }
+            (pass.pooling, pass.of) = (pooling, of);
+            let is_alone = chunk.len() == 1;
+            pass.chunks.push((key, chunk));
+            if is_alone {
+                break;
             }
-            work = work.saturating_sub(of - done);
-            (live.n_done, live.work_done) = (end, 0);
-            budget = budget.saturating_sub(end - start);
-            self.statistics.n_prefilled += (end - start) as u64;
-            if is_wanted && live.task.pooling().is_some() {
-                let (id, live) = self.active.remove(index);
-                runner.close(id);
-                finished.push(live.finished(End::Done));
-            } else if is_wanted {
-                self.begin(runner, index, finished)?;
-                // It has its first token, and waits for the second.
-                work = work.min(most);
-            }
+            index += 1;
+        }
+        Ok((!pass.chunks.is_empty()).then_some(pass))
+    }
+
+    /// Takes what the cache has of a sequence's beginning.
+    fn adopt<R: Runner>(&mut self, runner: &mut R, index: usize) {
+        let (id, live) = &mut self.active[index];
+        // A prompt's last token alone would take another pass than among others: it is not left over.
+        let n_known = if live.n_prompt % POSITIONS == 1 { live.n_prompt - 1 } else { live.tokens.len() };
+        live.n_done = runner.adopt(*id, &live.tokens[..n_known], live.n_prompt);
+        let n_reused = live.n_done.min(live.n_prompt);
+        if live.n_reused.is_none() {
+            self.statistics.n_reused += n_reused as u64;
+        }
+        live.n_reused.get_or_insert(n_reused);
+    }
+
+    /// Whether a sequence that has nothing yet would find in the cache what these chunks are about to leave there: a page with the same beginning.
+    fn would_share(&self, pass: &Pass, index: usize) -> bool {
+        let tokens = &self.active[index].1.tokens;
+        pass.chunks.iter().any(|(key, chunk)| {
+            let (_, other) = self.active.iter().find(|(_, live)| live.key == *key).expect("a sequence of the pass");
+            let n_same = tokens.iter().zip(&other.tokens[..chunk.end]).take_while(|(a, b)| a == b).count();
+            n_same / POSITIONS * POSITIONS > chunk.start
+        })
+    }
+
+    /// A share of a pass. Hidden states go to their tasks.
+    fn compute<R: Runner>(&mut self, runner: &mut R, pass: &Pass, share: Share) -> Result<(), R::Error> {
+        let of_pass = |(_, live): &&mut Active<T>| pass.has(live.key);
+        let mut members: Vec<&mut Active<T>> = self.active.iter_mut().filter(of_pass).collect();
+        let ranges = || pass.chunks.iter().map(|(_, range)| range.clone());
+        let chunks: Vec<Chunk> = members
+            .iter()
+            .zip(ranges())
+            .map(|((id, live), range)| {
+                let tokens = &live.tokens[range.clone()];
+                match pass.pooling {
+                    Some(pooling) => Chunk { id: *id, tokens, wanted: pooling.wanted(range, live.n_prompt) },
+                    None if range.end == live.n_prompt && live.is_new() => Chunk::last(*id, tokens),
+                    None => Chunk::inner(*id, tokens),
+                }
+            })
+            .collect();
+        if pass.pooling.is_none() {
+            return runner.prefill(&chunks, share);
+        }
+        let states = runner.states(&chunks)?;
+        let n_wanted: Vec<usize> = chunks.iter().map(|chunk| chunk.wanted.len()).collect();
+        let n_embd = states.len() / n_wanted.iter().sum::<usize>().max(1);
+        let mut rest = states.as_slice();
+        for (((_, live), range), n) in members.iter_mut().zip(ranges()).zip(n_wanted) {
+            let (of_chunk, others) = rest.split_at(n * n_embd);
+            live.task.take_states(range, of_chunk);
+            rest = others;
         }
         Ok(())
     }
 
-    /// The prompt is computed: its family, as far as there are slots, forks off, and each chooses its first token from row 0.
+    /// The chunks of a pass are in the cache: prompts that end with them have their first token, or their embedding. Whether one has a token.
+    fn end_chunks<R: Runner>(
+        &mut self,
+        runner: &mut R,
+        pass: &Pass,
+        finished: &mut Vec<Finished<T>>,
+    ) -> Result<bool, R::Error> {
+        let mut row = 0;
+        let mut ends = Vec::new();
+        for (key, chunk) in &pass.chunks {
+            let (_, live) = self.active.iter_mut().find(|(_, live)| live.key == *key).expect("a sequence of the pass");
+            live.n_done = chunk.end;
+            if chunk.end == live.n_prompt && live.is_new() {
+                ends.push(*key);
+            }
+        }
+        for key in ends {
+            let index = self.active.iter().position(|(_, live)| live.key == key).expect("a sequence of the pass");
+            if pass.pooling.is_some() {
+                let (id, live) = self.active.remove(index);
+                runner.close(id);
+                finished.push(live.finished(End::Done));
+            } else {
+                self.begin(runner, index, row, finished)?;
+                row += 1;
+            }
+        }
+        Ok(row > 0)
+    }
+
+    /// The prompt is computed: its family, as far as there are slots, forks off, and each chooses its first token from the row.
     fn begin<R: Runner>(
         &mut self,
         runner: &mut R,
         index: usize,
+        row: usize,
         finished: &mut Vec<Finished<T>>,
     ) -> Result<(), R::Error> {
         let younger = self.active.split_off(index);
@@ -123,14 +248,8 @@ impl<T: Task> Scheduler<T> {
             live.n_reused.get_or_insert(n_prompt);
             begun.push((fork, live));
         }
-        let mut greedy = None;
-        if begun.iter().any(|(_, live)| live.task.is_greedy()) {
-            let mut choices = [NO_CHOICE];
-            runner.greedy(self.n_vocab, &mut choices)?;
-            greedy = Some(choices[0]);
-        }
         for (id, mut live) in begun {
-            let end = self.choose(&mut live, Row { runner, row: 0, greedy })?;
+            let end = self.choose(&mut live, Row { runner, row, greedy: None })?;
             // Others' prompts may come before its next step.
             live.task.settle();
             self.go_on(runner, (id, live), end, finished);

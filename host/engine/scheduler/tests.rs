@@ -170,7 +170,8 @@ impl Draw {
 fn company(seed: u64, n_steps: u64, windows: &[Option<usize>]) -> Statistics {
     let mut draw = Draw(seed);
     let n_batch = [32, 48, 64, 100][draw.below(4)];
-    let limits = Limits { n_slots: 2 + draw.below(8), n_context: 300, n_batch, max_rows: 2 + draw.below(8) };
+    let (n_slots, max_rows, n_chunks) = (2 + draw.below(8), 2 + draw.below(8), 1 + draw.below(5));
+    let limits = Limits { n_slots, n_context: 300, n_batch, max_rows, n_chunks };
     // From barely enough for one to enough for most.
     let n_tokens = 150 + draw.below(900);
     let group = |window: &Option<usize>| {
@@ -319,7 +320,7 @@ fn one_group<T: Task>(n_pages: usize, limits: Limits) -> (Fake, Scheduler<T>) {
 
 #[test]
 fn what_can_never_fit_is_refused_at_once_with_the_numbers() {
-    let limits = Limits { n_slots: 4, n_context: 200, n_batch: 64, max_rows: 4 };
+    let limits = Limits { n_slots: 4, n_context: 200, n_batch: 64, max_rows: 4, n_chunks: 4 };
     let (runner, mut scheduler) = one_group(5, limits);
     let mut submit = |n: usize| scheduler.submit(&runner, &vec![1; n], [Talk::new(&[], Rule::Greedy, 1)]);
     assert_eq!(submit(0), Err(Refused::Empty));
@@ -338,7 +339,7 @@ fn what_can_never_fit_is_refused_at_once_with_the_numbers() {
 
 #[test]
 fn answers_to_one_prompt_share_it_and_a_page_is_copied_when_they_part() {
-    let limits = Limits { n_slots: 4, n_context: 200, n_batch: 256, max_rows: 4 };
+    let limits = Limits { n_slots: 4, n_context: 200, n_batch: 256, max_rows: 4, n_chunks: 4 };
     let (mut runner, mut scheduler) = one_group(20, limits);
     let prompt: Vec<u32> = (0..100).map(|at| at % 7).collect();
     let tasks = [Rule::Greedy, Rule::Largest, Rule::Smallest, Rule::Greedy].map(|rule| Talk::new(&prompt, rule, 20));
@@ -359,7 +360,7 @@ fn answers_to_one_prompt_share_it_and_a_page_is_copied_when_they_part() {
 
 #[test]
 fn a_long_prompt_does_not_stop_the_others() {
-    let limits = Limits { n_slots: 8, n_context: 16_500, n_batch: 64, max_rows: 8 };
+    let limits = Limits { n_slots: 8, n_context: 16_500, n_batch: 64, max_rows: 8, n_chunks: 8 };
     let (mut runner, mut scheduler) = one_group(1000, limits);
     let short = |n| Talk::new(&[1, 2, 3], Rule::Greedy, n);
     scheduler.submit(&runner, &[1, 2, 3], [short(1000), short(1000)]).unwrap();
@@ -392,32 +393,86 @@ fn moving_a_sequence_copies_no_state() {
     assert_eq!(size_of::<Active<[u8; 4096]>>(), 16);
 }
 
-/// Each short prompt is a pass, which takes longer than its tokens alone would: many that come at once are spread over more steps.
+/// Different prompts of so many tokens.
+fn different(n: u32, n_tokens: u32) -> impl Iterator<Item = Vec<u32>> {
+    (0..n).map(move |first| (0..n_tokens).map(|at| (first + at) % 31).collect())
+}
+
+/// Short prompts share a pass; many that come at once are spread over more steps.
 #[test]
 fn many_short_prompts_do_not_stop_the_others() {
-    let limits = Limits { n_slots: 32, n_context: 3000, n_batch: 2048, max_rows: 32 };
-    let (mut runner, mut scheduler) = one_group(1000, limits);
-    scheduler.submit(&runner, &[1, 2, 3], [Talk::new(&[1, 2, 3], Rule::Greedy, 1000)]).unwrap();
-    unwrap(scheduler.step(&mut runner));
-    for first in 0..30 {
-        let prompt: Vec<u32> = (0..256).map(|at| (first + at) % 31).collect();
-        scheduler.submit(&runner, &prompt, [Talk::new(&prompt, Rule::Greedy, 50)]).unwrap();
-    }
-    (runner.longest_gap, runner.n_between) = (0, 0);
-    for n in 1..=15 {
+    for (n_chunks, of_a_step, at_first) in [(32, 4, 8), (3, 3, 6), (1, 2, 3)] {
+        let limits = Limits { n_slots: 32, n_context: 3000, n_batch: 2048, max_rows: 32, n_chunks };
+        let (mut runner, mut scheduler) = one_group(1000, limits);
+        scheduler.submit(&runner, &[1, 2, 3], [Talk::new(&[1, 2, 3], Rule::Greedy, 1000)]).unwrap();
         unwrap(scheduler.step(&mut runner));
-        assert_eq!(scheduler.statistics().n_prefilled, 3 + 2 * 256 * n, "two prompts a step");
+        for prompt in different(24, 256) {
+            scheduler.submit(&runner, &prompt, [Talk::new(&prompt, Rule::Greedy, 50)]).unwrap();
+        }
+        (runner.longest_gap, runner.n_between, runner.n_passes) = (0, 0, 0);
+        for n in 1..=24 / of_a_step {
+            unwrap(scheduler.step(&mut runner));
+            assert_eq!(scheduler.statistics().n_prefilled, 3 + of_a_step * 256 * n, "{n_chunks} chunks of a pass");
+        }
+        let together = 24usize.div_ceil(of_a_step as usize) * if n_chunks == 1 { 2 } else { 1 };
+        assert_eq!(runner.n_passes, together, "{n_chunks} chunks of a pass");
+        assert!(runner.longest_gap <= most_work(2048), "{} of {}", runner.longest_gap, most_work(2048));
+        // Where nobody waits in the beginning, all that a pass has room for begin, and then those who have a token wait.
+        let (mut runner, mut scheduler) = one_group(1000, limits);
+        for prompt in different(24, 256) {
+            scheduler.submit(&runner, &prompt, [Talk::new(&prompt, Rule::Greedy, 50)]).unwrap();
+        }
+        unwrap(scheduler.step(&mut runner));
+        assert_eq!(scheduler.statistics().n_prefilled, at_first * 256, "{n_chunks} chunks of a pass");
     }
-    assert_eq!(runner.longest_gap, 2 * work_of(0, 256));
-    assert!(runner.longest_gap <= most_work(2048) && 3 * work_of(0, 256) > most_work(2048));
-    // Where nobody waits in the beginning, the first one does when its prompt is computed.
+}
+
+/// Prompts with the same beginning do not compute it twice: those behind the first wait for its pages, however short the first is.
+#[test]
+fn a_beginning_that_is_being_computed_is_waited_for() {
+    let limits = Limits { n_slots: 8, n_context: 400, n_batch: 2048, max_rows: 8, n_chunks: 8 };
     let (mut runner, mut scheduler) = one_group(1000, limits);
-    for first in 0..30 {
-        let prompt: Vec<u32> = (0..256).map(|at| (first + at) % 31).collect();
-        scheduler.submit(&runner, &prompt, [Talk::new(&prompt, Rule::Greedy, 50)]).unwrap();
+    let prompt = |end: u32| -> Vec<u32> { (0..100).chain([end, end + 1]).map(|token| token % 40).collect() };
+    for end in 0..4 {
+        scheduler.submit(&runner, &prompt(7 * end), [Talk::new(&prompt(7 * end), Rule::Greedy, 9)]).unwrap();
+    }
+    let mut ended = Vec::new();
+    while !scheduler.is_idle() {
+        ended.extend(unwrap(scheduler.step(&mut runner)));
+    }
+    // Three pages of the first prompt's are the others', who then go together.
+    let done = scheduler.statistics();
+    assert_eq!((runner.n_passes, done.n_prefilled, done.n_reused), (2, 102 + 3 * 6, 3 * 96));
+    for Finished { key, task, .. } in ended {
+        let asked = Talk::new(&prompt(7 * key as u32), Rule::Greedy, 9);
+        assert_eq!(task.said, alone(&runner.groups, 2048, asked, 400).0, "answer {key}");
+    }
+}
+
+/// Chunks whose pass was interrupted begin again where one of their sequences is cancelled.
+#[test]
+fn a_pass_goes_on_without_who_is_cancelled() {
+    let limits = Limits { n_slots: 8, n_context: 400, n_batch: 64, max_rows: 8, n_chunks: 8 };
+    let (mut runner, mut scheduler) = one_group(1000, limits);
+    scheduler.submit(&runner, &[1, 2, 3], [Talk::new(&[1, 2, 3], Rule::Greedy, 100)]).unwrap();
+    unwrap(scheduler.step(&mut runner));
+    let prompts: Vec<Vec<u32>> = different(3, 64).collect();
+    for prompt in &prompts {
+        scheduler.submit(&runner, prompt, [Talk::new(prompt, Rule::Greedy, 9)]).unwrap();
     }
     unwrap(scheduler.step(&mut runner));
-    assert_eq!(scheduler.statistics().n_prefilled, 3 * 256);
+    assert!(scheduler.pass.is_some() && scheduler.cancel(&mut runner, 1).is_some() && scheduler.pass.is_none());
+    let mut ended = Vec::new();
+    while !scheduler.is_idle() {
+        ended.extend(unwrap(scheduler.step(&mut runner)));
+    }
+    let keys: Vec<Key> = ended.iter().map(|finished| finished.key).collect();
+    assert_eq!(keys, [2, 3, 0]);
+    for Finished { key, task, .. } in ended.into_iter().filter(|finished| finished.key > 0) {
+        let asked = Talk::new(&prompts[key as usize - 1], Rule::Greedy, 9);
+        assert_eq!(task.said, alone(&runner.groups, 64, asked, 400).0, "answer {key}");
+    }
+    assert_eq!(runner.pages.free(0), 1000);
 }
 
 /// Notes how many decoding steps there were when it chose each token, and when it settled.
@@ -450,7 +505,7 @@ impl Task for Settling {
 /// What a task leaves for later is done while the device has its next token, but where a prompt comes first, or the task waits.
 #[test]
 fn tasks_settle_while_the_device_works() {
-    let limits = Limits { n_slots: 4, n_context: 200, n_batch: 32, max_rows: 4 };
+    let limits = Limits { n_slots: 4, n_context: 200, n_batch: 32, max_rows: 4, n_chunks: 4 };
     let (mut runner, mut scheduler) = one_group(40, limits);
     let n_steps = runner.n_steps.clone();
     let task = |n_wanted| Settling { n_wanted, n_steps: n_steps.clone(), chosen: Vec::new(), settled: Vec::new() };
@@ -491,7 +546,7 @@ fn tasks_settle_while_the_device_works() {
 /// Guesses make the same words in fewer steps: with those that are always right, as many fewer as a step takes; with wrong ones, none.
 #[test]
 fn right_guesses_save_steps_and_wrong_ones_stop() {
-    let limits = Limits { n_slots: 2, n_context: 700, n_batch: 64, max_rows: 10 };
+    let limits = Limits { n_slots: 2, n_context: 700, n_batch: 64, max_rows: 10, n_chunks: 10 };
     let costs = Costs { n_most: 8, row: 0.1, second: 0.0, again: 0.0, at_once: 8, draft: 0.0 };
     let mut said = Vec::new();
     for percent in [None, Some(100), Some(70), Some(0)] {

@@ -99,10 +99,16 @@ impl Part<'_, '_> {
         let (shape, cache_type) = (self.shape(heads), self.cache.cache_type);
         let (keys, values) = (self.cache.keys(heads.cache), self.cache.values(heads.cache));
         let scores = FlashScores { sinks: sinks.map(|sinks| &**self.weights.vector(sinks)), soft_cap };
-        let rows = FlashRows::choose(shape, scores, self.n_past, cache_type, self.gpu.multiprocessors());
+        let chunks = self.chunks.expect("a pass over chunks");
+        let rows = match chunks.n() {
+            1 => FlashRows::choose(shape, scores, self.n_past, cache_type, self.gpu.multiprocessors()),
+            // Which of the two it is, is for long ones.
+            _ => FlashRows::One,
+        };
         let (q, out, scale) = (self.bytes(q), self.f16(out), self.scale_of(scale));
         let (positions, pages) = (self.positions, self.pages(heads));
-        self.gpu.flash(shape, &q.cast(), &keys, &values, cache_type, positions, pages.get(), &out, scale, scores, rows)
+        let (q, pages) = (q.cast(), pages.get());
+        self.gpu.flash(shape, &q, &keys, &values, cache_type, positions, pages, chunks, &out, scale, scores, rows)
     }
 
     pub(super) fn attention_many(

@@ -40,10 +40,18 @@ impl Part<'_, '_> {
         if room.form == Form::Quantised {
             return whole;
         }
-        // The head reads of the layers' values those of its tokens.
+        // The head reads of the layers' values those of its tokens: of the residual stream alone, where they are gathered.
+        debug_assert!(
+            !self.in_head || self.gathered.is_empty() || room.rows == RowsOf::Logits || self.is_residual(local),
+            "a value of the layers that was not gathered for the head"
+        );
         let first = if self.in_head && room.rows == RowsOf::Tokens { self.wanted.start } else { 0 };
         let start = start + first * width;
         whole.into_slice(start..start + self.n() * width)
+    }
+
+    fn is_residual(&self, local: Local) -> bool {
+        self.pass.locals.root(local) == self.pass.locals.root(self.pass.residual)
     }
 
     /// Elements from the root's first to the local's.

@@ -1,4 +1,4 @@
-//! Launches the kernels in `kernels/flash.rs`.
+//! Launches the kernels in `kernels/flash/`.
 
 use std::f32::consts::LOG2_E;
 
@@ -7,6 +7,22 @@ use kernels::flash::*;
 
 use super::{AttentionShape, CacheType, PageTables, count, expect_len};
 use crate::gpu::{Gpu, GpuError, Slice};
+
+/// The tokens of a pass by sequence: each chunk is at consecutive positions of one.
+#[derive(Clone, Copy)]
+pub struct Chunks<'a> {
+    /// `[n_chunks + 1]`, ascending: the first token of each, and the number of all.
+    pub starts: &'a Slice<u32>,
+    /// Tokens of the longest.
+    pub longest: usize,
+}
+
+impl Chunks<'_> {
+    /// How many there are.
+    pub fn n(&self) -> usize {
+        self.starts.len() - 1
+    }
+}
 
 /// How many rows a warp of flash attention takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +75,8 @@ impl FlashRows {
 }
 
 impl Gpu {
-    /// out[token][head] = out_scale · softmax₂(q · Kᵀ) · V in f16 over the keys at positions up to positions[0] + token, which
-    /// are in the cache; the tokens are of one sequence. `q` is of the cache's type, f16 or bf16, times whatever scale the scores have
+    /// out[token][head] = out_scale · softmax₂(q · Kᵀ) · V in f16 over the keys of the token's sequence at positions up to its own, which
+    /// are in the cache. `q` is of the cache's type, f16 or bf16, times whatever scale the scores have
     /// and log₂ e: softmax₂ takes powers of two. `rows` is for speed: [`FlashRows::choose`].
     #[allow(clippy::too_many_arguments)]
     pub fn flash(
@@ -72,6 +88,7 @@ impl Gpu {
         cache_type: CacheType,
         positions: &Slice<u32>,
         pages: PageTables,
+        chunks: Chunks,
         out: &Slice<f16>,
         out_scale: f32,
         scores: FlashScores,
@@ -80,13 +97,14 @@ impl Gpu {
         let AttentionShape { n_tokens, n_heads, n_kv_heads, head_dim, window, .. } = shape;
         assert!(n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads), "{n_heads} heads over {n_kv_heads} KV heads");
         let cache_len = shape.cache_bytes(cache_type);
-        pages.expect(1);
+        pages.expect(n_tokens);
+        assert!(chunks.n() > 0 && (1..=n_tokens).contains(&chunks.longest), "{} of {n_tokens} tokens", chunks.longest);
         let n_elements = n_tokens * n_heads * head_dim;
         assert!(u32::try_from(n_elements).is_ok(), "{n_elements} elements of queries");
         expect_len("q", q, n_elements);
         expect_len("keys", keys, cache_len);
         expect_len("values", values, cache_len);
-        expect_len("positions", positions, 1);
+        expect_len("positions", positions, n_tokens);
         expect_len("out", out, n_elements);
         scores.sinks.inspect(|sinks| expect_len("sinks", sinks, n_heads));
         assert!(scores.soft_cap.is_none_or(|cap| cap > 0.0), "a soft cap is positive");
@@ -94,11 +112,11 @@ impl Gpu {
         let cap_rate = scores.soft_cap.map_or(0.0, |_| 2.0 * LOG2_E / cap);
         assert!(window != Some(0), "a sliding window holds at least the token itself");
         let ratio = n_heads / n_kv_heads;
-        let grid = [count(n_kv_heads), count((n_tokens * ratio).div_ceil(rows.of_block())), 1];
+        let grid = [count(n_kv_heads), count((chunks.longest * ratio).div_ceil(rows.of_block())), count(chunks.n())];
         macro_rules! launch {
             ($kernel:ident, $element:ty) => {
-                // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for; positions, slots
-                // and tables are the caller's promise.
+                // SAFETY: the kernel waits before it reads; the slices hold what the contract asks for; positions, slots,
+                // tables and chunks are the caller's promise.
                 unsafe {
                     self.launch_early(
                         $kernel,
@@ -111,9 +129,9 @@ impl Gpu {
                             positions,
                             pages.tables,
                             pages.slots,
+                            chunks.starts,
                             out,
                             out_scale,
-                            count(n_tokens),
                             count(ratio),
                             count(pages.stride),
                             window.map_or(u32::MAX, count),

@@ -17,7 +17,7 @@ pub use cache::{CacheType, OneSequence, PAGE};
 pub use delta_net::{DeltaNetShape, KeyHeads};
 pub use elementwise::SigmoidGate;
 pub use experts::{ExpertGroups, ExpertLists, RouterScore, Routing};
-pub use flash::{FlashRows, FlashScores};
+pub use flash::{Chunks, FlashRows, FlashScores};
 pub use gemm::{ExpertPairs, Gemm, GemmScratch};
 pub use gemv::{Experts, Gemv, Input, Output, quantised_len};
 pub use gemv_many::Staging;

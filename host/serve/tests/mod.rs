@@ -103,8 +103,10 @@ impl Setting {
     fn runner(&self) -> Fake {
         let Setting { n_slots, n_context, n_pages, guesses, .. } = *self;
         let max_rows = n_slots + guesses.map_or(0, |guesses| guesses.costs.n_most);
-        let mut runner =
-            Fake::new(&[Group { window: None, n_pages }], Limits { n_slots, n_context, n_batch: 64, max_rows });
+        let mut runner = Fake::new(
+            &[Group { window: None, n_pages }],
+            Limits { n_slots, n_context, n_batch: 64, max_rows, n_chunks: 4 },
+        );
         runner.guesses = guesses;
         runner
     }

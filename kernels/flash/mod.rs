@@ -13,6 +13,9 @@
 //! bandwidth is what limits the others. It takes nearly all registers, so there is one for heads of 64 only, of which two
 //! blocks fit a multiprocessor, and it knows no sliding window.
 //!
+//! Tokens of several sequences come as chunks, one behind the other. Rows of a block are one chunk's: the grid is as high as the longest needs, and
+//! a block that has no rows of its chunk ends.
+//!
 //! # Keys
 //!
 //! A block walks over tiles of `Shape::keys` keys, from the oldest that its first row sees to the newest that its last row
@@ -33,18 +36,20 @@
 //!
 //! F32 and Q8_0 caches stay with `attention.rs`.
 
+mod tiles;
+
 use cuda_std::{
     BF16, F16,
-    async_copy::{commit, copy_16, wait},
+    async_copy::wait,
     float, grid, kernel,
     mma::{Operand, load_matrices, load_matrices_transposed},
-    shared::Shared,
-    shared_array, thread,
+    thread,
     unroll::unroll,
     warp,
 };
 
 use crate::cache::Pages;
+use tiles::{Shape, Tiles};
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 128;
@@ -54,63 +59,6 @@ pub const ROWS: u32 = 16;
 
 /// The block's warps.
 pub const N_WARPS: u32 = BLOCK / 32;
-
-/// Elements of 16 bytes.
-const CHUNK: usize = 8;
-
-/// Elements of shared memory: two stages of a tile of keys and one of values, of the shape with the largest.
-const SHARED_ELEMENTS: usize = 4 * 48 * (96 + CHUNK);
-
-shared_array! {
-    flash_tiles: [u16; SHARED_ELEMENTS];
-}
-
-/// The sizes that a head size is worked on in.
-#[derive(Clone, Copy)]
-struct Shape {
-    /// Values of a head.
-    head_dim: usize,
-    /// Keys of a tile.
-    keys: usize,
-}
-
-impl Shape {
-    const fn new(head_dim: usize) -> Shape {
-        // As many as keep scores, output and query in registers, about 4096 elements; a multiple of 16.
-        let keys = match head_dim {
-            64 => 64,
-            80 | 96 => 48,
-            128 => 32,
-            256 => 16,
-            _ => panic!("no such head size"),
-        };
-        let shape = Shape { head_dim, keys };
-        assert!(4 * shape.tile() <= SHARED_ELEMENTS);
-        shape
-    }
-
-    /// Elements from a row of a stage to the next.
-    const fn stride(self) -> usize {
-        self.head_dim + CHUNK
-    }
-
-    /// Elements of a tile in shared memory.
-    const fn tile(self) -> usize {
-        self.keys * self.stride()
-    }
-
-    /// Rows that a warp copies at once, a chunk a lane.
-    const fn rows_at_once(self) -> usize {
-        32 / (self.head_dim / CHUNK)
-    }
-
-    /// How often it does that for a tile.
-    const fn copies(self) -> usize {
-        let rows = N_WARPS as usize * self.rows_at_once();
-        assert!(self.keys.is_multiple_of(rows));
-        self.keys / rows
-    }
-}
 
 /// How far scores may be above their row's reference, in powers of two: weights of up to 2^8 are as precise as those up to 1,
 /// and what was summed needs a new factor only when a score is further above, which after a row's first keys is rare.
@@ -209,93 +157,6 @@ impl Row {
     }
 }
 
-/// Brings tiles of keys and values to shared memory: what of them is this thread's.
-struct Tiles<T, const HEAD_DIM: usize> {
-    keys: *const T,
-    values: *const T,
-    pages: Pages,
-    kv_head: u32,
-    /// The element of a row where this thread's chunks begin.
-    column: u32,
-    /// Where the chunk goes in a tile in shared memory.
-    target: u32,
-    /// Its row in the tile.
-    row: u32,
-    /// Whether there is one: lanes that a whole number of rows leaves over have none.
-    active: bool,
-    /// Keys before this one are not seen, and may have no page any more; those from `end` on were not written, and may be NaN.
-    /// They become zero.
-    begin: u32,
-    end: u32,
-    /// `[stage][keys, values]`, a tile each.
-    shared: Shared<T>,
-}
-
-impl<T, const HEAD_DIM: usize> Tiles<T, HEAD_DIM> {
-    const SHAPE: Shape = Shape::new(HEAD_DIM);
-    const STAGE: u32 = 2 * Self::SHAPE.tile() as u32;
-
-    #[inline(always)]
-    fn new(keys: *const T, values: *const T, pages: Pages, kv_head: u32, begin: u32, end: u32) -> Self {
-        let chunks = const { (HEAD_DIM / CHUNK) as u32 };
-        let (row, chunk) = (thread::lane() / chunks, thread::lane() % chunks);
-        let active = row < Self::SHAPE.rows_at_once() as u32;
-        let row = thread::warp() * Self::SHAPE.rows_at_once() as u32 + row;
-        let column = chunk * CHUNK as u32;
-        Tiles {
-            keys,
-            values,
-            pages,
-            kv_head,
-            column,
-            target: row * Self::SHAPE.stride() as u32 + column,
-            row,
-            active,
-            begin,
-            end,
-            // SAFETY: the array has room for two stages of both tiles, and alignment for either type.
-            shared: unsafe { flash_tiles().cast() },
-        }
-    }
-
-    /// Starts copying the tiles of the keys from `first` on into a stage.
-    #[inline(always)]
-    unsafe fn start(&self, first: u32, stage: u32) {
-        if self.active {
-            if self.begin <= first && first + Self::SHAPE.keys as u32 <= self.end {
-                unsafe { self.copy(first, stage, |_| true) }
-            } else {
-                unsafe { self.copy(first, stage, |row| self.begin <= first + row && first + row < self.end) }
-            }
-        }
-        commit();
-    }
-
-    #[inline(always)]
-    unsafe fn copy(&self, first: u32, stage: u32, present: impl Fn(u32) -> bool) {
-        let target = stage * Self::STAGE + self.target;
-        unroll(
-            const { Self::SHAPE.copies() },
-            #[inline(always)]
-            |step| {
-                let rows = step * N_WARPS as usize * Self::SHAPE.rows_at_once();
-                let target = target + (rows * Self::SHAPE.stride()) as u32;
-                let row = self.row + rows as u32;
-                let present = present(row);
-                // What is not there may have no page: of one that is, which then is not read.
-                let position = u32::min(u32::max(first + row, self.begin), self.end - 1);
-                let row = unsafe { self.pages.row(self.kv_head, position) };
-                let source = row as usize * HEAD_DIM + self.column as usize;
-                let values = Self::SHAPE.tile() as u32;
-                unsafe {
-                    copy_16(self.shared, target, self.keys.wrapping_add(source), present);
-                    copy_16(self.shared, target + values, self.values.wrapping_add(source), present);
-                }
-            },
-        );
-    }
-}
-
 #[inline(always)]
 unsafe fn flash<T: Operand, const HEAD_DIM: usize, const FRAGMENTS: usize>(
     q: *const T,
@@ -304,9 +165,9 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize, const FRAGMENTS: usize>(
     positions: *const u32,
     tables: *const u32,
     slots: *const u32,
+    chunks: *const u32,
     out: *mut F16,
     out_scale: f32,
-    n_tokens: u32,
     ratio: u32,
     table_stride: u32,
     window: u32,
@@ -322,26 +183,31 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize, const FRAGMENTS: usize>(
     // SAFETY: not zero by the launch contract; said here so that no division is guarded by a panic.
     unsafe {
         core::hint::assert_unchecked(ratio > 0);
-        core::hint::assert_unchecked(n_tokens > 0);
         core::hint::assert_unchecked(n_heads > 0);
     }
     grid::launch_dependents();
     grid::wait();
-    let first_position = unsafe { *positions };
+    let chunk = thread::block_idx_z() as usize;
+    let first_token = unsafe { *chunks.add(chunk) };
+    let n_rows = (unsafe { *chunks.add(chunk + 1) } - first_token) * ratio;
+    let first_position = unsafe { *positions.add(first_token as usize) };
     let lane = thread::lane();
     let (group, member) = (lane / 4, lane % 4);
 
     // The rows with the most keys go first, so that no long block is left for the end.
     let rows_per_warp = FRAGMENTS as u32 * ROWS;
     let first_row = (thread::grid_dim_y() - 1 - thread::block_idx_y()) * N_WARPS * rows_per_warp;
-    let last_row = u32::min(first_row + N_WARPS * rows_per_warp, n_tokens * ratio) - 1;
+    if first_row >= n_rows {
+        return;
+    }
+    let last_row = u32::min(first_row + N_WARPS * rows_per_warp, n_rows) - 1;
     let row = |index: u32| {
         let exists = index <= last_row;
         let index = u32::min(index, last_row);
         let token = index / ratio;
         let newest = first_position + token;
         Row {
-            start: (token * n_heads + kv_head * ratio + index % ratio) * HEAD_DIM as u32,
+            start: ((first_token + token) * n_heads + kv_head * ratio + index % ratio) * HEAD_DIM as u32,
             exists,
             oldest: (newest + 1).saturating_sub(window),
             newest,
@@ -358,7 +224,7 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize, const FRAGMENTS: usize>(
     let (oldest, end) = (first.oldest, last.newest + 1);
     let (all_see_from, all_see_to) = (last.oldest, first.newest + 1);
     let mut first_key = oldest / shape.keys as u32 * shape.keys as u32;
-    let pages = unsafe { Pages::of(tables, slots, table_stride, 0, n_kv_heads) };
+    let pages = unsafe { Pages::of(tables, slots, table_stride, first_token, n_kv_heads) };
     let tiles = Tiles::<T, HEAD_DIM>::new(keys, values, pages, kv_head, oldest, end);
     unsafe { tiles.start(first_key, 0) };
 
@@ -567,20 +433,21 @@ unsafe fn flash<T: Operand, const HEAD_DIM: usize, const FRAGMENTS: usize>(
 macro_rules! variants {
     ($($name:ident: $element:ty, $head_dim:literal, $fragments:literal, blocks $blocks:literal;)*) => {$(
         /// out[token][head] = out_scale · softmax₂(q[token][head] · Kᵀ) · V in f16, softmax₂ being 2^score over its sum, over the
-        /// last `window` of the keys at positions 0 to positions[0] + token of KV head `head / ratio`; a window of 2^32 − 1 sees
+        /// last `window` of the keys at positions 0 to the token's of its sequence, of KV head `head / ratio`; a window of 2^32 − 1 sees
         /// them all, and so does any in a `wide` kernel. Scores are held within `cap` where it is not 0: they become cap · tanh(score / cap),
         /// `cap_rate` being 2 log₂e / cap. A head's sink, where `sinks` is not null, is a score (of base e, as files have it) of no value.
         /// A `wide` kernel knows neither.
         ///
-        /// Launch: grid (n_kv_heads, ⌈n_tokens · ratio ÷ rows⌉), block ([`BLOCK`]), a block having [`ROWS`] · [`N_WARPS`] rows, or in
-        /// a `wide` kernel twice as many.
+        /// Launch: grid (n_kv_heads, ⌈n · ratio ÷ rows⌉, n_chunks), block ([`BLOCK`]), n being the tokens of the longest chunk, and a block having
+        /// [`ROWS`] · [`N_WARPS`] rows, or in a `wide` kernel twice as many.
         ///
         /// # Safety
         /// - `q` and `out` are `[n_tokens][n_kv_heads · ratio][HEAD_DIM]` of fewer than 2^32 elements, 4-byte aligned, not the
-        ///   same; `n_tokens ≥ 1`, `ratio ≥ 1`.
-        /// - `positions` and `slots` are `[1]` or longer: the tokens are of one sequence. `keys` and `values` are a layer's caches of
-        ///   this type (`cache.rs`), 16-byte aligned, written up to the last token's position in the pages that the table of
-        ///   `slots[0]` has for what is seen; `window ≥ 1`; `sinks` is null or `[n_kv_heads · ratio]`.
+        ///   same; `ratio ≥ 1`.
+        /// - `chunks` is `[n_chunks + 1]`, ascending and none equal: chunk c is the tokens from `chunks[c]` to before `chunks[c + 1]`, at most
+        ///   `n_tokens`, at consecutive positions of one sequence. `positions` and `slots` are `[n_tokens]`, of which each chunk's first is read. `keys` and
+        ///   `values` are a layer's caches of this type (`cache.rs`), 16-byte aligned, written up to the chunks' last positions in the pages that the table
+        ///   of a chunk's slot has for what is seen; `window ≥ 1`; `sinks` is null or `[n_kv_heads · ratio]`.
         #[kernel(threads = 128, blocks = $blocks)]
         pub unsafe fn $name(
             q: *const $element,
@@ -589,9 +456,9 @@ macro_rules! variants {
             positions: *const u32,
             tables: *const u32,
             slots: *const u32,
+            chunks: *const u32,
             out: *mut F16,
             out_scale: f32,
-            n_tokens: u32,
             ratio: u32,
             table_stride: u32,
             window: u32,
@@ -601,8 +468,8 @@ macro_rules! variants {
         ) {
             unsafe {
                 flash::<$element, $head_dim, $fragments>(
-                    q, keys, values, positions, tables, slots, out, out_scale, n_tokens, ratio, table_stride, window, sinks,
-                    cap, cap_rate,
+                    q, keys, values, positions, tables, slots, chunks, out, out_scale, ratio, table_stride, window, sinks, cap,
+                    cap_rate,
                 )
             }
         }
