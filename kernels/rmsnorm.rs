@@ -2,7 +2,7 @@
 
 use cuda_std::{F16, float, grid, kernel, memory::Vector16, mma::Operand, thread, unroll::unroll};
 
-use crate::reduce::block_sum;
+use crate::{gemm::steps, reduce::block_sum};
 
 /// Values that a thread loads before it looks at one: each trip to the memory takes as long as all of the arithmetic.
 const AT_ONCE: usize = 8;
@@ -217,16 +217,25 @@ pub unsafe fn rmsnorm_power_f16(x: *const f32, out: *mut F16, factors: *mut f32,
     }
 }
 
-/// out[row][i] = x[row][i] / √(mean(x[row]²) + epsilon) · weight[i] · out_scale, rounded to f16: the input of a matrix product.
+/// out[row][i] = x[row][i] / √(mean(x[row]²) + epsilon) · weight[i] · out_scale, rounded to f16: the input of a matrix product, in [steps](crate::gemm::steps)
+/// where `in_steps` is not 0.
 ///
 /// One block a row, four elements a thread at a time, of which [`KEPT`] stay in registers; their weights are loaded before the wait.
 /// Launch: grid (rows), block ([`BLOCK`]).
 ///
 /// # Safety
-/// - `x` and `out` are `[rows][n]`, `weight` is `[n]`, all 16-byte aligned; `n` is a multiple of 4, and not 0. No launch that this one may overlap
-///   with writes `weight`.
+/// - `x` and `out` are `[rows][n]`, `weight` is `[n]`, all 16-byte aligned; `n` is a multiple of 4, and not 0; with `in_steps` a multiple of 128. No launch that
+///   this one may overlap with writes `weight`.
 #[kernel]
-pub unsafe fn rmsnorm_f16(x: *const f32, weight: *const f32, out: *mut F16, n: u32, epsilon: f32, out_scale: f32) {
+pub unsafe fn rmsnorm_f16(
+    x: *const f32,
+    weight: *const f32,
+    out: *mut F16,
+    n: u32,
+    epsilon: f32,
+    out_scale: f32,
+    in_steps: u32,
+) {
     grid::launch_dependents();
     let first_of = |index: usize| 4 * (thread::thread_idx_x() + index as u32 * BLOCK);
     // Zeros beyond the row.
@@ -245,8 +254,9 @@ pub unsafe fn rmsnorm_f16(x: *const f32, weight: *const f32, out: *mut F16, n: u
     };
     let weights = load(weight);
     grid::wait();
-    let row = thread::block_idx_x() as usize * n as usize;
-    let (x, out) = (x.wrapping_add(row), out.wrapping_add(row));
+    let (row, n_rows) = (thread::block_idx_x(), thread::grid_dim_x());
+    let start = row as usize * n as usize;
+    let x = x.wrapping_add(start);
     let kept = load(x);
     let mut squares = 0.0;
     let mut add = |[a, b, c, d]: [f32; 4]| {
@@ -264,8 +274,17 @@ pub unsafe fn rmsnorm_f16(x: *const f32, weight: *const f32, out: *mut F16, n: u
     }
     let scale = float::reciprocal(float::sqrt(block_sum(squares) / n as f32 + epsilon)) * out_scale;
     let set = |first: u32, [a, b, c, d]: [f32; 4], [e, f, g, h]: [f32; 4]| {
-        let (low, high) = (F16::pack(a * scale * e, b * scale * f), F16::pack(c * scale * g, d * scale * h));
-        unsafe { *out.add(first as usize).cast::<u64>() = u64::from(high) << 32 | u64::from(low) }
+        let (a, b, c, d) = (a * scale * e, b * scale * f, c * scale * g, d * scale * h);
+        if in_steps == 0 {
+            let (low, high) = (F16::pack(a, b), F16::pack(c, d));
+            unsafe { *out.add(start + first as usize).cast::<u64>() = u64::from(high) << 32 | u64::from(low) }
+        } else {
+            let [even, odd] = steps::pairs(row, first, n_rows);
+            unsafe {
+                *out.add(even as usize).cast::<u32>() = F16::pack(a, c);
+                *out.add(odd as usize).cast::<u32>() = F16::pack(b, d);
+            }
+        }
     };
     unroll(
         KEPT,

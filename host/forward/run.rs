@@ -20,7 +20,7 @@ use crate::{
         Activations, Buffer, Gpu, GpuError, Matmul, Product, Slice, SubSlice,
         kernels::{
             Attended, AttentionDecode, AttentionShape, Chunks, DeltaNetShape, Experts, GemmScratch, Gemv, GemvParts,
-            Glu, Input, KeyHeads, KeySplits, NormAndRope, Output, RopeShape, SigmoidGate, Staging,
+            Glu, Input, KeyHeads, KeySplits, NormAndRope, Order, Output, RopeShape, SigmoidGate, Staging,
         },
     },
     model::{
@@ -408,7 +408,8 @@ impl Part<'_, '_> {
 
             Launch::RmsNormF16 { x, out, weight, epsilon, scale } => {
                 let scale = self.scale_of(*scale);
-                gpu.rmsnorm_f16(&self.f32(*x), w.vector(*weight), &self.f16(*out), n, *epsilon, scale)
+                let order = self.order(*out);
+                gpu.rmsnorm_f16(&self.f32(*x), w.vector(*weight), &self.f16(*out), n, *epsilon, scale, order)
             }
             Launch::Product { x, x_scale, stack, room, bias, out, out_scale, adds, swiglu } => {
                 let (out_f32, out_f16) = match out_scale {
@@ -431,6 +432,7 @@ impl Part<'_, '_> {
                     out_scale: out_scale.map_or(1.0, |scale| self.scale_of(scale)),
                     adds: *adds,
                     swiglu: unit.as_ref().map(|(unit, scale)| (&**unit, *scale)),
+                    orders: [self.order(*x), swiglu.map_or(Order::Rows, |(unit, _)| self.order(unit))],
                 };
                 rooms.multiply(gpu, w, &product, n, self.multiplies_packed().then_some(self.gemm))
             }
@@ -493,7 +495,7 @@ impl Part<'_, '_> {
             }
             (Form::F16, Some(scale)) => {
                 out_f16 = self.f16(out);
-                Attended::F16(&out_f16, self.scale_of(scale))
+                Attended::F16(&out_f16, self.scale_of(scale), self.order(out))
             }
             _ => {
                 out_f32 = self.f32(out);

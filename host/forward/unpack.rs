@@ -12,7 +12,7 @@ use crate::{
     gguf::TensorType,
     gpu::{
         Buffer, Event, Gpu, GpuError, Product, Slice, SubSlice, Weights,
-        kernels::{Gemm, GemmScratch, Glu},
+        kernels::{Gemm, GemmScratch, Glu, Order},
     },
     model::{Model, figure::StackId},
 };
@@ -189,15 +189,19 @@ pub struct RoomProduct<'a> {
     pub adds: bool,
     /// Where SwiGLU of gates and up projections goes, `[n][n_out / 2]`, and what it is multiplied by: then only this is wanted, and the product in f16.
     pub swiglu: Option<(&'a Slice<f16>, f32)>,
+    /// How x lies, and how what SwiGLU makes will: in rows where weights are unpacked.
+    pub orders: [Order; 2],
 }
 
 impl RoomProduct<'_> {
     /// Enqueues it with packed weights.
     fn multiply_packed(&self, gpu: &Gpu, matrix: &Weights, n: usize, scratch: &GemmScratch) -> Result<(), GpuError> {
-        let of = |rows, out, alpha| Gemm { out_stride: matrix.n_out, alpha, ..Gemm::new(rows, self.x, out) };
+        let orders = [self.orders[0], Order::Rows];
+        let of = |rows, out, alpha| Gemm { out_stride: matrix.n_out, alpha, orders, ..Gemm::new(rows, self.x, out) };
         if let (Some((unit, scale)), [_]) = (self.swiglu, matrix.parts.as_slice()) {
             let gemm = of(matrix.all(), Product::F16(unit), self.x_scale.recip());
-            return gpu.gemm(&Gemm { out_stride: matrix.n_out / 2, swiglu: Some(scale), ..gemm }, n, scratch);
+            let gemm = Gemm { out_stride: matrix.n_out / 2, swiglu: Some(scale), orders: self.orders, ..gemm };
+            return gpu.gemm(&gemm, n, scratch);
         }
         let mut before = 0;
         let parts: Vec<_> = matrix

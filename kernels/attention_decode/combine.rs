@@ -5,7 +5,7 @@
 
 use cuda_std::{F16, atomic, float, memory::Vector16, shared::Shared, shared_array, thread, unroll::unroll, warp};
 
-use crate::gemv::activations;
+use crate::{gemm::steps, gemv::activations};
 
 use super::{BLOCK, MAX_HEADS, MAX_SPLITS, N_WARPS, Operands, Split, words::CacheWords};
 
@@ -192,7 +192,10 @@ unsafe fn write<T: CacheWords, const HEAD_DIM: usize>(o: &Operands<T>, head: u32
         let at = (row * n + index) as usize;
         match (there, o.out_f16.is_null()) {
             (true, true) => unsafe { *o.out.add(at) = value },
-            (true, false) => unsafe { *o.out_f16.add(at) = F16::from_f32(value * o.out_scale) },
+            (true, false) => {
+                let at = if o.in_steps == 0 { at } else { steps::index(row, index, o.n_rows()) as usize };
+                unsafe { *o.out_f16.add(at) = F16::from_f32(value * o.out_scale) }
+            }
             (false, _) => {}
         }
     } else {

@@ -179,6 +179,7 @@ struct Operands<T> {
     growth_length: u32,
     part: u32,
     out_scale: f32,
+    in_steps: u32,
 }
 
 impl<T> Operands<T> {
@@ -188,6 +189,14 @@ impl<T> Operands<T> {
         // SAFETY: not zero by the launch contract; said here so that the division is not guarded by a panic.
         unsafe { core::hint::assert_unchecked(self.n_kv_heads > 0) }
         (thread::block_idx_z() / self.n_kv_heads, thread::block_idx_z() % self.n_kv_heads)
+    }
+
+    /// Rows of the launch.
+    #[inline(always)]
+    fn n_rows(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { core::hint::assert_unchecked(self.n_kv_heads > 0) }
+        thread::grid_dim_z() / self.n_kv_heads
     }
 
     /// The block's first query head, and how many it has.
@@ -488,7 +497,8 @@ macro_rules! variants {
         /// - A row of `qkv` is `[n_kv_heads · (group + 2)][HEAD_DIM]`, queries, keys, values, and `qkv_stride` values from the next; all
         ///   16-byte aligned; `q_norm` and `k_norm` are null or `[HEAD_DIM]`; `out` is `[n][n_kv_heads · group][HEAD_DIM]`, and not
         ///   written where `quantised_out` is not null, which then has room for as many values, each row in the form that
-        ///   [`activations`](crate::gemv::activations) says.
+        ///   [`activations`](crate::gemv::activations) says; nor where `out_f16` is not null, which has the same values times `out_scale`, in
+        ///   [steps](crate::gemm::steps) where `in_steps` is not 0 and a row is whole ones.
         /// - Positions are below 2^24; `keys` and `values` are a layer's caches of this type (`cache.rs`) of `n_pages` pages, 16-byte
         ///   aligned, written before the positions in the pages that `tables` has for `slots[row]`; no two rows of a `WHOLE` launch have
         ///   the same slot, and none of another the same position too, but for rows whose output means nothing. Neither these nor `positions`
@@ -531,12 +541,13 @@ macro_rules! variants {
             growth_length: u32,
             part: u32,
             out_scale: f32,
+            in_steps: u32,
         ) {
             unsafe {
                 attention_decode::<$element, $attend, $head_dim, $heads>(Operands {
                     qkv, positions, tables, slots, frequencies, q_norm, k_norm, keys, values, out, quantised_out, out_f16, parts, arrivals,
                     epsilon, scale, growth_scale, magnitude, n_kv_heads, group, qkv_stride, table_stride, n_pages, room, keys_per_split, window,
-                    n_rot, neighbours, growth_length, part, out_scale,
+                    n_rot, neighbours, growth_length, part, out_scale, in_steps,
                 })
             }
         }

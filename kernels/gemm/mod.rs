@@ -36,6 +36,11 @@
 //! has of the work, and they run at the same time. The first lets the next one start when it has itself waited for what was
 //! before, so that this may read the activations at once; it waits in turn before it writes ([`BESIDE_NEXT`], [`BESIDE_LAST`]).
 //!
+//! # Activations
+//!
+//! x is f16, a row for each token, or in the order that panels have it ([`steps`]), which kernels for Hopper can take: then it comes by bulk copies, where it else goes through
+//! registers on the way. A unit's outputs can be left so for the product after it.
+//!
 //! # Gated units
 //!
 //! Of a matrix of gates above as many up projections a block's rows are half gates, and half the up projections of the same outputs: a lane has both of
@@ -47,6 +52,7 @@
 
 #[cfg(any(not(target_arch = "nvptx64"), cuda_arch_at_least = "90"))]
 pub mod groups;
+pub mod steps;
 #[cfg(not(all(target_arch = "nvptx64", cuda_arch_at_least = "90")))]
 pub mod warps;
 
@@ -146,6 +152,12 @@ pub struct Operands {
     pub partial: *mut f32,
     /// How many parts of each tile are there.
     pub arrivals: *mut u32,
+    /// What is multiplied where a row in steps ends within a unit: zeros.
+    pub zeros: *const F16,
+    /// Where x lies in [`steps`]: its rows, of which these may be a part. 0 where it is rows.
+    pub x_rows: u32,
+    /// The same of a unit's outputs.
+    pub unit_rows: u32,
     /// Rows of x.
     pub n_tokens: u32,
     /// Columns.
@@ -320,7 +332,12 @@ unsafe fn write<const UNITS: bool, const N: usize>(
         #[inline(always)]
         |next| {
             let token = token + next as u32;
-            firsts[next] = unsafe { targets.get(token) } as usize * o.out_stride as usize + row as usize;
+            let target = unsafe { targets.get(token) };
+            firsts[next] = if UNITS && o.unit_rows != 0 {
+                steps::index(target, row, o.unit_rows) as usize
+            } else {
+                target as usize * o.out_stride as usize + row as usize
+            };
             if token < n_tokens {
                 let source = unsafe { sources.get(token) };
                 let factor = if o.factors.is_null() { 1.0 } else { unsafe { *o.factors.add(source as usize) } };
@@ -424,7 +441,7 @@ impl<B: Copy> Sixteen<B> {
 #[rustfmt::skip]
 pub type GemmParameters = (
     *const u8, u32, u32, u32, *const u32, *const u32, u32, *const F16, *const f32, *const f32, *mut f32, *mut F16, u32, f32, u32, u32, f32, u32,
-    *mut f32, *mut u32, u32, u32, u32, u32, u32, u32, u32,
+    *mut f32, *mut u32, *const F16, u32, u32, u32, u32, u32, u32, u32, u32, u32,
 );
 
 /// Declares the entry points: a name, the format, and for warps by themselves how many products' tokens a block takes and how many times 16
@@ -452,12 +469,15 @@ macro_rules! gemm_kernels {
         /// # Safety
         /// - `weights` is the planes of `n_blocks` blocks, 16-byte aligned; outputs are rows of `n_in` values from `first_row` on;
         ///   `n_in` is a whole number of blocks, at least 32; `n_out ≥ 1`.
-        /// - `x` is `[n_tokens][n_in]`, 16-byte aligned, `n_tokens ≥ 1`; `factors` is null or `[n_tokens]`, `bias` null or `[n_out]`. With `tiles`, `n_tokens` are
+        /// - `x` is `[n_tokens][n_in]`, or, where `x_rows` is not 0, `n_tokens` tokens of as many that lie in [`steps`]($crate::gemm::steps), beginning with a multiple of
+        ///   eight, and `n_in` whole steps, in a kernel for Hopper and without `tiles`, and `zeros` are as many values as tokens of a block have in half a step;
+        ///   16-byte aligned, `n_tokens ≥ 1`; `factors` is null or `[n_tokens]`, `bias` null or `[n_out]`. With `tiles`, `n_tokens` are
         ///   pairs, and x has one row, and factors one element, for every `share ≥ 1` of them; without, `share` is 1.
         /// - `tiles` is null or made, 16-byte aligned, by [`experts_group`]($crate::experts::experts_group) for as many tokens as a block takes, of `pairs`, each
         ///   below `n_tokens`; then an expert's rows begin `matrix_rows` behind the last one's.
         /// - One of `out` and `out_f16` is null; the other has a token's `n_out` outputs every `out_stride` values, all below 2^32; `adds` is 0 with
-        ///   `out_f16`. With a `unit` it is `out` that is null, and `bias` and `tiles` are too.
+        ///   `out_f16`. With a `unit` it is `out` that is null, and `bias` and `tiles` are too; its outputs are the same part of `unit_rows` tokens in steps, where that
+        ///   is not 0.
         /// - `partial` is `[grid.y][grid.x][PARTS][rows · tokens]`, 16-byte aligned; `arrivals` is `[grid.y][⌈n_out ÷ rows⌉][counters]`, or, of groups with a unit
         ///   each and an `apart` of more than 1, `[grid.y][grid.x][64 · tokens]` and `[grid.y][⌈n_out ÷ 64⌉][counters]`; the latter are all zero, which it is again afterwards. No launch that may overlap uses them. Those that run beside each other have one x, and no `tiles`; none
         ///   reads what another of them writes.
@@ -484,6 +504,9 @@ macro_rules! gemm_kernels {
             order: u32,
             partial: *mut f32,
             arrivals: *mut u32,
+            zeros: *const cuda_std::F16,
+            x_rows: u32,
+            unit_rows: u32,
             n_tokens: u32,
             n_in: u32,
             n_out: u32,
@@ -494,7 +517,7 @@ macro_rules! gemm_kernels {
         ) {
             let operands = $crate::gemm::Operands {
                 weights, n_blocks, first_row, matrix_rows, tiles: tiles.cast(), pairs, share, x, factors, bias, out, out_f16, out_stride, alpha, adds,
-                unit, unit_scale, order, partial, arrivals, n_tokens, n_in, n_out, panel, least, more, apart,
+                unit, unit_scale, order, partial, arrivals, zeros, x_rows, unit_rows, n_tokens, n_in, n_out, panel, least, more, apart,
             };
             #[cfg(not(cuda_arch_at_least = "90"))]
             if !$apart {

@@ -246,10 +246,14 @@ fn run(gpu: &Gpu, case: Case) {
     }
     // As f16: the nearest to what they are scaled by.
     let halves = Output::<f16>::new(gpu, n * q_len);
-    launch(kernels::Attended::F16(&halves, 0.25));
-    let same =
-        halves.read(gpu).iter().zip(&got).all(|(half, got)| half.to_bits() == f16::from_f32(0.25 * got).to_bits());
-    assert!(same, "in f16: {case:?}");
+    launch(kernels::Attended::F16(&halves, 0.25, kernels::Order::Rows));
+    let want: Vec<f16> = got.iter().map(|got| f16::from_f32(0.25 * got)).collect();
+    assert!(halves.read(gpu) == want, "in f16: {case:?}");
+    if q_len % 128 == 0 {
+        let steps = Output::<f16>::new(gpu, n * q_len);
+        launch(kernels::Attended::F16(&steps, 0.25, kernels::Order::Steps));
+        assert!(steps.read(gpu) == in_steps(&want, q_len), "in f16 and steps: {case:?}");
+    }
     parts.read(gpu);
 }
 

@@ -6,7 +6,7 @@ use ferrowarp::{
     gguf::TensorType,
     gpu::{
         Gpu, Product, Weights,
-        kernels::{ExpertLists, ExpertPairs, Gemm, GemmScratch},
+        kernels::{ExpertLists, ExpertPairs, Gemm, GemmScratch, Order},
     },
 };
 use half::f16;
@@ -99,6 +99,15 @@ fn check(gpu: &Gpu, random: &mut Random, tensor_type: TensorType, (n_out, n_in):
         };
         gpu.gemm(&gemm, n, &scratch).unwrap();
         let found = gpu.read(&out).unwrap();
+        if gpu.takes_steps(n_in) {
+            // Activations in steps make the same bits.
+            let steps = gpu.upload("x", &in_steps(&x, n_in)).unwrap();
+            let out = gpu.upload("out", &before).unwrap();
+            let orders = [Order::Steps, Order::Rows];
+            gpu.gemm(&Gemm { x: &steps, out: Product::F32(&out), orders, ..gemm }, n, &scratch).unwrap();
+            let same = gpu.read(&out).unwrap().iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{tensor_type} {n_out}×{n_in}, {n} tokens in steps");
+        }
         let x: Vec<f64> = x.iter().map(|x| x.to_f64()).collect();
         for token in 0..n {
             for row in 0..n_out {
@@ -152,6 +161,7 @@ fn a_token_is_the_same_in_any_company() {
                 alpha: 1.0,
                 adds: false,
                 swiglu: None,
+                orders: [Order::Rows; 2],
             };
             gpu.gemm(&gemm, n, &scratch).unwrap();
             gpu.gemm(&Gemm { out: Product::F16(&halves), ..gemm }, n, &scratch).unwrap();
@@ -182,6 +192,8 @@ fn gates_and_up_projections_become_units() {
     let (alpha, scale) = (1.0 / 64.0, 0.5);
     for (tensor_type, n_ff, n_in) in [
         (TensorType::Q4_K, 300, 768),
+        (TensorType::Q4_K, 384, 768),
+        (TensorType::Q8_0, 128, 896),
         (TensorType::Q8_0, 4, 256),
         (TensorType::Q6_K, 1100, 256),
         (TensorType::IQ4_XS, 132, 1280),
@@ -193,8 +205,21 @@ fn gates_and_up_projections_become_units() {
             let x = gpu.upload("x", &x[first * n_in..(first + n) * n_in]).unwrap();
             let out = Output::<f16>::new(&gpu, n * n_ff);
             let gemm = Gemm::new(matrix.all(), &x, Product::F16(&out));
-            gpu.gemm(&Gemm { out_stride: n_ff, alpha, swiglu: Some(scale), ..gemm }, n, &scratch).unwrap();
-            out.read(&gpu)
+            let gemm = Gemm { out_stride: n_ff, alpha, swiglu: Some(scale), ..gemm };
+            gpu.gemm(&gemm, n, &scratch).unwrap();
+            let units = out.read(&gpu);
+            for order in [Order::Rows, Order::Steps].into_iter().filter(|order| {
+                gpu.takes_steps(n_in) && (*order == Order::Rows || gpu.takes_steps(n_ff))
+            }) {
+                // Activations in steps, and units as rows or in steps too, are the same bits.
+                let x = gpu.upload("x", &in_steps(&gpu.read(&x).unwrap(), n_in)).unwrap();
+                let out = Output::<f16>::new(&gpu, n * n_ff);
+                let orders = [Order::Steps, order];
+                gpu.gemm(&Gemm { x: &x, out: Product::F16(&out), orders, ..gemm }, n, &scratch).unwrap();
+                let want = if order == Order::Rows { units.clone() } else { in_steps(&units, n_ff) };
+                assert!(out.read(&gpu) == want, "{tensor_type} 2 · {n_ff}×{n_in}, {n} tokens, units in {order:?}");
+            }
+            units
         };
         let all = run(0, 70);
         for token in 0..70 {
@@ -257,7 +282,7 @@ fn parts_of_a_matrix_run_beside_each_other() {
             .zip(&outs)
             .map(|((matrix, _), out)| Gemm { out_stride: stride, ..Gemm::new(matrix.all(), &x, Product::F32(out)) })
             .collect();
-        gpu.rmsnorm_f16(&on_device, &ones, &x, n, 0.0, 1.0).unwrap();
+        gpu.rmsnorm_f16(&on_device, &ones, &x, n, 0.0, 1.0, Order::Rows).unwrap();
         gpu.gemm_of_parts(&gemms, n, &scratch).unwrap();
         let (found, x) = (gpu.read(&out).unwrap(), gpu.read(&x).unwrap());
         for (token, found) in found.chunks_exact(stride).enumerate() {
@@ -373,6 +398,7 @@ fn experts_multiply_their_own_tokens() {
                 alpha: 0.5,
                 adds: false,
                 swiglu: None,
+                orders: [Order::Rows; 2],
             };
             gpu.gemm_experts(&gemm, &ExpertPairs { lists: &lists, n_pairs, n_experts, share }).unwrap();
             out.read(&gpu)

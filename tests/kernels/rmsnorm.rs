@@ -1,5 +1,6 @@
 //! y = x / √(mean(x²) + ε) · weight.
 
+use ferrowarp::gpu::kernels::Order;
 use half::f16;
 
 use crate::support::*;
@@ -64,10 +65,19 @@ fn rmsnorm_to_f16_is_the_same_rounded() {
             let out = Output::<f16>::new(&gpu, rows * n);
             let device_x = gpu.upload("x", &x).unwrap();
             let device_weight = gpu.upload("weight", &weight).unwrap();
-            gpu.rmsnorm_f16(&device_x, &device_weight, &out, rows, 1e-6, out_scale).unwrap();
+            let norm = |out: &Output<f16>, order| {
+                gpu.rmsnorm_f16(&device_x, &device_weight, out, rows, 1e-6, out_scale, order).unwrap();
+                out.read(&gpu)
+            };
+            let rounded = norm(&out, Order::Rows);
+            if n % 128 == 0 {
+                // In steps they are the same numbers.
+                let steps = Output::<f16>::new(&gpu, rows * n);
+                assert_eq!(norm(&steps, Order::Steps), in_steps(&rounded, n), "{rows}×{n} scale {scale}");
+            }
             let want: Vec<f64> =
                 reference(&x, &weight, 1e-6).iter().map(|value| value * f64::from(out_scale)).collect();
-            let got: Vec<f32> = out.read(&gpu).iter().map(|half| half.to_f32()).collect();
+            let got: Vec<f32> = rounded.iter().map(|half| half.to_f32()).collect();
             // Half a unit of 11 bits, or of a subnormal.
             let (absolute, relative) = (2f64.powi(-25) * 1.01, 2f64.powi(-11) * 1.01);
             assert_close(&format!("{rows}×{n} scale {scale}"), &got, &want, absolute, relative);

@@ -107,6 +107,15 @@ impl<T: Element> Output<T> {
     }
 }
 
+/// Activations `[n_tokens][n]` in the order of `kernels::gemm::steps`.
+pub fn in_steps<T: Copy>(rows: &[T], n: usize) -> Vec<T> {
+    let mut steps = rows.to_vec();
+    for (at, value) in rows.iter().enumerate() {
+        steps[kernels::gemm::steps::index((at / n) as u32, (at % n) as u32, (rows.len() / n) as u32) as usize] = *value;
+    }
+    steps
+}
+
 /// Fails where |got − want| > absolute + relative · |want| for some element, and names the worst.
 #[track_caller]
 pub fn assert_close(what: &str, got: &[f32], want: &[f64], absolute: f64, relative: f64) {

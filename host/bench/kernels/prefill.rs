@@ -8,7 +8,7 @@ use crate::{
         Buffer, Factors, Gpu, GpuError, Product,
         kernels::{
             AttentionShape, CacheType, Chunks, FlashRows, FlashScores, FloatProduct, Glu, NormAndRope, OneSequence,
-            PAGE, Qkv,
+            Order, PAGE, Qkv,
         },
     },
     model::RopePairing,
@@ -192,7 +192,7 @@ fn rmsnorm(widths: &Widths, n: usize) -> Row {
     let n_embd = widths.n_embd;
     Row::new("rmsnorm_f16", format!("{} {n} tokens of {n_embd}", widths.name), 6 * n * n_embd, move |gpu| {
         let (x, weight, out) = (values(gpu, n * n_embd)?, values(gpu, n_embd)?, room(gpu, n * n_embd)?);
-        Ok(move |gpu: &Gpu| gpu.rmsnorm_f16(&x, &weight, &out, n, 1e-6, 1.0))
+        Ok(move |gpu: &Gpu| gpu.rmsnorm_f16(&x, &weight, &out, n, 1e-6, 1.0, Order::Rows))
     })
 }
 

@@ -8,6 +8,7 @@ mod attention;
 mod exact;
 mod launch;
 mod many;
+mod order;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -169,6 +170,8 @@ pub struct Pass {
     /// Whether it takes tokens of different sequences together: states are a sequence's, and a value that lies behind another in its row has
     /// its rows apart, which most launches do not know.
     pub takes_rows: bool,
+    /// Which locals can lie in the order of the products that read them; none but in a pass for many sequences.
+    pub in_steps: Vec<bool>,
 }
 
 impl Pass {
@@ -198,7 +201,8 @@ impl Pass {
     /// For a token of each of many sequences, on tensor cores: as for many tokens, but for attention, which is each row's own. There is
     /// none where there is none for many tokens, or where rows cannot be taken together.
     pub fn rows(model: &Model, options: Options) -> Option<Pass> {
-        many::lower(model, options, true).filter(|pass| pass.takes_rows)
+        let pass = many::lower(model, options, true).filter(|pass| pass.takes_rows)?;
+        Some(Pass { in_steps: order::in_steps(model, &pass), ..pass })
     }
 }
 
@@ -297,7 +301,8 @@ impl<'m, 'a> Lowering<'m, 'a> {
             ref other => unreachable!("a head begins with a norm, not {other:?}"),
         };
         let (steps, head, locals, scales) = (self.steps, self.head, self.locals, self.scales);
-        Pass { steps, head, residual, last_norm, locals, scales, step_of_node, takes_rows }
+        let in_steps = vec![false; locals.len()];
+        Pass { steps, head, residual, last_norm, locals, scales, step_of_node, takes_rows, in_steps }
     }
 
     /// A local of its own.

@@ -5,7 +5,7 @@ use half::f16;
 use super::Part;
 use crate::{
     forward::lower::{Form, Local, Place, RowsOf},
-    gpu::SubSlice,
+    gpu::{SubSlice, kernels::Order},
 };
 
 impl Part<'_, '_> {
@@ -72,6 +72,12 @@ impl Part<'_, '_> {
 
     pub(super) fn f16(&self, local: Local) -> SubSlice<'_, f16> {
         self.bytes(local).into_cast()
+    }
+
+    /// How an f16 local lies: in steps where this launch's products take it so.
+    pub(super) fn order(&self, local: Local) -> Order {
+        let is_so = self.pass.in_steps[local.0] && self.multiplies_packed();
+        if is_so && self.gpu.takes_steps(self.width(local)) { Order::Steps } else { Order::Rows }
     }
 
     pub(super) fn width(&self, local: Local) -> usize {

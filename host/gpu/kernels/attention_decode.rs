@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use kernels::attention_decode::*;
 
-use super::{AttentionShape, CacheType, NormAndRope, PageTables, count, expect_len, quantised_len};
+use super::{AttentionShape, CacheType, NormAndRope, Order, PageTables, count, expect_len, quantised_len};
 use crate::gpu::{Gpu, GpuError, Slice, launch::Launch};
 
 /// The attention of tokens of some sequences, from their projections to the attended values; see [`Gpu::attention_decode`].
@@ -50,7 +50,7 @@ pub enum Attended<'a> {
     /// As a product takes each token's: 8-bit integers with a scale for each 16, [`quantised_len`] words.
     Quantised(&'a Slice<u32>),
     /// Multiplied by a number, as products on tensor cores take them.
-    F16(&'a Slice<f16>, f32),
+    F16(&'a Slice<f16>, f32, Order),
 }
 
 /// The memory that a launch with several splits needs, in elements. Launches that run one after another share it.
@@ -141,7 +141,7 @@ impl Gpu {
         expect_len("keys", operands.keys, cache_len);
         expect_len("values", operands.values, cache_len);
         let n_values = n_tokens * n_heads * head_dim;
-        let (mut out, mut quantised_out, mut out_f16, mut out_scale) = (None, None, None, 1.0);
+        let (mut out, mut quantised_out, mut out_f16, mut out_scale, mut in_steps) = (None, None, None, 1.0, false);
         match operands.out {
             Attended::F32(values) => {
                 expect_len("out", values, n_values);
@@ -151,9 +151,10 @@ impl Gpu {
                 expect_len("out", words, n_tokens * quantised_len(n_heads * head_dim));
                 quantised_out = Some(words);
             }
-            Attended::F16(values, scale) => {
+            Attended::F16(values, scale, order) => {
                 expect_len("out", values, n_values);
-                (out_f16, out_scale) = (Some(values), scale);
+                order.expect(n_heads * head_dim);
+                (out_f16, out_scale, in_steps) = (Some(values), scale, order == Order::Steps);
             }
         }
         if n_splits > 1 {
@@ -211,6 +212,7 @@ impl Gpu {
                             growth_length,
                             *part,
                             out_scale,
+                            u32::from(in_steps),
                         ),
                     )
                 })

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use half::f16;
-use kernels::gemm::{BESIDE_LAST, BESIDE_NEXT, CHUNK, Geometry, PARTS, groups, warps};
+use kernels::gemm::{BESIDE_LAST, BESIDE_NEXT, CHUNK, Geometry, PARTS, STEP, groups, steps::OF_TOKEN, warps};
 
 use super::{
     blocks::block_format,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     gguf::TensorType,
-    gpu::{Buffer, Gpu, GpuError, Product, Rows, Slice, launch::Launch},
+    gpu::{Buffer, Gpu, GpuError, Product, Rows, Slice, SubSlice, launch::Launch},
 };
 
 /// How the four kernels of a format share their work, in either kind of image: they have the same tokens.
@@ -21,22 +21,42 @@ const GEOMETRIES: [[Geometry; 4]; 2] = [warps::GEOMETRIES, groups::GEOMETRIES];
 /// Rows of a tile of a group's.
 const GROUP_ROWS: usize = groups::GROUP_ROWS as usize;
 
+/// How f16 activations of some tokens lie that a product is made with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// `[token][value]`.
+    #[default]
+    Rows,
+    /// As panels take them, `kernels/gemm/steps.rs`: for [`Gpu::gemm`] where [`Gpu::takes_steps`]. The same number of elements.
+    Steps,
+}
+
+impl Order {
+    /// Fails where rows of so many values cannot lie so.
+    pub(super) fn expect(self, n: usize) {
+        assert!(self == Order::Rows || n.is_multiple_of(STEP as usize), "rows of {n} values are no whole steps");
+    }
+}
+
 /// Blocks along x of the largest device.
 const MOST_BLOCKS: usize = 320;
 
 /// Where tiles that several blocks have a part of are left. Launches that run one after another share it.
 pub struct GemmScratch {
     partial: Buffer<f32>,
-    /// All zero between launches.
+    /// All zero between launches; the last [`ZEROS`] always.
     arrivals: Buffer<u32>,
 }
+
+/// Words of what is multiplied where there is nothing: half a step of a block's tokens.
+const ZEROS: usize = warps::GEOMETRIES[3].tokens * OF_TOKEN as usize / 2;
 
 impl GemmScratch {
     /// Elements of the allocations for `n_tokens` tokens and matrices whose parts have these rows, of so many columns, both of 32 bits.
     pub fn elements(matrices: impl Iterator<Item = (Vec<usize>, usize)>, n_tokens: usize) -> [usize; 2] {
         let (which, groups) = groups_of(n_tokens.min(Gpu::MOST_GEMM_TOKENS));
         let kernels = GEOMETRIES.map(|of_image| of_image[which]);
-        matrices.fold([0, 0], |most, (parts, n_in)| {
+        let [partial, arrivals] = matrices.fold([0, 0], |most, (parts, n_in)| {
             kernels.iter().fold(most, |[partial, arrivals], kernel| {
                 let units: Vec<usize> = parts.iter().map(|n_out| units(kernel, *n_out, n_in)).collect();
                 let blocks: usize = shares(MOST_BLOCKS, &units).into_iter().sum();
@@ -44,7 +64,13 @@ impl GemmScratch {
                 let tiles: usize = parts.iter().map(|n_out| n_out.div_ceil(GROUP_ROWS)).sum();
                 [partial.max(groups * blocks * of_block(kernel)), arrivals.max(groups * tiles * kernel.counters)]
             })
-        })
+        });
+        [partial, arrivals + if partial > 0 { ZEROS } else { 0 }]
+    }
+
+    /// The zeros.
+    fn zeros(&self) -> SubSlice<'_, f16> {
+        self.arrivals.slice(self.arrivals.len() - ZEROS..self.arrivals.len()).into_cast()
     }
 
     /// Allocates it.
@@ -144,13 +170,16 @@ pub struct Gemm<'a> {
     pub adds: bool,
     /// Where the rows are gates above as many up projections: what SwiGLU of the two, in f16, is multiplied by. Then `bias` is none.
     pub swiglu: Option<f32>,
+    /// How `x` lies, and how the unit's outputs will.
+    pub orders: [Order; 2],
 }
 
 impl<'a> Gemm<'a> {
     /// out[token] = W · x[token].
     pub fn new(weights: Rows<'a>, x: &'a Slice<f16>, out: Product<'a>) -> Gemm<'a> {
         let out_stride = weights.n_out;
-        Gemm { weights, x, factors: None, bias: None, out, out_stride, alpha: 1.0, adds: false, swiglu: None }
+        let orders = [Order::Rows; 2];
+        Gemm { weights, x, factors: None, bias: None, out, out_stride, alpha: 1.0, adds: false, swiglu: None, orders }
     }
 
     /// Outputs of a token.
@@ -161,6 +190,8 @@ impl<'a> Gemm<'a> {
 
 /// How a launch's work is shared.
 struct Shared<'a> {
+    /// Tokens, of which the launch has some.
+    n_all: usize,
     /// Along x, and along y.
     blocks: [usize; 2],
     /// What it leaves parts of tiles in, and where its own begin.
@@ -197,6 +228,11 @@ impl Gpu {
         tensor_type.is_quantised()
     }
 
+    /// Whether [`Gpu::gemm`] takes activations in [`Order::Steps`], for rows of so many columns.
+    pub fn takes_steps(&self, n_in: usize) -> bool {
+        self.image().has_warp_groups() && n_in.is_multiple_of(STEP as usize)
+    }
+
     /// Whether there is one for small matrices with such rows.
     pub fn has_gemm_apart(tensor_type: TensorType) -> bool {
         tensor_type.is_quantised() && block_format(tensor_type).gemm_apart.is_some()
@@ -215,14 +251,20 @@ impl Gpu {
         let rest = n_tokens % most;
         if n_tokens > most && (1..=more).contains(&rest) {
             // A tile that is not full costs as much as one that is: the rest goes to a smaller kernel.
-            self.gemm_of_tokens(parts, 0..n_tokens - rest, scratch)?;
-            return self.gemm_of_tokens(parts, n_tokens - rest..n_tokens, scratch);
+            self.gemm_of_tokens(parts, n_tokens, 0..n_tokens - rest, scratch)?;
+            return self.gemm_of_tokens(parts, n_tokens, n_tokens - rest..n_tokens, scratch);
         }
-        self.gemm_of_tokens(parts, 0..n_tokens, scratch)
+        self.gemm_of_tokens(parts, n_tokens, 0..n_tokens, scratch)
     }
 
-    /// The products of some of the tokens.
-    fn gemm_of_tokens(&self, parts: &[Gemm], tokens: Range<usize>, scratch: &GemmScratch) -> Result<(), GpuError> {
+    /// The products of some of so many tokens.
+    fn gemm_of_tokens(
+        &self,
+        parts: &[Gemm],
+        n_all: usize,
+        tokens: Range<usize>,
+        scratch: &GemmScratch,
+    ) -> Result<(), GpuError> {
         let (which, groups) = groups_of(tokens.len());
         let kernel = &self.gemm_geometries()[which];
         let room = (kernel.resident * self.multiprocessors()).min(MOST_BLOCKS);
@@ -238,9 +280,9 @@ impl Gpu {
             let tiles = gemm.weights.n_out.div_ceil(GROUP_ROWS);
             let shared_tiles = if apart > 1 { groups * tiles } else { 0 };
             expect_len("partial", &scratch.partial, shared_tiles * apart * GROUP_ROWS * kernel.tokens);
-            expect_len("arrivals", &scratch.arrivals, shared_tiles * kernel.counters);
+            expect_len("arrivals", &scratch.arrivals, shared_tiles * kernel.counters + ZEROS);
             let (blocks, scratch) = ([tiles * apart, groups], Some((scratch, [0, 0])));
-            let shared = Shared { blocks, scratch, order: 0, apart };
+            let shared = Shared { n_all, blocks, scratch, order: 0, apart };
             // SAFETY: each tile has as many blocks as it is said to have, and scratch for their parts.
             return unsafe { self.launch_gemm(gemm, tokens, which, &shared, None) };
         }
@@ -253,7 +295,7 @@ impl Gpu {
                 arrivals + groups * part.weights.n_out.div_ceil(kernel.rows) * kernel.counters,
             ];
             expect_len("partial", &scratch.partial, ends[0]);
-            expect_len("arrivals", &scratch.arrivals, ends[1]);
+            expect_len("arrivals", &scratch.arrivals, ends[1] + ZEROS);
             let mut order = 0;
             if is_beside && index > 0 {
                 order |= BESIDE_LAST;
@@ -262,7 +304,7 @@ impl Gpu {
                 order |= BESIDE_NEXT;
             }
             let scratch = Some((scratch, [partial, arrivals]));
-            let shared = Shared { blocks: [blocks, groups], scratch, order, apart: 0 };
+            let shared = Shared { n_all, blocks: [blocks, groups], scratch, order, apart: 0 };
             // SAFETY: there are as many blocks along x as share all units, and scratch for all of them, which no part beside it has.
             unsafe { self.launch_gemm(part, tokens.clone(), which, &shared, None)? }
             if is_beside {
@@ -283,7 +325,7 @@ impl Gpu {
         let blocks = [gemm.weights.n_out.div_ceil(self.gemm_geometries()[which].rows), n_tiles];
         expect_len("pairs", &of.lists.pairs, of.n_pairs);
         expect_len("tiles", &of.lists.tiles, 4 * n_tiles);
-        let shared = Shared { blocks, scratch: None, order: 0, apart: 0 };
+        let shared = Shared { n_all: of.n_pairs, blocks, scratch: None, order: 0, apart: 0 };
         // SAFETY: a block has a whole tile of rows; the lists' tiles have as many pairs as the kernel takes, by the same rule.
         unsafe { self.launch_gemm(gemm, 0..of.n_pairs, which, &shared, Some(of)) }
     }
@@ -306,23 +348,36 @@ impl Gpu {
         gemm: &Gemm,
         tokens: Range<usize>,
         which: usize,
-        &Shared { blocks: [blocks, groups], scratch, order, apart }: &Shared,
+        &Shared { n_all, blocks: [blocks, groups], scratch, order, apart }: &Shared,
         experts: Option<&ExpertPairs>,
     ) -> Result<(), GpuError> {
-        let Gemm { weights, x, factors, bias, out, out_stride, alpha, adds, swiglu } = *gemm;
+        let Gemm { weights, x, factors, bias, out, out_stride, alpha, adds, swiglu, orders } = *gemm;
         let (n_tokens, n_in, n_out) = (tokens.len(), weights.n_in(), gemm.n_out());
         let share = experts.map_or(1, |experts| experts.share);
-        let x = &*x.slice(tokens.start * n_in..x.len());
+        // In steps, tokens are a part of each of them.
+        let first_of = |order: Order, row: usize| match order {
+            Order::Rows => tokens.start * row,
+            Order::Steps => tokens.start * OF_TOKEN as usize,
+        };
+        let rows_of = |order: Order| if order == Order::Steps { count(n_all) } else { 0 };
+        expect_len("x", x, n_all / share * n_in);
+        if orders != [Order::Rows; 2] {
+            assert!(experts.is_none() && self.takes_steps(n_in), "activations in steps of {n_in} values");
+            assert!(orders[1] == Order::Rows || swiglu.is_some() && self.takes_steps(n_out), "units in steps");
+        }
+        let x = &*x.slice(first_of(orders[0], n_in)..x.len());
         let factors = factors.map(|factors| factors.slice(tokens.start..factors.len()));
         let factors = factors.as_deref();
         assert!(n_in.is_multiple_of(CHUNK as usize), "rows of {n_in} are no whole chunks");
         assert!(x.address().is_multiple_of(16), "x starts on a 16-byte boundary");
         assert!(share > 0 && n_tokens.is_multiple_of(share), "{n_tokens} pairs, {share} to an x");
-        expect_len("x", x, n_tokens / share * n_in);
         factors.inspect(|factors| expect_len("factors", factors, n_tokens / share));
         bias.inspect(|bias| expect_len("bias", bias, n_out));
-        let first = tokens.start * out_stride;
-        let last = (n_tokens - 1) * out_stride + n_out;
+        let first = first_of(orders[1], out_stride);
+        let last = match orders[1] {
+            Order::Rows => (n_tokens - 1) * out_stride + n_out,
+            Order::Steps => n_all * n_out - first,
+        };
         let (out_f32, out_f16) = match out {
             Product::F32(out) => {
                 assert!(swiglu.is_none(), "units are f16");
@@ -344,6 +399,7 @@ impl Gpu {
                 (partial, scratch.arrivals.slice(arrivals..scratch.arrivals.len()))
             })
             .unzip();
+        let zeros = scratch.map(|(scratch, _)| scratch.zeros());
         let kernel = &self.gemm_geometries()[which];
         let units = units(kernel, weights.n_out, n_in);
         let arguments = (
@@ -367,6 +423,9 @@ impl Gpu {
             order,
             partial.as_deref(),
             arrivals.as_deref(),
+            zeros.as_deref(),
+            rows_of(orders[0]),
+            rows_of(orders[1]),
             count(n_tokens),
             count(n_in),
             count(n_out),

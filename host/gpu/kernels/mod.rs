@@ -18,7 +18,7 @@ pub use delta_net::{DeltaNetShape, KeyHeads};
 pub use elementwise::SigmoidGate;
 pub use experts::{ExpertGroups, ExpertLists, RouterScore, Routing};
 pub use flash::{Chunks, FlashRows, FlashScores};
-pub use gemm::{ExpertPairs, Gemm, GemmScratch};
+pub use gemm::{ExpertPairs, Gemm, GemmScratch, Order};
 pub use gemv::{Experts, Gemv, Input, Output, quantised_len};
 pub use gemv_many::Staging;
 pub use gemv_mixed::GemvParts;

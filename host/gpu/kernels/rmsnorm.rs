@@ -3,7 +3,7 @@
 use half::f16;
 use kernels::rmsnorm::{BLOCK, rmsnorm, rmsnorm_add, rmsnorm_f16, rmsnorm_power_f16, rmsnorm_qk};
 
-use super::{count, expect_aligned, expect_len};
+use super::{Order, count, expect_aligned, expect_len};
 use crate::gpu::{Gpu, GpuError, Slice};
 
 impl Gpu {
@@ -128,7 +128,8 @@ impl Gpu {
     }
 
     /// out[row] = x[row] / √(mean(x[row]²) + epsilon) · weight · out_scale in f16, for rows of the weight's length, a multiple
-    /// of 4.
+    /// of 4; in the order of [`Order`].
+    #[allow(clippy::too_many_arguments)]
     pub fn rmsnorm_f16(
         &self,
         x: &Slice<f32>,
@@ -137,15 +138,17 @@ impl Gpu {
         rows: usize,
         epsilon: f32,
         out_scale: f32,
+        order: Order,
     ) -> Result<(), GpuError> {
         let n = weight.len();
         assert!(n > 0 && n.is_multiple_of(4), "rows of {n} values");
+        order.expect(n);
         expect_len("x", x, rows * n);
         expect_len("out", out, rows * n);
         expect_aligned("x", x);
         expect_aligned("weight", weight);
         expect_aligned("out", out);
-        let arguments = (x, weight, out, count(n), epsilon, out_scale);
+        let arguments = (x, weight, out, count(n), epsilon, out_scale, u32::from(order == Order::Steps));
         // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
         unsafe { self.launch_early(rmsnorm_f16, [count(rows), 1, 1], BLOCK, arguments) }
     }

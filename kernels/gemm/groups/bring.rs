@@ -1,6 +1,6 @@
 //! The last group of a block: it brings activations, a panel after another, in the order that products take them.
 
-use cuda_std::{async_copy, fence, integer, shared::Shared, thread, unroll::unroll};
+use cuda_std::{async_copy, bulk, fence, integer, mbarrier::Barrier, shared::Shared, thread, unroll::unroll, warp};
 
 use super::{
     AT_ONCE, COPIES, GROUP, GROUPS, PANEL_BYTES, PANEL_ROWS, PANELS, ROW_BYTES, Work, copies, gemm_above, gemm_empty,
@@ -9,7 +9,7 @@ use super::{
 use crate::{
     blocks::{Halves, Masks},
     gemm::groups::UNIT,
-    gemm::{ABSENT, CHUNK, MOST_TOKENS, Operands, STEP, Task},
+    gemm::{ABSENT, CHUNK, MOST_TOKENS, Operands, STEP, Task, steps::OF_TOKEN},
     product::ring::Ring,
 };
 
@@ -20,15 +20,18 @@ use crate::{
 #[inline(always)]
 pub unsafe fn bring<B: Halves, const HALF: usize, const APART: bool>(o: &Operands, task: &Task) {
     let tokens: u32 = const { 2 * HALF as u32 };
-    let steps_of_panel = const { PANEL_ROWS / (2 * HALF as u32) };
-    let slots = const { under_way(2 * HALF) };
     let n_steps = 2 * o.n_in.div_ceil(UNIT);
     let work = Work::of_block::<APART>(o, n_steps / 2);
     let (begin, end) = (2 * work.begin, 2 * work.end);
     let thread = thread::thread_idx_x() - GROUP * GROUPS;
     if thread == 0 {
         // Where groups have a unit each, no panel is needed twice.
-        unsafe { Ring::<PANELS>::set_up(gemm_full(), GROUP, gemm_empty(), 4 * GROUPS) }
+        // Bulk copies are started by one thread, which expects their bytes.
+        let n_full = if o.x_rows == 0 { GROUP } else { 1 };
+        unsafe { Ring::<PANELS>::set_up(gemm_full(), n_full, gemm_empty(), 4 * GROUPS) }
+        if o.x_rows != 0 {
+            fence::barrier_init();
+        }
         // A constant that the assembler does not know: as an operand it would make the same one anew for each instruction.
         unsafe { gemm_above().set(0, Masks::ABOVE) }
         if APART {
@@ -49,6 +52,42 @@ pub unsafe fn bring<B: Halves, const HALF: usize, const APART: bool>(o: &Operand
     }
     thread::sync_threads();
 
+    let panels = Panels { begin, end, first: 2 * work.place.unit, n_steps };
+    if o.x_rows == 0 {
+        unsafe { bring_rows::<HALF>(o, panels) }
+    } else if thread < 32 {
+        unsafe { bring_steps::<HALF>(o, task, panels) }
+    }
+    if APART {
+        // The copies' memory is what groups leave their sums in.
+        async_copy::wait::<0>();
+        thread::sync_threads();
+        thread::sync_threads();
+    }
+}
+
+/// The steps of the panels that a block takes.
+#[derive(Clone, Copy)]
+struct Panels {
+    /// In the block's list, which a row's end does not interrupt.
+    begin: u32,
+    end: u32,
+    /// The first one in its row.
+    first: u32,
+    /// Those of a row, with one that is not there where a row's are odd.
+    n_steps: u32,
+}
+
+/// Panels of rows of activations: in registers values change places.
+///
+/// # Safety
+/// - The kernels' launch contract; the block's barriers are set up, and it knows its tokens.
+#[inline(always)]
+unsafe fn bring_rows<const HALF: usize>(o: &Operands, Panels { begin, end, first, n_steps }: Panels) {
+    let tokens: u32 = const { 2 * HALF as u32 };
+    let steps_of_panel = const { PANEL_ROWS / (2 * HALF as u32) };
+    let slots = const { under_way(2 * HALF) };
+    let thread = thread::thread_idx_x() - GROUP * GROUPS;
     let (piece, row) = (thread % 4, thread / 4);
     let words: Shared<u32> = unsafe { panels().cast() };
     // Where the 16 bytes of a copy come to that the thread starts.
@@ -64,7 +103,7 @@ pub unsafe fn bring<B: Halves, const HALF: usize, const APART: bool>(o: &Operand
         },
     );
     // The step that the next panel to be started begins with, in the block's list and in its row, and its slot.
-    let (mut ahead, mut step, mut slot) = (begin, 2 * work.place.unit, 0);
+    let (mut ahead, mut step, mut slot) = (begin, first, 0);
     macro_rules! start {
         () => {{
             unroll(
@@ -150,10 +189,57 @@ pub unsafe fn bring<B: Halves, const HALF: usize, const APART: bool>(o: &Operand
         ring = ring.next();
         at += steps_of_panel;
     }
-    if APART {
-        // The copies' memory is what groups leave their sums in.
-        async_copy::wait::<0>();
-        thread::sync_threads();
-        thread::sync_threads();
+}
+
+/// Panels of activations that lie in steps: one warp starts copies of them as they are.
+///
+/// # Safety
+/// - As [`bring_rows`].
+#[inline(always)]
+unsafe fn bring_steps<const HALF: usize>(o: &Operands, task: &Task, Panels { begin, end, first, n_steps }: Panels) {
+    let tokens: u32 = const { 2 * HALF as u32 };
+    let steps_of_panel = const { PANEL_ROWS / (2 * HALF as u32) };
+    let words: Shared<u32> = unsafe { panels().cast() };
+    let (there, lane) = (u32::min(task.end_token - task.first_token, tokens), thread::lane());
+    let (bytes, all) = (there * (ROW_BYTES / 2), tokens * (ROW_BYTES / 2));
+    // Rows of no token are zeros from the ring's first round on.
+    let first_round = begin + PANELS * steps_of_panel;
+    // A lane has half a step of each panel, if it has any.
+    let (further, half) = (lane / 2, lane % 2);
+    let (mut at, mut step, mut ring) = (begin, first, Ring::<PANELS>::EMPTY);
+    while at < end {
+        let mut own = step + further;
+        while own >= n_steps {
+            own -= n_steps;
+        }
+        let halves = 2 * u32::min(steps_of_panel, end - at);
+        let full = unsafe { Barrier::at(gemm_full(), ring.panel) };
+        unsafe { ring.wait(gemm_empty()) }
+        let is_first = at < first_round;
+        if lane == 0 {
+            full.arrive_expecting(halves * if is_first { all } else { bytes });
+        }
+        warp::sync();
+        if lane < halves {
+            // A row's last step of a unit may not be there: its weights count nothing.
+            let from = if own * STEP < o.n_in {
+                o.x.wrapping_add((((2 * own + half) * o.x_rows + task.first_token) * OF_TOKEN) as usize)
+            } else {
+                o.zeros
+            };
+            let target = ring.panel * PANEL_BYTES + further * (tokens * ROW_BYTES) + half * all;
+            unsafe {
+                bulk::copy_to_shared(words, target / 4, from.cast::<u32>(), bytes, full);
+                if is_first && bytes < all {
+                    bulk::copy_to_shared(words, (target + bytes) / 4, o.zeros.cast::<u32>(), all - bytes, full);
+                }
+            }
+        }
+        ring = ring.next();
+        at += steps_of_panel;
+        step += steps_of_panel;
+        while step >= n_steps {
+            step -= n_steps;
+        }
     }
 }

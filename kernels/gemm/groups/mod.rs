@@ -6,8 +6,8 @@
 //! The last group copies activations, a *panel* of steps after another, into a ring: a product's 16 values are what its four lanes have of their chunks, so a token's
 //! values change places by four chunks on the way, in registers; that several panels can be under way, they come by `cp.async`, each thread's to memory
 //! of its own. Of each four values the first and the third are together, and
-//! the second and the fourth: so half-bytes and bytes that are words apart become two f16 by one instruction. Panels are full or empty by two
-//! barriers each.
+//! the second and the fourth: so half-bytes and bytes that are words apart become two f16 by one instruction. Activations that lie in that order already
+//! ([`steps`](super::steps)) come by bulk copies, which one warp starts. Panels are full or empty by two barriers each.
 //!
 //! Registers are the multiplying groups': the last one gives up some of its.
 //!
