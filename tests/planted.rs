@@ -106,6 +106,17 @@ const FAULTS: &[Fault] = &[
         found_at: "sa_out-0",
     },
     Fault {
+        what: "experts are added up by other weights",
+        model: "deepseek2-tiny-f16",
+        one_by_one: true,
+        plant: |launch| {
+            if let Launch::GemvSum { x, weights, .. } = launch {
+                *weights = *x;
+            }
+        },
+        found_at: "ffn_moe_out-1",
+    },
+    Fault {
         what: "what rows of a prompt were divided by is forgotten",
         model: "exaone4-tiny-f16",
         one_by_one: false,

@@ -183,7 +183,7 @@ fn weight_bytes(model: &Model, locals: &Locals, launch: &Launch) -> u64 {
             of_stack(weight.stack, &weight.rows, 1)
         }
         // Each of a token's experts.
-        Launch::Gemv { weight, experts: Some((experts, _)), .. } => {
+        Launch::Gemv { weight, experts: Some((experts, _)), .. } | Launch::GemvSum { weight, experts, .. } => {
             of_stack(weight.stack, &weight.rows, locals.get(*experts).width)
         }
         Launch::GemvStack { stack, .. } | Launch::Product { stack, .. } => {

@@ -21,6 +21,7 @@ use crate::{
         kernels::{
             Attended, AttentionDecode, AttentionShape, Chunks, DeltaNetShape, Experts, GemmScratch, Gemv, GemvParts,
             Glu, Input, KeyHeads, KeySplits, NormAndRope, Order, Output, RopeShape, SigmoidGate, Staging,
+            quantised_len,
         },
     },
     model::{
@@ -393,6 +394,9 @@ impl Part<'_, '_> {
                 };
                 if experts.is_some() { gpu.gemv(&gemv) } else { gpu.gemv_many(&gemv, n, self.staging) }
             }
+            Launch::GemvSum { x, weight, experts, weights, residual, out } => {
+                self.experts_sum(*x, weight, *experts, *weights, *residual, *out)
+            }
             Launch::GemvStack { x, norm, stack, bias, out } => {
                 let parts = GemvParts {
                     weights: w.stack(*stack),
@@ -534,7 +538,13 @@ impl Part<'_, '_> {
                 let scale = made.scale.map_or(1.0, |scale| self.scale_of(scale));
                 self.gpu.read(&self.f16(made.local))?.into_iter().map(|half| half.to_f32() / scale).collect()
             }
-            Form::Quantised => dequantised(&self.gpu.read(&self.u32(made.local))?, room.width),
+            Form::Quantised => {
+                let words = self.gpu.read(&self.u32(made.local))?;
+                // Of a mixture each expert's row is a vector of its own.
+                let row = value.row();
+                let rows = words.chunks_exact(quantised_len(row)).take(self.n() * room.width / row);
+                rows.flat_map(|words| dequantised(words, row)).collect()
+            }
             Form::Bytes => return Ok(()),
         };
         if let Some(factors) = made.factors {

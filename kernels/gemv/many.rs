@@ -24,9 +24,10 @@ use cuda_std::{
 };
 
 use super::{
-    Chunks, Dot, Finish, MAX_WARPS, Operands, ROWS, Step, Walk,
+    Chunks, Dot, Finish, MAX_WARPS, Operands, ROWS,
     activations::{F32, InGlobal, Q8, Q16, Staged, words_q8},
     floats::{FromGlobal, Vectors},
+    way::{Place, Step, Walk},
 };
 
 /// The most vectors that a block multiplies a weight with.

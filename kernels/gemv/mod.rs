@@ -26,11 +26,14 @@ pub mod activations;
 pub mod few;
 pub mod floats;
 pub mod many;
+pub mod sum;
+mod way;
 
 use cuda_std::{float, grid, shared_array, thread, warp};
 
 use activations::Staged;
 use floats::{FromGlobal, FromShared, Scalars, Vectors};
+use way::{Place, Step, Walk};
 
 /// Rows that a warp takes at once.
 pub const ROWS: u32 = 4;
@@ -121,78 +124,6 @@ pub trait Dot: Copy {
     fn dot(bits: Self::Bits, x: &Self::X, sum: f32) -> f32;
 }
 
-/// Where a launch's rows are, and how a warp goes through them, and through the chunks of each four.
-#[derive(Clone, Copy)]
-struct Walk {
-    /// The row of this vector's output 0: of its matrix the first, modulo 2^32.
-    matrix: u32,
-    /// Chunks of a row.
-    chunks: u32,
-    n_out: u32,
-    to_up: u32,
-    /// The lane's first chunk of a row, and how far it is to the next.
-    first: u32,
-    stride: u32,
-    /// Outputs of the warps before this one in the block, and those that all blocks make at a time.
-    before: u32,
-    all_outputs: u32,
-}
-
-impl Walk {
-    /// Outputs that a warp makes of its four rows: with SwiGLU, two of them are the gate's and two the up projection's.
-    #[inline(always)]
-    fn outputs(to_up: u32) -> u32 {
-        if to_up == 0 { ROWS } else { ROWS / 2 }
-    }
-
-    /// Each row's first chunk, counted over the matrix, for outputs `first` and following. Outputs past the end are the last one
-    /// once more, and are not written.
-    #[inline(always)]
-    fn rows(&self, first: u32) -> [u32; ROWS as usize] {
-        [0, 1, 2, 3].map(|index| {
-            let (output, up) =
-                if self.to_up == 0 { (first + index, 0) } else { (first + index % 2, index / 2 * self.to_up) };
-            let row = self.matrix.wrapping_add(if output < self.n_out { output } else { self.n_out - 1 } + up);
-            row * self.chunks
-        })
-    }
-
-    /// The lane's chunk; in a row's last step, where some lanes have none, the row's last.
-    #[inline(always)]
-    fn within(&self, chunk: u32) -> u32 {
-        if chunk < self.chunks { chunk } else { self.chunks - 1 }
-    }
-}
-
-/// A step on that way. The same for a block's warps but for the chunk, so that all of them reach the barriers in `finish`.
-#[derive(Clone, Copy)]
-struct Step {
-    /// The block's first output.
-    output: u32,
-    /// The lane's chunk.
-    chunk: u32,
-}
-
-impl Step {
-    /// Goes on, and says whether to the next rows.
-    #[inline(always)]
-    fn advance(&mut self, walk: &Walk) -> bool {
-        self.chunk += walk.stride;
-        let through = self.chunk - thread::lane() >= walk.chunks;
-        if through {
-            self.chunk = walk.first;
-            self.output += walk.all_outputs;
-        }
-        through
-    }
-
-    /// Whether the way ends before it.
-    #[inline(always)]
-    fn is_past_end(self, walk: &Walk) -> bool {
-        self.output >= walk.n_out
-    }
-}
-
 /// A chunk of each of a warp's rows. Fields, not an array, so that each stays in registers.
 #[derive(Clone, Copy)]
 struct Chunks<B> {
@@ -203,26 +134,27 @@ struct Chunks<B> {
 }
 
 /// A warp at work.
-struct Warp<D: Dot> {
+struct Warp<D: Dot, P: Place> {
     matrix: D,
     walk: Walk,
     /// What is loaded next, and the rows there.
-    next: Step,
+    next: P,
     rows: [u32; ROWS as usize],
     /// What is multiplied next.
-    now: Step,
+    now: P,
     sums: [f32; ROWS as usize],
+    /// Which of two rooms in shared memory sums go to.
     parity: u32,
 }
 
-impl<D: Dot> Warp<D> {
+impl<D: Dot, P: Place> Warp<D, P> {
     /// Loads a chunk of each row and goes on.
     ///
     /// # Safety
     /// - The way has not ended.
     #[inline(always)]
     unsafe fn load(&mut self) -> Chunks<D::Bits> {
-        let chunk = self.walk.within(self.next.chunk);
+        let chunk = self.walk.within(self.next.chunk());
         let [a, b, c, d] = self.rows.map(|row| row + chunk);
         let chunks = unsafe {
             Chunks { a: self.matrix.load(a), b: self.matrix.load(b), c: self.matrix.load(c), d: self.matrix.load(d) }
@@ -235,33 +167,25 @@ impl<D: Dot> Warp<D> {
     #[inline(always)]
     fn pass(&mut self) {
         if self.next.advance(&self.walk) {
-            self.rows = self.walk.rows(self.next.output + self.walk.before);
+            self.rows = unsafe { self.next.rows(&self.walk) };
         }
     }
 
-    /// Multiplies the chunks of a step, and loads those of a later one in their place; `true` after the last.
+    /// Multiplies the chunks of a step, and loads those of a later one in their place.
     ///
     /// # Safety
-    /// - The chunks are those of `now`; the activations are staged; the kernels' launch contract.
+    /// - The chunks are those of `now`, the activations those beside them; the kernels' launch contract.
     #[inline(always)]
-    unsafe fn step(
-        &mut self,
-        operands: &Operands,
-        activations: D::Activations,
-        scale: f32,
-        part: u32,
-        bits: &mut Chunks<D::Bits>,
-    ) -> bool {
+    unsafe fn multiply(&mut self, x: D::X, bits: &mut Chunks<D::Bits>) {
         let Walk { chunks, .. } = self.walk;
-        let x = unsafe { D::x(activations, self.walk.within(self.now.chunk)) };
         // In a row's last step some lanes have another's chunk, which does not count.
-        let there = self.now.chunk < chunks;
+        let there = self.now.chunk() < chunks;
         let add = |bits, sum: f32| {
             let with = D::dot(bits, &x, sum);
             if there { with } else { sum }
         };
         let loads = !self.next.is_past_end(&self.walk);
-        let next = self.walk.within(self.next.chunk);
+        let next = self.walk.within(self.next.chunk());
         let [a, b, c, d] = self.rows.map(|row| row + next);
         self.sums[0] = add(bits.a, self.sums[0]);
         if loads {
@@ -280,7 +204,26 @@ impl<D: Dot> Warp<D> {
             bits.d = unsafe { self.matrix.load(d) };
             self.pass();
         }
+    }
+}
+
+impl<D: Dot> Warp<D, Step> {
+    /// Takes a step; `true` after the last.
+    ///
+    /// # Safety
+    /// - The chunks are those of `now`; the activations are staged; the kernels' launch contract.
+    #[inline(always)]
+    unsafe fn step(
+        &mut self,
+        operands: &Operands,
+        activations: D::Activations,
+        scale: f32,
+        part: u32,
+        bits: &mut Chunks<D::Bits>,
+    ) -> bool {
+        let x = unsafe { D::x(activations, self.walk.within(self.now.chunk)) };
         let output = self.now.output;
+        unsafe { self.multiply(x, bits) }
         if !self.now.advance(&self.walk) {
             return false;
         }
@@ -536,7 +479,8 @@ macro_rules! gemv_kernels {
         ///   multiple of 4; `norm` is null or `[n_in]`, 16-byte aligned; `out` is `[n_vectors][n_out]`, `n_out ≥ 1`.
         /// - `bias` is null or `[n_out]`, `residual` null or `[n_vectors][n_out]`.
         /// - `quantised_x` is null or 16-byte aligned; then `experts` and `norm` are null, `weights` are quantised, and x is not read.
-        ///   `quantised_out` is null or has room for `n_out` values, a multiple of 16; then `experts` is null and `out` is not written.
+        ///   `quantised_out` is null or has room for `n_out` values, a multiple of 16, of each vector, one behind the other; then `out` is not
+        ///   written.
         #[cuda_std::kernel(threads = 256, blocks = $blocks)]
         pub unsafe fn $name(
             weights: *const u8,

@@ -8,8 +8,8 @@ use crate::{
     gpu::{
         Gpu, Product,
         kernels::{
-            ExpertGroups, ExpertLists, ExpertPairs, Experts as Chosen, Gemm, Gemv, NoiseFloat, RouterScore, Routing,
-            Strided,
+            ExpertGroups, ExpertLists, ExpertPairs, Experts as Chosen, Gemm, Gemv, GemvSum, Input, NoiseFloat,
+            RouterScore, Routing, Strided, quantised_len,
         },
     },
 };
@@ -104,6 +104,7 @@ fn experts() -> Vec<Row> {
             gpu.gemv(&Gemv { experts, ..Gemv::new(weights.all(), &x, &out) })
         })
     });
+    let downs = [TensorType::Q4_K, TensorType::Q6_K].map(|t| sum(t, n_used, n_experts, (N_EMBD, N_FF)));
     let sort = |n_tokens: usize| {
         let n_pairs = n_tokens * n_used;
         let name = format!("{n_tokens} tokens with {n_used} of {n_experts}");
@@ -123,10 +124,32 @@ fn experts() -> Vec<Row> {
         combine.small(),
         up,
     ];
+    rows.extend(downs);
+    rows.extend(TensorType::ALL.iter().map(|tensor_type| sum(*tensor_type, 2, 8, (128, 256)).small()));
     rows.extend([sort(512).small(), sort(2048)]);
     rows.extend([16, 64, 512, 2048].map(|n_tokens| together(n_tokens, n_used, n_experts, (N_FF, N_EMBD))));
     rows.push(together(32, 2, 8, (128, 256)).small());
     rows
+}
+
+/// The down projections of a token's experts, added up with the residual stream.
+fn sum(tensor_type: TensorType, n_used: usize, n_experts: usize, (n_out, n_in): (usize, usize)) -> Row {
+    let kernel = format!("gemv_sum_{}", tensor_type.name().to_lowercase());
+    let words = n_used * if tensor_type.is_quantised() { quantised_len(n_in) } else { n_in };
+    let bytes = matrix_bytes(tensor_type, n_used * n_out, n_in) + 4 * (words + 2 * n_out);
+    Row::new(kernel, format!("{n_used} of {n_experts} experts {n_out}×{n_in}"), bytes, move |gpu| {
+        let stack = matrices(gpu, tensor_type, n_experts, n_out, n_in)?;
+        let chosen: Vec<u32> = (0..n_used as u32).map(|slot| slot * 13 % n_experts as u32).collect();
+        let (chosen, x) = (gpu.upload("experts", &chosen)?, values(gpu, words)?);
+        let (weights, residual, out) = (values(gpu, n_used)?, values(gpu, n_out)?, room(gpu, n_out)?);
+        Ok(move |gpu: &Gpu| {
+            let quantised = x.cast::<u32>();
+            let x = if tensor_type.is_quantised() { Input::Quantised(&quantised) } else { Input::F32(&x) };
+            let (stack, residual) = (stack.all(), Some(&*residual));
+            let sum = GemvSum { stack, x, experts: &chosen, weights: &weights, residual, out: &out, n_used };
+            gpu.gemv_sum(&sum, 1)
+        })
+    })
 }
 
 /// Experts of pairs of a token and an expert of its: every expert with as many, one or none more.

@@ -260,6 +260,15 @@ pub enum Launch {
         /// Whether activations stay as wide as they are: the logits decide between near ties.
         wide: bool,
     },
+    /// One token's products with its experts, each of a vector of its own, added up by weight, and the residual stream, where it is given.
+    GemvSum {
+        x: Local,
+        weight: Matrix,
+        experts: Local,
+        weights: Local,
+        residual: Option<Local>,
+        out: Local,
+    },
     /// One token's product with a whole stack, whatever its types.
     GemvStack {
         x: Local,
@@ -419,6 +428,9 @@ impl Launch {
             Launch::Gemv { x, residual, experts, out, .. } => {
                 some(&[x, out], &[residual, experts.map(|(experts, _)| experts)])
             }
+            Launch::GemvSum { x, experts, weights, residual, out, .. } => {
+                some(&[x, experts, weights, out], &[residual])
+            }
             Launch::AttentionToken { qkv, out, .. } => vec![qkv, out],
             Launch::Qkv { product, q, kv, .. } => some(&[product, q], &[kv.map(|kv| kv[0]), kv.map(|kv| kv[1])]),
             Launch::Product { x, out, swiglu, .. } => some(&[x, out], &[swiglu.map(|(unit, _)| unit)]),
@@ -467,6 +479,7 @@ impl Launch {
             Launch::GatedNorm { .. } => "delta_net_gate",
             Launch::Gemv { .. } => "gemv",
             Launch::GemvStack { .. } => "gemv",
+            Launch::GemvSum { .. } => "gemv_sum",
             Launch::AttentionToken { .. } | Launch::AttentionRows { .. } => "attention_decode",
             Launch::Product { .. } => "cuBLAS",
             Launch::Qkv { .. } | Launch::Queries { .. } => "qkv",

@@ -68,6 +68,27 @@ fn a_norm_behind_a_branch_is_one_launch_with_its_sum() {
     }
 }
 
+#[test]
+fn a_mixture_is_two_launches_behind_its_router() {
+    let token = ["gemv", "attention_decode", "gemv", "experts_router", "gemv", "gemv_sum"];
+    assert_eq!(launches("qwen3-30b-a3b", CacheType::F16, Pass::token), token);
+    // What stands beside the experts is added to their sum, and the stream to both.
+    let beside = [&token[..], &["gemv", "gemv", "matmul_epilogue"]].concat();
+    assert_eq!(launches("glm4.5-air", CacheType::F16, Pass::token), beside);
+    // Experts with biases, and a unit that the product does not make.
+    let apart = ["gemv", "experts_bias", "gemv", "experts_bias", "glu", "gemv", "experts_bias", "experts_combine"];
+    let found = launches("gpt-oss-20b", CacheType::F16, Pass::token);
+    assert!(found.ends_with(&apart), "{found:?}");
+    // Vectors of packed weights are 8-bit integers or there is no such launch.
+    let sums = |activations| {
+        let gguf = Synth::new(Shape::find("qwen3-30b-a3b").unwrap(), FileType::Q4_K_M, 1).without_matrices().unwrap();
+        let model = Model::open(&gguf).unwrap();
+        let pass = Pass::token(&model, Options { activations, cache_type: CacheType::F16 });
+        pass.steps.iter().any(|step| matches!(step.launch, Launch::GemvSum { .. }))
+    };
+    assert_eq!([Activations::Q8, Activations::F32].map(sums), [true, false]);
+}
+
 /// Whatever lies before attention, prompts of every shape take a tensor core's way over the cache, but for latent attention.
 #[test]
 fn prompts_of_every_published_shape_have_flash_attention() {

@@ -1,7 +1,8 @@
 //! One token: packed weights, each read once, and as few launches as the kernels allow.
 //!
 //! A layer of attention and a dense network is five: norm, queries, keys and values; their norms, rotation, cache and attention; output
-//! projection and residual; norm, gate, up and SwiGLU; down projection and residual. A norm over the residual stream is never a launch
+//! projection and residual; norm, gate, up and SwiGLU; down projection and residual. One with a mixture of experts is six: the router with its
+//! norm and its choice is one more, and the last adds the experts' outputs up. A norm over the residual stream is never a launch
 //! where only products read it: each makes it anew from the stream, which costs less than a launch.
 
 use std::collections::HashMap;
@@ -9,7 +10,7 @@ use std::collections::HashMap;
 use super::{Choice, Form, Launch, Local, Lowering, Options, Pass, attention::FusedAttention};
 use crate::{
     gguf::TensorType,
-    gpu::Activations,
+    gpu::{Activations, Gpu},
     model::{
         Glu, Model,
         figure::{Matrix, Op, Span, ValueId, VectorId},
@@ -55,6 +56,9 @@ impl Lowering<'_, '_> {
                 true
             }
             Op::ExpertProduct { x, weight, experts } => {
+                if self.token_sum(index) {
+                    return true;
+                }
                 let n_used = figure.value(*experts).width();
                 let share = n_used * figure.stack(weight.stack).n_in / figure.value(*x).width();
                 let experts = Some((self.local(*experts), share));
@@ -99,6 +103,49 @@ impl Lowering<'_, '_> {
             }
             _ => false,
         }
+    }
+
+    /// A product of a vector for each of a token's experts, added up: the sum's node, where one kernel does both.
+    fn sum_of(&self, product: usize) -> Option<usize> {
+        let figure = &self.model.figure;
+        let node = &figure.nodes[product];
+        let Op::ExpertProduct { x, weight, experts } = &node.op else { return None };
+        let combine = self.only_reader(node.out)?;
+        let (stack, n_used) = (figure.stack(weight.stack), figure.value(*experts).width());
+        let sums =
+            matches!(figure.nodes[combine].op, Op::Combine { .. }) && figure.value(*x).width() == n_used * stack.n_in;
+        let types = self.model.types(stack);
+        let &[(tensor_type, _)] = &types[..] else { return None };
+        let eight_bits = self.options.activations == Activations::Q8 || !tensor_type.is_quantised();
+        (sums && eight_bits && Gpu::has_gemv_sum(tensor_type, stack.n_in, n_used)).then_some(combine)
+    }
+
+    /// The same as one launch, where its vectors are in the form that it takes.
+    fn token_sum(&mut self, index: usize) -> bool {
+        let figure = &self.model.figure;
+        let Some(combine) = self.sum_of(index) else { return false };
+        let (Op::ExpertProduct { x, weight, experts }, Op::Combine { weights, .. }) =
+            (&figure.nodes[index].op, &figure.nodes[combine].op)
+        else {
+            unreachable!("as found")
+        };
+        // A vector that has still to be normalised is nowhere.
+        let Some(x) = self.of_value[x.0] else { return false };
+        let form = if self.model.is_quantised(figure.stack(weight.stack)) { Form::Quantised } else { Form::F32 };
+        if self.locals.get(x).form != form {
+            return false;
+        }
+        let (weight, experts, weights) = (weight.clone(), self.local(*experts), self.local(*weights));
+        let mut value = figure.nodes[combine].out;
+        self.done[combine] = true;
+        let mut residual = None;
+        if let Some((add, local)) = self.added_to(value) {
+            (residual, value) = (Some(local), figure.nodes[add].out);
+            self.done[add] = true;
+        }
+        let out = self.place(value, Form::F32);
+        self.launch(Launch::GemvSum { x, weight, experts, weights, residual, out }, &[value]);
+        true
     }
 
     /// What a product reads: the value, or what its norm is made of.
@@ -223,7 +270,7 @@ impl Lowering<'_, '_> {
         }
         let value = figure.nodes[glu].out;
         let (input, norm) = self.input(x, norms);
-        let out = if experts.is_some() { self.place(value, Form::F32) } else { self.between_products(value) };
+        let out = self.between_products(value);
         let weight = Matrix { stack: weight.stack, rows: 0..figure.stack(weight.stack).n_out };
         let launch = Launch::Gemv {
             x: input,
@@ -250,6 +297,9 @@ impl Lowering<'_, '_> {
             Op::Product { weight, .. } => {
                 let quantised = self.model.is_quantised(figure.stack(weight.stack));
                 quantised && self.options.activations == Activations::Q8 && figure.stack(weight.stack).pieces.len() == 1
+            }
+            Op::ExpertProduct { weight, .. } => {
+                self.model.is_quantised(figure.stack(weight.stack)) && self.sum_of(reader).is_some()
             }
             _ => false,
         };

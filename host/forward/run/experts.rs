@@ -1,13 +1,13 @@
 //! Launches of mixtures of experts: choosing them, their products together, and adding up.
 
 use super::{
-    super::lower::{Choice, Local},
+    super::lower::{Choice, Form, Local},
     ExpertScratch, Part,
 };
 use crate::{
     gpu::{
         GpuError, Slice,
-        kernels::{ExpertGroups, Gemv, RouterScore, Routing},
+        kernels::{ExpertGroups, Gemv, GemvSum, Input, RouterScore, Routing},
     },
     model::{
         self, Scores,
@@ -77,6 +77,38 @@ impl Part<'_, '_> {
         let residual = residual.map(|residual| self.f32(residual));
         let (x, weights, row, out) = (self.f32(x), self.f32(weights), self.width(out), self.f32(out));
         self.gpu.experts_combine(&x, &weights, residual.as_deref(), &out, self.n(), row, n_used)
+    }
+
+    /// The products of tokens with their experts, each token's weighted and added up with the residual stream.
+    pub(super) fn experts_sum(
+        &self,
+        x: Local,
+        weight: &Matrix,
+        experts: Local,
+        weights: Local,
+        residual: Option<Local>,
+        out: Local,
+    ) -> Result<(), GpuError> {
+        let n_used = self.width(experts);
+        let (x_f32, x_q8);
+        let x = if self.pass.locals.get(x).form == Form::Quantised {
+            x_q8 = self.u32(x);
+            Input::Quantised(&x_q8)
+        } else {
+            x_f32 = self.f32(x);
+            Input::F32(&x_f32)
+        };
+        let residual = residual.map(|residual| self.f32(residual));
+        let sum = GemvSum {
+            stack: self.weights.rows(weight),
+            x,
+            experts: &self.u32(experts),
+            weights: &self.f32(weights),
+            residual: residual.as_deref(),
+            out: &self.f32(out),
+            n_used,
+        };
+        self.gpu.gemv_sum(&sum, self.n())
     }
 
     /// The products of tokens with their experts, sorted by these where the launch before has not done so.

@@ -28,7 +28,7 @@ pub struct Gemv<'a> {
     pub bias: Option<&'a Slice<f32>>,
     /// As `out`, which it may be.
     pub residual: Option<&'a Slice<f32>>,
-    /// `[n_out]`, or `[n_vectors][n_out]`; or, of SwiGLU, what [`Input::Quantised`] takes.
+    /// `[n_out]`, or `[n_vectors][n_out]`; or, of SwiGLU, what [`Input::Quantised`] takes, a vector behind the other.
     pub out: Output<'a>,
     /// Whether `weights` are two matrices of equal height, or two stacks of such, the gate's above the up projection's, and
     /// out = silu(gate) · up, half as long.
@@ -184,7 +184,7 @@ pub(super) struct Spread {
 const WARPS_WANTED: usize = 16;
 
 /// Blocks of eight warps of products with floats that fit a multiprocessor beside each other, by their registers.
-const FLOATS_RESIDENT: usize = 3;
+pub(super) const FLOATS_RESIDENT: usize = 3;
 
 /// Spreads `quads` of four rows, each of `chunks`, over a device that has room for `resident` blocks of eight warps on each
 /// multiprocessor.
@@ -248,9 +248,9 @@ impl Gpu {
                 (Some(out), None)
             }
             Output::Quantised(out) => {
-                assert!(swiglu && experts.is_none(), "SwiGLU's output is quantised, of one matrix");
+                assert!(swiglu, "SwiGLU's output is quantised");
                 assert!(n_out.is_multiple_of(RUN as usize), "{n_out} outputs are no whole runs");
-                expect_len("out", out, quantised_len(n_out));
+                expect_len("out", out, n_vectors * quantised_len(n_out));
                 (None, Some(out))
             }
         };

@@ -22,6 +22,7 @@ pub use gemm::{ExpertPairs, Gemm, GemmScratch, Order};
 pub use gemv::{Experts, Gemv, Input, Output, quantised_len};
 pub use gemv_many::Staging;
 pub use gemv_mixed::GemvParts;
+pub use gemv_sum::GemvSum;
 pub use glu::Glu;
 pub use latent_attention::LatentAttention;
 pub use noise::{NoiseFloat, Strided};
