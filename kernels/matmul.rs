@@ -6,7 +6,7 @@
 
 use cuda_std::{BF16, F16, float, grid, kernel, thread, unroll::unroll};
 
-use crate::reduce::block_max;
+use crate::{gemm::steps, reduce::block_max};
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
@@ -27,16 +27,17 @@ fn row_scale(largest: f32) -> (f32, f32) {
     (f32::from_bits(scale << 23), f32::from_bits((254 - scale) << 23))
 }
 
-/// out[token][i] = x[token][i] · 2^k(token) rounded to f16, and inverse_scales[token] = 2^-k(token).
+/// out[token][i] = x[token][i] · 2^k(token) rounded to f16, and inverse_scales[token] = 2^-k(token). `out` is in [steps](crate::gemm::steps) where `in_steps` is
+/// not 0.
 ///
 /// Launch: grid (n_tokens), block ([`BLOCK`]).
 ///
 /// # Safety
-/// - `x` and `out` are `[n_tokens][n]`, `inverse_scales` is `[n_tokens]`.
+/// - `x` and `out` are `[n_tokens][n]`, `inverse_scales` is `[n_tokens]`; `n` is a multiple of 128 with `in_steps`.
 #[kernel]
-pub unsafe fn matmul_input_f16(x: *const f32, out: *mut F16, inverse_scales: *mut f32, n: u32) {
+pub unsafe fn matmul_input_f16(x: *const f32, out: *mut F16, inverse_scales: *mut f32, n: u32, in_steps: u32) {
     grid::launch_dependents_and_wait();
-    let token = thread::block_idx_x() as usize;
+    let (token, n_tokens) = (thread::block_idx_x() as usize, thread::grid_dim_x());
     let (row, first) = (token * n as usize, thread::thread_idx_x() as usize);
     let stride = thread::block_dim_x() as usize;
     let load = |index: usize| {
@@ -66,8 +67,14 @@ pub unsafe fn matmul_input_f16(x: *const f32, out: *mut F16, inverse_scales: *mu
             AT_ONCE,
             #[inline(always)]
             |of| {
-                if index + of * stride < n as usize {
-                    unsafe { *out.add(row + index + of * stride) = F16::from_f32(values[of] * scale) }
+                let index = index + of * stride;
+                if index < n as usize {
+                    let at = if in_steps == 0 {
+                        row + index
+                    } else {
+                        steps::index(token as u32, index as u32, n_tokens) as usize
+                    };
+                    unsafe { *out.add(at) = F16::from_f32(values[of] * scale) }
                 }
             },
         );

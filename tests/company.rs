@@ -389,7 +389,7 @@ fn steps_on_tensor_cores_interrupt_a_prompt() {
         ("qwen2-tiny-f16.gguf", 2),
         ("qwen2-tiny-bf16.gguf", 3),
         ("llama-tiny-iq.gguf", 3),
-        ("qwen3moe-tiny-q4_k_m.gguf", 4),
+        ("qwen3moe-tiny-q4_k_m.gguf", 9),
         ("gpt-oss-tiny-f16.gguf", 3),
     ] {
         let gguf = model(name);

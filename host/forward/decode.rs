@@ -29,6 +29,7 @@ use crate::{
         Buffer, Gpu, GpuError, Graph, Pinned, SubSlice, Weights,
         kernels::{ArgmaxScratch, AttentionShape, KeySplits, MAX_TOP_K, NO_CHOICE, TopKScratch},
     },
+    model::figure::Op,
     trace::Recorder,
 };
 
@@ -190,12 +191,26 @@ impl Engine {
 
     /// From how many rows on products on tensor cores take less time than those that give each row the bits that it has alone: floats need no unpacking, and
     /// packed weights none in memory where there is a product for them. On an H200 a step of two rows takes 0.70 ms with them, and 0.71 without, at Qwen2.5-0.5B
-    /// Q8_0; at 1.5B Q4_K_M 1.19 and 1.44, at 7B Q4_K_M 2.35 and 2.82 (`benches/results/2026-11-30-h200-few.md`).
+    /// Q8_0; at 1.5B Q4_K_M 1.19 and 1.44, at 7B Q4_K_M 2.35 and 2.82 (`benches/results/2026-11-30-h200-few.md`). Of a mixture's experts a few rows hardly share any, and
+    /// its other products take eight rows at once either way: Qwen3-30B-A3B Q4_K_M writes 770, 1 240 and 1 760 tokens/s with 2, 4 and 8 rows without, and 610, 1 130 and
+    /// 1 715 with them (`benches/results/2026-11-30-h200-order.md`).
     fn least_rows(&self) -> usize {
+        const OF_A_MIXTURE: usize = 9;
+        let stacks = self.weights.stacks();
         let is_float = |weights: &Weights| weights.parts.iter().all(|part| !part.tensor_type.is_quantised());
         let rooms = self.several.as_ref().and_then(|several| several.rooms.as_ref());
-        let is_packed = rooms.is_some_and(|rooms| rooms.multiplies_packed(&self.weights));
-        if is_packed || self.weights.stacks().iter().all(is_float) { 2 } else { MANY_ROWS }
+        if stacks.iter().all(is_float) {
+            return 2;
+        }
+        if !rooms.is_some_and(|rooms| rooms.multiplies_packed(&self.weights)) {
+            return MANY_ROWS;
+        }
+        let has_experts = self.figure.nodes.iter().any(|node| matches!(node.op, Op::ExpertProduct { .. }));
+        let at_once = |weights: &Weights| {
+            let mut packed = weights.parts.iter().filter(|part| part.tensor_type.is_quantised());
+            packed.all(|part| Gpu::multiplied_at_once(part.tensor_type, weights.n_in).is_some())
+        };
+        if has_experts && stacks.iter().all(at_once) { OF_A_MIXTURE } else { 2 }
     }
 
     /// Whether a step of so many rows, on tensor cores, is nothing but kernels: a library's products are not captured.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     gpu::{
         Buffer, Gpu, GpuError, Product, Rows, Slice,
-        kernels::{ExpertLists, ExpertPairs, Gemm},
+        kernels::{ExpertLists, ExpertPairs, Gemm, Order},
     },
     model::Model,
 };
@@ -112,7 +112,7 @@ impl ExpertScratch {
         n_pairs: usize,
     ) -> Result<(), GpuError> {
         let (n_in, n_experts) = (weights.n_in(), weights.n_matrices());
-        gpu.matmul_input_f16(x, &self.halves, &self.factors, n_pairs / share, n_in)?;
+        gpu.matmul_input_f16(x, &self.halves, &self.factors, n_pairs / share, n_in, Order::Rows)?;
         let factors = Some(&*self.factors);
         let gemm = Gemm { factors, ..Gemm::new(weights, &self.halves, Product::F32(out)) };
         gpu.gemm_experts(&gemm, &ExpertPairs { lists: &self.lists, n_pairs, n_experts, share })

@@ -239,12 +239,14 @@ impl MemoryPlan {
                 available: config.context_length,
             });
         }
-        let n_batch = options.n_batch.clamp(1, n_context);
         let n_sequences = options.n_sequences.max(1);
         let n_rows = n_sequences + options.n_drafted;
+        // Prompts that go together may have more tokens than one has room for.
+        let n_together = if options.batch_invariant || !figure.states.is_empty() { 1 } else { n_sequences };
+        let n_batch = options.n_batch.clamp(1, n_together * n_context);
         let logit_rows = n_rows.max(if options.all_logits { n_batch } else { 1 });
         let n_positions = options.n_positions.unwrap_or(n_sequences * n_context.next_multiple_of(PAGE)).max(1);
-        let n_grown = n_batch.max((1 + options.n_drafted).min(n_context));
+        let n_grown = n_batch.max(1 + options.n_drafted).min(n_context);
         let cache_size = CacheSize { n_sequences, n_context, n_positions, n_batch: n_grown };
 
         let lowering = lower::Options { activations: options.activations, cache_type };

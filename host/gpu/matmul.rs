@@ -16,7 +16,7 @@ use half::{bf16, f16};
 
 use super::{
     Buffer, Gpu, GpuError, Rows, Slice,
-    kernels::{FloatProduct, Gemm, GemmScratch, Gemv},
+    kernels::{FloatProduct, Gemm, GemmScratch, Gemv, Order},
 };
 use crate::gguf::TensorType;
 
@@ -158,7 +158,7 @@ impl Gpu {
                     self.dequantise(weights, &scratch.unpacked)?;
                 }
                 let input = scratch.input.cast::<f16>();
-                self.matmul_input_f16(x, &input, &scratch.inverse_scales, n_tokens, n_in)?;
+                self.matmul_input_f16(x, &input, &scratch.inverse_scales, n_tokens, n_in, Order::Rows)?;
                 product(Factors::F16([floats.as_deref().unwrap_or(&scratch.unpacked), &input]), false)?;
                 Some(&*scratch.inverse_scales)
             }
@@ -180,9 +180,10 @@ impl Gpu {
         n_tokens: usize,
     ) -> Result<(), GpuError> {
         let input = scratch.input.cast::<f16>();
-        self.matmul_input_f16(x, &input, &scratch.inverse_scales, n_tokens, weights.n_in())?;
-        let factors = Some(&*scratch.inverse_scales);
-        self.gemm(&Gemm { factors, ..Gemm::new(weights, &input, Product::F32(out)) }, n_tokens, gemm)
+        let order = if self.takes_steps(weights.n_in()) { Order::Steps } else { Order::Rows };
+        self.matmul_input_f16(x, &input, &scratch.inverse_scales, n_tokens, weights.n_in(), order)?;
+        let (factors, orders) = (Some(&*scratch.inverse_scales), [order, Order::Rows]);
+        self.gemm(&Gemm { factors, orders, ..Gemm::new(weights, &input, Product::F32(out)) }, n_tokens, gemm)
     }
 
     /// out[token] = alpha · matrix · x[token] (+ out[token]) for a matrix `[n_out][n_in]` and `x` of `[n_tokens][n_in]`.

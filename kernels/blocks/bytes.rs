@@ -1,5 +1,5 @@
 //! A format's chunks as 8-bit integers with sign, for products on tensor cores that have the bits of those with one vector
-//! (`gemv/few.rs`).
+//! (`gemv/few/`).
 
 use cuda_std::float;
 

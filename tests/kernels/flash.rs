@@ -100,7 +100,10 @@ fn run(case: Case, cache_type: CacheType, head_dim: usize) {
         cache_type,
         &gpu.upload("positions", &positions).unwrap(),
         pages.get(),
-        Chunks { starts: &gpu.upload("chunks", &starts).unwrap(), longest: chunks.iter().map(|(n, _)| *n).max().unwrap() },
+        Chunks {
+            starts: &gpu.upload("chunks", &starts).unwrap(),
+            longest: chunks.iter().map(|(n, _)| *n).max().unwrap(),
+        },
         &out,
         out_scale,
         FlashScores { sinks: sinks.as_deref(), soft_cap },

@@ -208,9 +208,10 @@ fn gates_and_up_projections_become_units() {
             let gemm = Gemm { out_stride: n_ff, alpha, swiglu: Some(scale), ..gemm };
             gpu.gemm(&gemm, n, &scratch).unwrap();
             let units = out.read(&gpu);
-            for order in [Order::Rows, Order::Steps].into_iter().filter(|order| {
-                gpu.takes_steps(n_in) && (*order == Order::Rows || gpu.takes_steps(n_ff))
-            }) {
+            for order in [Order::Rows, Order::Steps]
+                .into_iter()
+                .filter(|order| gpu.takes_steps(n_in) && (*order == Order::Rows || gpu.takes_steps(n_ff)))
+            {
                 // Activations in steps, and units as rows or in steps too, are the same bits.
                 let x = gpu.upload("x", &in_steps(&gpu.read(&x).unwrap(), n_in)).unwrap();
                 let out = Output::<f16>::new(&gpu, n * n_ff);

@@ -2,7 +2,7 @@
 
 use ferrowarp::{
     gguf::TensorType,
-    gpu::{Activations, Matmul},
+    gpu::{Activations, Matmul, kernels::Order},
 };
 use half::{bf16, f16};
 
@@ -13,14 +13,21 @@ fn rows_are_scaled_by_a_power_of_two_into_f16s_range() {
     let gpu = gpu();
     let mut random = Random::new();
     let scales = [1e-38, 1e-6, 1.0, 7e4, 1e12, 3e38];
-    for n in [1, 255, 300] {
+    for n in [1, 255, 300, 384] {
         let mut x: Vec<f32> = scales.iter().flat_map(|scale| random.values(n, *scale)).collect();
         x.extend(vec![0.0; n]);
         let n_tokens = scales.len() + 1;
         let out = Output::<f16>::new(&gpu, n_tokens * n);
         let inverse_scales = Output::new(&gpu, n_tokens);
-        gpu.matmul_input_f16(&gpu.upload("x", &x).unwrap(), &out, &inverse_scales, n_tokens, n).unwrap();
-        let (got, inverse_scales) = (out.read(&gpu), inverse_scales.read(&gpu));
+        let x_on_device = gpu.upload("x", &x).unwrap();
+        gpu.matmul_input_f16(&x_on_device, &out, &inverse_scales, n_tokens, n, Order::Rows).unwrap();
+        let got = out.read(&gpu);
+        if n % 128 == 0 {
+            let steps = Output::<f16>::new(&gpu, n_tokens * n);
+            gpu.matmul_input_f16(&x_on_device, &steps, &inverse_scales, n_tokens, n, Order::Steps).unwrap();
+            assert!(steps.read(&gpu) == in_steps(&got, n), "in steps");
+        }
+        let inverse_scales = inverse_scales.read(&gpu);
         for token in 0..n_tokens {
             let (inverse, row) = (f64::from(inverse_scales[token]), &x[token * n..][..n]);
             assert_eq!(inverse_scales[token].to_bits() & 0x007f_ffff, 0, "{inverse} is no power of two");

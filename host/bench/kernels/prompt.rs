@@ -8,7 +8,7 @@ use crate::{
     gguf::TensorType,
     gpu::{
         Activations, Gpu, Matmul,
-        kernels::{Attention, AttentionShape, CacheType, OneSequence, PAGE},
+        kernels::{Attention, AttentionShape, CacheType, OneSequence, Order, PAGE},
     },
 };
 
@@ -117,7 +117,7 @@ fn conversions(widths: &Widths, n_tokens: usize) -> Vec<Row> {
     let len = n_tokens * n;
     let to_f16 = Row::new("matmul_input_f16", &*name, 6 * len, move |gpu| {
         let (x, out, scales) = (values(gpu, len)?, room::<f16>(gpu, len)?, room(gpu, n_tokens)?);
-        Ok(move |gpu: &Gpu| gpu.matmul_input_f16(&x, &out, &scales, n_tokens, n))
+        Ok(move |gpu: &Gpu| gpu.matmul_input_f16(&x, &out, &scales, n_tokens, n, Order::Rows))
     });
     let to_bf16 = Row::new("matmul_input_bf16", &*name, 8 * len, move |gpu| {
         let (x, high, low) = (values(gpu, len)?, room::<bf16>(gpu, len)?, room::<bf16>(gpu, len)?);

@@ -1,6 +1,6 @@
 //! Which launches a layer of published shapes has: a pattern that does not match any more shows here, and not in somebody's waiting.
 
-use super::{Launch, Options, Pass};
+use super::{Launch, Options, Pass, Step};
 use crate::{
     gpu::{Activations, kernels::CacheType},
     model::Model,
@@ -87,6 +87,30 @@ fn a_mixture_is_two_launches_behind_its_router() {
         pass.steps.iter().any(|step| matches!(step.launch, Launch::GemvSum { .. }))
     };
     assert_eq!([Activations::Q8, Activations::F32].map(sums), [true, false]);
+}
+
+/// Whether each product of a layer, of a step of many sequences, finds its activations in the order that it reads them in.
+#[test]
+fn activations_lie_as_their_products_read_them() {
+    let in_steps = |shape: &str, file_type: FileType| -> Vec<bool> {
+        let gguf = Synth::new(Shape::find(shape).expect(shape), file_type, 1).without_matrices().unwrap();
+        let model = Model::open(&gguf).unwrap();
+        let pass = rows(&model, Options { activations: Activations::Q8, cache_type: CacheType::F16 });
+        let node = |layer| model.figure.nodes.iter().position(|node| node.layer == Some(layer)).unwrap();
+        let of_layer = |step: &Step| match &step.launch {
+            Launch::Product { x, .. } => Some(pass.in_steps[x.0]),
+            _ => None,
+        };
+        pass.steps[pass.begin_of_node(node(1))..pass.begin_of_node(node(2))].iter().filter_map(of_layer).collect()
+    };
+    // Queries with keys and values, output, gate and up, down.
+    assert_eq!(in_steps("qwen2.5-7b", FileType::Q4_K_M), [true; 4]);
+    assert_eq!(in_steps("qwen2.5-7b", FileType::F16), [false; 4]);
+    // Its experts gather what they multiply.
+    assert_eq!(in_steps("qwen3-30b-a3b", FileType::Q4_K_M), [true; 2]);
+    // Another unit is a launch between, and rows that nothing is known to bound are one before.
+    assert_eq!(in_steps("gemma3-27b", FileType::Q8_0), [true, true, true, false]);
+    assert_eq!(in_steps("olmo3-7b", FileType::Q8_0), [false, true, false, false]);
 }
 
 /// Whatever lies before attention, prompts of every shape take a tensor core's way over the cache, but for latent attention.

@@ -1,4 +1,4 @@
-//! Launches the products with several vectors: those on tensor cores in `kernels/gemv/few.rs`, and those on lanes in `kernels/gemv/many.rs`.
+//! Launches the products with several vectors: those on tensor cores in `kernels/gemv/few/`, and those on lanes in `kernels/gemv/many.rs`.
 
 use kernels::gemv::{
     MAX_WARPS, ROWS,

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use kernels::matmul::{BLOCK, matmul_epilogue, matmul_input_bf16, matmul_input_f16};
 
-use super::{count, expect_len};
+use super::{Order, count, expect_len};
 use crate::gpu::{Gpu, GpuError, Slice};
 
 impl Gpu {
@@ -15,11 +15,13 @@ impl Gpu {
         inverse_scales: &Slice<f32>,
         n_tokens: usize,
         n: usize,
+        order: Order,
     ) -> Result<(), GpuError> {
+        order.expect(n);
         expect_len("x", x, n_tokens * n);
         expect_len("out", out, n_tokens * n);
         expect_len("inverse_scales", inverse_scales, n_tokens);
-        let arguments = (x, out, inverse_scales, count(n));
+        let arguments = (x, out, inverse_scales, count(n), u32::from(order == Order::Steps));
         // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
         unsafe { self.launch_early(matmul_input_f16, [count(n_tokens), 1, 1], BLOCK, arguments) }
     }

@@ -42,6 +42,9 @@ pub unsafe fn bring<B: Halves, const HALF: usize, const APART: bool>(o: &Operand
         }
     }
     unsafe { B::prepare() }
+    if o.x_rows != 0 {
+        unsafe { clear_absent::<HALF>(u32::min(task.end_token - task.first_token, tokens), end - begin) }
+    }
     o.begin();
     if thread < tokens {
         let [source, target] = unsafe { task.rows(o, thread) };
@@ -191,6 +194,29 @@ unsafe fn bring_rows<const HALF: usize>(o: &Operands, Panels { begin, end, first
     }
 }
 
+/// Zeros in the rows of no token, which copies leave alone, of the panels that so many steps take.
+///
+/// # Safety
+/// - A barrier separates this from others' accesses to the ring.
+#[inline(always)]
+unsafe fn clear_absent<const HALF: usize>(there: u32, n_steps: u32) {
+    let tokens: u32 = const { 2 * HALF as u32 };
+    if there == tokens {
+        return;
+    }
+    let n_panels = u32::min(n_steps.div_ceil(const { PANEL_ROWS / (2 * HALF as u32) }), PANELS);
+    let words: Shared<u32> = unsafe { panels().cast() };
+    let thread = thread::thread_idx_x() - GROUP * GROUPS;
+    let mut row = thread / 8;
+    while row < n_panels * (2 * PANEL_ROWS) {
+        if row % tokens >= there {
+            unsafe { words.set_four((row * (ROW_BYTES / 2) + thread % 8 * 16) / 4, [0; 4]) }
+        }
+        row += GROUP / 8;
+    }
+    fence::proxy_async_shared();
+}
+
 /// Panels of activations that lie in steps: one warp starts copies of them as they are.
 ///
 /// # Safety
@@ -202,8 +228,6 @@ unsafe fn bring_steps<const HALF: usize>(o: &Operands, task: &Task, Panels { beg
     let words: Shared<u32> = unsafe { panels().cast() };
     let (there, lane) = (u32::min(task.end_token - task.first_token, tokens), thread::lane());
     let (bytes, all) = (there * (ROW_BYTES / 2), tokens * (ROW_BYTES / 2));
-    // Rows of no token are zeros from the ring's first round on.
-    let first_round = begin + PANELS * steps_of_panel;
     // A lane has half a step of each panel, if it has any.
     let (further, half) = (lane / 2, lane % 2);
     let (mut at, mut step, mut ring) = (begin, first, Ring::<PANELS>::EMPTY);
@@ -215,9 +239,8 @@ unsafe fn bring_steps<const HALF: usize>(o: &Operands, task: &Task, Panels { beg
         let halves = 2 * u32::min(steps_of_panel, end - at);
         let full = unsafe { Barrier::at(gemm_full(), ring.panel) };
         unsafe { ring.wait(gemm_empty()) }
-        let is_first = at < first_round;
         if lane == 0 {
-            full.arrive_expecting(halves * if is_first { all } else { bytes });
+            full.arrive_expecting(halves * bytes);
         }
         warp::sync();
         if lane < halves {
@@ -228,12 +251,7 @@ unsafe fn bring_steps<const HALF: usize>(o: &Operands, task: &Task, Panels { beg
                 o.zeros
             };
             let target = ring.panel * PANEL_BYTES + further * (tokens * ROW_BYTES) + half * all;
-            unsafe {
-                bulk::copy_to_shared(words, target / 4, from.cast::<u32>(), bytes, full);
-                if is_first && bytes < all {
-                    bulk::copy_to_shared(words, (target + bytes) / 4, o.zeros.cast::<u32>(), all - bytes, full);
-                }
-            }
+            unsafe { bulk::copy_to_shared(words, target / 4, from.cast::<u32>(), bytes, full) }
         }
         ring = ring.next();
         at += steps_of_panel;
