@@ -380,6 +380,34 @@ fn many_rows_on_tensor_cores_are_near() {
     }
 }
 
+/// Experts are hardly shared by a few rows: a mixture's steps of up to eight have each row's bits alone, without being asked for them, and one of nine has not.
+#[test]
+fn few_rows_of_a_mixture_are_as_alone() {
+    let gguf = model("qwen3moe-tiny-q4_k_m.gguf");
+    let options = EngineOptions { batch_invariant: false, ..small() };
+    let mut random = Random::new();
+    let mut one = engine(&gguf, options);
+    let vocab_size = one.config().vocab_size;
+    let sequences: Vec<Alone> =
+        (0..9).map(|_| alone(&mut one, random.tokens(20, vocab_size), random.tokens(1, vocab_size))).collect();
+    drop(one);
+    let mut many = engine(&gguf, EngineOptions { n_sequences: 9, ..options });
+    for n in [2, 8, 9] {
+        many.close(FIRST);
+        let ids: Vec<SequenceId> = (0..n).map(|_| many.open().unwrap()).collect();
+        ids.iter().zip(&sequences).for_each(|(id, sequence)| prompt(&mut many, *id, &sequence.prompt));
+        let rows: Vec<(SequenceId, u32)> =
+            ids.iter().zip(&sequences).map(|(id, sequence)| (*id, sequence.tokens[0])).collect();
+        many.decode_rows(&rows).unwrap();
+        let logits = many.logit_rows(n).unwrap();
+        let is_same = |(got, sequence): (&[f32], &Alone)| bits(got) == bits(&sequence.logits[1]);
+        let n_same = logits.chunks(vocab_size).zip(&sequences).filter(|row| is_same(*row)).count();
+        assert_eq!(n_same, if n < 9 { n } else { 0 }, "rows of {n} as they are alone");
+        ids.into_iter().for_each(|id| many.close(id));
+        assert_eq!(many.open(), Some(FIRST));
+    }
+}
+
 /// A prompt's pass goes on where steps on tensor cores interrupted it, which unpack weights in the same rooms and sort experts' pairs in the same
 /// lists: its logits are those of the pass in one piece, bit for bit.
 #[test]

@@ -84,7 +84,8 @@ fn no_kernel_accesses_memory_generically() {
 #[test]
 fn weights_and_caches_are_read_wide() {
     for (kernel, name, body) in entries() {
-        const WAYS: [&str; 6] = ["gemv_few_wide_", "gemv_few_", "gemv_many_wide_", "gemv_many_", "gemv_wide_", "gemv_"];
+        const WAYS: [&str; 7] =
+            ["gemv_few_wide_", "gemv_few_", "gemv_many_wide_", "gemv_many_", "gemv_sum_", "gemv_wide_", "gemv_"];
         let format = WAYS.iter().find_map(|way| kernel.strip_prefix(way));
         if let Some(format) = format.filter(|format| !format.starts_with("exact_") && !format.starts_with("stage_")) {
             // In turn the loads of a step's four rows: before the loop those of one or two steps, and in it those of as many. On tensor cores
@@ -100,7 +101,8 @@ fn weights_and_caches_are_read_wide() {
             let fewest = if kernel.starts_with("gemv_few_") { 6 } else { 8 };
             assert!(loads >= fewest && loads.is_multiple_of(fewest), "{name}: {loads} wide loads");
             // Several vectors times floats leave no room for them in shared memory.
-            let is_shared = !(kernel.starts_with("gemv_many_") && matches!(format, "f32" | "f16" | "bf16"));
+            let has_several = kernel.starts_with("gemv_many_") || kernel.starts_with("gemv_sum_");
+            let is_shared = !(has_several && matches!(format, "f32" | "f16" | "bf16"));
             let activations = if is_shared { "ld.shared.v4.b32" } else { "ld.global.v4.b32" };
             assert!(count(&body, activations) >= 1, "{name}: activations");
         }
