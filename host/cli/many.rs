@@ -12,7 +12,8 @@ pub struct ManyArguments {
     /// Answers written at the same time, at most.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
     parallel: u32,
-    /// Decode many answers together as each would be alone, to the last bit, where tensor cores would take less time.
+    /// Answer each as it would be answered alone, to the last bit: steps of many keep off tensor cores, and each prompt goes through the model by itself,
+    /// which takes longer.
     #[arg(long)]
     batch_invariant: bool,
     /// Tokens of a prompt that go through the layers together, at most: with fewer, prompts take longer, and answers that are being written wait

@@ -81,7 +81,8 @@ pub struct EngineOptions {
     /// Whether every operation is a launch of its own, so that all values of the figure can be recorded.
     pub exact: bool,
     /// Whether a sequence's logits may not depend, in their last bits, on the others: products of many rows stay those of one, which sum in
-    /// one order, and are not left to tensor cores; and a prompt shares only whole chunks, so that it is cut as it is alone.
+    /// one order, and are not left to tensor cores; and a prompt shares only whole chunks, so that it is cut as it is alone,
+    /// and goes through the model without others.
     pub batch_invariant: bool,
     /// Bytes of device memory to take at most, where that is less than what is free.
     pub memory_limit: Option<u64>,
