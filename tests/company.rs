@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use driver::DeviceChoice;
 use ferrowarp::{
     cache::SequenceId,
-    forward::{Chunk, Engine, EngineError, EngineOptions, FIRST, Logits, Share},
+    forward::{Chunk, Engine, EngineError, EngineOptions, FIRST, Logits, Share, Then},
     gguf::Gguf,
     gpu::{Activations, Gpu, kernels::CacheType},
     trace::{Recorder, relative_error},
@@ -121,7 +121,7 @@ fn check(name: &str, options: EngineOptions, n_sequences: usize) {
         many.decode_rows(&rows).unwrap();
         let logits = many.logit_rows(n).unwrap();
         let mut best = vec![0; n];
-        many.greedy_rows(vocab_size, &mut best).unwrap();
+        many.greedy_rows(vocab_size, &mut best, Then::Anything).unwrap();
         for (row, (index, _, done)) in running[..n].iter_mut().enumerate() {
             *done += 1;
             let got = &logits[row * vocab_size..(row + 1) * vocab_size];
@@ -503,7 +503,7 @@ fn prompts_that_go_together_are_near() {
             };
             let logits = many.logit_rows(4).unwrap();
             let mut best = [0; 4];
-            many.greedy_rows(vocab_size, &mut best).unwrap();
+            many.greedy_rows(vocab_size, &mut best, Then::Anything).unwrap();
             for ((got, index), best) in logits.chunks(vocab_size).zip([0, 1, 2, 4]).zip(best) {
                 near(got, index, 0);
                 let largest = got.iter().copied().fold(f32::NEG_INFINITY, f32::max);

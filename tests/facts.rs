@@ -8,7 +8,7 @@ mod support;
 
 use driver::{DeviceChoice, calls};
 use ferrowarp::{
-    forward::{Engine, EngineOptions, Logits},
+    forward::{Engine, EngineOptions, Logits, Then},
     gguf::{Gguf, TensorType},
     gpu::{Activations, Gpu, Weights, arrange, kernels::CacheType},
     model::{
@@ -248,14 +248,14 @@ fn a_token_step_allocates_and_frees_nothing() {
     let mut engine = engine(&gguf, CacheType::F16);
     engine.forward(&prompt(&golden, "short").ids, Logits::Last, &mut Recorder::off()).unwrap();
     // As generation does: the prompt's last logits give the first token, and reading it waits for the prompt.
-    engine.greedy(512).unwrap();
+    engine.greedy(512, Then::Anything).unwrap();
     for step in 0..20 {
         let before = calls::counts();
         engine.decode(7).unwrap();
         let pass = calls::counts().since(&before);
         // The position and the token go in; nothing waits.
         assert_eq!(pass.allocations() + pass.frees() + pass.synchronisations(), 0, "step {step}: {pass:?}");
-        let token = engine.greedy(512).unwrap();
+        let token = engine.greedy(512, Then::Anything).unwrap();
         let whole = calls::counts().since(&before);
         assert_eq!(whole.allocations() + whole.frees(), 0, "step {step}: {whole:?}");
         assert!(token < 512);
@@ -272,10 +272,10 @@ fn a_hundred_generations_leave_the_memory_as_it_was() {
     for generation in 0..100 {
         engine.reset();
         engine.forward(&prompt(&golden, "one").ids, Logits::Last, &mut Recorder::off()).unwrap();
-        let mut ids = vec![engine.greedy(512).unwrap()];
+        let mut ids = vec![engine.greedy(512, Then::Anything).unwrap()];
         for _ in 0..3 {
             engine.decode(ids[ids.len() - 1]).unwrap();
-            ids.push(engine.greedy(512).unwrap());
+            ids.push(engine.greedy(512, Then::Anything).unwrap());
         }
         assert_eq!(*first.get_or_insert_with(|| ids.clone()), ids, "generation {generation}");
     }

@@ -23,7 +23,7 @@ use std::collections::HashMap;
 
 use driver::DeviceChoice;
 use ferrowarp::{
-    forward::{Engine, EngineOptions, Logits},
+    forward::{Engine, EngineOptions, Logits, Then},
     gguf::{Gguf, TensorType},
     gpu::{Activations, Gpu, GpuError, kernels::CacheType},
     model::{
@@ -184,7 +184,7 @@ fn decoding_with_an_f32_cache_is_exact() {
             let steps = prompt.certain_steps(CERTAIN_MARGIN);
             let mut greedy = Vec::new();
             while greedy.len() < steps {
-                greedy.push(engine.greedy(vocab_size).unwrap());
+                greedy.push(engine.greedy(vocab_size, Then::Anything).unwrap());
                 engine.decode(greedy[greedy.len() - 1]).unwrap();
             }
             let what = format!("{} {}", golden.name, prompt.name);

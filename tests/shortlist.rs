@@ -2,7 +2,7 @@
 
 use driver::{DeviceChoice, calls};
 use ferrowarp::{
-    forward::{Engine, EngineOptions, Logits},
+    forward::{Engine, EngineOptions, Logits, Then},
     generate::{Limits, Request, generate},
     gguf::Gguf,
     gpu::Gpu,
@@ -118,7 +118,7 @@ fn a_sampled_step_allocates_nothing_and_copies_the_shortlist() {
     let mut session = session(&gguf);
     let engine = session.engine();
     engine.forward(&[5, 6, 7], Logits::Last, &mut Recorder::off()).unwrap();
-    engine.greedy(n_tokens).unwrap();
+    engine.greedy(n_tokens, Then::Anything).unwrap();
     let n_greedy = engine.launches_per_token().unwrap();
     let mut largest = [(0, 0.0); 41];
     engine.largest_into(n_tokens, &mut largest).unwrap();

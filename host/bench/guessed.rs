@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{model::prompt, sample::Sample};
 use crate::{
     cache::SequenceId,
-    forward::{Engine, EngineError, FIRST, Logits},
+    forward::{Engine, EngineError, FIRST, Logits, Then},
     speculate::{Counts, Drafter, Drafting, Speculation, Wanted},
     synth::random::Random,
     trace::Recorder,
@@ -82,10 +82,10 @@ pub fn measure_guessed(
         engine.truncate(n_before);
         tokens = vec![*last];
         let start = Instant::now();
-        while tokens.len() <= n {
+        for left in (0..n).rev() {
             engine.decode(tokens[tokens.len() - 1])?;
             // A model of random weights may choose nothing.
-            tokens.push(engine.greedy(n_vocab)?.min(n_vocab as u32 - 1));
+            tokens.push(engine.greedy(n_vocab, Then::unless_last(left))?.min(n_vocab as u32 - 1));
         }
         if run > 0 {
             alone.0.push(n as f64 / start.elapsed().as_secs_f64());
@@ -109,7 +109,7 @@ pub fn measure_guessed(
             let rows: Vec<_> = [text[text.len() - 1]].iter().chain(&guesses).map(|token| (FIRST, *token)).collect();
             let mut best = vec![0; rows.len()];
             engine.decode_rows(&rows)?;
-            engine.greedy_rows(n_vocab, &mut best)?;
+            engine.greedy_rows(n_vocab, &mut best, Then::Anything)?;
             best.iter_mut().for_each(|token| *token = (*token).min(n_vocab as u32 - 1));
             let n_kept = guesses.iter().zip(&best).take_while(|(guess, best)| guess == best).count();
             engine.take_back(FIRST, guesses.len() - n_kept);

@@ -2,7 +2,7 @@
 //! `depth` tokens that are in the cache already.
 //!
 //! A generated token is one that a person would get: [`Engine::decode`], the choice of the likeliest token on the device, and
-//! its id back on the host before the next begins. A prompt counts until its last token's logits are there.
+//! its id back on the host before the next is asked for. A prompt counts until its last token's logits are there.
 
 use std::{fmt, time::Instant};
 
@@ -12,7 +12,7 @@ use super::{
     sample::Sample,
 };
 use crate::{
-    forward::{Engine, EngineError, Logits},
+    forward::{Engine, EngineError, Logits, Then},
     gguf::Gguf,
     trace::Recorder,
 };
@@ -167,9 +167,9 @@ fn run(engine: &mut Engine, test: Test) -> Result<(), EngineError> {
         }
         Work::Generate(n) => {
             let mut token = 0;
-            for _ in 0..n {
+            for left in (0..n).rev() {
                 engine.decode(token)?;
-                token = engine.greedy(n_vocab)?;
+                token = engine.greedy(n_vocab, Then::unless_last(left))?;
             }
         }
     }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     cache::SequenceId,
-    forward::{Chunk, Engine, EngineError, FIRST, Share},
+    forward::{Chunk, Engine, EngineError, FIRST, Share, Then},
 };
 
 /// What a number of sequences came to.
@@ -58,10 +58,10 @@ pub fn measure_together(
     let prompt_seconds = start.elapsed().as_secs_f64();
 
     let mut best = vec![0; n_sequences];
-    let mut step = |engine: &mut Engine| {
+    let mut step = |engine: &mut Engine, left: usize| {
         let rows: Vec<(SequenceId, u32)> = ids.iter().copied().zip(best.iter().copied()).collect();
         engine.decode_rows(&rows)?;
-        engine.greedy_rows(n_vocab, &mut best)?;
+        engine.greedy_rows(n_vocab, &mut best, Then::unless_last(left))?;
         // A model of random weights may choose nothing.
         best.iter_mut().for_each(|token| *token = (*token).min(n_vocab as u32 - 1));
         Ok::<_, EngineError>(())
@@ -70,13 +70,13 @@ pub fn measure_together(
     let mut gen_seconds = 0.0;
     if driver::soft::device().is_some() {
         let streamed = engine.streamed();
-        let (result, records) = recorded(|| step(engine));
+        let (result, records) = recorded(|| step(engine, 0));
         result?;
         counts = Some(Counts::of(&records.unwrap_or_default(), &streamed));
     } else {
         let start = Instant::now();
-        for _ in 0..n_gen {
-            step(engine)?;
+        for left in (0..n_gen).rev() {
+            step(engine, left)?;
         }
         gen_seconds = start.elapsed().as_secs_f64();
     }

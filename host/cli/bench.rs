@@ -27,7 +27,7 @@ use crate::{
         kernels::{Row, Timer, rows},
         measure, positions, tests,
     },
-    forward::{Engine, EngineOptions, MatrixSource},
+    forward::{Engine, EngineOptions, MatrixSource, Then},
     gguf::Gguf,
     gpu::{Activations, Gpu, GpuError, kernels::CacheType},
     synth::{FileType, SHAPES, Shape, Synth, random_matrices},
@@ -285,7 +285,7 @@ impl Arguments {
         let mut engine = Engine::load(gpu, gguf, options, &mut |_, _| {})?;
         let loaded = start.elapsed().as_secs_f64();
         engine.decode(0)?;
-        engine.greedy(engine.config().vocab_size)?;
+        engine.greedy(engine.config().vocab_size, Then::Anything)?;
         let first_token = start.elapsed().as_secs_f64();
 
         let size: u64 = gguf.tensors().map(|tensor| tensor.bytes).sum();

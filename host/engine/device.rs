@@ -3,7 +3,7 @@
 use super::{Limits, Runner};
 use crate::{
     cache::{SequenceId, Shortage},
-    forward::{Chunk, Engine, EngineError, FIRST, Share},
+    forward::{Chunk, Engine, EngineError, FIRST, Share, Then},
     generate::{EngineRow, Found, LogitRow},
     speculate::{Costs, Drafting, Wanted},
 };
@@ -123,14 +123,15 @@ impl Runner for Device {
         self.engine.decode_rows(rows)
     }
 
-    fn greedy(&mut self, n_tokens: usize, choices: &mut [u32]) -> Result<(), EngineError> {
+    fn greedy(&mut self, n_tokens: usize, choices: &mut [u32], then: Then) -> Result<(), EngineError> {
         let n = choices.len();
-        choices.copy_from_slice(&self.found.greedy(&mut self.engine, n_tokens)?[..n]);
+        choices.copy_from_slice(&self.found.greedy(&mut self.engine, n_tokens, then)?[..n]);
         Ok(())
     }
 
     fn largest(&mut self, row: usize, n_tokens: usize, largest: &mut [(u32, f32)]) -> Result<(), EngineError> {
-        EngineRow { engine: &mut self.engine, found: &mut self.found, row }.largest(n_tokens, largest)
+        EngineRow { engine: &mut self.engine, found: &mut self.found, row, then: Then::Anything }
+            .largest(n_tokens, largest)
     }
 
     fn logits(&mut self, row: usize, logits: &mut [f32]) -> Result<(), EngineError> {

@@ -11,7 +11,7 @@ use std::{
 use super::runner::{Limits, NO_CHOICE, Runner};
 use crate::{
     cache::{Group, Origin, POSITIONS, Pages, SequenceId, Shortage},
-    forward::{Chunk, Share},
+    forward::{Chunk, Share, Then},
     speculate::{Costs, Wanted},
 };
 
@@ -56,7 +56,7 @@ pub struct Fake {
     /// By row.
     rows: Vec<u64>,
     /// The chunks that are not done: whose, how many tokens of each, and the last share.
-    begun: Option<(Vec<(SequenceId, usize)>, Share)>,
+    part: Option<(Vec<(SequenceId, usize)>, Share)>,
     /// Passes over chunks of prompts so far.
     pub n_passes: usize,
     /// Work for prompts since the last decoding step.
@@ -67,6 +67,11 @@ pub struct Fake {
     pub decoded: Vec<SequenceId>,
     /// Decoding steps so far.
     pub n_steps: Arc<AtomicUsize>,
+    /// The rows of the step that was begun with the last one's choices.
+    begun: Option<Vec<(SequenceId, u32, usize)>>,
+    /// Of such steps, those that were asked for, and those that were not.
+    pub n_gone_on: usize,
+    pub n_in_vain: usize,
     /// Where it guesses.
     pub guesses: Option<Guesses>,
 }
@@ -91,12 +96,15 @@ impl Fake {
             memory: groups.iter().map(|group| vec![[0; POSITIONS]; group.n_pages]).collect(),
             rows: Vec::new(),
             limits,
-            begun: None,
+            part: None,
             n_passes: 0,
             n_steps: Arc::default(),
             n_between: 0,
             longest_gap: 0,
             decoded: Vec::new(),
+            begun: None,
+            n_gone_on: 0,
+            n_in_vain: 0,
             guesses: None,
         }
     }
@@ -131,6 +139,32 @@ impl Fake {
             contents = mix(contents, content);
         }
         contents
+    }
+
+    /// As an engine begins a step behind the last one: no account of pages knows its tokens, but what lies behind a sequence's tokens is written over.
+    fn begin_behind(&mut self, choices: &[u32]) {
+        assert_eq!(choices.len(), self.decoded.len());
+        let rows: Vec<(SequenceId, u32, usize)> =
+            self.decoded.iter().zip(choices).map(|(id, token)| (*id, *token, self.pages.n_tokens(*id))).collect();
+        let has_room = |id: &SequenceId| self.pages.n_tokens(*id) < self.limits.n_context;
+        if !self.decoded.iter().all(has_room) || !rows.iter().all(|(id, ..)| matches!(self.reserve(*id, 1), Ok(Ok(()))))
+        {
+            return;
+        }
+        for (id, token, _) in &rows {
+            self.compute(*id, *token, Origin::Token);
+        }
+        self.begun = Some(rows);
+    }
+
+    /// Something comes behind a step: rows of the next one, or of none.
+    fn comes_next(&mut self, rows: &[(SequenceId, u32)]) {
+        let Some(begun) = self.begun.take() else { return };
+        let mut begun = begun.into_iter();
+        let mut is_begun =
+            |(id, token): &(SequenceId, u32)| begun.any(|row| row == (*id, *token, self.pages.n_tokens(*id)));
+        let goes_on = !rows.is_empty() && rows.iter().all(&mut is_begun);
+        *if goes_on { &mut self.n_gone_on } else { &mut self.n_in_vain } += 1;
     }
 
     /// Does so much for prompts.
@@ -183,7 +217,7 @@ impl Runner for Fake {
     }
 
     fn close(&mut self, id: SequenceId) {
-        self.begun.take_if(|(of, _)| of.iter().any(|(of, _)| *of == id));
+        self.part.take_if(|(of, _)| of.iter().any(|(of, _)| *of == id));
         self.pages.close(id);
     }
 
@@ -216,16 +250,17 @@ impl Runner for Fake {
     }
 
     fn prefill(&mut self, chunks: &[Chunk], share: Share) -> Result<(), Infallible> {
+        self.comes_next(&[]);
         self.rows.clear();
         let ids: Vec<(SequenceId, usize)> = chunks.iter().map(|chunk| (chunk.id, chunk.tokens.len())).collect();
-        match self.begun.take() {
+        match self.part.take() {
             None => assert_eq!(share.done, 0, "a share of what was not begun"),
             Some((of, before)) => assert!(of == ids && share.follows(before), "other chunks'"),
         }
         self.work(share.until - share.done);
         if !share.is_last() {
             assert!(ids != [(ids[0].0, 1)], "a share of a token");
-            self.begun = Some((ids, share));
+            self.part = Some((ids, share));
             return Ok(());
         }
         for chunk in self.together(chunks) {
@@ -235,7 +270,8 @@ impl Runner for Fake {
     }
 
     fn states(&mut self, chunks: &[Chunk]) -> Result<Vec<f32>, Infallible> {
-        assert_eq!(self.begun, None, "a chunk between the shares of another");
+        self.comes_next(&[]);
+        assert_eq!(self.part, None, "a chunk between the shares of another");
         self.work(chunks.iter().map(|chunk| chunk.tokens.len()).sum());
         self.rows.clear();
         Ok(self.together(chunks).concat().into_iter().flat_map(state).collect())
@@ -282,6 +318,7 @@ impl Runner for Fake {
         different.sort_unstable();
         different.dedup();
         assert!(different.len() == rows.len() || self.guesses.is_some(), "a sequence twice");
+        self.comes_next(rows);
         self.n_between = 0;
         self.n_steps.fetch_add(1, Relaxed);
         self.rows.clear();
@@ -293,11 +330,14 @@ impl Runner for Fake {
         Ok(())
     }
 
-    fn greedy(&mut self, n_tokens: usize, choices: &mut [u32]) -> Result<(), Infallible> {
+    fn greedy(&mut self, n_tokens: usize, choices: &mut [u32], then: Then) -> Result<(), Infallible> {
         for (choice, contents) in choices.iter_mut().zip(&self.rows) {
             let best =
                 (0..n_tokens).max_by(|a, b| logit(*contents, *a).total_cmp(&logit(*contents, *b)).then(b.cmp(a)));
             *choice = best.map_or(NO_CHOICE, |token| token as u32);
+        }
+        if then == Then::EachGoesOn {
+            self.begin_behind(choices);
         }
         Ok(())
     }

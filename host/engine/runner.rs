@@ -2,7 +2,7 @@
 
 use crate::{
     cache::{SequenceId, Shortage},
-    forward::{Chunk, Share},
+    forward::{Chunk, Share, Then},
     generate::LogitRow,
     speculate::{Costs, Wanted},
 };
@@ -120,11 +120,12 @@ pub trait Runner {
         work();
     }
 
-    /// The token with the largest logit among the first `n_tokens` of the vocabulary, for each of the first rows, or [`NO_CHOICE`].
+    /// The token with the largest logit among the first `n_tokens` of the vocabulary, for each of the first rows, or [`NO_CHOICE`]. Where each row's
+    /// sequence goes on with that, its step may begin at once.
     ///
     /// # Errors
     /// The device failed.
-    fn greedy(&mut self, n_tokens: usize, choices: &mut [u32]) -> Result<(), Self::Error>;
+    fn greedy(&mut self, n_tokens: usize, choices: &mut [u32], then: Then) -> Result<(), Self::Error>;
 
     /// Tokens and logits of a row's largest logits among the first `n_tokens` of the vocabulary, as [`LogitRow::largest`].
     ///
@@ -158,7 +159,7 @@ impl<R: Runner> LogitRow for Row<'_, R> {
             Some(choice) => choice,
             None => {
                 let mut choices = vec![NO_CHOICE; self.row + 1];
-                self.runner.greedy(n_tokens, &mut choices)?;
+                self.runner.greedy(n_tokens, &mut choices, Then::Anything)?;
                 choices[self.row]
             }
         };

@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     cache::{POSITIONS, SequenceId, Shortage},
+    forward::Then,
     model::Pooling,
     speculate::{Adapt, Counts, Wanted},
 };
@@ -436,7 +437,8 @@ impl<T: Task> Scheduler<T> {
         let mut choices = None;
         if self.active.iter().any(|(_, live)| live.chooses() && live.task.is_greedy()) {
             let choices = choices.insert(vec![NO_CHOICE; rows.len()]);
-            runner.greedy(self.n_vocab, choices)?;
+            let then = if self.each_goes_on(rows.len()) { Then::EachGoesOn } else { Then::Anything };
+            runner.greedy(self.n_vocab, choices, then)?;
         }
         let active = std::mem::take(&mut self.active);
         for (((id, mut live), rows), drafts) in active.into_iter().zip(rows_of).zip(drafts) {
@@ -448,6 +450,16 @@ impl<T: Task> Scheduler<T> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the next step is most likely that of all sequences' greedy choices, with no prompt's chunk before it: who comes meanwhile has to wait for it
+    /// anyway. Sequences whose tasks end by what they chose are not in it; that all of them end with this step is known where as many tokens as were wanted
+    /// are there. Where there is who guesses, a step may have more rows.
+    fn each_goes_on(&self, n_rows: usize) -> bool {
+        let goes_on = |(_, live): &Active<T>| live.adapt.is_none() && live.chooses() && live.task.is_greedy();
+        n_rows == self.active.len()
+            && self.active.iter().all(goes_on)
+            && self.active.iter().any(|(_, live)| live.task.n_wanted() != Some(1))
     }
 
     /// The rows of a sequence's next token and of the guesses behind it: its task chooses from one after another while what it chooses was

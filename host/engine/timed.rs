@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Limits, Runner};
 use crate::{
     cache::{SequenceId, Shortage},
-    forward::{Chunk, Share},
+    forward::{Chunk, Share, Then},
     speculate::{Costs, Wanted},
 };
 
@@ -99,8 +99,8 @@ impl<R: Runner> Runner for Timed<'_, R> {
         self.timed(|runner| runner.meanwhile(work));
     }
 
-    fn greedy(&mut self, n_tokens: usize, choices: &mut [u32]) -> Result<(), R::Error> {
-        self.timed(|runner| runner.greedy(n_tokens, choices))
+    fn greedy(&mut self, n_tokens: usize, choices: &mut [u32], then: Then) -> Result<(), R::Error> {
+        self.timed(|runner| runner.greedy(n_tokens, choices, then))
     }
 
     fn largest(&mut self, row: usize, n_tokens: usize, largest: &mut [(u32, f32)]) -> Result<(), R::Error> {

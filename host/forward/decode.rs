@@ -5,6 +5,8 @@
 //! same, bit for bit, whatever other rows there are: no kernel of the pass sums in an order that depends on them. Many rows go through a pass
 //! on tensor cores instead, where that takes less time and `batch_invariant` does not forbid it.
 //!
+//! Where each sequence goes on with its largest logit's token, the step behind is enqueued before anybody has read the choices (`ahead.rs`).
+//!
 //! Tokens of one sequence go through all of a layer together; as each sees the keys of those before it, attention stores all keys first and
 //! then attends, in two launches. What was drafted wrongly is taken back ([`Engine::take_back`]).
 //!
@@ -18,6 +20,7 @@
 
 use super::{
     Engine, EngineError, FIRST,
+    ahead::Behind,
     lower::{Launch, Step},
     memory::Uses,
     run::{MANY_ROWS, Run, key_splits},
@@ -38,25 +41,27 @@ const MOST_GRAPHS: usize = 64;
 
 /// What a decoding step has besides its pass.
 pub(super) struct Decode {
-    input: Buffer<u32>,  // [3][n_rows]: tokens, positions, and the numbers of their sequences
-    staged: Pinned<u32>, // [3][n_rows]: the same, on the host
+    pub(super) input: Buffer<u32>, // [3][n_rows]: tokens, positions, and the numbers of their sequences
+    staged: Pinned<u32>,           // [3][n_rows]: the same, on the host
     argmax: ArgmaxScratch,
     top_k: TopKScratch,
-    best: Buffer<u32>,    // [n_rows]: the tokens with the largest logits
-    largest: Buffer<u32>, // [n_rows][MAX_TOP_K][2]: ids and logits, rows as long as the choice
-    chosen: Pinned<u32>,  // [n_rows][MAX_TOP_K][2]: a choice, on the host
-    choice: Choice,
+    pub(super) best: Buffer<u32>,   // [n_rows]: the tokens with the largest logits
+    largest: Buffer<u32>,           // [n_rows][MAX_TOP_K][2]: ids and logits, rows as long as the choice
+    pub(super) chosen: Pinned<u32>, // [n_rows][MAX_TOP_K][2]: a choice, on the host
+    pub(super) choice: Choice,
     /// Rows that the last step left logits of.
-    n_rows: usize,
+    pub(super) n_rows: usize,
     /// Whether the choice was made by the logits that are there.
-    has_choice: bool,
+    pub(super) has_choice: bool,
     /// The last used behind the others.
-    graphs: Vec<(Key, Graph)>,
+    pub(super) graphs: Vec<(Key, Graph)>,
+    /// The step behind the last one.
+    pub(super) behind: Behind,
 }
 
 /// What a graph is for.
 #[derive(PartialEq, Eq)]
-struct Key {
+pub(super) struct Key {
     n_rows: usize,
     shares_sequences: bool,
     on_tensor_cores: bool,
@@ -67,16 +72,16 @@ struct Key {
 }
 
 /// The rows of a step.
-struct StepRows<'a> {
-    rows: &'a [(SequenceId, u32)],
+pub(super) struct StepRows<'a> {
+    pub(super) rows: &'a [(SequenceId, u32)],
     /// Each row's position.
-    positions: Vec<usize>,
+    pub(super) positions: Vec<usize>,
     /// The rows that are the first of their sequence.
-    firsts: Vec<usize>,
+    pub(super) firsts: Vec<usize>,
 }
 
 impl StepRows<'_> {
-    fn new(rows: &[(SequenceId, u32)], n_tokens: impl Fn(SequenceId) -> usize) -> StepRows<'_> {
+    pub(super) fn new(rows: &[(SequenceId, u32)], n_tokens: impl Fn(SequenceId) -> usize) -> StepRows<'_> {
         let (mut positions, mut firsts) = (Vec::with_capacity(rows.len()), Vec::new());
         for (index, (id, _)) in rows.iter().enumerate() {
             let n_before = rows[..index].iter().filter(|(other, _)| other == id).count();
@@ -89,7 +94,7 @@ impl StepRows<'_> {
     }
 
     /// Whether some are neighbours in one sequence.
-    fn shares_sequences(&self) -> bool {
+    pub(super) fn shares_sequences(&self) -> bool {
         self.firsts.len() < self.rows.len()
     }
 
@@ -99,10 +104,39 @@ impl StepRows<'_> {
     }
 }
 
+/// How a step goes through the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// All rows by the pass for one token, as a graph.
+    Lanes,
+    /// All rows by the pass on tensor cores, as a graph.
+    TensorCores,
+    /// The same, launch by launch.
+    Launches,
+    /// Each row as a step of its own.
+    OneByOne,
+}
+
+/// What comes behind a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nobody knows.
+    Anything,
+    /// Most likely a step of the same sequences, or of some of them in the same order, with these choices, and nothing before it.
+    EachGoesOn,
+}
+
+impl Then {
+    /// Where so many steps are left.
+    pub fn unless_last(left: usize) -> Then {
+        if left == 0 { Then::Anything } else { Then::EachGoesOn }
+    }
+}
+
 /// What the device finds in each row of logits, among the first `n_tokens` of the vocabulary: a file may pad it past the tokenizer's
 /// last token.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Choice {
+pub(super) enum Choice {
     /// The token with the largest, in `best`.
     Greedy { n_tokens: usize },
     /// The `k` largest, in `largest`.
@@ -112,7 +146,7 @@ enum Choice {
 /// Every allocation that [`Decode::new`] makes, in its order.
 pub(super) fn uses(n_rows: usize, vocab_size: usize, uses: &mut Uses) {
     let of_choice = ArgmaxScratch::elements(n_rows).into_iter().chain(TopKScratch::elements(n_rows, vocab_size));
-    for elements in [3 * n_rows].into_iter().chain(of_choice).chain([n_rows, n_rows * 2 * MAX_TOP_K]) {
+    for elements in [3 * n_rows].into_iter().chain(of_choice).chain([n_rows, n_rows * 2 * MAX_TOP_K, n_rows]) {
         uses.add("choice", elements * size_of::<u32>());
     }
 }
@@ -131,17 +165,20 @@ impl Decode {
             n_rows: 1,
             has_choice: false,
             graphs: Vec::new(),
+            behind: Behind::new(gpu, n_rows)?,
         })
     }
 
     /// The launches are others now.
     pub(super) fn forget_graphs(&mut self) {
         self.graphs.clear();
+        self.behind.forget();
     }
 
     /// The logits are no longer those of a decoding step, but of a prompt's pass, so many rows.
     pub(super) fn left(&mut self, n_rows: usize) {
         (self.n_rows, self.has_choice) = (n_rows, false);
+        self.behind.forget();
     }
 }
 
@@ -172,21 +209,32 @@ impl Engine {
             let tokens: Vec<u32> = rows[*first..].iter().filter(|(of, _)| *of == id).map(|(_, token)| *token).collect();
             self.prepare(id, &tokens)?;
         }
-        let on_tensor_cores = self.rows.is_some() && step.firsts.len() >= self.least_rows();
-        if n > 1 && !on_tensor_cores && !self.one.pass.takes_rows {
+        let way = self.way(&step);
+        if way == Way::OneByOne {
             assert!(!step.shares_sequences(), "two tokens of one sequence in a step of a model that takes no drafts");
+            self.decode.behind.forget();
             return self.one_by_one(rows);
         }
-        if !on_tensor_cores || self.is_captured(n) {
-            self.step(&step, on_tensor_cores)?;
-            self.decode.has_choice = true;
-        } else {
-            self.step_without_graph(&step, on_tensor_cores)?;
+        if !self.goes_on(&step, way) {
+            match way {
+                Way::Launches => self.step_without_graph(&step)?,
+                _ => self.step(&step, way)?,
+            }
         }
         for (id, token) in rows {
             self.cache.pages.advance(*id, &[*token], Origin::Token);
         }
+        self.decode.behind.stepped(&step, way);
         Ok(())
+    }
+
+    /// How these rows go through the model.
+    pub(super) fn way(&self, step: &StepRows) -> Way {
+        let n = step.rows.len();
+        if self.rows.is_some() && step.firsts.len() >= self.least_rows {
+            return if n <= self.most_captured { Way::TensorCores } else { Way::Launches };
+        }
+        if n == 1 || self.one.pass.takes_rows { Way::Lanes } else { Way::OneByOne }
     }
 
     /// From how many rows on products on tensor cores take less time than those that give each row the bits that it has alone: floats need no unpacking, and
@@ -194,7 +242,7 @@ impl Engine {
     /// Q8_0; at 1.5B Q4_K_M 1.19 and 1.44, at 7B Q4_K_M 2.35 and 2.82 (`benches/results/2026-11-30-h200-few.md`). Of a mixture's experts a few rows hardly share any, and
     /// its other products take eight rows at once either way: Qwen3-30B-A3B Q4_K_M writes 770, 1 240 and 1 760 tokens/s with 2, 4 and 8 rows without, and 610, 1 130 and
     /// 1 715 with them (`benches/results/2026-11-30-h200-order.md`).
-    fn least_rows(&self) -> usize {
+    pub(super) fn find_least_rows(&self) -> usize {
         const OF_A_MIXTURE: usize = 9;
         let stacks = self.weights.stacks();
         let is_float = |weights: &Weights| weights.parts.iter().all(|part| !part.tensor_type.is_quantised());
@@ -213,9 +261,9 @@ impl Engine {
         if has_experts && stacks.iter().all(at_once) { OF_A_MIXTURE } else { 2 }
     }
 
-    /// Whether a step of so many rows, on tensor cores, is nothing but kernels: a library's products are not captured.
-    fn is_captured(&self, n: usize) -> bool {
-        let Some((pass, _)) = &self.rows else { return false };
+    /// With how many rows a step on tensor cores is nothing but kernels: a library's products are not captured.
+    pub(super) fn find_most_captured(&self) -> usize {
+        let Some((pass, _)) = &self.rows else { return 0 };
         let is_kernel = |(index, step): (usize, &Step)| match &step.launch {
             Launch::Product { stack, .. } => is_packed(self.weights.stack(*stack)),
             Launch::Matmul { weight, .. } => {
@@ -225,13 +273,13 @@ impl Engine {
         };
         let rooms = self.several.as_ref().and_then(|several| several.rooms.as_ref());
         let most = rooms.map_or(Gpu::MOST_GEMM_TOKENS, |rooms| rooms.most_packed);
-        n <= most && pass.steps.iter().enumerate().all(is_kernel)
+        if pass.steps.iter().enumerate().all(is_kernel) { most } else { 0 }
     }
 
-    /// The launches of a step whose rows have room, one by one.
-    fn step_without_graph(&mut self, step: &StepRows, on_tensor_cores: bool) -> Result<(), EngineError> {
+    /// The launches of a step on tensor cores whose rows have room, one by one.
+    fn step_without_graph(&mut self, step: &StepRows) -> Result<(), EngineError> {
         self.enqueue_input(step)?;
-        self.launch_rows(step, on_tensor_cores)?;
+        self.launch_rows(step, true)?;
         (self.decode.n_rows, self.decode.has_choice) = (step.rows.len(), false);
         Ok(())
     }
@@ -262,7 +310,7 @@ impl Engine {
         for (index, (id, token)) in rows.iter().enumerate().rev() {
             let row = [(*id, *token)];
             let step = StepRows::new(&row, |id| self.cache.pages.n_tokens(id));
-            self.step(&step, false)?;
+            self.step(&step, Way::Lanes)?;
             self.cache.pages.advance(*id, &[*token], Origin::Token);
             if index > 0 {
                 let row = |index: usize| self.logits.slice(index * vocab_size..(index + 1) * vocab_size).into_cast();
@@ -273,13 +321,13 @@ impl Engine {
         Ok(())
     }
 
-    /// The launches of a step whose rows have room.
-    fn step(&mut self, step: &StepRows, on_tensor_cores: bool) -> Result<(), EngineError> {
-        let graph = self.graph(step, on_tensor_cores)?;
+    /// The graph of a step whose rows have room, and of the choice.
+    pub(super) fn step(&mut self, step: &StepRows, way: Way) -> Result<(), EngineError> {
+        let graph = self.graph(step, way)?;
         self.enqueue_input(step)?;
         // SAFETY: the buffers that the graph uses live as long as the engine.
         unsafe { self.decode.graphs[graph].1.launch(&self.gpu)? };
-        self.decode.n_rows = step.rows.len();
+        (self.decode.n_rows, self.decode.has_choice) = (step.rows.len(), true);
         Ok(())
     }
 
@@ -307,9 +355,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::NoChoice`] where one of these logits is NaN or none is above −∞, and what the device reports.
-    pub fn greedy(&mut self, n_tokens: usize) -> Result<u32, EngineError> {
+    pub fn greedy(&mut self, n_tokens: usize, then: Then) -> Result<u32, EngineError> {
         let mut best = [0];
-        self.greedy_rows(n_tokens, &mut best)?;
+        self.greedy_rows(n_tokens, &mut best, then)?;
         match best[0] {
             NO_CHOICE => Err(EngineError::NoChoice),
             token => Ok(token),
@@ -320,14 +368,19 @@ impl Engine {
     ///
     /// # Errors
     /// What the device reports.
-    pub fn greedy_rows(&mut self, n_tokens: usize, best: &mut [u32]) -> Result<(), EngineError> {
+    pub fn greedy_rows(&mut self, n_tokens: usize, best: &mut [u32], then: Then) -> Result<(), EngineError> {
         let n_tokens = n_tokens.min(self.config.vocab_size);
         self.choose(Choice::Greedy { n_tokens })?;
+        if then == Then::EachGoesOn && self.begin_behind(n_tokens, best)? {
+            return Ok(());
+        }
         // By way of pinned memory, which takes 2 µs less.
-        let chosen = &mut self.decode.chosen[..best.len()];
-        self.gpu.read_into(&self.decode.best.slice(0..best.len()), chosen)?;
-        best.copy_from_slice(chosen);
+        let n = self.decode.n_rows;
+        self.gpu.read_into(&self.decode.best.slice(0..n), &mut self.decode.chosen[..n])?;
         self.landed();
+        for (row, best) in best.iter_mut().enumerate() {
+            *best = self.decode.chosen[self.decode.behind.place(row)];
+        }
         Ok(())
     }
 
@@ -354,11 +407,14 @@ impl Engine {
         largest: &mut [(u32, f32)],
     ) -> Result<(), EngineError> {
         self.choose(Choice::Largest { n_tokens: n_tokens.min(self.config.vocab_size), k })?;
-        let n = 2 * largest.len();
+        let n = 2 * k * self.decode.n_rows;
         self.gpu.read_into(&self.decode.largest.slice(0..n), &mut self.decode.chosen[..n])?;
         self.landed();
-        for (place, found) in largest.iter_mut().zip(self.decode.chosen.chunks_exact(2)) {
-            *place = (found[0], f32::from_bits(found[1]));
+        for (row, largest) in largest.chunks_exact_mut(k).enumerate() {
+            let found = &self.decode.chosen[2 * k * self.decode.behind.place(row)..];
+            for (place, found) in largest.iter_mut().zip(found.chunks_exact(2)) {
+                *place = (found[0], f32::from_bits(found[1]));
+            }
         }
         Ok(())
     }
@@ -373,6 +429,7 @@ impl Engine {
 
     /// Makes the choice, where the last step has not, and has the next steps make it.
     fn choose(&mut self, choice: Choice) -> Result<(), EngineError> {
+        self.come_back()?;
         if self.decode.choice != choice {
             // The graphs make another.
             self.decode.graphs.clear();
@@ -401,12 +458,13 @@ impl Engine {
     /// How many kernels the next decoding step of the first sequence runs.
     pub fn launches_per_token(&mut self) -> Result<usize, EngineError> {
         let step = StepRows::new(&[(FIRST, 0)], |id| self.cache.pages.n_tokens(id));
-        let graph = self.graph(&step, false)?;
+        let graph = self.graph(&step, Way::Lanes)?;
         Ok(self.decode.graphs[graph].1.n_kernels())
     }
 
     /// The graph for these rows' numbers of keys, captured where this is the first time.
-    fn graph(&mut self, step: &StepRows, on_tensor_cores: bool) -> Result<usize, EngineError> {
+    pub(super) fn graph(&mut self, step: &StepRows, way: Way) -> Result<usize, EngineError> {
+        let on_tensor_cores = way == Way::TensorCores;
         let key = Key {
             n_rows: step.rows.len(),
             shares_sequences: step.shares_sequences(),

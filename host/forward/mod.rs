@@ -8,6 +8,7 @@
 //! Activations are `f32` throughout, the residual stream above all: some models' residuals pass the range of f16. Weights and cache keep
 //! their own types.
 
+mod ahead;
 mod cache;
 mod chunks;
 mod decode;
@@ -27,6 +28,8 @@ mod weights;
 
 use std::{cell::Cell, ops::Range};
 
+use driver::Backend;
+
 use crate::{
     cache::SequenceId,
     gguf::Gguf,
@@ -45,6 +48,7 @@ use cache::KvCache;
 pub use chunks::Chunk;
 use chunks::{Placed, staged_len};
 use decode::Decode;
+pub use decode::Then;
 pub use error::EngineError;
 use experts::ExpertScratch;
 pub use lower::Launch;
@@ -84,6 +88,8 @@ pub struct EngineOptions {
     /// one order, and are not left to tensor cores; and a prompt shares only whole chunks, so that it is cut as it is alone,
     /// and goes through the model without others.
     pub batch_invariant: bool,
+    /// Whether a step that goes on with the last one's choices is begun before these are read ([`Then`]); if not given, where the device works by itself.
+    pub steps_ahead: Option<bool>,
     /// Bytes of device memory to take at most, where that is less than what is free.
     pub memory_limit: Option<u64>,
     /// Where matrices come from.
@@ -103,6 +109,7 @@ impl Default for EngineOptions {
             all_logits: false,
             exact: false,
             batch_invariant: false,
+            steps_ahead: None,
             memory_limit: None,
             matrices: MatrixSource::File,
         }
@@ -186,6 +193,11 @@ pub struct Engine {
     decode: Decode,
     /// Whether a copy from pinned memory may still be under way.
     is_staging: bool,
+    /// From how many sequences on a step goes through tensor cores, and up to how many rows as a graph.
+    least_rows: usize,
+    most_captured: usize,
+    /// [`EngineOptions::steps_ahead`], where the model allows it.
+    steps_ahead: bool,
     /// [`EngineOptions::batch_invariant`].
     batch_invariant: bool,
     /// [`EngineOptions::exact`].
@@ -230,7 +242,12 @@ impl Engine {
             TokenAttention { parts: gpu.alloc("attention", parts)?, arrivals }
         };
         let n_batch = plan.n_batch;
-        Ok(Engine {
+        let mut engine = Engine {
+            least_rows: 0,
+            most_captured: 0,
+            // A state does not go back.
+            steps_ahead: options.steps_ahead.unwrap_or(gpu.backend() == Backend::Cuda)
+                && model.figure.states.is_empty(),
             cache,
             one,
             several,
@@ -255,7 +272,9 @@ impl Engine {
             batch_invariant: options.batch_invariant,
             exact: options.exact,
             gpu,
-        })
+        };
+        (engine.least_rows, engine.most_captured) = (engine.find_least_rows(), engine.find_most_captured());
+        Ok(engine)
     }
 
     /// What the model takes of the device's memory, and for what.
@@ -309,6 +328,7 @@ impl Engine {
     /// token begins recurrent states anew.
     pub fn reset(&mut self) {
         self.part.take_if(|(of, _)| of.contains(&FIRST));
+        self.decode.behind.forget();
         self.cache.pages.truncate(FIRST, 0);
     }
 
@@ -319,8 +339,9 @@ impl Engine {
 
     /// The first `rows` rows of logits that the last forward pass left, `[rows][vocab_size]`.
     pub fn logit_rows(&mut self, rows: usize) -> Result<Vec<f32>, EngineError> {
-        let logits = self.gpu.read(&self.logits.slice(0..rows * self.config.vocab_size))?;
-        self.landed();
+        let vocab_size = self.config.vocab_size;
+        let mut logits = vec![0.0; rows * vocab_size];
+        logits.chunks_exact_mut(vocab_size).enumerate().try_for_each(|(row, logits)| self.row_into(row, logits))?;
         Ok(logits)
     }
 
@@ -331,7 +352,8 @@ impl Engine {
 
     /// The same of any row that the last step left.
     pub fn row_into(&mut self, row: usize, logits: &mut [f32]) -> Result<(), EngineError> {
-        let start = row * self.config.vocab_size;
+        self.come_back()?;
+        let start = self.decode.behind.place(row) * self.config.vocab_size;
         self.gpu.read_into(&self.logits.slice(start..start + logits.len()), logits)?;
         self.landed();
         Ok(())

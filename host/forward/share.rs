@@ -89,6 +89,7 @@ impl Engine {
                 assert!(*of == ids && share.follows(*before), "{share:?} of {ids:?} behind {before:?} of {of:?}");
             }
         }
+        self.decode.behind.forget();
         if share.done == 0 {
             for chunk in chunks {
                 self.prepare(chunk.id, chunk.tokens)?;

@@ -61,6 +61,7 @@ impl Engine {
         if n_past >= now {
             return now;
         }
+        self.decode.behind.forget();
         self.cache.pages.truncate(id, if self.is_recurrent() { 0 } else { n_past })
     }
 
@@ -103,6 +104,7 @@ impl Engine {
         if (self.is_recurrent() || has_windows) && ids.len() < n_saved {
             return Ok(());
         }
+        self.decode.behind.forget();
         self.cache.restore(&self.gpu, FIRST, saved, n_saved, ids, self.plan.n_batch)
     }
 }
@@ -158,6 +160,7 @@ impl Engine {
     pub fn take_back(&mut self, id: SequenceId, n: usize) {
         if n > 0 {
             assert!(!self.is_recurrent(), "a state does not go back");
+            self.decode.behind.forget();
             let n_left = self.n_tokens(id) - n;
             let left = self.cache.pages.truncate(id, n_left);
             assert_eq!(left, n_left, "tokens left of a sequence, after {n} of the last step were taken back");
@@ -182,6 +185,7 @@ impl Engine {
     /// Ends a sequence, and frees its pages.
     pub fn close(&mut self, id: SequenceId) {
         self.part.take_if(|(of, _)| of.contains(&id));
+        self.decode.behind.close(id);
         self.cache.pages.close(id);
     }
 

@@ -2,7 +2,7 @@
 
 use super::LogitRow;
 use crate::{
-    forward::{Engine, EngineError},
+    forward::{Engine, EngineError, Then},
     gpu::kernels::NO_CHOICE,
 };
 
@@ -61,11 +61,11 @@ impl Found {
     ///
     /// # Errors
     /// The device failed.
-    pub fn greedy(&mut self, engine: &mut Engine, n_tokens: usize) -> Result<&[u32], EngineError> {
+    pub fn greedy(&mut self, engine: &mut Engine, n_tokens: usize, then: Then) -> Result<&[u32], EngineError> {
         if self.best.is_empty() {
             let mut best = vec![NO_CHOICE; self.n_rows];
             if self.k == 0 {
-                engine.greedy_rows(n_tokens, &mut best)?;
+                engine.greedy_rows(n_tokens, &mut best, then)?;
             } else {
                 for (row, choice) in best.iter_mut().enumerate() {
                     let (id, logit) = self.largest(engine, row, n_tokens, 1)?[0];
@@ -100,6 +100,8 @@ pub struct EngineRow<'a> {
     pub found: &'a mut Found,
     /// Which row.
     pub row: usize,
+    /// What comes behind a greedy choice.
+    pub then: Then,
 }
 
 impl LogitRow for EngineRow<'_> {
@@ -107,7 +109,7 @@ impl LogitRow for EngineRow<'_> {
     const MAX_LARGEST: usize = Engine::MAX_LARGEST;
 
     fn greedy(&mut self, n_tokens: usize) -> Result<Option<u32>, EngineError> {
-        let choice = self.found.greedy(self.engine, n_tokens)?[self.row];
+        let choice = self.found.greedy(self.engine, n_tokens, self.then)?[self.row];
         Ok((choice != NO_CHOICE).then_some(choice))
     }
 

@@ -22,7 +22,7 @@ use std::{
 };
 
 use crate::{
-    forward::EngineError,
+    forward::{EngineError, Then},
     sample::{Constraint, ConstraintError, SampleError, Sampler},
     session::Session,
     speculate::{Counts, Speculation},
@@ -182,7 +182,10 @@ pub fn generate(
             steps.begin(session, *last, n_left)?;
         }
         let n_past = session.ids().len() - steps.n_behind();
-        let mut row = EngineRow { engine: session.engine(), found: &mut steps.found, row: steps.row };
+        // Where this is not the last token that is wanted, the step behind it can begin.
+        let goes_on = steps.speculation.is_none() && written.n_left() != Some(1);
+        let then = if goes_on { Then::EachGoesOn } else { Then::Anything };
+        let mut row = EngineRow { engine: session.engine(), found: &mut steps.found, row: steps.row, then };
         let chosen = choose(&mut row, sampler, constraint.as_deref_mut(), logprobs, &mut rooms);
         let chosen = chosen.map_err(|error| match error {
             ChoiceError::Row(error) => error.into(),

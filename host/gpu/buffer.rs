@@ -230,7 +230,18 @@ impl Gpu {
         if values.is_empty() {
             return Ok(());
         }
-        // SAFETY: `values` has room, and is borrowed until the synchronisation below.
+        // SAFETY: `values` is borrowed until the synchronisation below.
+        unsafe { self.enqueue_read(source, values)? };
+        self.synchronise()
+    }
+
+    /// Enqueues a copy of a device slice to the host.
+    ///
+    /// # Safety
+    /// - `values` is neither dropped, read nor changed before the stream has run the copy.
+    pub unsafe fn enqueue_read<T: Element>(&self, source: &Slice<T>, values: &mut [T]) -> Result<(), GpuError> {
+        assert_eq!(values.len(), source.len, "the host slice's length and the device slice's");
+        // SAFETY: `values` has room; the caller keeps it.
         let result = unsafe {
             cust::sys::cuMemcpyDtoHAsync_v2(
                 values.as_mut_ptr().cast(),
@@ -239,8 +250,7 @@ impl Gpu {
                 self.stream.as_inner(),
             )
         };
-        check(|| "copying from the device".into(), result)?;
-        self.synchronise()
+        check(|| "copying from the device".into(), result)
     }
 
     /// Enqueues a copy from one slice to another, of the same length.

@@ -4,7 +4,10 @@ use std::cell::Cell;
 
 use cust::{
     stream::{Stream, StreamFlags},
-    sys::{CUevent, CUevent_flags_enum, cuEventCreate, cuEventDestroy_v2, cuEventRecord, cuStreamWaitEvent},
+    sys::{
+        CUevent, CUevent_flags_enum, cuEventCreate, cuEventDestroy_v2, cuEventRecord, cuEventSynchronize,
+        cuStreamWaitEvent,
+    },
 };
 
 use super::{Gpu, GpuError, check, driver_call};
@@ -68,6 +71,13 @@ impl Gpu {
         // SAFETY: stream and event are live.
         let result = unsafe { cuStreamWaitEvent(self.current_stream().as_inner(), event.0, 0) };
         check(|| "waiting for an event".into(), result)
+    }
+
+    /// Waits until the device has come to where the event was recorded last. What was enqueued behind that runs on.
+    pub fn synchronise_with(&self, event: &Event) -> Result<(), GpuError> {
+        // SAFETY: the event is live.
+        let result = unsafe { cuEventSynchronize(event.0) };
+        check(|| "waiting for the device".into(), result)
     }
 
     /// Runs `enqueue`, whose kernels go to the side stream. That waits for nothing on the main stream but the events that

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::{Drafter, Wanted};
 use crate::{
     cache::SequenceId,
-    forward::{Engine, EngineError, FIRST, Logits},
+    forward::{Engine, EngineError, FIRST, Logits, Then},
     gpu::kernels::NO_CHOICE,
     session::common_prefix,
     trace::Recorder,
@@ -114,7 +114,9 @@ impl Drafter for DraftModel {
             let rows: Vec<(SequenceId, u32)> = going.iter().map(|going| (going.id, going.last)).collect();
             self.engine.decode_rows(&rows)?;
             let mut best = vec![NO_CHOICE; rows.len()];
-            self.engine.greedy_rows(self.n_tokens, &mut best)?;
+            let is_last = going.iter().all(|going| drafts[going.index].len() + 1 == going.wanted.n);
+            let then = if is_last { Then::Anything } else { Then::EachGoesOn };
+            self.engine.greedy_rows(self.n_tokens, &mut best, then)?;
             for (going, token) in going.iter_mut().zip(&best) {
                 let seen = self.seen.get_mut(&going.wanted.id).expect("a sequence that goes on");
                 seen.tokens.push(going.last);

@@ -1,5 +1,7 @@
 //! Companies at random: every sequence says what it says alone.
 
+mod ahead;
+
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -196,6 +198,8 @@ fn company(seed: u64, n_steps: u64, windows: &[Option<usize>]) -> Statistics {
     let mut open: BTreeMap<Key, Talk> = BTreeMap::new();
     let mut was_decoding: Vec<Key> = Vec::new();
     let mut n_idle = 0;
+    let rules: &[Rule] =
+        if draw.below(3) == 0 { &[Rule::Greedy] } else { &[Rule::Greedy, Rule::Largest, Rule::Smallest] };
     loop {
         let is_over = scheduler.statistics.n_steps >= n_steps;
         if is_over && scheduler.is_idle() {
@@ -207,7 +211,7 @@ fn company(seed: u64, n_steps: u64, windows: &[Option<usize>]) -> Statistics {
             let prompt: Vec<u32> =
                 (0..n).map(|at| ((at * 5 + if at >= 70 { text } else { 0 }) % N_VOCAB) as u32).collect();
             let talk = |draw: &mut Draw| {
-                let rule = [Rule::Greedy, Rule::Largest, Rule::Smallest][draw.below(3)];
+                let rule = rules[draw.below(rules.len())];
                 Talk::new(&prompt, rule, 1 + draw.below_one_of([3, 20, 150]))
             };
             let n_answers = if draw.below(3) == 0 { 1 + draw.below(4) } else { 1 };

@@ -1,0 +1,36 @@
+//! Launches the kernel in `kernels/next_step.rs`.
+
+use kernels::next_step::{MAX_ROWS, next_step};
+
+use super::{count, expect_len};
+use crate::gpu::{Gpu, GpuError, Slice, launch::Launch};
+
+impl Gpu {
+    /// The most rows of [`Gpu::next_step`].
+    pub const MOST_NEXT_ROWS: usize = MAX_ROWS as usize;
+
+    /// Makes of a step's input, `[3][n_before]` (tokens, positions, sequences), that of the step behind it, `[3][n]`: row `i` follows row `places[i]`, which are
+    /// all in their order without `places`. Its token is that row's choice in `best`, or `n_vocab − 1` where there is none.
+    ///
+    /// # Panics
+    /// Where there are more rows than before, or than [`Gpu::MOST_NEXT_ROWS`].
+    pub fn next_step(
+        &self,
+        best: &Slice<u32>,
+        places: Option<&Slice<u32>>,
+        input: &Slice<u32>,
+        n_vocab: usize,
+        [n_before, n]: [usize; 2],
+    ) -> Result<(), GpuError> {
+        assert!((1..=n_before).contains(&n) && n <= Gpu::MOST_NEXT_ROWS, "{n} rows behind {n_before}");
+        expect_len("best", best, n_before);
+        expect_len("input", input, 3 * n_before);
+        if let Some(places) = places {
+            expect_len("places", places, n);
+        }
+        let launch = Launch::new([1; 3], count(n.next_multiple_of(32))).early();
+        let arguments = (best, places, input, count(n_vocab - 1), count(n_before), count(n));
+        // SAFETY: the slices hold what the contract asks for; the places are the caller's promise.
+        unsafe { self.launch_as(next_step, launch, arguments) }
+    }
+}

@@ -1,0 +1,41 @@
+//! What a decoding step is given when it goes on with the choices of the one before it: nothing of that passes through the host, so it can be enqueued
+//! before anybody has read a choice.
+
+use cuda_std::{grid, kernel, thread};
+
+/// The most rows of a step: each is a thread's.
+pub const MAX_ROWS: u32 = 1024;
+
+/// `input` is `[3][n_before]`: tokens, positions and sequences of the last step's rows. It becomes `[3][n]`, of row `places[row]` the one that follows, its
+/// token being that row's choice in `best`, or the vocabulary's last one where there is no choice: then what comes of the row is nobody's.
+///
+/// Launch: grid (1), block (at least n, at most [`MAX_ROWS`]).
+///
+/// # Safety
+/// - `best` is `[n_before]`; `places` is `[n]` below `n_before`, or null for rows that stay in their places; `n ≤ n_before`.
+/// - `input` has room for `3 · n_before`.
+#[kernel(threads = 1024, blocks = 1)]
+pub unsafe fn next_step(best: *const u32, places: *const u32, input: *mut u32, last_token: u32, n_before: u32, n: u32) {
+    grid::launch_dependents();
+    grid::wait();
+    let row = thread::thread_idx_x();
+    // Who has no row reads the last one, so that a warp comes to the barrier as one.
+    let within = u32::min(row, n - 1);
+    let place = if places.is_null() { within } else { unsafe { *places.add(within as usize) } };
+    let (token, position, sequence) = unsafe {
+        (
+            u32::min(*best.add(place as usize), last_token),
+            *input.add((n_before + place) as usize) + 1,
+            *input.add((2 * n_before + place) as usize),
+        )
+    };
+    // All rows are read before one is written.
+    thread::sync_threads();
+    if row < n {
+        unsafe {
+            *input.add(row as usize) = token;
+            *input.add((n + row) as usize) = position;
+            *input.add((2 * n + row) as usize) = sequence;
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! A step's input becomes that of the step behind it.
+
+use ferrowarp::gpu::{Gpu, kernels::NO_CHOICE};
+
+use crate::support::*;
+
+#[test]
+fn rows_go_on_with_their_choices_a_position_further() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let n_vocab = 1000;
+    for (n_before, n) in [(1, 1), (2, 1), (31, 31), (33, 32), (64, 64), (100, 37), (1024, 1024), (1025, 700)] {
+        let mut best = random.indices(n_before, n_vocab);
+        best[n_before / 2] = NO_CHOICE;
+        let input: Vec<u32> =
+            [n_vocab, 40_000, 2000].iter().flat_map(|below| random.indices(n_before, *below)).collect();
+        // Some of the rows, in their order.
+        let mut left: Vec<u32> = (0..n_before as u32).collect();
+        while left.len() > n {
+            left.remove(random.below(left.len()));
+        }
+        let places = (n < n_before).then(|| gpu.upload("places", &left).unwrap());
+        let of = |part: usize| left.iter().map(move |place| (part * n_before, *place as usize));
+        let want: Vec<u32> = of(0)
+            .map(|(_, place)| best[place].min(n_vocab as u32 - 1))
+            .chain(of(1).map(|(start, place)| input[start + place] + 1))
+            .chain(of(2).map(|(start, place)| input[start + place]))
+            .collect();
+        let device_input = gpu.upload("input", &input).unwrap();
+        let best = gpu.upload("best", &best).unwrap();
+        gpu.next_step(&best, places.as_deref(), &device_input, n_vocab, [n_before, n]).unwrap();
+        let got = gpu.read(&device_input).unwrap();
+        assert_eq!(got[..3 * n], want, "{n} of {n_before} rows");
+        assert_eq!(got[3 * n..], input[3 * n..], "behind {n} of {n_before} rows");
+    }
+}
+
+#[test]
+#[should_panic(expected = "3 rows behind 2")]
+fn a_row_follows_one_that_is_there() {
+    let gpu = gpu();
+    let input = gpu.upload("input", &[0; 9]).unwrap();
+    let _ = gpu.next_step(&input, None, &input, 10, [2, 3]);
+}
+
+#[test]
+fn there_is_room_for_the_rows_of_a_large_step() {
+    const { assert!(Gpu::MOST_NEXT_ROWS >= 512) };
+}
