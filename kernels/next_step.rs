@@ -7,24 +7,33 @@ use cuda_std::{grid, kernel, thread};
 pub const MAX_ROWS: u32 = 1024;
 
 /// `input` is `[3][n_before]`: tokens, positions and sequences of the last step's rows. It becomes `[3][n]`, of row `places[row]` the one that follows, its
-/// token being that row's choice in `best`, or the vocabulary's last one where there is no choice: then what comes of the row is nobody's.
+/// token being that row's choice in `best`, or the vocabulary's last one where there is no choice: then what comes of the row is nobody's. `choices`, the
+/// host's memory, gets what was chosen.
 ///
 /// Launch: grid (1), block (at least n, at most [`MAX_ROWS`]).
 ///
 /// # Safety
 /// - `best` is `[n_before]`; `places` is `[n]` below `n_before`, or null for rows that stay in their places; `n ≤ n_before`.
-/// - `input` has room for `3 · n_before`.
+/// - `input` has room for `3 · n_before`, `choices` for `n`.
 #[kernel(threads = 1024, blocks = 1)]
-pub unsafe fn next_step(best: *const u32, places: *const u32, input: *mut u32, last_token: u32, n_before: u32, n: u32) {
+pub unsafe fn next_step(
+    best: *const u32,
+    places: *const u32,
+    input: *mut u32,
+    choices: *mut u32,
+    last_token: u32,
+    n_before: u32,
+    n: u32,
+) {
     grid::launch_dependents();
     grid::wait();
     let row = thread::thread_idx_x();
     // Who has no row reads the last one, so that a warp comes to the barrier as one.
     let within = u32::min(row, n - 1);
     let place = if places.is_null() { within } else { unsafe { *places.add(within as usize) } };
-    let (token, position, sequence) = unsafe {
+    let (choice, position, sequence) = unsafe {
         (
-            u32::min(*best.add(place as usize), last_token),
+            *best.add(place as usize),
             *input.add((n_before + place) as usize) + 1,
             *input.add((2 * n_before + place) as usize),
         )
@@ -33,7 +42,8 @@ pub unsafe fn next_step(best: *const u32, places: *const u32, input: *mut u32, l
     thread::sync_threads();
     if row < n {
         unsafe {
-            *input.add(row as usize) = token;
+            *choices.add(row as usize) = choice;
+            *input.add(row as usize) = u32::min(choice, last_token);
             *input.add((n + row) as usize) = position;
             *input.add((2 * n + row) as usize) = sequence;
         }

@@ -130,17 +130,17 @@ impl Engine {
             if has_places {
                 gpu.enqueue_write(&places, &behind.staged[..n])?;
             }
-            gpu.enqueue_read(&decode.best.slice(0..n_before), &mut decode.chosen[..n_before])?;
         }
+        // SAFETY: likewise.
+        let choices = unsafe { decode.chosen.on_device() };
+        let places = has_places.then_some(&*places);
+        gpu.next_step(&decode.best, places, &decode.input, &choices, n_tokens, [n_before, n])?;
         gpu.record(&behind.is_read)?;
-        gpu.next_step(&decode.best, has_places.then_some(&*places), &decode.input, n_tokens, [n_before, n])?;
         // SAFETY: the buffers that the graph uses live as long as the engine.
         unsafe { decode.graphs[graph].1.launch(gpu)? };
         gpu.synchronise_with(&behind.is_read)?;
 
-        for (row, best) in best.iter_mut().enumerate() {
-            *best = decode.chosen[behind.place(row)];
-        }
+        best.copy_from_slice(&decode.chosen[..n]);
         let last_token = n_tokens as u32 - 1;
         let rows = rows.iter().zip(&step.positions).zip(&*best);
         let rows = rows.map(|(((id, _), position), token)| (Some(*id), (*token).min(last_token), *position));

@@ -127,8 +127,19 @@ impl<T> Argument<*mut T> for &Slice<T> {
     }
 }
 
-/// Host memory that the device copies from and to without a stop in between.
+/// Host memory that the device copies from and to without a stop in between, and that kernels reach.
 pub struct Pinned<T: Element>(LockedBuffer<Plain<T>>);
+
+impl<T: Element> Pinned<T> {
+    /// The memory as kernels see it, at the address that it has here.
+    ///
+    /// # Safety
+    /// - What launches that are given the slice write is neither read nor written here before the device has run them.
+    pub unsafe fn on_device(&self) -> SubSlice<'_, T> {
+        let address = self.0.as_slice().as_ptr() as u64;
+        SubSlice { slice: Slice { address, len: self.len(), element: PhantomData }, owner: PhantomData }
+    }
+}
 
 /// `cust`'s mark of types that may be copied to the device, for every [`Element`].
 #[derive(Clone, Copy)]
@@ -230,18 +241,7 @@ impl Gpu {
         if values.is_empty() {
             return Ok(());
         }
-        // SAFETY: `values` is borrowed until the synchronisation below.
-        unsafe { self.enqueue_read(source, values)? };
-        self.synchronise()
-    }
-
-    /// Enqueues a copy of a device slice to the host.
-    ///
-    /// # Safety
-    /// - `values` is neither dropped, read nor changed before the stream has run the copy.
-    pub unsafe fn enqueue_read<T: Element>(&self, source: &Slice<T>, values: &mut [T]) -> Result<(), GpuError> {
-        assert_eq!(values.len(), source.len, "the host slice's length and the device slice's");
-        // SAFETY: `values` has room; the caller keeps it.
+        // SAFETY: `values` has room, and is borrowed until the synchronisation below.
         let result = unsafe {
             cust::sys::cuMemcpyDtoHAsync_v2(
                 values.as_mut_ptr().cast(),
@@ -250,7 +250,8 @@ impl Gpu {
                 self.stream.as_inner(),
             )
         };
-        check(|| "copying from the device".into(), result)
+        check(|| "copying from the device".into(), result)?;
+        self.synchronise()
     }
 
     /// Enqueues a copy from one slice to another, of the same length.

@@ -27,8 +27,11 @@ fn rows_go_on_with_their_choices_a_position_further() {
             .chain(of(2).map(|(start, place)| input[start + place]))
             .collect();
         let device_input = gpu.upload("input", &input).unwrap();
-        let best = gpu.upload("best", &best).unwrap();
-        gpu.next_step(&best, places.as_deref(), &device_input, n_vocab, [n_before, n]).unwrap();
+        let device_best = gpu.upload("best", &best).unwrap();
+        let choices = Output::new(&gpu, n);
+        gpu.next_step(&device_best, places.as_deref(), &device_input, &choices, n_vocab, [n_before, n]).unwrap();
+        let chosen: Vec<u32> = left.iter().map(|place| best[*place as usize]).collect();
+        assert_eq!(choices.read(&gpu), chosen, "choices of {n} of {n_before} rows");
         let got = gpu.read(&device_input).unwrap();
         assert_eq!(got[..3 * n], want, "{n} of {n_before} rows");
         assert_eq!(got[3 * n..], input[3 * n..], "behind {n} of {n_before} rows");
@@ -40,7 +43,7 @@ fn rows_go_on_with_their_choices_a_position_further() {
 fn a_row_follows_one_that_is_there() {
     let gpu = gpu();
     let input = gpu.upload("input", &[0; 9]).unwrap();
-    let _ = gpu.next_step(&input, None, &input, 10, [2, 3]);
+    let _ = gpu.next_step(&input, None, &input, &input, 10, [2, 3]);
 }
 
 #[test]

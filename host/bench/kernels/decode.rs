@@ -330,9 +330,10 @@ fn around(widths: &Widths) -> Vec<Row> {
         let (logits, out, scratch) = (values(gpu, n_vocab)?, room(gpu, 82)?, TopKScratch::new(gpu, 1, n_vocab)?);
         Ok(move |gpu: &Gpu| gpu.top_k(&scratch, &logits, &out, 1, n_vocab, n_vocab, 41))
     });
-    let next_step = Row::new("next_step", format!("{name} 64 rows of a step"), 28 * 64, move |gpu| {
-        let (best, input) = (gpu.upload("best", &[0; 64])?, gpu.upload("input", &[0; 3 * 64])?);
-        Ok(move |gpu: &Gpu| gpu.next_step(&best, None, &input, n_vocab, [64; 2]))
+    let next_step = Row::new("next_step", format!("{name} 64 rows of a step"), 32 * 64, move |gpu| {
+        let (best, input, choices) =
+            (gpu.upload("best", &[0; 64])?, gpu.upload("input", &[0; 3 * 64])?, room(gpu, 64)?);
+        Ok(move |gpu: &Gpu| gpu.next_step(&best, None, &input, &choices, n_vocab, [64; 2]))
     });
     let rows = vec![
         rmsnorm,

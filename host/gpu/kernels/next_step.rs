@@ -10,7 +10,7 @@ impl Gpu {
     pub const MOST_NEXT_ROWS: usize = MAX_ROWS as usize;
 
     /// Makes of a step's input, `[3][n_before]` (tokens, positions, sequences), that of the step behind it, `[3][n]`: row `i` follows row `places[i]`, which are
-    /// all in their order without `places`. Its token is that row's choice in `best`, or `n_vocab − 1` where there is none.
+    /// all in their order without `places`. Its token is that row's choice in `best`, or `n_vocab − 1` where there is none; `choices` gets the `n` choices.
     ///
     /// # Panics
     /// Where there are more rows than before, or than [`Gpu::MOST_NEXT_ROWS`].
@@ -19,17 +19,19 @@ impl Gpu {
         best: &Slice<u32>,
         places: Option<&Slice<u32>>,
         input: &Slice<u32>,
+        choices: &Slice<u32>,
         n_vocab: usize,
         [n_before, n]: [usize; 2],
     ) -> Result<(), GpuError> {
         assert!((1..=n_before).contains(&n) && n <= Gpu::MOST_NEXT_ROWS, "{n} rows behind {n_before}");
         expect_len("best", best, n_before);
         expect_len("input", input, 3 * n_before);
+        expect_len("choices", choices, n);
         if let Some(places) = places {
             expect_len("places", places, n);
         }
         let launch = Launch::new([1; 3], count(n.next_multiple_of(32))).early();
-        let arguments = (best, places, input, count(n_vocab - 1), count(n_before), count(n));
+        let arguments = (best, places, input, choices, count(n_vocab - 1), count(n_before), count(n));
         // SAFETY: the slices hold what the contract asks for; the places are the caller's promise.
         unsafe { self.launch_as(next_step, launch, arguments) }
     }
