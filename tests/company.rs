@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use driver::DeviceChoice;
+use driver::{DeviceChoice, calls};
 use ferrowarp::{
     cache::SequenceId,
     forward::{Chunk, Engine, EngineError, EngineOptions, FIRST, Logits, Share, Then},
@@ -320,6 +320,45 @@ fn forks_go_their_own_ways() {
                 assert!(bits(got) == bits(&way.logits[step + 1]), "{name}: step {step}");
             }
         }
+    }
+}
+
+/// A graph serves several numbers of rows, and what it has besides changes nobody's logits.
+#[test]
+fn few_graphs_serve_all_numbers_of_rows() {
+    const MOST: usize = 40;
+    for batch_invariant in [true, false] {
+        let gguf = model("qwen2-tiny-q4_k_m.gguf");
+        let mut many = engine(&gguf, EngineOptions { n_sequences: MOST, batch_invariant, ..small() });
+        let vocab_size = many.config().vocab_size;
+        let mut random = Random::new();
+        many.close(FIRST);
+        let ids: Vec<SequenceId> = (0..MOST).map(|_| many.open().unwrap()).collect();
+        ids.iter().for_each(|id| prompt(&mut many, *id, &random.tokens(9, vocab_size)));
+        let rows: Vec<(SequenceId, u32)> = ids.iter().copied().zip(random.tokens(MOST, vocab_size)).collect();
+        let before = calls::counts();
+        let mut wanted: Vec<Vec<u32>> = Vec::new();
+        // With 40 rows nobody is there twice.
+        for n in (1..=MOST).rev() {
+            many.decode_rows(&rows[..n]).unwrap();
+            let mut best = vec![0; n];
+            many.greedy_rows(vocab_size, &mut best, Then::Anything).unwrap();
+            let got: Vec<Vec<u32>> = many.logit_rows(n).unwrap().chunks(vocab_size).map(bits).collect();
+            for ((got, best), (id, _)) in got.iter().zip(best).zip(&rows) {
+                let largest = got.iter().map(|logit| f32::from_bits(*logit)).fold(f32::NEG_INFINITY, f32::max);
+                assert_eq!(f32::from_bits(got[best as usize]), largest);
+                many.take_back(*id, 1);
+            }
+            if wanted.is_empty() {
+                wanted = got;
+            } else if n > 1 || batch_invariant {
+                // One row alone goes another way where that is not asked for.
+                assert!(got == wanted[..n], "{n} rows");
+            }
+        }
+        let graphs = calls::counts().since(&before).of("cuGraphInstantiateWithFlags");
+        // 1 to 8, then every second to 16, every fourth to 32, every eighth.
+        assert_eq!(graphs, 8 + 4 + 4 + 1);
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Behind {
 struct Begun {
     /// Whose rows, their tokens and positions; nobody's where the sequence has ended.
     rows: Vec<(Option<SequenceId>, u32, usize)>,
+    /// Rows on the device.
+    n_all: usize,
     way: Way,
     /// What it chooses.
     choice: Choice,
@@ -96,7 +98,7 @@ impl Engine {
     /// be begun.
     pub(super) fn begin_behind(&mut self, n_tokens: usize, best: &mut [u32]) -> Result<bool, EngineError> {
         let n = self.decode.behind.last.len();
-        if !self.steps_ahead || n == 0 || n != best.len() || n > Gpu::MOST_NEXT_ROWS {
+        if !self.steps_ahead || n == 0 || n != best.len() || self.n_rows() > Gpu::MOST_NEXT_ROWS {
             return Ok(false);
         }
         let rows = self.decode.behind.last.clone();
@@ -110,8 +112,8 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        let step = StepRows::new(&rows, |id| self.n_tokens(id));
-        let way = self.way(&step);
+        let mut step = StepRows::new(&rows, |id| self.n_tokens(id));
+        let way = self.way(&mut step);
         if !matches!(way, Way::Lanes | Way::TensorCores) {
             return Ok(false);
         }
@@ -134,7 +136,7 @@ impl Engine {
         // SAFETY: likewise.
         let choices = unsafe { decode.chosen.on_device() };
         let places = has_places.then_some(&*places);
-        gpu.next_step(&decode.best, places, &decode.input, &choices, n_tokens, [n_before, n])?;
+        gpu.next_step(&decode.best, places, &decode.input, &choices, n_tokens, [n_before, n, step.n_all])?;
         gpu.record(&behind.is_read)?;
         // SAFETY: the buffers that the graph uses live as long as the engine.
         unsafe { decode.graphs[graph].1.launch(gpu)? };
@@ -144,7 +146,7 @@ impl Engine {
         let last_token = n_tokens as u32 - 1;
         let rows = rows.iter().zip(&step.positions).zip(&*best);
         let rows = rows.map(|(((id, _), position), token)| (Some(*id), (*token).min(last_token), *position));
-        behind.begun = Some(Begun { rows: rows.collect(), way, choice: decode.choice });
+        behind.begun = Some(Begun { rows: rows.collect(), n_all: step.n_all, way, choice: decode.choice });
         // All copies were enqueued before the event.
         self.landed();
         if best.contains(&NO_CHOICE) {
@@ -170,7 +172,7 @@ impl Engine {
         if places.len() < begun.rows.len() {
             decode.behind.places = places;
         }
-        (decode.n_rows, decode.has_choice) = (begun.rows.len(), begun.choice == decode.choice);
+        (decode.n_rows, decode.has_choice) = (begun.n_all, begun.choice == decode.choice);
         true
     }
 
@@ -184,6 +186,7 @@ impl Engine {
         assert_eq!(rows.len(), begun.rows.len(), "logits of a step, one of whose sequences has ended");
         let mut step = StepRows::new(&rows, |id| self.n_tokens(id));
         step.positions.iter_mut().for_each(|position| *position -= 1);
+        step.n_all = self.decode.n_rows;
         self.decode.behind.places.clear();
         self.step(&step, way)?;
         self.decode.behind.last = rows;

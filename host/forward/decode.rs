@@ -15,7 +15,8 @@
 //!
 //! A graph holds launches with their grids. All are the same for every token but attention's, whose keys are spread over more blocks the
 //! more there are, in a few [`KeySplits`]: there is a graph for each number of rows, whether they share sequences or not, and each combination
-//! of these that was met, of which the last used are kept. All of them make the choice that was asked for last: a generation asks for the same
+//! of these that was met, of which the last used are kept. Numbers of rows are rounded up, the last row being there several times, so that few graphs serve a
+//! company that comes and goes. All of them make the choice that was asked for last: a generation asks for the same
 //! one at each token.
 
 use super::{
@@ -78,6 +79,8 @@ pub(super) struct StepRows<'a> {
     pub(super) positions: Vec<usize>,
     /// The rows that are the first of their sequence.
     pub(super) firsts: Vec<usize>,
+    /// Rows on the device: behind these, the last one again.
+    pub(super) n_all: usize,
 }
 
 impl StepRows<'_> {
@@ -90,7 +93,7 @@ impl StepRows<'_> {
             }
             positions.push(n_tokens(*id) + n_before);
         }
-        StepRows { rows, positions, firsts }
+        StepRows { rows, positions, firsts, n_all: rows.len() }
     }
 
     /// Whether some are neighbours in one sequence.
@@ -203,13 +206,13 @@ impl Engine {
     pub fn decode_rows(&mut self, rows: &[(SequenceId, u32)]) -> Result<(), EngineError> {
         let n = rows.len();
         assert!((1..=self.n_rows()).contains(&n), "{n} rows of a step, of at most {}", self.n_rows());
-        let step = StepRows::new(rows, |id| self.cache.pages.n_tokens(id));
+        let mut step = StepRows::new(rows, |id| self.cache.pages.n_tokens(id));
         for first in &step.firsts {
             let id = rows[*first].0;
             let tokens: Vec<u32> = rows[*first..].iter().filter(|(of, _)| *of == id).map(|(_, token)| *token).collect();
             self.prepare(id, &tokens)?;
         }
-        let way = self.way(&step);
+        let way = self.way(&mut step);
         if way == Way::OneByOne {
             assert!(!step.shares_sequences(), "two tokens of one sequence in a step of a model that takes no drafts");
             self.decode.behind.forget();
@@ -228,13 +231,23 @@ impl Engine {
         Ok(())
     }
 
-    /// How these rows go through the model.
-    pub(super) fn way(&self, step: &StepRows) -> Way {
+    /// How these rows go through the model, and how many there are then.
+    pub(super) fn way(&self, step: &mut StepRows) -> Way {
         let n = step.rows.len();
-        if self.rows.is_some() && step.firsts.len() >= self.least_rows {
-            return if n <= self.most_captured { Way::TensorCores } else { Way::Launches };
-        }
-        if n == 1 || self.one.pass.takes_rows { Way::Lanes } else { Way::OneByOne }
+        let on_tensor_cores = self.rows.is_some() && step.firsts.len() >= self.least_rows;
+        let (way, most) = if on_tensor_cores && n <= self.most_captured {
+            (Way::TensorCores, self.most_captured)
+        } else if on_tensor_cores {
+            (Way::Launches, n)
+        } else if n == 1 || self.one.pass.takes_rows {
+            (Way::Lanes, usize::MAX)
+        } else {
+            (Way::OneByOne, n)
+        };
+        // An eighth more at most.
+        let unit = (n.next_power_of_two() / 8).max(1);
+        step.n_all = n.next_multiple_of(unit).min(most).min(self.n_rows());
+        way
     }
 
     /// From how many rows on products on tensor cores take less time than those that give each row the bits that it has alone: floats need no unpacking, and
@@ -286,7 +299,7 @@ impl Engine {
 
     /// A step's pass, on tensor cores or not.
     fn launch_rows(&self, step: &StepRows, on_tensor_cores: bool) -> Result<(), GpuError> {
-        let (n, n_past, first) = (step.rows.len(), step.n_past(), step.rows[0].0);
+        let (n, n_past, first) = (step.n_all, step.n_past(), step.rows[0].0);
         let input = &self.decode.input;
         let of = |part: usize| -> SubSlice<u32> { input.slice(part * n..(part + 1) * n) };
         let inputs = [of(0), of(1), of(2)];
@@ -327,21 +340,23 @@ impl Engine {
         self.enqueue_input(step)?;
         // SAFETY: the buffers that the graph uses live as long as the engine.
         unsafe { self.decode.graphs[graph].1.launch(&self.gpu)? };
-        (self.decode.n_rows, self.decode.has_choice) = (step.rows.len(), true);
+        (self.decode.n_rows, self.decode.has_choice) = (step.n_all, true);
         Ok(())
     }
 
     /// Enqueues the copy of a step's rows to the device.
     fn enqueue_input(&mut self, step: &StepRows) -> Result<(), EngineError> {
-        let n = step.rows.len();
+        let n = step.n_all;
         if self.is_staging {
             self.gpu.synchronise()?;
             self.landed();
         }
         let Decode { input, staged, .. } = &mut self.decode;
-        for (index, (id, token)) in step.rows.iter().enumerate() {
-            staged[index] = *token;
-            staged[n + index] = step.positions[index] as u32;
+        for index in 0..n {
+            let row = index.min(step.rows.len() - 1);
+            let (id, token) = step.rows[row];
+            staged[index] = token;
+            staged[n + index] = step.positions[row] as u32;
             staged[2 * n + index] = id.0;
         }
         self.is_staging = true;
@@ -466,7 +481,7 @@ impl Engine {
     pub(super) fn graph(&mut self, step: &StepRows, way: Way) -> Result<usize, EngineError> {
         let on_tensor_cores = way == Way::TensorCores;
         let key = Key {
-            n_rows: step.rows.len(),
+            n_rows: step.n_all,
             shares_sequences: step.shares_sequences(),
             on_tensor_cores,
             splits: self.splits(step.n_past(), on_tensor_cores),
@@ -478,7 +493,7 @@ impl Engine {
             None => {
                 let graph = self.gpu.capture(|| {
                     self.launch_rows(step, on_tensor_cores)?;
-                    Ok::<_, EngineError>(self.enqueue_choice(step.rows.len())?)
+                    Ok::<_, EngineError>(self.enqueue_choice(step.n_all)?)
                 })?;
                 let graphs = &mut self.decode.graphs;
                 if graphs.len() == MOST_GRAPHS {

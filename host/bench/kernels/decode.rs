@@ -333,7 +333,7 @@ fn around(widths: &Widths) -> Vec<Row> {
     let next_step = Row::new("next_step", format!("{name} 64 rows of a step"), 32 * 64, move |gpu| {
         let (best, input, choices) =
             (gpu.upload("best", &[0; 64])?, gpu.upload("input", &[0; 3 * 64])?, room(gpu, 64)?);
-        Ok(move |gpu: &Gpu| gpu.next_step(&best, None, &input, &choices, n_vocab, [64; 2]))
+        Ok(move |gpu: &Gpu| gpu.next_step(&best, None, &input, &choices, n_vocab, [64; 3]))
     });
     let rows = vec![
         rmsnorm,
