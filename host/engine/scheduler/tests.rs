@@ -1,6 +1,7 @@
 //! Companies at random: every sequence says what it says alone.
 
 mod ahead;
+mod slots;
 
 use std::{
     collections::BTreeMap,
