@@ -369,6 +369,7 @@ fn many_rows_on_tensor_cores_are_near() {
     // From two rows on, of both kinds of weights.
     for (name, n) in [
         ("qwen2-tiny-f16.gguf", 3),
+        ("qwen2-tiny-bf16.gguf", 3),
         ("qwen2-tiny-q4_k_m.gguf", 3),
         ("llama-tiny-q4_k_m.gguf", 13),
         ("llama-tiny-iq.gguf", 5),

@@ -250,8 +250,8 @@ impl Engine {
         way
     }
 
-    /// From how many rows on products on tensor cores take less time than those that give each row the bits that it has alone: floats need no unpacking, and
-    /// packed weights none in memory where there is a product for them. On an H200 a step of two rows takes 0.70 ms with them, and 0.71 without, at Qwen2.5-0.5B
+    /// From how many rows on products on tensor cores take less time than those that give each row the bits that it has alone: weights need no unpacking
+    /// in memory where there is a product for them. On an H200 a step of two rows takes 0.70 ms with them, and 0.71 without, at Qwen2.5-0.5B
     /// Q8_0; at 1.5B Q4_K_M 1.19 and 1.44, at 7B Q4_K_M 2.35 and 2.82 (`benches/results/2026-11-30-h200-few.md`). Of a mixture's experts a few rows hardly share any, and
     /// its other products take eight rows at once either way: Qwen3-30B-A3B Q4_K_M writes 770, 1 240 and 1 760 tokens/s with 2, 4 and 8 rows without, and 610, 1 130 and
     /// 1 715 with them (`benches/results/2026-11-30-h200-order.md`).
@@ -280,7 +280,8 @@ impl Engine {
         let is_kernel = |(index, step): (usize, &Step)| match &step.launch {
             Launch::Product { stack, .. } => is_packed(self.weights.stack(*stack)),
             Launch::Matmul { weight, .. } => {
-                index >= pass.head && Gpu::has_gemm(self.weights.rows(weight).tensor_type())
+                let rows = self.weights.rows(weight);
+                index >= pass.head && Gpu::has_gemm(rows.tensor_type(), rows.n_in())
             }
             _ => true,
         };

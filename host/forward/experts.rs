@@ -1,5 +1,5 @@
 //! Products of many tokens with their experts: the pairs of a token and an expert of its are sorted by expert, so that each expert's
-//! packed weights are read once for a tile of its tokens. Few pairs are products with one vector each, as a token's are.
+//! weights are read once for a tile of its tokens. Few pairs are products with one vector each, as a token's are.
 
 use half::f16;
 
@@ -36,7 +36,7 @@ impl ExpertSizes {
             let Launch::Gemv { experts: Some((experts, share)), weight, .. } = &step.launch else { continue };
             let stack = model.figure.stack(weight.stack);
             let n_pairs = rows.tokens * pass.locals.get(*experts).width;
-            let has_gemm = model.types(stack).iter().any(|(tensor_type, _)| Gpu::has_gemm(*tensor_type));
+            let has_gemm = model.types(stack).iter().any(|(tensor_type, _)| Gpu::has_gemm(*tensor_type, stack.n_in));
             if !has_gemm || !is_together(n_pairs, stack.n_matrices) {
                 continue;
             }
@@ -93,7 +93,7 @@ impl ExpertScratch {
 
     /// Whether the products of so many pairs with these weights are made together.
     pub fn takes(&self, weights: &Rows, n_pairs: usize) -> bool {
-        Gpu::has_gemm(weights.tensor_type()) && is_together(n_pairs, weights.n_matrices())
+        Gpu::has_gemm(weights.tensor_type(), weights.n_in()) && is_together(n_pairs, weights.n_matrices())
     }
 
     /// Sorts pairs by their experts.

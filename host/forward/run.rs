@@ -32,8 +32,8 @@ use crate::{
 };
 
 /// Rows of a step from which on unpacking the weights for tensor cores takes less time than products that read packed weights for each
-/// eight rows (H200: 7B in Q4_K_M, 16 rows in 13.7 ms, of which f16 takes 10 whatever their number): where some are packed, and others are
-/// floats other than f16.
+/// eight rows (H200: 7B in Q4_K_M, 16 rows in 13.7 ms, of which f16 takes 10 whatever their number): where some are packed, and of others
+/// there are no products of a few tokens, as of floats whose rows are no whole chunks.
 pub const MANY_ROWS: usize = 12;
 
 /// What attention in decoding works in.
@@ -89,7 +89,7 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Whether packed weights are multiplied as they are where they can be. Prompts are left to more exact products: their weights are
+    /// Whether weights are multiplied as they are where they can be. Prompts are left to more exact products: their weights are
     /// rounded to f16 once.
     fn multiplies_packed(&self) -> bool {
         self.decodes && self.rooms.is_some_and(|rooms| self.n_tokens <= rooms.most_packed)
@@ -271,7 +271,7 @@ impl Part<'_, '_> {
                 let (rows, x, out) = (w.rows(weight), self.f32(*x), self.f32(*out));
                 // Tokens that are decoded; many of them are a matrix like a prompt's.
                 let is_packed = self.multiplies_packed();
-                if self.in_head && is_packed && Gpu::has_gemm(rows.tensor_type()) {
+                if self.in_head && is_packed && Gpu::has_gemm(rows.tensor_type(), rows.n_in()) {
                     return gpu.matmul_packed(self.matmul, self.gemm, rows, &x, &out, n);
                 }
                 // What a prompt's last token says does not depend on the others'.

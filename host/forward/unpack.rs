@@ -1,5 +1,5 @@
 //! Matrices for products on tensor cores: those that are not f16 in the file are unpacked into rooms ahead of their product, but where
-//! a few sequences' tokens are decoded: those multiply packed weights as they are.
+//! a few sequences' tokens are decoded: those multiply weights as they are, packed or floats of 16 bits.
 
 use half::f16;
 
@@ -22,7 +22,7 @@ pub struct Rooms {
     rooms: Vec<Room>,
     /// The stacks of each room's products, in the order of the pass.
     stacks: Vec<Vec<StackId>>,
-    /// The most tokens that are multiplied with packed weights.
+    /// The most tokens that are multiplied with weights as they are.
     pub most_packed: usize,
 }
 
@@ -77,8 +77,16 @@ impl Rooms {
             Ok(Room { values, filled: gpu.event()?, done: gpu.event()? })
         });
         let rooms = rooms.collect::<Result<_, GpuError>>()?;
-        let matrices = stacks.iter().flatten().map(|stack| model.figure.stack(*stack));
-        let most_packed = gpu.most_gemm_tokens(matrices.map(|stack| [stack.n_out, stack.n_in]));
+        let matrices: Vec<_> = stacks
+            .iter()
+            .flatten()
+            .map(|stack| model.figure.stack(*stack))
+            .flat_map(|stack| {
+                let types = model.types(stack).into_iter();
+                types.map(|(tensor_type, _)| (tensor_type, [stack.n_out, stack.n_in]))
+            })
+            .collect();
+        let most_packed = gpu.most_gemm_tokens(matrices.into_iter());
         Ok(Rooms { rooms, stacks, most_packed })
     }
 
@@ -133,7 +141,7 @@ impl Rooms {
         })
     }
 
-    /// Enqueues the product for `n` tokens, with packed weights where there is scratch for that and they can be; then the room is filled with its next
+    /// Enqueues the product for `n` tokens, with weights as they are where there is scratch for that and they can be; then the room is filled with its next
     /// matrix.
     pub fn multiply(
         &self,
@@ -194,7 +202,7 @@ pub struct RoomProduct<'a> {
 }
 
 impl RoomProduct<'_> {
-    /// Enqueues it with packed weights.
+    /// Enqueues it with weights as they are.
     fn multiply_packed(&self, gpu: &Gpu, matrix: &Weights, n: usize, scratch: &GemmScratch) -> Result<(), GpuError> {
         let orders = [self.orders[0], Order::Rows];
         let of = |rows, out, alpha| Gemm { out_stride: matrix.n_out, alpha, orders, ..Gemm::new(rows, self.x, out) };
@@ -235,9 +243,9 @@ impl RoomProduct<'_> {
     }
 }
 
-/// Whether a few tokens can be multiplied with the matrix as it is packed.
+/// Whether a few tokens can be multiplied with the matrix as it is.
 pub(super) fn is_packed(weights: &Weights) -> bool {
-    weights.parts.iter().all(|part| Gpu::has_gemm(part.tensor_type))
+    weights.parts.iter().all(|part| Gpu::has_gemm(part.tensor_type, weights.n_in))
 }
 
 /// The matrix where the file has it as f16.

@@ -169,7 +169,7 @@ impl Gpu {
         self.matmul_epilogue(out, inverse_scales, bias, residual, out, n_tokens, n_out)
     }
 
-    /// out[token] = weights · x[token] for a few tokens, the weights read packed ([`Gpu::gemm`]).
+    /// out[token] = weights · x[token] for a few tokens, the weights read as they are ([`Gpu::gemm`]).
     pub fn matmul_packed(
         &self,
         scratch: &Matmul,

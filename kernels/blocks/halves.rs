@@ -53,6 +53,15 @@ pub trait Halves: Block {
         [halves::sub(pick(0x4240), base), halves::sub(pick(0x4341), base)]
     }
 
+    /// The same of integers 4 · index and 4 · index + 1, then of the last two.
+    #[inline(always)]
+    fn neighbours(bits: Self::Bits, index: usize) -> [u32; 2] {
+        let integers = Self::four(bits, index);
+        let pick = |bytes| integer::pick_bytes(integers, EXPONENTS, bytes);
+        let base = twice(0x6400 + Self::OFFSET);
+        [halves::sub(pick(0x4140), base), halves::sub(pick(0x4342), base)]
+    }
+
     /// Scale and minimum of the first and the last 16 values, each an f16 in both halves of its word; `chunk` is the chunk's place in
     /// its row.
     fn scales(bits: Self::Bits, chunk: u32) -> [[u32; 2]; 2];

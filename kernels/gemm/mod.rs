@@ -1,7 +1,7 @@
-//! Products of packed weights with a few tokens, on tensor cores.
+//! Products of weights with a few tokens, on tensor cores.
 //!
-//! Up to 64 tokens are one reading of the weights. They stay packed until they are in registers, where a lane makes f16 of its
-//! own. There are two ways, the same to whoever launches them but for their [`Geometry`]: warps by themselves (`mma`, in [`warps`]), and, where the
+//! Up to 64 tokens are one reading of the weights. They stay what they are, packed or floats of 16 bits, until they are in registers, where a lane
+//! makes f16 of its own ([`Weights`]). There are two ways, the same to whoever launches them but for their [`Geometry`]: warps by themselves (`mma`, in [`warps`]), and, where the
 //! image is Hopper's, groups of four warps that a fifth brings activations to (`wgmma`, in `groups`). An image has one of them, under the
 //! same names.
 //!
@@ -9,7 +9,7 @@
 //!
 //! Of each 16 rows a warp has, a lane has rows `group` and `group + 8` (see [`mma`](cuda_std::mma)).
 //! At each *step* a row gives four *chunks* of 32 values, one to each of the four lanes that have the row: a lane loads its chunk
-//! in 16 bytes or so, as the products with one token do. A *unit* of a block's work is a step, or two where the image is Hopper's. What is multiplied with what matters to a product, not which of its
+//! in 16 bytes or so, as the products with one token do, or the 64 bytes of floats. A *unit* of a block's work is a step, or two where the image is Hopper's. What is multiplied with what matters to a product, not which of its
 //! steps does it, so a lane's chunk is eight products' share of that lane: values 4 m to 4 m + 3 are its four of product m.
 //! Nothing has to be exchanged. The tokens' activations are f16 in shared memory, in an order that goes with that.
 //!
@@ -48,18 +48,21 @@
 //!
 //! # Precision
 //!
-//! A weight is rounded to f16 twice: its scale, and the product with it. Sums are `f32`.
+//! A packed weight is rounded to f16 twice: its scale, and the product with it; bf16 is once, where it has to be. Sums are `f32`.
 
+pub mod floats;
 #[cfg(any(not(target_arch = "nvptx64"), cuda_arch_at_least = "90"))]
 pub mod groups;
 pub mod steps;
 #[cfg(not(all(target_arch = "nvptx64", cuda_arch_at_least = "90")))]
 pub mod warps;
+mod weights;
+
+pub use weights::Weights;
 
 use cuda_std::{F16, grid, shared::Shared, thread, unroll::unroll};
 
 use crate::{
-    blocks::Halves,
     experts::ExpertTile,
     glu::{SWIGLU, unit_for_f16},
 };
@@ -112,9 +115,9 @@ const ABSENT: u32 = u32::MAX;
 /// One launch's operands: the kernels' parameters by name.
 #[derive(Clone, Copy)]
 pub struct Operands {
-    /// The planes.
+    /// The planes, or floats.
     pub weights: *const u8,
-    /// Their blocks.
+    /// Blocks of the planes.
     pub n_blocks: u32,
     /// The first output's row.
     pub first_row: u32,
@@ -406,29 +409,29 @@ unsafe fn write<const UNITS: bool, const N: usize>(
     );
 }
 
-/// Two f16 of a chunk at a time, of two rows: scaled.
+/// A chunk of each of two rows, and what its values are multiples of.
 #[derive(Clone, Copy)]
-struct Sixteen<B> {
-    rows: [B; 2],
+struct Sixteen<W: Weights> {
+    rows: [W::Bits; 2],
     scales: [[[u32; 2]; 2]; 2],
 }
 
-impl<B: Copy> Sixteen<B> {
+impl<W: Weights> Sixteen<W> {
     #[inline(always)]
-    fn new<F: Halves<Bits = B>>(Two { upper, lower }: Two<B>, chunk: u32) -> Sixteen<B> {
-        Sixteen { rows: [upper, lower], scales: [F::scales(upper, chunk), F::scales(lower, chunk)] }
+    fn new(Two { upper, lower }: Two<W::Bits>, chunk: u32) -> Sixteen<W> {
+        Sixteen { rows: [upper, lower], scales: [W::scales(upper, chunk), W::scales(lower, chunk)] }
     }
 
-    /// The A fragment of product `index` of the chunk: four values of each row, which `halves` gives as exact f16 of the integers.
+    /// The A fragment of product `index` of the chunk: four values of each row, which `pairs` gives as two times two f16, to be scaled.
     #[inline(always)]
-    fn fragment(&self, index: usize, halves: impl Fn(B) -> [u32; 2]) -> [u32; 4] {
+    fn fragment(&self, index: usize, pairs: impl Fn(W::Bits) -> [u32; 2]) -> [u32; 4] {
         let [[a, b], [c, d]] = [0, 1].map(
             #[inline(always)]
             |row| {
                 let [scale, minimum] = self.scales[row][index / 4];
-                halves(self.rows[row]).map(
+                pairs(self.rows[row]).map(
                     #[inline(always)]
-                    |two| cuda_std::halves::fma(two, scale, minimum),
+                    |two| if W::IS_SCALED { cuda_std::halves::fma(two, scale, minimum) } else { two },
                 )
             },
         );
@@ -467,8 +470,8 @@ macro_rules! gemm_kernels {
         /// the first.
         ///
         /// # Safety
-        /// - `weights` is the planes of `n_blocks` blocks, 16-byte aligned; outputs are rows of `n_in` values from `first_row` on;
-        ///   `n_in` is a whole number of blocks, at least 32; `n_out ≥ 1`.
+        /// - `weights` is the planes of `n_blocks` blocks, or floats of 16 bits, 16-byte aligned; outputs are rows of `n_in` values from `first_row` on;
+        ///   `n_in` is a whole number of blocks, and of 32; `n_out ≥ 1`.
         /// - `x` is `[n_tokens][n_in]`, or, where `x_rows` is not 0, `n_tokens` tokens of as many that lie in [`steps`]($crate::gemm::steps), beginning with a multiple of
         ///   eight, and `n_in` whole steps, in a kernel for Hopper and without `tiles`, and `zeros` are as many values as tokens of a block have in half a step;
         ///   16-byte aligned, `n_tokens ≥ 1`; `factors` is null or `[n_tokens]`, `bias` null or `[n_out]`. With `tiles`, `n_tokens` are

@@ -8,7 +8,7 @@
 //! 64 bytes longer than they need to be. Then the eight lanes that are served at a time touch all banks.
 
 use cuda_std::{
-    F16, async_copy, atomic, grid, halves, integer,
+    F16, async_copy, atomic, grid,
     memory::{Vector16, global},
     mma::Operand as _,
     shared::{self, Shared},
@@ -16,8 +16,9 @@ use cuda_std::{
     unroll::unroll,
 };
 
-use super::{ABSENT, CHUNK, Geometry, MOST_TOKENS, Operands, PARTS, Place, STEP, Shares, Sixteen, TOKENS, Task, Two};
-use crate::blocks::{Halves, Planes};
+use super::{
+    ABSENT, CHUNK, Geometry, MOST_TOKENS, Operands, PARTS, Place, STEP, Shares, Sixteen, TOKENS, Task, Two, Weights,
+};
 
 /// How the four kernels of a format share their work.
 pub const GEOMETRIES: [Geometry; 4] = [geometry(8, 1, 4), geometry(16, 1, 4), geometry(32, 2, 2), geometry(64, 2, 2)];
@@ -48,8 +49,8 @@ pub const ROWS: u32 = 128;
 /// Elements from a token to the next in a panel of activations.
 const STRIDE: u32 = STEP + 32;
 
-/// Steps whose weights a lane has under way. A panel's steps are a multiple of them.
-const SLOTS: usize = 2;
+/// Steps whose weights a lane has under way, at most. A panel's steps are a multiple of them.
+const MOST_SLOTS: usize = 2;
 
 /// Parts of a tile that a thread adds up at a time, at most.
 const MOST_PARTS: usize = 8;
@@ -65,22 +66,12 @@ shared_array! {
 /// Outputs of a warp's rows and a tile of tokens: a fragment of each 16 rows.
 type Sums<const SIXTEENS: usize> = [[f32; 4]; SIXTEENS];
 
-/// Four integers without sign as two words of two f16 each: exact.
-#[inline(always)]
-fn four_halves(integers: u32, offset: u32) -> [u32; 2] {
-    // Behind the exponent of 1024 a byte is what is added to that.
-    const EXPONENT: u32 = 0x6464_6464;
-    let base = (0x6400 + offset) * 0x0001_0001;
-    let pick = |bytes| integer::pick_bytes(integers, EXPONENT, bytes);
-    [halves::sub(pick(0x4140), base), halves::sub(pick(0x4342), base)]
-}
-
 /// The product of one launch, a block's `TILES` times [`TOKENS`] tokens at most; see the module.
 ///
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Operands) {
+pub unsafe fn gemm<W: Weights, const TILES: usize, const SIXTEENS: usize>(o: &Operands) {
     let lane = thread::lane();
     let (group, member, warp) = (lane / 4, lane % 4, thread::warp());
     // SAFETY: by the launch contract; said here so that no division is guarded by a panic.
@@ -97,7 +88,7 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
     let rows_of_step = TILES as u32 * TOKENS;
     let Some(task) = (unsafe { Task::of_block(o, rows_of_step) }) else { return };
 
-    let planes = Planes::of::<B>(global(o.weights), o.n_blocks);
+    let source = W::source(global(o.weights), o.n_blocks);
     let first_of_warp = 16 * SIXTEENS as u32 * warp;
     let load = |place: Place| {
         // Rows and chunks beyond the matrix's end are the last ones, which do not count.
@@ -111,18 +102,19 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
                     #[inline(always)]
                     |row| (task.first_output + row) * chunks + chunk,
                 );
-                unsafe { Two { upper: B::load(planes, upper), lower: B::load(planes, lower) } }
+                unsafe { Two { upper: W::load(source, upper), lower: W::load(source, lower) } }
             },
         )
     };
     let start = Place { tile: begin / n_steps, unit: begin % n_steps };
     // What is loaded stays in its registers until it is multiplied: a copy would wait for it.
     // A unit's slot is that of its number.
-    let (first, second) = (start, start.next(n_steps));
+    let n_slots = const { if TILES * TOKENS as usize <= W::MOST_IN_SLOTS { MOST_SLOTS } else { 1 } };
+    let (first, second) = (start, if n_slots == 1 { start } else { start.next(n_steps) });
     let [first, second] = if begin.is_multiple_of(2) { [first, second] } else { [second, first] };
     // One call after the other: a loop over them would have its results in local memory.
     let mut slots = [load(first), load(second)];
-    unsafe { B::prepare() }
+    unsafe { W::prepare() }
     o.begin();
 
     let token = thread::thread_idx_x();
@@ -193,16 +185,16 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
         let stop = u32::min(unit + n_steps - place.unit, panel_end);
         while unit < stop {
             unroll(
-                SLOTS,
+                n_slots,
                 #[inline(always)]
                 |slot| {
-                    if unit >= stop || unit % SLOTS as u32 != slot as u32 {
+                    if unit >= stop || unit % n_slots as u32 != slot as u32 {
                         return;
                     }
                     let chunk = u32::min(place.unit * 4 + member, chunks - 1);
                     let sixteens = slots[slot].map(
                         #[inline(always)]
-                        |bits| Sixteen::new::<B>(bits, chunk),
+                        |bits| Sixteen::<W>::new(bits, chunk),
                     );
                     let staged = |piece: usize| {
                         let mut pieces = [[0; 4]; TILES];
@@ -233,9 +225,7 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
                                 let index = 2 * piece + half;
                                 let weights = sixteens.map(
                                     #[inline(always)]
-                                    |sixteen| {
-                                        sixteen.fragment(index, |bits| four_halves(B::four(bits, index), B::OFFSET))
-                                    },
+                                    |sixteen| sixteen.fragment(index, |bits| W::neighbours(bits, index)),
                                 );
                                 unroll(
                                     TILES,
@@ -255,7 +245,8 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
                             pieces = next;
                         },
                     );
-                    slots[slot] = load(place.next(n_steps).next(n_steps));
+                    let next = place.next(n_steps);
+                    slots[slot] = load(if n_slots == 1 { next } else { next.next(n_steps) });
                     unit += 1;
                     place.unit += 1;
                     word += rows_of_step * STRIDE / 2;
@@ -268,6 +259,10 @@ pub unsafe fn gemm<B: Halves, const TILES: usize, const SIXTEENS: usize>(o: &Ope
             unsafe { finish(o, shares, place.tile, n_steps, &sums) }
             sums = [[[0.0; 4]; SIXTEENS]; TILES];
             place = Place { tile: place.tile + 1, unit: 0 };
+            if n_slots == 1 {
+                // Once more, from a cache: adding up parts had the registers.
+                slots[0] = load(place);
+            }
         }
     }
 }

@@ -314,8 +314,6 @@ macro_rules! gemv_sum_kernels {
 pub(crate) use gemv_sum_kernels;
 
 gemv_sum_kernels! {
-    /// Products with weights in f32, added up.
-    gemv_sum_f32[3] => gemv_sum::<Vectors<f32, FromGlobal>>;
     /// Products with weights in f16, added up.
     gemv_sum_f16[3] => gemv_sum::<Vectors<cuda_std::F16, FromGlobal>>;
     /// Products with weights in bf16, added up.

@@ -1,4 +1,4 @@
-//! Products of a few tokens with packed weights, on tensor cores, against their definition in `f64`.
+//! Products of a few tokens with weights of every type, on tensor cores, against their definition in `f64`.
 
 use std::ops::Range;
 
@@ -9,20 +9,47 @@ use ferrowarp::{
         kernels::{ExpertLists, ExpertPairs, Gemm, GemmScratch, Order},
     },
 };
-use half::f16;
+use half::{bf16, f16};
 
-use crate::{
-    blocks::{blocks, quantised},
-    support::*,
-};
+use crate::{blocks::blocks, support::*};
 
 /// Weights are rounded to f16 twice, by their scale and with it; activations are f16 in the definition too, and sums are f32. What a scale
 /// or a minimum is rounded by is the same for all of its values, so of a million outputs some have twice what independent roundings give.
 const TOLERANCE: f64 = 4e-3;
 
-/// Formats whose small matrices have kernels of their own.
-const WITH_APART: [TensorType; 6] =
-    [TensorType::Q8_0, TensorType::Q4_K, TensorType::Q6_K, TensorType::Q5_0, TensorType::Q4_0, TensorType::Q5_K];
+/// Floats of 16 bits are f16 or made so exactly: only sums are rounded.
+const OF_FLOATS: f64 = 1e-4;
+
+/// Types whose small matrices have kernels of their own.
+const WITH_APART: [TensorType; 8] = [
+    TensorType::Q8_0,
+    TensorType::Q4_K,
+    TensorType::Q6_K,
+    TensorType::Q5_0,
+    TensorType::Q4_0,
+    TensorType::Q5_K,
+    TensorType::F16,
+    TensorType::BF16,
+];
+
+/// Every type that there are such products with.
+fn types() -> impl Iterator<Item = TensorType> {
+    TensorType::ALL.iter().copied().filter(|tensor_type| Gpu::has_gemm(*tensor_type, 256))
+}
+
+/// A random matrix on the device, and its values.
+fn matrix(gpu: &Gpu, random: &mut Random, tensor_type: TensorType, n_out: usize, n_in: usize) -> (Weights, Vec<f32>) {
+    if tensor_type.is_quantised() {
+        return blocks(gpu, random, tensor_type, n_out, n_in);
+    }
+    let (matrix, values) = weights(gpu, random, tensor_type, n_out, n_in);
+    (matrix, values.into_iter().map(|value| value as f32).collect())
+}
+
+/// What errors of products are below, of their size.
+fn tolerance(tensor_type: TensorType) -> f64 {
+    if tensor_type.is_quantised() { TOLERANCE } else { OF_FLOATS }
+}
 
 /// Rows and columns around a block's 128 or 256 rows and a unit's 128 or 256 columns; tiles that one block has alone and that several share.
 const SHAPES: [(usize, usize); 5] = [(1, 256), (130, 256), (40, 1280), (300, 768), (270, 448)];
@@ -34,7 +61,7 @@ const TOKENS: [usize; 13] = [1, 2, 7, 8, 9, 16, 17, 32, 33, 64, 70, 100, 150];
 fn outputs_are_sums_of_products() {
     let gpu = gpu();
     let mut random = Random::new();
-    for (formats, tensor_type) in quantised().enumerate() {
+    for (formats, tensor_type) in types().enumerate() {
         for (index, (n_out, n_in)) in SHAPES.into_iter().enumerate() {
             // Each shape with some of the counts, all of them with some shape.
             let some = TOKENS
@@ -79,7 +106,7 @@ fn blocks_share_one_list() {
 
 /// Products of so many tokens with a matrix, against their definition.
 fn check(gpu: &Gpu, random: &mut Random, tensor_type: TensorType, (n_out, n_in): (usize, usize), counts: &[usize]) {
-    let (matrix, values) = blocks(gpu, random, tensor_type, n_out, n_in);
+    let (matrix, values) = matrix(gpu, random, tensor_type, n_out, n_in);
     let scratch = scratch(gpu, n_out, n_in);
     for n in counts.iter().copied() {
         let x: Vec<f16> = random.values(n * n_in, 2.0).into_iter().map(f16::from_f32).collect();
@@ -123,7 +150,8 @@ fn check(gpu: &Gpu, random: &mut Random, tensor_type: TensorType, (n_out, n_in):
                 // Errors are as random as the products: by the root of the sum of their squares. What a scale that is a subnormal f16 is rounded
                 // by, 2^-25 at most, multiplies integers below 64.
                 let of_scales = 2f64.powi(-19) * x.iter().map(|x| x * x).sum::<f64>().sqrt();
-                let limit = factor.abs() * (TOLERANCE * size.sqrt() + of_scales) + 1e-5 * (1.0 + want.abs());
+                let limit =
+                    factor.abs() * (tolerance(tensor_type) * size.sqrt() + of_scales) + 1e-5 * (1.0 + want.abs());
                 let error = (f64::from(found[at]) - want).abs();
                 assert!(
                     error <= limit,
@@ -141,10 +169,17 @@ fn a_token_is_the_same_in_any_company() {
     let gpu = gpu();
     let mut random = Random::new();
     let (n_out, n_in, stride) = (200, 1536, 210);
-    for tensor_type in
-        [TensorType::Q4_K, TensorType::Q8_0, TensorType::Q2_K, TensorType::Q3_K, TensorType::IQ3_S, TensorType::TQ1_0]
-    {
-        let (matrix, _) = blocks(&gpu, &mut random, tensor_type, n_out, n_in);
+    for tensor_type in [
+        TensorType::Q4_K,
+        TensorType::Q8_0,
+        TensorType::Q2_K,
+        TensorType::Q3_K,
+        TensorType::IQ3_S,
+        TensorType::TQ1_0,
+        TensorType::F16,
+        TensorType::BF16,
+    ] {
+        let (matrix, _) = matrix(&gpu, &mut random, tensor_type, n_out, n_in);
         let scratch = scratch(&gpu, n_out, n_in);
         let x: Vec<f16> = random.values(70 * n_in, 2.0).into_iter().map(f16::from_f32).collect();
         let run = |first: usize, n: usize| {
@@ -197,8 +232,11 @@ fn gates_and_up_projections_become_units() {
         (TensorType::Q8_0, 4, 256),
         (TensorType::Q6_K, 1100, 256),
         (TensorType::IQ4_XS, 132, 1280),
+        (TensorType::F16, 128, 896),
+        (TensorType::F16, 300, 768),
+        (TensorType::BF16, 132, 1280),
     ] {
-        let (matrix, values) = blocks(&gpu, &mut random, tensor_type, 2 * n_ff, n_in);
+        let (matrix, values) = matrix(&gpu, &mut random, tensor_type, 2 * n_ff, n_in);
         let scratch = scratch(&gpu, 2 * n_ff, n_in);
         let x: Vec<f16> = random.values(70 * n_in, 1.0).into_iter().map(f16::from_f32).collect();
         let run = |first: usize, n: usize| {
@@ -234,7 +272,8 @@ fn gates_and_up_projections_become_units() {
                 let (gate, up) = (alpha * gate, alpha * up);
                 let want = gate / (1.0 + (-gate).exp()) * up * f64::from(scale);
                 // SiLU's slope is 1.1 at most; f16 rounds what is left.
-                let [of_gate, of_up] = [of_gate, of_up].map(|size: f64| TOLERANCE * alpha * size.sqrt() + 1e-5);
+                let [of_gate, of_up] =
+                    [of_gate, of_up].map(|size: f64| tolerance(tensor_type) * alpha * size.sqrt() + 1e-5);
                 let limit = f64::from(scale) * (1.1 * of_gate * (up.abs() + of_up) + of_up * gate.abs())
                     + want.abs() / 1024.0
                     + 1e-4;
@@ -260,8 +299,8 @@ fn parts_of_a_matrix_run_beside_each_other() {
     let gpu = gpu();
     let mut random = Random::new();
     let (n_in, stride) = (1536, 700);
-    let types = [(TensorType::Q4_K, 300), (TensorType::Q6_K, 40), (TensorType::Q5_K, 260)];
-    let matrices = types.map(|(tensor_type, n_out)| blocks(&gpu, &mut random, tensor_type, n_out, n_in));
+    let types = [(TensorType::Q4_K, 300), (TensorType::BF16, 40), (TensorType::Q5_K, 260)];
+    let matrices = types.map(|(tensor_type, n_out)| matrix(&gpu, &mut random, tensor_type, n_out, n_in));
     let n_outs: Vec<usize> = types.iter().map(|(_, n_out)| *n_out).collect();
     let elements = GemmScratch::elements([(n_outs, n_in)].into_iter(), Gpu::MOST_GEMM_TOKENS);
     let scratch = GemmScratch::new(&gpu, elements).unwrap();
@@ -294,8 +333,10 @@ fn parts_of_a_matrix_run_beside_each_other() {
                     let products = weights.iter().zip(&x[token * n_in..]).map(|(w, x)| f64::from(*w) * x.to_f64());
                     let (want, size) =
                         products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product * product));
-                    let (got, limit) =
-                        (f64::from(found[before + row]), TOLERANCE * size.sqrt() + 1e-5 * (1.0 + want.abs()));
+                    let (got, limit) = (
+                        f64::from(found[before + row]),
+                        tolerance(*tensor_type) * size.sqrt() + 1e-5 * (1.0 + want.abs()),
+                    );
                     assert!(
                         (got - want).abs() <= limit,
                         "{tensor_type}, part {part} of {n_parts}, token {token} of {n}, row {row}: {got} for {want}"
@@ -313,10 +354,55 @@ fn parts_of_a_matrix_run_beside_each_other() {
 fn small_models_unpack_sooner() {
     let gpu = gpu();
     // Four units of 256 columns for each multiprocessor, of 256 rows.
-    let of_units = |units: usize| gpu.most_gemm_tokens([[256 * units, 256], [64, 64]].into_iter());
+    let of_units = |types: [TensorType; 2], units: usize| {
+        gpu.most_gemm_tokens(types.into_iter().zip([[256 * units, 256], [64, 64]]))
+    };
     let enough = 4 * gpu.multiprocessors();
+    let packed = |units| of_units([TensorType::Q8_0, TensorType::F16], units);
     let want = if gpu.image().has_warp_groups() { [128, 192] } else { [96, 96] };
-    assert_eq!([of_units(enough - 1), of_units(enough)], want, "{}", gpu.image());
+    assert_eq!([packed(enough - 1), packed(enough)], want, "{}", gpu.image());
+    // What is f16 is not unpacked, and floats are so in less time.
+    let floats = [[TensorType::F16; 2], [TensorType::F16, TensorType::BF16]].map(|types| of_units(types, enough));
+    assert!(floats[0] < floats[1] && floats[1] < Gpu::MOST_GEMM_TOKENS, "{floats:?}");
+}
+
+/// Products with bf16 have the bits of those with the f16 that a whole matrix of them is converted to, also where f16 has fewer bits for a value, or none.
+#[test]
+fn bf16_is_multiplied_as_the_nearest_f16() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let (n_out, n_in) = (150, 416);
+    // Down to where f16 has nothing but zero; a row for itself has what is beyond its range.
+    let exponents: Vec<i32> = (0..n_out * n_in).map(|at| if at / n_in == 7 { 17 } else { -(at as i32 % 29) }).collect();
+    let values: Vec<bf16> = random
+        .values(n_out * n_in, 1.0)
+        .into_iter()
+        .zip(exponents)
+        .map(|(value, exponent)| bf16::from_f32(value * 2f32.powi(exponent)))
+        .collect();
+    let on_device = gpu.upload("weights", bytemuck::cast_slice::<bf16, u8>(&values)).unwrap();
+    let bf16s = Weights::of_one_type(on_device, TensorType::BF16, 1, n_out, n_in);
+    let converted = gpu.alloc::<f16>("weights", n_out * n_in).unwrap();
+    gpu.range_to_f16_bf16(&bf16s.all().floats().cast(), &converted, 1.0, n_out * n_in).unwrap();
+    let converted = gpu.read(&converted).unwrap();
+    let is_subnormal = |half: &f16| *half != f16::ZERO && half.to_f32().abs() < f16::MIN_POSITIVE.to_f32();
+    assert!(converted.iter().any(|half| half.is_infinite()) && converted.iter().any(is_subnormal));
+    let on_device = gpu.upload("weights", bytemuck::cast_slice::<f16, u8>(&converted)).unwrap();
+    let f16s = Weights::of_one_type(on_device, TensorType::F16, 1, n_out, n_in);
+    let scratch = scratch(&gpu, n_out, n_in);
+    for n in [5, 16, 30, 64] {
+        let x: Vec<f16> = random.values(n * n_in, 2.0).into_iter().map(f16::from_f32).collect();
+        let x = gpu.upload("x", &x).unwrap();
+        let [of_bf16, of_f16] = [&bf16s, &f16s].map(|weights| {
+            let out = Output::<f32>::new(&gpu, n * n_out);
+            gpu.gemm(&Gemm::new(weights.all(), &x, Product::F32(&out)), n, &scratch).unwrap();
+            out.read(&gpu)
+        });
+        let is_same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+        assert!(of_bf16.iter().zip(&of_f16).all(is_same), "{n} tokens");
+        let finite = of_bf16.iter().enumerate().filter(|(_, value)| value.is_finite());
+        assert_eq!(finite.filter(|(at, _)| at % n_out != 7).count(), n * (n_out - 1), "{n} tokens");
+    }
 }
 
 fn scratch(gpu: &Gpu, n_out: usize, n_in: usize) -> GemmScratch {
@@ -373,10 +459,17 @@ fn experts_multiply_their_own_tokens() {
     let mut random = Random::new();
     let (n_experts, n_out, n_in) = (5, 140, 512);
     // Both halves of a stack of gates above up projections; pairs of a token that share its x, and such that have their own.
-    for (index, (n_tokens, n_used)) in [(3, 2), (40, 3), (90, 3), (120, 4), (41, 3)].into_iter().enumerate() {
-        let tensor_type =
-            [TensorType::Q4_K, TensorType::Q8_0, TensorType::Q6_K, TensorType::MXFP4, TensorType::IQ2_S][index];
-        let (flat, values) = blocks(&gpu, &mut random, tensor_type, 2 * n_experts * n_out, n_in);
+    for (tensor_type, n_tokens, n_used) in [
+        (TensorType::Q4_K, 3, 2),
+        (TensorType::Q8_0, 40, 3),
+        (TensorType::Q6_K, 90, 3),
+        (TensorType::MXFP4, 120, 4),
+        (TensorType::IQ2_S, 41, 3),
+        (TensorType::F16, 3, 2),
+        (TensorType::BF16, 40, 3),
+        (TensorType::F16, 120, 4),
+    ] {
+        let (flat, values) = matrix(&gpu, &mut random, tensor_type, 2 * n_experts * n_out, n_in);
         let stacks = Weights::of_one_type(flat.data, tensor_type, n_experts, 2 * n_out, n_in);
         let n_pairs = n_tokens * n_used;
         let experts = random.indices(n_pairs, n_experts);
@@ -418,7 +511,7 @@ fn experts_multiply_their_own_tokens() {
                         products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product * product));
                     let factor = 0.5 * f64::from(factors[row_of_x]);
                     let (got, want) = (f64::from(found[pair * n_out + row]), factor * sum);
-                    let limit = TOLERANCE * factor.abs() * size.sqrt() + 1e-5 * (1.0 + want.abs());
+                    let limit = tolerance(tensor_type) * factor.abs() * size.sqrt() + 1e-5 * (1.0 + want.abs());
                     assert!(
                         (got - want).abs() <= limit,
                         "{tensor_type}, pair {pair} of {n_pairs}, row {row}: {got} for {want}"

@@ -67,7 +67,7 @@ pub fn rows() -> Vec<Row> {
             rows.push(product(&small, HEAD, tensor_type, shape, Activations::Q16).small());
         }
         rows.push(embedding(&small, tensor_type, 512).small());
-        if Gpu::has_gemm(tensor_type) {
+        if Gpu::has_gemm(tensor_type, small.n_ff) {
             let shape = (small.n_embd, small.n_ff);
             rows.extend([8, 16, 32, 64].into_iter().map(|n| few(&small, "", tensor_type, shape, n).small()));
         }
@@ -84,7 +84,7 @@ pub fn rows() -> Vec<Row> {
     // Those that unpack the most to a byte, at a shape of Q4_K's above.
     let large = Widths::of("7B", "qwen2.5-7b");
     for (what, n_out, n_in) in large.matrices() {
-        for tensor_type in [TensorType::Q4_K, TensorType::Q8_0] {
+        for tensor_type in [TensorType::Q4_K, TensorType::Q8_0, TensorType::F16, TensorType::BF16] {
             let of = |n| few(&large, &format!("{what} "), tensor_type, (n_out, n_in), n);
             rows.extend([2, 8, 16, 32, 64, 96].into_iter().map(of));
         }
@@ -125,7 +125,7 @@ fn together(widths: &Widths, tensor_type: TensorType, activations: Activations) 
     row.small()
 }
 
-/// A product of `n` tokens on tensor cores, of packed weights.
+/// A product of `n` tokens on tensor cores, of weights as they are.
 fn few(widths: &Widths, what: &str, tensor_type: TensorType, (n_out, n_in): (usize, usize), n: usize) -> Row {
     let matrix_bytes = matrix_bytes(tensor_type, n_out, n_in);
     let of_block = n.next_power_of_two().clamp(8, 64);

@@ -125,7 +125,8 @@ fn experts() -> Vec<Row> {
         up,
     ];
     rows.extend(downs);
-    rows.extend(TensorType::ALL.iter().map(|tensor_type| sum(*tensor_type, 2, 8, (128, 256)).small()));
+    let with_sums = TensorType::ALL.iter().filter(|tensor_type| Gpu::has_gemv_sum(**tensor_type, 256, 2));
+    rows.extend(with_sums.map(|tensor_type| sum(*tensor_type, 2, 8, (128, 256)).small()));
     rows.extend([sort(512).small(), sort(2048)]);
     rows.extend([16, 64, 512, 2048].map(|n_tokens| together(n_tokens, n_used, n_experts, (N_FF, N_EMBD))));
     rows.push(together(32, 2, 8, (128, 256)).small());

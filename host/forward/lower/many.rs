@@ -16,7 +16,7 @@
 //! | product with the down projection, added to x | product, x: 2f + 8e |
 //!
 //! A step of several sequences, a token of each, is seven: attention takes the product as it is, with its bias from the product, and SwiGLU is the
-//! product's own where weights stay packed.
+//! product's own where weights are multiplied as they are.
 //!
 //! Each weight is read once in f16, after being unpacked from what it is in the file, if that is another type. The residual stream x is f32
 //! throughout. What is none of these, a mixture of experts for one, is launched an operation at a time; but attention is flash attention
@@ -34,7 +34,7 @@
 //!
 //! # Unpacking
 //!
-//! Quantised weights, and bf16, are unpacked to f16 for a product, each of a layer's matrices into a *room* of its own. As soon as a product
+//! Quantised weights, and bf16, are unpacked to f16 for a product of many tokens, each of a layer's matrices into a *room* of its own. As soon as a product
 //! is done its room is filled with the next layer's matrix, on a side stream: while the other products of the layer run.
 
 use std::collections::HashMap;
@@ -417,7 +417,7 @@ impl Many {
         }
         let value = figure.nodes[glu].out;
         if self.of_sequences && factors.is_none() && kind == Glu::Swiglu {
-            // Products of a few tokens with packed weights make it themselves.
+            // Products of a few tokens make it themselves.
             let out = l.room(n_out / 2, Form::F16);
             self.halves.insert(value, Half { local: out, scale: out_scale, factors: None });
             let made = Made { scale: Some(out_scale), ..Made::new(value, out) };

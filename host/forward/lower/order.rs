@@ -6,7 +6,7 @@ use crate::{
     model::{Model, figure::StackId},
 };
 
-/// By local: whether it is f16 that only products of packed weights read, and whose maker can leave it in [steps](crate::gpu::kernels::Order::Steps).
+/// By local: whether it is f16 that only products of weights as they are read, and whose maker can leave it in [steps](crate::gpu::kernels::Order::Steps).
 pub fn in_steps(model: &Model, pass: &Pass) -> Vec<bool> {
     let can = |local: Local| {
         let touches = |step: &&Step| step.launch.locals().contains(&local);
@@ -31,5 +31,6 @@ fn suits(model: &Model, step: &Step, local: Local) -> bool {
 }
 
 fn is_packed(model: &Model, stack: StackId) -> bool {
-    model.types(model.figure.stack(stack)).iter().all(|(tensor_type, _)| Gpu::has_gemm(*tensor_type))
+    let stack = model.figure.stack(stack);
+    model.types(stack).iter().all(|(tensor_type, _)| Gpu::has_gemm(*tensor_type, stack.n_in))
 }

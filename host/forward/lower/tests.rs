@@ -89,6 +89,22 @@ fn a_mixture_is_two_launches_behind_its_router() {
     assert_eq!([Activations::Q8, Activations::F32].map(sums), [true, false]);
 }
 
+/// Of types that no mixture is published in, experts are added up by a launch of their own.
+#[test]
+fn experts_of_rare_types_are_added_up_apart() {
+    for file_type in [FileType::F32, FileType::TQ1_0, FileType::IQ1_S] {
+        let gguf = Synth::new(Shape::find("qwen3-30b-a3b").unwrap(), file_type, 1).without_matrices().unwrap();
+        let model = Model::open(&gguf).unwrap();
+        let pass = Pass::token(&model, Options { activations: Activations::Q8, cache_type: CacheType::F16 });
+        let names: Vec<&str> = pass.steps.iter().map(|step| step.launch.name()).collect();
+        assert!(
+            names.windows(3).any(|three| three == ["gemv", "gemv", "experts_combine"]),
+            "{}: {names:?}",
+            file_type.name()
+        );
+    }
+}
+
 /// Whether each product of a layer, of a step of many sequences, finds its activations in the order that it reads them in.
 #[test]
 fn activations_lie_as_their_products_read_them() {
@@ -105,7 +121,8 @@ fn activations_lie_as_their_products_read_them() {
     };
     // Queries with keys and values, output, gate and up, down.
     assert_eq!(in_steps("qwen2.5-7b", FileType::Q4_K_M), [true; 4]);
-    assert_eq!(in_steps("qwen2.5-7b", FileType::F16), [false; 4]);
+    assert_eq!(in_steps("qwen2.5-7b", FileType::F16), [true; 4]);
+    assert_eq!(in_steps("qwen2.5-7b", FileType::BF16), [true; 4]);
     // Its experts gather what they multiply.
     assert_eq!(in_steps("qwen3-30b-a3b", FileType::Q4_K_M), [true; 2]);
     // Another unit is a launch between, and rows that nothing is known to bound are one before.

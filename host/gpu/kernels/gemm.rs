@@ -2,8 +2,15 @@
 
 use std::ops::Range;
 
+use cuda_std::Kernel;
 use half::f16;
-use kernels::gemm::{BESIDE_LAST, BESIDE_NEXT, CHUNK, Geometry, PARTS, STEP, groups, steps::OF_TOKEN, warps};
+use kernels::gemm::{
+    BESIDE_LAST, BESIDE_NEXT, CHUNK, GemmParameters, Geometry, PARTS, STEP,
+    floats::{FloatKernels, OF_BF16, OF_F16},
+    groups,
+    steps::OF_TOKEN,
+    warps,
+};
 
 use super::{
     blocks::block_format,
@@ -20,6 +27,20 @@ const GEOMETRIES: [[Geometry; 4]; 2] = [warps::GEOMETRIES, groups::GEOMETRIES];
 
 /// Rows of a tile of a group's.
 const GROUP_ROWS: usize = groups::GROUP_ROWS as usize;
+
+/// The kernels for up to 8, 16, 32 and 64 tokens.
+type Kernels = [Kernel<GemmParameters>; 4];
+
+/// The kernels for rows of a type, and those for small matrices, where there are any.
+fn kernels_of(tensor_type: TensorType) -> Option<(Kernels, Option<Kernels>)> {
+    let of_floats = |FloatKernels { gemm, gemm_apart }| Some((gemm, Some(gemm_apart)));
+    match tensor_type {
+        TensorType::F32 => None,
+        TensorType::F16 => of_floats(OF_F16),
+        TensorType::BF16 => of_floats(OF_BF16),
+        packed => Some((block_format(packed).gemm, block_format(packed).gemm_apart)),
+    }
+}
 
 /// How f16 activations of some tokens lie that a product is made with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -208,9 +229,22 @@ impl Gpu {
     /// (`benches/results/2026-11-30-h200-many.md`).
     pub const MOST_GEMM_TOKENS: usize = 192;
 
-    /// The most tokens with which [`Gpu::gemm`] takes less time than unpacking the weights and a plain product, for a model with these
-    /// matrices' rows and columns.
-    pub fn most_gemm_tokens(&self, matrices: impl Iterator<Item = [usize; 2]>) -> usize {
+    /// The same where all matrices are f16, which a plain product takes as they are: more than a block's tokens would be read twice.
+    const MOST_F16_TOKENS: usize = 64;
+
+    /// The same where all are floats and some bf16: converting them reads and writes twice what they are.
+    const MOST_BF16_TOKENS: usize = 128;
+
+    /// The most tokens with which [`Gpu::gemm`] takes less time than unpacking the weights, where they are not f16, and a plain product, for a model
+    /// with matrices of these types, rows and columns.
+    pub fn most_gemm_tokens(&self, matrices: impl Iterator<Item = (TensorType, [usize; 2])> + Clone) -> usize {
+        let are = |types: &[TensorType]| matrices.clone().all(|(tensor_type, _)| types.contains(&tensor_type));
+        if are(&[TensorType::F16]) {
+            return Gpu::MOST_F16_TOKENS;
+        }
+        if are(&[TensorType::F16, TensorType::BF16]) {
+            return Gpu::MOST_BF16_TOKENS;
+        }
         if !self.image().has_warp_groups() {
             // Measured with warps by themselves (`benches/results/2026-11-29-h200-gemm.md`).
             return 96;
@@ -219,13 +253,15 @@ impl Gpu {
         // unpacked. On an H200 a step of 128 sequences of 0.5B, whose largest matrix has one unit for a block, takes 2.1 ms, where the other way takes
         // 2.2 to 3.0, by what the host needs for a launch; one of 192 takes 2.6 and 2.3 (`benches/results/2026-11-30-h200-steps.md`).
         const FEW_UNITS: usize = 4;
-        let units = matrices.map(|[n_out, n_in]| units(&groups::GEOMETRIES[0], n_out, n_in)).max().unwrap_or(0);
+        let of_matrix = |(_, [n_out, n_in]): (TensorType, [usize; 2])| units(&groups::GEOMETRIES[0], n_out, n_in);
+        let units = matrices.map(of_matrix).max().unwrap_or(0);
         if units < FEW_UNITS * self.multiprocessors() { 128 } else { Gpu::MOST_GEMM_TOKENS }
     }
 
-    /// Whether there is a product of a few tokens with such rows: with blocks of every format.
-    pub fn has_gemm(tensor_type: TensorType) -> bool {
-        tensor_type.is_quantised()
+    /// Whether there is a product of a few tokens with rows of so many columns: of blocks of every format, and of floats of 16 bits where they are
+    /// whole chunks.
+    pub fn has_gemm(tensor_type: TensorType, n_in: usize) -> bool {
+        kernels_of(tensor_type).is_some() && n_in.is_multiple_of(CHUNK as usize)
     }
 
     /// Whether [`Gpu::gemm`] takes activations in [`Order::Steps`], for rows of so many columns.
@@ -235,11 +271,11 @@ impl Gpu {
 
     /// Whether there is one for small matrices with such rows.
     pub fn has_gemm_apart(tensor_type: TensorType) -> bool {
-        tensor_type.is_quantised() && block_format(tensor_type).gemm_apart.is_some()
+        kernels_of(tensor_type).is_some_and(|(_, gemm_apart)| gemm_apart.is_some())
     }
 
     /// Enqueues out[token] = alpha · factors[token] · W · x[token] + bias (+ out[token]), or of gates and up projections what SwiGLU makes of the two,
-    /// reading the packed weights once for 64 tokens. A token's outputs are the same bits whatever others there are.
+    /// reading the weights once for 64 tokens. A token's outputs are the same bits whatever others there are.
     pub fn gemm(&self, gemm: &Gemm, n_tokens: usize, scratch: &GemmScratch) -> Result<(), GpuError> {
         self.gemm_of_parts(&[*gemm], n_tokens, scratch)
     }
@@ -315,7 +351,7 @@ impl Gpu {
     }
 
     /// Enqueues out[pair] = alpha · factors[pair ÷ share] · W[expert of the pair] · x[pair ÷ share] for the pairs of tokens and experts that
-    /// `of` sorted, each expert's packed weights read once for a tile of its pairs. A pair's outputs are the same bits whatever others there
+    /// `of` sorted, each expert's weights read once for a tile of its pairs. A pair's outputs are the same bits whatever others there
     /// are.
     pub fn gemm_experts(&self, gemm: &Gemm, of: &ExpertPairs) -> Result<(), GpuError> {
         assert_eq!(gemm.weights.n_matrices(), of.n_experts, "an expert has a matrix");
@@ -402,9 +438,11 @@ impl Gpu {
         let zeros = scratch.map(|(scratch, _)| scratch.zeros());
         let kernel = &self.gemm_geometries()[which];
         let units = units(kernel, weights.n_out, n_in);
+        // Floats are one plane, however long.
+        let n_blocks = if weights.tensor_type().is_quantised() { count(weights.blocks_of_part()) } else { 0 };
         let arguments = (
             &*weights.part(),
-            count(weights.blocks_of_part()),
+            n_blocks,
             count(weights.first()),
             count(weights.n_out),
             experts.map(|experts| &*experts.lists.tiles),
@@ -436,10 +474,11 @@ impl Gpu {
         );
         let launch = Launch::new([count(blocks), count(groups), 1], kernel.threads);
         let launch = launch.shared_bytes(kernel.shared_bytes).early();
-        let format = block_format(weights.tensor_type());
-        let kernels = if apart > 0 { format.gemm_apart.expect("as the caller found") } else { format.gemm };
+        let tensor_type = weights.tensor_type();
+        let (gemm, gemm_apart) = kernels_of(tensor_type).unwrap_or_else(|| panic!("a few tokens times {tensor_type}"));
+        let kernels = if apart > 0 { gemm_apart.expect("as the caller found") } else { gemm };
         // SAFETY: the slices hold what the contract asks for; parts are 256-byte aligned, rows whole blocks, as the file's reader
-        // checked. The kernel waits before it reads what an earlier one writes.
+        // checked, and whole chunks. The kernel waits before it reads what an earlier one writes.
         unsafe { self.launch_as(kernels[which], launch, arguments) }
     }
 }

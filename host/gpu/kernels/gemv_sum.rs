@@ -1,8 +1,9 @@
 //! Launches the products of a token with its experts that are added up, in `kernels/gemv/sum.rs`.
 
+use cuda_std::Kernel;
 use kernels::gemv::{
     MAX_WARPS, ROWS,
-    sum::{SumParameters, gemv_sum_bf16, gemv_sum_f16, gemv_sum_f32, shared_bytes},
+    sum::{SumParameters, gemv_sum_bf16, gemv_sum_f16, shared_bytes},
 };
 
 use super::{
@@ -55,18 +56,25 @@ impl Teams {
     }
 }
 
+/// The kernel for experts of a type, where there is one, and blocks of it that a multiprocessor has room for.
+fn kernel_of(tensor_type: TensorType) -> Option<(Kernel<SumParameters>, usize)> {
+    match tensor_type {
+        TensorType::F32 => None,
+        TensorType::F16 => Some((gemv_sum_f16, FLOATS_RESIDENT)),
+        TensorType::BF16 => Some((gemv_sum_bf16, FLOATS_RESIDENT)),
+        packed => block_format(packed).gemv_sum.map(|kernel| (kernel, block_format(packed).resident)),
+    }
+}
+
 impl Gpu {
-    /// Whether there are such products with experts of this type, of which a token uses `n_used`: a block has the vectors of all of them.
+    /// Whether there are such products with experts of this type, of which a token uses `n_used`: those of types that mixtures have are, and a block has
+    /// the vectors of all of a token's.
     pub fn has_gemv_sum(tensor_type: TensorType, n_in: usize, n_used: usize) -> bool {
-        let whole = match tensor_type {
-            TensorType::F32 => n_in.is_multiple_of(4),
-            TensorType::F16 | TensorType::BF16 => n_in.is_multiple_of(8),
-            _ => true,
-        };
+        let whole = tensor_type.is_quantised() || n_in.is_multiple_of(8);
         let n_teams = Teams::new(n_used).n_teams;
         let bytes = |n_in| shared_bytes(n_in, count(n_used), n_teams, tensor_type.is_quantised());
         // 32 bits hold the bytes of vectors that are no longer than this.
-        n_in <= SHARED_ROOM as usize && whole && bytes(count(n_in)) <= SHARED_ROOM
+        kernel_of(tensor_type).is_some() && n_in <= SHARED_ROOM as usize && whole && bytes(count(n_in)) <= SHARED_ROOM
     }
 
     /// Enqueues the products of `n_tokens` tokens with their experts, each token's added up by weight in the order of its experts.
@@ -94,12 +102,7 @@ impl Gpu {
         expect_len("out", out, n_tokens * n_out);
         residual.inspect(|residual| expect_len("residual", residual, n_tokens * n_out));
 
-        let (kernel, resident): (cuda_std::Kernel<SumParameters>, _) = match tensor_type {
-            TensorType::F32 => (gemv_sum_f32, FLOATS_RESIDENT),
-            TensorType::F16 => (gemv_sum_f16, FLOATS_RESIDENT),
-            TensorType::BF16 => (gemv_sum_bf16, FLOATS_RESIDENT),
-            packed => (block_format(packed).gemv_sum, block_format(packed).resident),
-        };
+        let (kernel, resident) = kernel_of(tensor_type).expect("as was asked above");
         let Teams { team, n_teams } = Teams::new(n_used);
         // Each block has the token's vectors before it begins: no more blocks than fit the device at once.
         let tiles = n_out.div_ceil((ROWS * n_teams) as usize);
@@ -149,5 +152,6 @@ mod tests {
         }
         assert!(!Gpu::has_gemv_sum(TensorType::Q4_K, 32_768, 2));
         assert!(Gpu::has_gemv_sum(TensorType::BF16, 768, 8) && !Gpu::has_gemv_sum(TensorType::BF16, 12, 8));
+        assert!(!Gpu::has_gemv_sum(TensorType::F32, 768, 8) && !Gpu::has_gemv_sum(TensorType::TQ1_0, 768, 8));
     }
 }

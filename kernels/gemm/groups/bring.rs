@@ -7,9 +7,9 @@ use super::{
     gemm_full, gemm_sources, gemm_targets, gemm_tile, panels, under_way,
 };
 use crate::{
-    blocks::{Halves, Masks},
+    blocks::Masks,
     gemm::groups::UNIT,
-    gemm::{ABSENT, CHUNK, MOST_TOKENS, Operands, STEP, Task, steps::OF_TOKEN},
+    gemm::{ABSENT, CHUNK, MOST_TOKENS, Operands, STEP, Task, Weights, steps::OF_TOKEN},
     product::ring::Ring,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-pub unsafe fn bring<B: Halves, const HALF: usize, const APART: bool>(o: &Operands, task: &Task) {
+pub unsafe fn bring<W: Weights, const HALF: usize, const APART: bool>(o: &Operands, task: &Task) {
     let tokens: u32 = const { 2 * HALF as u32 };
     let n_steps = 2 * o.n_in.div_ceil(UNIT);
     let work = Work::of_block::<APART>(o, n_steps / 2);
@@ -41,7 +41,7 @@ pub unsafe fn bring<B: Halves, const HALF: usize, const APART: bool>(o: &Operand
             }
         }
     }
-    unsafe { B::prepare() }
+    unsafe { W::prepare() }
     if o.x_rows != 0 {
         unsafe { clear_absent::<HALF>(u32::min(task.end_token - task.first_token, tokens), end - begin) }
     }

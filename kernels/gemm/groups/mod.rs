@@ -27,11 +27,8 @@ use cuda_std::{
     wgmma::{self, Accumulator, Matrix, Registers, Swizzle},
 };
 
-use super::{CHUNK, Geometry, MOST_TOKENS, Operands, Place, STEP, Shares, Sixteen, Task, Two};
-use crate::{
-    blocks::{Halves, Masks, Planes},
-    product::ring::Ring,
-};
+use super::{CHUNK, Geometry, MOST_TOKENS, Operands, Place, STEP, Shares, Sixteen, Task, Two, Weights};
+use crate::{blocks::Masks, product::ring::Ring};
 use bring::bring;
 use finish::{finish, finish_apart};
 
@@ -155,7 +152,7 @@ impl Work {
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-pub unsafe fn gemm<B: Halves, const HALF: usize, const APART: bool>(o: &Operands)
+pub unsafe fn gemm<W: Weights, const HALF: usize, const APART: bool>(o: &Operands)
 where
     [f32; HALF]: Accumulator<F16> + Registers,
 {
@@ -172,10 +169,10 @@ where
     if thread::thread_idx_x() < GROUP * GROUPS {
         // What the five groups have together stays: 5 · 96.
         wgmma::take_registers::<104>();
-        unsafe { multiply::<B, HALF, APART>(o, &task) }
+        unsafe { multiply::<W, HALF, APART>(o, &task) }
     } else {
         wgmma::give_registers::<64>();
-        unsafe { bring::<B, HALF, APART>(o, &task) }
+        unsafe { bring::<W, HALF, APART>(o, &task) }
     }
 }
 
@@ -184,7 +181,7 @@ where
 /// # Safety
 /// - The kernels' launch contract.
 #[inline(always)]
-unsafe fn multiply<B: Halves, const HALF: usize, const APART: bool>(o: &Operands, task: &Task)
+unsafe fn multiply<W: Weights, const HALF: usize, const APART: bool>(o: &Operands, task: &Task)
 where
     [f32; HALF]: Accumulator<F16> + Registers,
 {
@@ -197,7 +194,7 @@ where
     // Of groups that have a unit each, which one of them this is.
     let turn = if APART { thread::warp() / 4 } else { 0 };
     place.unit += turn;
-    let planes = Planes::of::<B>(global(o.weights), o.n_blocks);
+    let source = W::source(global(o.weights), o.n_blocks);
     // Where the chunks of the lane's rows begin. Rows and chunks beyond the matrix's end are the last ones, which do not count.
     let rows_of = |tile: u32| {
         o.rows(Work::sixteen::<APART>(tile), group).map(
@@ -206,20 +203,20 @@ where
         )
     };
     // A unit's steps. Where sums leave no registers for both, the second is loaded when the first was used, and not with it.
-    let in_pairs = const { 2 * HALF <= B::MOST_IN_PAIRS || APART };
+    let in_pairs = const { 2 * HALF <= W::MOST_IN_PAIRS[APART as usize] };
     let load = |[upper, lower]: [u32; 2], unit: u32| {
         let chunk = u32::min(unit * 8 + member, chunks - 1);
         let further = u32::min(unit * 8 + member + 4, chunks - 1) - chunk;
         let two = |row: u32| unsafe {
-            let first = B::load(planes, row + chunk);
-            [first, if in_pairs { B::load_second(planes, row + chunk + further, first) } else { first }]
+            let first = W::load(source, row + chunk);
+            [first, if in_pairs { W::load_second(source, row + chunk + further, first) } else { first }]
         };
         Two { upper: two(upper), lower: two(lower) }
     };
-    let load_second = |[upper, lower]: [u32; 2], unit: u32, bits: Two<[B::Bits; 2]>| {
+    let load_second = |[upper, lower]: [u32; 2], unit: u32, bits: Two<[W::Bits; 2]>| {
         let chunk = u32::min(unit * 8 + member + 4, chunks - 1);
         let beside =
-            |row: u32, [first, _]: [B::Bits; 2]| unsafe { [first, B::load_second(planes, row + chunk, first)] };
+            |row: u32, [first, _]: [W::Bits; 2]| unsafe { [first, W::load_second(source, row + chunk, first)] };
         Two { upper: beside(upper, bits.upper), lower: beside(lower, bits.lower) }
     };
     // What is loaded next.
@@ -237,7 +234,7 @@ where
         advance!();
     }
     // While these are on their way.
-    unsafe { B::prepare() }
+    unsafe { W::prepare() }
     o.begin();
     thread::sync_threads();
     let masks = unsafe { Masks { above: gemm_above().get(0) } };
@@ -255,7 +252,7 @@ where
                 #[inline(always)]
                 |half| {
                     let step = Two { upper: bits.upper[half], lower: bits.lower[half] };
-                    let sixteen = Sixteen::new::<B>(step, place.unit * 8 + 4 * half as u32 + member);
+                    let sixteen = Sixteen::<W>::new(step, place.unit * 8 + 4 * half as u32 + member);
                     // The second step of a unit is in the panel of the first, but where a panel has one.
                     let begins_panel = (step_of_panel == 0 || APART) && (half == 0 || steps_of_panel == 1);
                     if begins_panel {
@@ -273,7 +270,7 @@ where
                         |two| {
                             let mut weights = [2 * two, 2 * two + 1].map(
                                 #[inline(always)]
-                                |index| sixteen.fragment(index, |bits| B::halves(bits, index, masks)),
+                                |index| sixteen.fragment(index, |bits| W::every_second(bits, index, masks)),
                             );
                             wgmma::fence_left(&mut weights);
                             unroll(
@@ -285,7 +282,11 @@ where
                             );
                             wgmma::commit();
                             // The two before are done: their weights' registers are free.
-                            wgmma::wait_for_left::<1>();
+                            if const { 2 * HALF <= W::MOST_IN_TURN } {
+                                wgmma::wait_for_left::<1>();
+                            } else {
+                                wgmma::wait_for_left::<0>();
+                            }
                             if two == 0 && begins_panel && !APART && (half == 1 || unit > begin) && lane == 0 {
                                 // And so is the panel before.
                                 unsafe { ring.before().arrive(gemm_empty()) }
