@@ -11,7 +11,9 @@ use std::{
     thread,
 };
 
-use cuda_builder::{Assembler, Bounds, BuildError, CudaBuilder, NvvmArch, lines_apart, read_entries};
+use cuda_builder::{
+    Assembler, Bounds, BuildError, CudaBuilder, NvvmArch, lines_apart, numbers_as_differences, read_entries,
+};
 
 /// `sm_80` runs on that and everything after it; `sm_90a` on Hopper alone, with the instructions that only Hopper has.
 const ARCHS: [NvvmArch; 2] = [NvvmArch::Compute80, NvvmArch::Compute90a];
@@ -78,16 +80,18 @@ fn build() -> Result<(), BuildError> {
         archs.iter().map(|arch| arch.target_cpu()).zip(built.iter().map(|(_, ptx, _)| ptx.as_path())).rev().collect();
     let mut images = if release { pack_together(&out, &texts, level)? } else { pack_alone(&texts, level)? };
     images.extend(built.iter().map(|(.., cubins)| cubins.as_str()));
-    write(&out.join("images.rs"), &format!("&[\n{images}]\n"))?;
-    write(&out.join("kernels.rs"), &format!("&{names:#?}\n"))?;
+    write(&out.join("images.rs"), format!("&[\n{images}]\n"))?;
+    write(&out.join("kernels.rs"), format!("&{names:#?}\n"))?;
     pack_model(&out, level)
 }
 
-/// The images of PTX as they are handed out: all texts in one archive, small for being together, and their line tables apart.
+/// The images of PTX as they are handed out: all texts in one archive, small for being together, with the numbers in names as differences and line
+/// tables apart.
 fn pack_together(out: &Path, texts: &[(&str, &Path)], level: i32) -> Result<String, BuildError> {
     let (mut files, mut places, mut end) = (Vec::new(), Vec::new(), 0);
     for (target, ptx) in texts {
         let (text, lines) = lines_apart(&fs::read_to_string(ptx).map_err(failed(ptx))?);
+        let text = numbers_as_differences(&text);
         let (of_text, of_lines) = (ptx.with_extension("text"), ptx.with_extension("lines"));
         write(&of_lines, &lines)?;
         write(&of_text, &text)?;
@@ -127,7 +131,7 @@ fn is_for_clippy() -> bool {
     env::var_os("CLIPPY_ARGS").is_some()
 }
 
-fn write(path: &Path, text: &str) -> Result<(), BuildError> {
+fn write(path: &Path, text: impl AsRef<[u8]>) -> Result<(), BuildError> {
     fs::write(path, text).map_err(failed(path))
 }
 

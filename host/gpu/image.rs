@@ -10,7 +10,8 @@
 //!   refuse it; the PTX is then loaded and a warning says so.
 //!
 //! In the program they are compressed, in what is handed out the PTX of all targets as one archive, in which a device's is found by its place. The lines
-//! that say which line of Rust an instruction comes from then lie apart, and are put into the text again for softcuda, which alone reads them.
+//! that say which line of Rust an instruction comes from then lie apart, and are put into the text again for softcuda, which alone reads them; and numbers in
+//! names are their differences.
 //!
 //! softcuda reports compute capability 9.0 and takes PTX, so what is tested without a GPU is what a Hopper runs.
 //! `FERROWARP_IMAGE` asks for a target (`sm_80`), or one form of it (`sm_80.ptx`, `sm_80.cubin`), on either device.
@@ -19,7 +20,7 @@ use std::{
     env,
     ffi::CStr,
     fmt,
-    io::{self, BufRead, BufReader, Read as _},
+    io::{self, BufRead, BufReader, Read as _, Write as _},
     sync::{Mutex, PoisonError},
 };
 
@@ -45,7 +46,7 @@ pub struct Image {
 pub enum Code {
     /// Text that the driver compiles for the device.
     Ptx {
-        /// Without its line table.
+        /// Without its line table, and with numbers in names as differences, where the table is apart.
         text: Packed,
         /// The lines of that, each behind a tab and the number of lines of the text that come before it and after the last such.
         lines: Packed,
@@ -215,7 +216,7 @@ fn unpacked(text: Packed, lines: Packed, with_lines: bool) -> &'static CStr {
     if let Some((_, text)) = texts.iter().find(|(of, _)| *of == key) {
         return text;
     }
-    let mut bytes = if with_lines { whole(text, lines) } else { text.unpack() };
+    let mut bytes = if with_lines { whole(text, lines) } else { without_lines(text, lines) };
     bytes.push(0);
     let n = bytes.len();
     // SAFETY: it ends with a NUL, and is never freed or changed.
@@ -228,14 +229,60 @@ fn unpacked(text: Packed, lines: Packed, with_lines: bool) -> &'static CStr {
 
 /// A text with its line table.
 fn whole(text: Packed, lines: Packed) -> Vec<u8> {
+    let of_text = without_lines(text, lines);
     if lines.len() == 0 {
-        // It was not taken out.
-        return text.unpack();
+        return of_text;
     }
     // With room for the NUL.
-    let mut whole = Vec::with_capacity(text.len() + lines.len() + 1);
-    let joined = lines.read().and_then(|lines| join(&text.unpack(), lines, &mut whole));
+    let mut whole = Vec::with_capacity(of_text.len() + lines.len() + 1);
+    let joined = lines.read().and_then(|lines| join(&of_text, lines, &mut whole));
     joined.expect("the build compressed this");
+    whole
+}
+
+/// A text without its line table, where that was taken out.
+fn without_lines(text: Packed, lines: Packed) -> Vec<u8> {
+    let text = text.unpack();
+    if lines.len() == 0 { text } else { with_numbers(&text) }
+}
+
+/// Puts the numbers in names where the build left their differences (`cuda_builder::numbers_as_differences`).
+fn with_numbers(text: &[u8]) -> Vec<u8> {
+    // With room for the NUL.
+    let mut whole = Vec::with_capacity(text.len() + 1);
+    let mut last: Vec<(Vec<u8>, u64)> = Vec::new();
+    let (mut place, mut rest) = (Vec::new(), text);
+    while let Some(start) = rest.iter().position(|byte| matches!(byte, b'%' | b'$')) {
+        whole.extend_from_slice(&rest[..=start]);
+        place.clear();
+        place.push(rest[start]);
+        rest = &rest[start + 1..];
+        while let [byte, behind @ ..] = rest {
+            match byte {
+                mark @ (0xff | 0xfe) => {
+                    let n_digits = behind.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                    let (digits, behind) = behind.split_at(n_digits);
+                    let difference = digits.iter().fold(0, |number, digit| 10 * number + u64::from(digit - b'0'));
+                    let index = last.iter().position(|(of, _)| *of == place).unwrap_or_else(|| {
+                        last.push((place.clone(), 0));
+                        last.len() - 1
+                    });
+                    let number = &mut last[index].1;
+                    *number = if *mark == 0xff { *number + difference } else { *number - difference };
+                    write!(whole, "{number}").expect("memory takes everything");
+                    place.push(0xff);
+                    rest = behind;
+                }
+                of_name if of_name.is_ascii_alphanumeric() || matches!(of_name, b'_' | b'$') => {
+                    whole.push(*of_name);
+                    place.push(*of_name);
+                    rest = behind;
+                }
+                _ => break,
+            }
+        }
+    }
+    whole.extend_from_slice(rest);
     whole
 }
 
@@ -399,12 +446,12 @@ mod tests {
                 "{image}: the text and its line table make another text than was compiled"
             );
             assert!(unpacked(text, lines, true).to_str() == Ok(&compiled), "{image}");
-            // As they are handed out, with the table apart.
-            let apart = <[String; 2]>::from(cuda_builder::lines_apart(&compiled)).map(|part| {
-                let archive = zstd::encode_all(part.as_bytes(), 1).unwrap().leak();
+            // As they are handed out, with the table apart and numbers as differences.
+            let (text, lines) = cuda_builder::lines_apart(&compiled);
+            let [text, lines] = [cuda_builder::numbers_as_differences(&text), lines.into_bytes()].map(|part| {
+                let archive = zstd::encode_all(&part[..], 1).unwrap().leak();
                 Packed { archive, start: 0, end: part.len() as u64 }
             });
-            let [text, lines] = apart;
             assert!(unpacked(text, lines, true).to_str() == Ok(&compiled), "{image}, with the table apart");
             let without = unpacked(text, lines, false);
             assert!(
@@ -413,6 +460,10 @@ mod tests {
             );
             // What was unpacked once is there.
             assert!(std::ptr::eq(unpacked(text, lines, false), without), "{image}");
+        }
+        for name in ["%r0, %r17, %r4+8, %r007 $L_a1_2$3 %tid.x %%r5", "%", "$L__BB12_", "none", ""] {
+            let restored = with_numbers(&cuda_builder::numbers_as_differences(name));
+            assert_eq!(str::from_utf8(&restored), Ok(name));
         }
         let mut joined = Vec::new();
         join(b"a\nb\nc\n", &b"0\tfirst\n2\tthird\n0\tagain\n"[..], &mut joined).unwrap();

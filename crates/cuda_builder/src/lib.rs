@@ -26,6 +26,7 @@ mod entries;
 mod lines;
 mod manifest;
 mod modules;
+mod numbers;
 mod own;
 
 use manifest::Manifest;
@@ -41,6 +42,7 @@ pub use compiler::DeviceCompiler;
 pub use entries::{Bounds, Entry, read as read_entries};
 pub use lines::lines_apart;
 pub use modules::write_modules;
+pub use numbers::numbers_as_differences;
 pub use own::{build_kernels, build_kernels_for};
 
 /// Why no PTX was made.
