@@ -254,19 +254,21 @@ impl Engine {
     /// in memory where there is a product for them. On an H200 a step of two rows takes 0.70 ms with them, and 0.71 without, at Qwen2.5-0.5B
     /// Q8_0; at 1.5B Q4_K_M 1.19 and 1.44, at 7B Q4_K_M 2.35 and 2.82 (`benches/results/2026-11-30-h200-few.md`). Of a mixture's experts a few rows hardly share any, and
     /// its other products take eight rows at once either way: Qwen3-30B-A3B Q4_K_M writes 770, 1 240 and 1 760 tokens/s with 2, 4 and 8 rows without, and 610, 1 130 and
-    /// 1 715 with them (`benches/results/2026-11-30-h200-order.md`).
+    /// 1 715 with them (`benches/results/2026-11-30-h200-order.md`). A mixture of floats has nothing that takes several rows at once: in BF16 the same one writes 503
+    /// and 1 000 tokens/s with 2 and 8 rows without, and 426 and 1 263 with them (`benches/results/2026-11-30-h200-ahead.md`).
     pub(super) fn find_least_rows(&self) -> usize {
         const OF_A_MIXTURE: usize = 9;
+        const OF_A_MIXTURE_OF_FLOATS: usize = 4;
         let stacks = self.weights.stacks();
         let is_float = |weights: &Weights| weights.parts.iter().all(|part| !part.tensor_type.is_quantised());
         let rooms = self.several.as_ref().and_then(|several| several.rooms.as_ref());
+        let has_experts = self.figure.nodes.iter().any(|node| matches!(node.op, Op::ExpertProduct { .. }));
         if stacks.iter().all(is_float) {
-            return 2;
+            return if has_experts { OF_A_MIXTURE_OF_FLOATS } else { 2 };
         }
         if !rooms.is_some_and(|rooms| rooms.multiplies_packed(&self.weights)) {
             return MANY_ROWS;
         }
-        let has_experts = self.figure.nodes.iter().any(|node| matches!(node.op, Op::ExpertProduct { .. }));
         let at_once = |weights: &Weights| {
             let mut packed = weights.parts.iter().filter(|part| part.tensor_type.is_quantised());
             packed.all(|part| Gpu::multiplied_at_once(part.tensor_type, weights.n_in).is_some())

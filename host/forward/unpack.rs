@@ -86,7 +86,7 @@ impl Rooms {
                 types.map(|(tensor_type, _)| (tensor_type, [stack.n_out, stack.n_in]))
             })
             .collect();
-        let most_packed = gpu.most_gemm_tokens(matrices.into_iter());
+        let most_packed = gpu.most_gemm_tokens(matrices.into_iter())?;
         Ok(Rooms { rooms, stacks, most_packed })
     }
 

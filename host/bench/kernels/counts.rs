@@ -39,7 +39,7 @@ fn of_count(widths: &Widths, what: &str, tensor_type: TensorType, (n_out, n_in):
         let (weights, x, out) = (matrix(gpu, tensor_type, n_out, n_in)?, values(gpu, n * n_in)?, room(gpu, n * n_out)?);
         let halves = gpu.alloc::<f16>("x", n * n_in)?;
         gpu.range_to_f16_f32(&x, &halves, 1.0, n * n_in)?;
-        let most = gpu.most_gemm_tokens(matrices.into_iter());
+        let most = gpu.most_gemm_tokens(matrices.into_iter())?;
         let scratch = GemmScratch::new(gpu, GemmScratch::elements([(vec![n_out], n_in)].into_iter(), n.min(most)))?;
         let is_unpacked = n > most && tensor_type != TensorType::F16;
         let unpacked = gpu.alloc::<f16>("an unpacked matrix", if is_unpacked { n_out * n_in } else { 0 })?;

@@ -229,33 +229,42 @@ impl Gpu {
     /// (`benches/results/2026-11-30-h200-many.md`).
     pub const MOST_GEMM_TOKENS: usize = 192;
 
-    /// The same where all matrices are f16, which a plain product takes as they are: more than a block's tokens would be read twice.
-    const MOST_F16_TOKENS: usize = 64;
+    /// The same where all matrices are floats: more than a block's tokens would be read twice. On an H200 a 1.5B in BF16 writes 23 000 tokens/s with 64 rows,
+    /// and 17 800 where it is converted in memory, but 21 400 and 25 500 with 96 (`benches/results/2026-11-30-h200-ahead.md`).
+    const MOST_FLOAT_TOKENS: usize = 64;
 
-    /// The same where all are floats and some bf16: converting them reads and writes twice what they are.
-    const MOST_BF16_TOKENS: usize = 128;
+    /// The same where all are f16 and some are large, which cuBLAS takes as they are: a 7B writes 1 852 and 3 475 tokens/s with 8 and 16 rows, and 1 585 and 3 400
+    /// by way of cuBLAS, but 6 130 and 6 610 with 32. Of a small one it is the launches that count: a 0.5B writes 55 800 and 46 000 with 64.
+    const MOST_OF_LARGE_F16: usize = 16;
 
     /// The most tokens with which [`Gpu::gemm`] takes less time than unpacking the weights, where they are not f16, and a plain product, for a model
     /// with matrices of these types, rows and columns.
-    pub fn most_gemm_tokens(&self, matrices: impl Iterator<Item = (TensorType, [usize; 2])> + Clone) -> usize {
-        let are = |types: &[TensorType]| matrices.clone().all(|(tensor_type, _)| types.contains(&tensor_type));
-        if are(&[TensorType::F16]) {
-            return Gpu::MOST_F16_TOKENS;
-        }
-        if are(&[TensorType::F16, TensorType::BF16]) {
-            return Gpu::MOST_BF16_TOKENS;
-        }
-        if !self.image().has_warp_groups() {
-            // Measured with warps by themselves (`benches/results/2026-11-29-h200-gemm.md`).
-            return 96;
-        }
+    ///
+    /// # Errors
+    /// cuBLAS is there and fails.
+    pub fn most_gemm_tokens(
+        &self,
+        matrices: impl Iterator<Item = (TensorType, [usize; 2])> + Clone,
+    ) -> Result<usize, GpuError> {
         // A block that has few units is mostly busy with beginning and with parts of tiles; and what is small stays in the cache when it is
         // unpacked. On an H200 a step of 128 sequences of 0.5B, whose largest matrix has one unit for a block, takes 2.1 ms, where the other way takes
         // 2.2 to 3.0, by what the host needs for a launch; one of 192 takes 2.6 and 2.3 (`benches/results/2026-11-30-h200-steps.md`).
         const FEW_UNITS: usize = 4;
         let of_matrix = |(_, [n_out, n_in]): (TensorType, [usize; 2])| units(&groups::GEOMETRIES[0], n_out, n_in);
-        let units = matrices.map(of_matrix).max().unwrap_or(0);
-        if units < FEW_UNITS * self.multiprocessors() { 128 } else { Gpu::MOST_GEMM_TOKENS }
+        let units = matrices.clone().map(of_matrix).max().unwrap_or(0);
+        let is_small = units < FEW_UNITS * self.multiprocessors();
+        let are = |types: &[TensorType]| matrices.clone().all(|(tensor_type, _)| types.contains(&tensor_type));
+        if are(&[TensorType::F16]) && !is_small && self.cublas.get()?.is_some() {
+            return Ok(Gpu::MOST_OF_LARGE_F16);
+        }
+        if are(&[TensorType::F16, TensorType::BF16]) {
+            return Ok(Gpu::MOST_FLOAT_TOKENS);
+        }
+        if !self.image().has_warp_groups() {
+            // Measured with warps by themselves (`benches/results/2026-11-29-h200-gemm.md`).
+            return Ok(96);
+        }
+        Ok(if is_small { 128 } else { Gpu::MOST_GEMM_TOKENS })
     }
 
     /// Whether there is a product of a few tokens with rows of so many columns: of blocks of every format, and of floats of 16 bits where they are
