@@ -323,6 +323,23 @@ fn one_group<T: Task>(n_pages: usize, limits: Limits) -> (Fake, Scheduler<T>) {
     (runner, scheduler)
 }
 
+/// All of these are there from the beginning, and each says what it says alone.
+fn all_at_once(n_pages: usize, limits: Limits, tasks: impl Iterator<Item = Talk>) -> (Fake, Statistics) {
+    let (mut runner, mut scheduler) = one_group(n_pages, limits);
+    let mut asked = BTreeMap::new();
+    for task in tasks {
+        let keys = scheduler.submit(&runner, &task.prompt, [task.clone()]).unwrap();
+        asked.insert(keys[0], task);
+    }
+    while !scheduler.is_idle() {
+        for Finished { key, task, end, .. } in unwrap(scheduler.step(&mut runner)) {
+            let want = alone(&runner.groups, limits.n_batch, asked[&key].clone(), limits.n_context);
+            assert_eq!((task.result(), end), want, "sequence {key}");
+        }
+    }
+    (runner, scheduler.statistics())
+}
+
 #[test]
 fn what_can_never_fit_is_refused_at_once_with_the_numbers() {
     let limits = Limits { n_slots: 4, n_context: 200, n_batch: 64, max_rows: 4, n_chunks: 4 };

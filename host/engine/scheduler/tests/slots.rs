@@ -4,25 +4,10 @@ use super::*;
 
 const LIMITS: Limits = Limits { n_slots: 16, n_context: 200, n_batch: 2048, max_rows: 16, n_chunks: 16 };
 
-/// Sequences that are all there from the beginning, of lengths that differ.
-fn crowd(n: u32) -> (Fake, Statistics) {
-    let (mut runner, mut scheduler) = one_group(200, LIMITS);
-    let mut asked = BTreeMap::new();
-    for (index, prompt) in different(n, 7).enumerate() {
-        let talk = Talk::new(&prompt, Rule::Greedy, 20 + index * 29 % 41);
-        asked.insert(scheduler.submit(&runner, &prompt, [talk.clone()]).unwrap()[0], talk);
-    }
-    while !scheduler.is_idle() {
-        for Finished { key, task, end, .. } in unwrap(scheduler.step(&mut runner)) {
-            assert_eq!((task.result(), end), alone(&runner.groups, 2048, asked[&key].clone(), 200));
-        }
-    }
-    (runner, scheduler.statistics())
-}
-
 #[test]
 fn slots_are_given_together_where_more_wait() {
-    let (runner, done) = crowd(200);
+    let talk = |(index, prompt): (usize, Vec<u32>)| Talk::new(&prompt, Rule::Greedy, 20 + index * 29 % 41);
+    let (runner, done) = all_at_once(200, LIMITS, different(200, 7).enumerate().map(talk));
     // Of some 200 prompts behind the first 16 each would be a pass.
     assert!(runner.n_passes < 80, "{} passes, {done:?}", runner.n_passes);
     // And few tokens of a full company are missing, the end among them, where nobody is left to come.
