@@ -91,6 +91,8 @@ fn pack_together(out: &Path, texts: &[(&str, &Path)], level: i32) -> Result<Stri
     let (mut files, mut places, mut end) = (Vec::new(), Vec::new(), 0);
     for (target, ptx) in texts {
         let (text, lines) = lines_apart(&fs::read_to_string(ptx).map_err(failed(ptx))?);
+        // By its line table the program knows that numbers are differences.
+        assert!(!lines.is_empty(), "{}: PTX without lines", ptx.display());
         let text = numbers_as_differences(&text);
         let (of_text, of_lines) = (ptx.with_extension("text"), ptx.with_extension("lines"));
         write(&of_lines, &lines)?;

@@ -45,7 +45,7 @@ pub type Key = u64;
 
 /// What a sequence does with its logits.
 pub trait Task {
-    /// Whether [`Task::next`] wants the greedy choice.
+    /// Whether [`Task::next`] wants the greedy choice, and looks at nothing else of its row where there is one: other rows' logits may be gone then.
     fn is_greedy(&self) -> bool;
 
     /// Takes a row of logits: the next token, or none where this was the last.
@@ -344,11 +344,8 @@ impl<T: Task> Scheduler<T> {
         let is_writing = self.active.iter().any(|(_, live)| !live.is_in_prompt());
         if is_writing && self.waiting.len() > n_free {
             self.n_missed += n_free;
-            if self.n_missed < self.max_active() {
-                return false;
-            }
+            return self.n_missed >= self.max_active();
         }
-        self.n_missed = 0;
         true
     }
 
@@ -377,6 +374,7 @@ impl<T: Task> Scheduler<T> {
             let (_, next) = self.waiting.pop_first().expect("the one that was looked at");
             promised += next.tokens.len() + POSITIONS;
             self.active.push((id, next));
+            self.n_missed = 0;
         }
     }
 

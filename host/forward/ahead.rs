@@ -11,7 +11,7 @@
 //! nobody's; else the step is made anew, on the same stream and so behind what was begun, and writes the same places over. A row that nobody asks for wrote
 //! keys and values to a place behind its sequence's tokens, in a page that nobody else had then; who gets the page later writes it later.
 //!
-//! A row has the same bits in both, for a step in which the rows that are left would take another way ([`Way`]) is made anew.
+//! A row has the same bits in both: a step in which the rows that are left would take another way ([`Way`]) is made anew.
 //!
 //! The logits of the step that chose are gone when the next one has begun. Who asks for them all the same has that step made once more, which takes its time
 //! and gives its bits.
@@ -21,7 +21,7 @@ use super::{
     decode::{Choice, StepRows, Way},
 };
 use crate::{
-    cache::SequenceId,
+    cache::{POSITIONS, SequenceId},
     gpu::{Buffer, Event, Gpu, GpuError, Pinned, kernels::NO_CHOICE},
 };
 
@@ -68,11 +68,21 @@ impl Behind {
         self.places.get(row).copied().unwrap_or(row)
     }
 
-    /// Something else than a step comes next, or its sequences are others.
+    /// Whether all of them are where their rows are.
+    pub fn are_in_place(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Something else than a step comes next, or its sequences are others. What the last step left is still where it was.
     pub fn forget(&mut self) {
         self.last.clear();
-        self.places.clear();
         self.begun = None;
+    }
+
+    /// There are other logits, each row's in its place.
+    pub fn left(&mut self) {
+        self.forget();
+        self.places.clear();
     }
 
     /// A sequence has ended: what begins in its slot is another.
@@ -86,7 +96,7 @@ impl Behind {
     /// A step was made.
     pub fn stepped(&mut self, step: &StepRows, way: Way) {
         self.last.clear();
-        if matches!(way, Way::Lanes | Way::TensorCores) && !step.shares_sequences() {
+        if matches!(way, Way::Lanes | Way::TensorCores { .. }) && !step.shares_sequences() {
             self.last.extend(step.rows);
         }
         self.way = way;
@@ -102,6 +112,7 @@ impl Engine {
             return Ok(false);
         }
         let rows = self.decode.behind.last.clone();
+        let (n_taken, _) = self.pages();
         for (id, _) in &rows {
             if self.n_tokens(*id) == self.n_context() {
                 return Ok(false);
@@ -112,9 +123,13 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
+        // A page that a window has just passed may be another's now. What is begun then writes to it, and the last step could not be made once more.
+        if self.pages().0 != n_taken && rows.iter().any(|(id, _)| self.has_passed_a_page(*id)) {
+            return Ok(false);
+        }
         let mut step = StepRows::new(&rows, |id| self.n_tokens(id));
         let way = self.way(&mut step);
-        if !matches!(way, Way::Lanes | Way::TensorCores) {
+        if !matches!(way, Way::Lanes | Way::TensorCores { .. }) {
             return Ok(false);
         }
         let graph = self.graph(&step, way)?;
@@ -154,6 +169,14 @@ impl Engine {
             self.come_back()?;
         }
         Ok(true)
+    }
+
+    /// Whether a sequence's last token was the last that saw a page of some window.
+    fn has_passed_a_page(&self, id: SequenceId) -> bool {
+        let windows = self.figure.caches.iter().filter_map(|cache| cache.window);
+        // The next token sees positions from here on.
+        let first_seen = |window: usize| (self.n_tokens(id) + 1).saturating_sub(window);
+        windows.map(first_seen).any(|first| first > 0 && first.is_multiple_of(POSITIONS))
     }
 
     /// Whether these rows are among those that were begun, and so on their way: where each has its logits is known then.

@@ -14,7 +14,7 @@
 //! bit, and so its exponentials the C library's.
 //!
 //! A graph holds launches with their grids. All are the same for every token but attention's, whose keys are spread over more blocks the
-//! more there are, in a few [`KeySplits`]: there is a graph for each number of rows, whether they share sequences or not, and each combination
+//! more there are, in a few [`KeySplits`]: there is a graph for each number of rows, of which there are few, whether they share sequences or not, and each combination
 //! of these that was met, of which the last used are kept. Numbers of rows are rounded up, the last row being there several times, so that few graphs serve a
 //! company that comes and goes. All of them make the choice that was asked for last: a generation asks for the same
 //! one at each token.
@@ -112,8 +112,9 @@ impl StepRows<'_> {
 pub(super) enum Way {
     /// All rows by the pass for one token, as a graph.
     Lanes,
-    /// All rows by the pass on tensor cores, as a graph.
-    TensorCores,
+    /// All rows by the pass on tensor cores, as a graph; where experts read their weights once for all of their tokens, which few rows do not make
+    /// them, and whose sums are others.
+    TensorCores { experts_together: bool },
     /// The same, launch by launch.
     Launches,
     /// Each row as a step of its own.
@@ -181,7 +182,7 @@ impl Decode {
     /// The logits are no longer those of a decoding step, but of a prompt's pass, so many rows.
     pub(super) fn left(&mut self, n_rows: usize) {
         (self.n_rows, self.has_choice) = (n_rows, false);
-        self.behind.forget();
+        self.behind.left();
     }
 }
 
@@ -215,7 +216,7 @@ impl Engine {
         let way = self.way(&mut step);
         if way == Way::OneByOne {
             assert!(!step.shares_sequences(), "two tokens of one sequence in a step of a model that takes no drafts");
-            self.decode.behind.forget();
+            self.decode.behind.left();
             return self.one_by_one(rows);
         }
         if !self.goes_on(&step, way) {
@@ -235,8 +236,9 @@ impl Engine {
     pub(super) fn way(&self, step: &mut StepRows) -> Way {
         let n = step.rows.len();
         let on_tensor_cores = self.rows.is_some() && step.firsts.len() >= self.least_rows;
-        let (way, most) = if on_tensor_cores && n <= self.most_captured {
-            (Way::TensorCores, self.most_captured)
+        let on_tensor_cores_as_graph = on_tensor_cores && n <= self.most_captured;
+        let (way, most) = if on_tensor_cores_as_graph {
+            (Way::TensorCores { experts_together: false }, self.most_captured)
         } else if on_tensor_cores {
             (Way::Launches, n)
         } else if n == 1 || self.one.pass.takes_rows {
@@ -247,6 +249,9 @@ impl Engine {
         // An eighth more at most.
         let unit = (n.next_power_of_two() / 8).max(1);
         step.n_all = n.next_multiple_of(unit).min(most).min(self.n_rows());
+        if on_tensor_cores_as_graph {
+            return Way::TensorCores { experts_together: step.n_all >= self.least_together };
+        }
         way
     }
 
@@ -482,7 +487,7 @@ impl Engine {
 
     /// The graph for these rows' numbers of keys, captured where this is the first time.
     pub(super) fn graph(&mut self, step: &StepRows, way: Way) -> Result<usize, EngineError> {
-        let on_tensor_cores = way == Way::TensorCores;
+        let on_tensor_cores = matches!(way, Way::TensorCores { .. });
         let key = Key {
             n_rows: step.n_all,
             shares_sequences: step.shares_sequences(),

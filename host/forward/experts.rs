@@ -4,6 +4,7 @@
 use half::f16;
 
 use super::{
+    Engine,
     lower::{Launch, Pass},
     memory::{MostRows, Uses},
 };
@@ -12,7 +13,7 @@ use crate::{
         Buffer, Gpu, GpuError, Product, Rows, Slice,
         kernels::{ExpertLists, ExpertPairs, Gemm, Order},
     },
-    model::Model,
+    model::{Model, figure::Op},
 };
 
 /// How many experts there may be to a pair of a token and one of them for sorting the pairs to pay: with more, hardly two tokens want the same.
@@ -71,6 +72,19 @@ impl ExpertSizes {
 /// Whether so many pairs of so many experts are multiplied together.
 fn is_together(n_pairs: usize, n_experts: usize) -> bool {
     n_experts > 1 && EXPERTS_OF_PAIR * n_pairs >= n_experts
+}
+
+impl Engine {
+    /// From how many rows of a step on each expert's weights are read once for all of its tokens: a model's mixtures are all of as many.
+    pub(super) fn find_least_together(&self) -> usize {
+        let least = self.figure.nodes.iter().filter_map(|node| {
+            let Op::ExpertProduct { weight, experts, .. } = &node.op else { return None };
+            let (n_used, n_experts) =
+                (self.figure.value(*experts).width(), self.weights.stack(weight.stack).n_matrices);
+            (1..=self.n_rows()).find(|n| is_together(n * n_used, n_experts))
+        });
+        least.max().unwrap_or(usize::MAX)
+    }
 }
 
 /// What such products work in.

@@ -88,7 +88,8 @@ pub struct EngineOptions {
     /// one order, and are not left to tensor cores; and a prompt shares only whole chunks, so that it is cut as it is alone,
     /// and goes through the model without others.
     pub batch_invariant: bool,
-    /// Whether a step that goes on with the last one's choices is begun before these are read ([`Then`]); if not given, where the device works by itself.
+    /// Whether a step that goes on with the last one's choices is begun before these are read ([`Then`]); if not given, on a GPU, which works by itself, and never
+    /// where a model carries on a state.
     pub steps_ahead: Option<bool>,
     /// Bytes of device memory to take at most, where that is less than what is free.
     pub memory_limit: Option<u64>,
@@ -196,6 +197,8 @@ pub struct Engine {
     /// From how many sequences on a step goes through tensor cores, and up to how many rows as a graph.
     least_rows: usize,
     most_captured: usize,
+    /// From how many rows on its products with experts are made together.
+    least_together: usize,
     /// [`EngineOptions::steps_ahead`], where the model allows it.
     steps_ahead: bool,
     /// [`EngineOptions::batch_invariant`].
@@ -245,6 +248,7 @@ impl Engine {
         let mut engine = Engine {
             least_rows: 0,
             most_captured: 0,
+            least_together: 0,
             // A state does not go back.
             steps_ahead: options.steps_ahead.unwrap_or(gpu.backend() == Backend::Cuda)
                 && model.figure.states.is_empty(),
@@ -274,6 +278,7 @@ impl Engine {
             gpu,
         };
         (engine.least_rows, engine.most_captured) = (engine.find_least_rows(), engine.find_most_captured());
+        engine.least_together = engine.find_least_together();
         Ok(engine)
     }
 
@@ -341,6 +346,12 @@ impl Engine {
     pub fn logit_rows(&mut self, rows: usize) -> Result<Vec<f32>, EngineError> {
         let vocab_size = self.config.vocab_size;
         let mut logits = vec![0.0; rows * vocab_size];
+        self.come_back()?;
+        if self.decode.behind.are_in_place() {
+            self.gpu.read_into(&self.logits.slice(0..logits.len()), &mut logits)?;
+            self.landed();
+            return Ok(logits);
+        }
         logits.chunks_exact_mut(vocab_size).enumerate().try_for_each(|(row, logits)| self.row_into(row, logits))?;
         Ok(logits)
     }

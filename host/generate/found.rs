@@ -6,6 +6,9 @@ use crate::{
     gpu::kernels::NO_CHOICE,
 };
 
+/// Behind so many steps of nothing but greedy choices the largest logits are no longer found: other graphs take their capture's time.
+const GREEDY_STEPS: usize = 32;
+
 /// Choices and largest logits of all rows of a step, each read once.
 #[derive(Default)]
 pub struct Found {
@@ -13,6 +16,8 @@ pub struct Found {
     /// The most of the largest logits that were asked for. A graph makes one choice for all rows, and what is asked for differs: the device
     /// always finds as many as were ever wanted.
     k: usize,
+    /// Steps since anything but the greedy choice was asked for.
+    n_greedy: usize,
     /// `[n_rows][k]`, where they were read since the last step.
     largest: Vec<(u32, f32)>,
     /// `[n_rows]`, likewise.
@@ -63,6 +68,11 @@ impl Found {
     /// The device failed.
     pub fn greedy(&mut self, engine: &mut Engine, n_tokens: usize, then: Then) -> Result<&[u32], EngineError> {
         if self.best.is_empty() {
+            // Who asks for nothing else is better served by choices alone: then a step can begin before they are read.
+            self.n_greedy = if then == Then::EachGoesOn { self.n_greedy + 1 } else { 0 };
+            if self.n_greedy > GREEDY_STEPS {
+                self.k = 0;
+            }
             let mut best = vec![NO_CHOICE; self.n_rows];
             if self.k == 0 {
                 engine.greedy_rows(n_tokens, &mut best, then)?;
