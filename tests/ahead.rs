@@ -6,6 +6,7 @@ use driver::{DeviceChoice, calls};
 use ferrowarp::{
     cache::SequenceId,
     forward::{Chunk, Engine, EngineOptions, FIRST, Share, Then},
+    generate::{EngineRow, Found, LogitRow as _},
     gguf::Gguf,
     gpu::{Gpu, kernels::NO_CHOICE},
 };
@@ -150,9 +151,36 @@ fn a_step_that_was_begun_needs_no_call() {
         let before = calls::counts();
         engine.decode(token).unwrap();
         let step = calls::counts().since(&before);
-        assert_eq!((step.launches(), step.copies(), step.synchronisations()), (0, 0, 0), "{step:?}");
+        let made = [step.launches(), step.graph_launches(), step.copies(), step.synchronisations()];
+        assert_eq!(made, [0; 4], "{step:?}");
         token = engine.greedy(vocab_size, Then::EachGoesOn).unwrap();
     }
+}
+
+/// Once somebody drew from the largest logits, all choices come with them, and no step is begun; but not for ever.
+#[test]
+fn greedy_steps_are_begun_again_some_time_after_somebody_drew() {
+    let gguf = model("qwen2-tiny-q4_k_m.gguf");
+    let mut engine = engine(&gguf, true, false);
+    let vocab_size = engine.config().vocab_size;
+    prompts(&mut engine, &[vec![1, 2, 3]]);
+    let (mut found, mut token) = (Found::default(), 7);
+    let mut launches = Vec::new();
+    for step in 0..60 {
+        let before = calls::counts();
+        engine.decode(token).unwrap();
+        launches.push(calls::counts().since(&before).graph_launches());
+        found.left(1);
+        let mut row = EngineRow { engine: &mut engine, found: &mut found, row: 0, then: Then::EachGoesOn };
+        let mut largest = [(0, 0.0); 3];
+        if step == 0 {
+            row.largest(vocab_size, &mut largest).unwrap();
+            token = largest[0].0;
+        } else {
+            token = row.greedy(vocab_size).unwrap().unwrap();
+        }
+    }
+    assert!(launches[..30].iter().all(|n| *n == 1) && launches[50..].iter().all(|n| *n == 0), "{launches:?}");
 }
 
 /// A row without a choice: what is wrong with it is read from its own logits, and not from those of a step behind it.

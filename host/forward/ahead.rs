@@ -142,11 +142,9 @@ impl Engine {
             *staged = *place as u32;
         }
         let places = behind.on_device.slice(0..n);
-        // SAFETY: the pinned memory lives as long as the engine, and is not touched before the event below.
-        unsafe {
-            if has_places {
-                gpu.enqueue_write(&places, &behind.staged[..n])?;
-            }
+        if has_places {
+            // SAFETY: the pinned memory lives as long as the engine, and is not touched before the event below.
+            unsafe { gpu.enqueue_write(&places, &behind.staged[..n])? };
         }
         // SAFETY: likewise.
         let choices = unsafe { decode.chosen.on_device() };

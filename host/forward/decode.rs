@@ -236,23 +236,21 @@ impl Engine {
     pub(super) fn way(&self, step: &mut StepRows) -> Way {
         let n = step.rows.len();
         let on_tensor_cores = self.rows.is_some() && step.firsts.len() >= self.least_rows;
-        let on_tensor_cores_as_graph = on_tensor_cores && n <= self.most_captured;
-        let (way, most) = if on_tensor_cores_as_graph {
-            (Way::TensorCores { experts_together: false }, self.most_captured)
-        } else if on_tensor_cores {
-            (Way::Launches, n)
-        } else if n == 1 || self.one.pass.takes_rows {
-            (Way::Lanes, usize::MAX)
-        } else {
-            (Way::OneByOne, n)
-        };
         // An eighth more at most.
         let unit = (n.next_power_of_two() / 8).max(1);
-        step.n_all = n.next_multiple_of(unit).min(most).min(self.n_rows());
-        if on_tensor_cores_as_graph {
+        let rounded = |most: usize| n.next_multiple_of(unit).min(most).min(self.n_rows());
+        if on_tensor_cores && n <= self.most_captured {
+            step.n_all = rounded(self.most_captured);
             return Way::TensorCores { experts_together: step.n_all >= self.least_together };
         }
-        way
+        if on_tensor_cores {
+            return Way::Launches;
+        }
+        if n > 1 && !self.one.pass.takes_rows {
+            return Way::OneByOne;
+        }
+        step.n_all = rounded(usize::MAX);
+        Way::Lanes
     }
 
     /// From how many rows on products on tensor cores take less time than those that give each row the bits that it has alone: weights need no unpacking
