@@ -163,3 +163,33 @@ fn progress_ends_at_the_whole_of_a_small_model() {
     let frequencies = 4 * engine.config().rope.n_rot as u64;
     assert_eq!(total, engine.plan().weights - frequencies);
 }
+
+/// A weight of bf16 that is beyond f16's range is refused where it would be multiplied in f16: in a layer, in an expert, and in the head where many sequences
+/// are; nowhere else.
+#[test]
+fn weights_beyond_f16_are_refused_where_they_would_be_f16() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let rejects = |shape: &str, tensor: &str, n_sequences: usize| -> Option<String> {
+        create(&path, &Synth::new(Shape::find(shape).unwrap(), FileType::BF16, 1), true, &mut |_| {}).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let gguf = Gguf::from_bytes(bytes.clone(), "model.gguf").unwrap();
+        let data = gguf.data(gguf.tensor(tensor).expect(tensor)).to_vec();
+        let start = bytes.windows(data.len()).position(|window| window == data).unwrap();
+        // The last value: 2^17 in bf16.
+        bytes[start + data.len() - 2..start + data.len()].copy_from_slice(&0x4800_u16.to_le_bytes());
+        let gguf = Gguf::from_bytes(bytes, "model.gguf").unwrap();
+        let options = EngineOptions { n_context: Some(64), n_batch: 16, n_sequences, ..EngineOptions::default() };
+        Engine::load(gpu(), &gguf, options, &mut |_, _| {}).err().map(|error| error.to_string())
+    };
+    for (shape, tensor, n_sequences, place) in [
+        ("tiny-qwen2", "blk.1.ffn_down.weight", 1, "layer 1"),
+        ("tiny-qwen3moe", "blk.1.ffn_down_exps.weight", 1, "layer 1"),
+        ("tiny-qwen2", "output.weight", 3, "the head"),
+    ] {
+        let error = rejects(shape, tensor, n_sequences).unwrap_or_else(|| panic!("{tensor} of {shape} is accepted"));
+        support::check_message(&error, &[place, "BF16", "found a magnitude of 131072", "expected at most 65504"]);
+    }
+    assert_eq!(rejects("tiny-qwen2", "output.weight", 1), None);
+}

@@ -41,10 +41,10 @@ pub enum EngineError {
     )]
     ContextFull { n_past: usize, n_new: usize, n_context: usize },
     #[error(
-        "layer {layer}: a weight of type BF16: found a magnitude of {found}, expected at most 65504, the range of F16, in \
-         which many tokens are multiplied: convert the model to F32"
+        "{place}: a weight of type BF16: found a magnitude of {found}, expected at most 65504, the range of F16, in \
+         which many tokens are multiplied; convert the model to F32"
     )]
-    WeightRange { layer: usize, found: f32 },
+    WeightRange { place: String, found: f32 },
     #[error(
         "no token can be chosen: a logit is NaN, or none is above -inf: weights of the model are damaged or no numbers"
     )]

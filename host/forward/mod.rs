@@ -138,25 +138,33 @@ struct Ready {
 }
 
 impl Ready {
-    /// Measures the weights, where the pass rounds to f16.
+    /// Measures the weights, where the pass rounds to f16, or the one `of_rows` that shares its rooms does.
     fn new(
         gpu: &Gpu,
-        model: &Model,
+        (file, model): (&str, &Model),
         weights: &DeviceWeights,
         (pass, layout): (Pass, Layout),
+        of_rows: bool,
     ) -> Result<Ready, EngineError> {
         if !pass.steps.iter().any(|step| matches!(step.launch, Launch::Product { .. })) {
             return Ok(Ready { pass, layout, scales: Vec::new(), rooms: None });
         }
         let rooms = Rooms::new(gpu, model, &pass)?;
         let ranges = Ranges::new(gpu, &model.figure, weights, &rooms)?;
-        for step in &pass.steps {
-            if let Launch::Product { stack, .. } = &step.launch {
-                let multiplies =
-                    |node: &&Node| matches!(&node.op, Op::Product { weight, .. } if weight.stack == *stack);
-                let layer = model.figure.nodes.iter().find(multiplies).and_then(|node| node.layer).unwrap_or(0);
-                ranges.expect_f16(weights.stack(*stack), layer)?;
-            }
+        for (index, step) in pass.steps.iter().enumerate() {
+            let stack = match &step.launch {
+                Launch::Product { stack, .. } => *stack,
+                Launch::Gemv { experts: Some(_), weight, .. } => weight.stack,
+                Launch::Matmul { weight, .. } if index >= pass.head && of_rows => weight.stack,
+                _ => continue,
+            };
+            let multiplies = |node: &&Node| match &node.op {
+                Op::Product { weight, .. } | Op::ExpertProduct { weight, .. } => weight.stack == stack,
+                _ => false,
+            };
+            let layer = model.figure.nodes.iter().find(multiplies).and_then(|node| node.layer);
+            let place = layer.map_or(format!("{file}: the head"), |layer| format!("{file}: layer {layer}"));
+            ranges.expect_f16(weights.stack(stack), &place)?;
         }
         let scales = pass.scales.iter().map(|bound| ranges.scale(bound)).collect::<Result<_, _>>()?;
         drop(ranges);
@@ -228,8 +236,9 @@ impl Engine {
         let Passes { one, several, rows, matmul, gemm, experts } = passes;
         let mut cache = KvCache::new(&gpu, &model.figure, plan.cache_size, options.cache_type)?;
         assert_eq!(cache.pages.open(), Some(FIRST), "the first of the slots");
-        let several = several.map(|pass| Ready::new(&gpu, &model, &weights, pass)).transpose()?;
-        let one = Ready::new(&gpu, &model, &weights, one)?;
+        let named = (gguf.name(), &model);
+        let several = several.map(|pass| Ready::new(&gpu, named, &weights, pass, rows.is_some())).transpose()?;
+        let one = Ready::new(&gpu, named, &weights, one, false)?;
         let layouts =
             [Some(&one.layout), several.as_ref().map(|ready| &ready.layout), rows.as_ref().map(|(_, layout)| layout)];
         let scratches = memory::scratches(layouts, plan.cache_size.n_sequences);

@@ -101,13 +101,21 @@ impl<'a> Ranges<'a> {
         Ok(bounds)
     }
 
-    /// Fails where a weight of bf16, which has f32's range, is beyond f16's.
-    pub fn expect_f16(&self, weights: &Weights, layer: usize) -> Result<(), EngineError> {
-        for rows in weights.rows_of_parts().filter(|rows| rows.tensor_type() == TensorType::BF16) {
-            let measured = self.measure(rows, None)?;
-            let found = measured.chunks_exact(2).map(|pair| pair[1]).fold(0.0, f32::max);
-            if found > f16::MAX.to_f32() {
-                return Err(EngineError::WeightRange { layer, found });
+    /// Fails where a weight of bf16, which has f32's range, is beyond f16's; `place` says where it is.
+    pub fn expect_f16(&self, weights: &Weights, place: &str) -> Result<(), EngineError> {
+        let at_once = self.measured.len() / 2;
+        for part in weights.parts.iter().filter(|part| part.tensor_type == TensorType::BF16) {
+            let (n_rows, n_in) = (weights.n_matrices * part.n_out, weights.n_in);
+            let values = weights.data.slice(part.start..part.start + part.bytes).into_cast();
+            for first in (0..n_rows).step_by(at_once) {
+                let n = at_once.min(n_rows - first);
+                let rows = values.slice(first * n_in..(first + n) * n_in);
+                self.gpu.range_rows_bf16(&rows, None, &self.measured, n, n_in)?;
+                let measured = self.gpu.read(&self.measured.slice(0..2 * n))?;
+                let found = measured.chunks_exact(2).map(|pair| pair[1]).fold(0.0, f32::max);
+                if found > f16::MAX.to_f32() {
+                    return Err(EngineError::WeightRange { place: place.to_owned(), found });
+                }
             }
         }
         Ok(())
