@@ -7,11 +7,23 @@ use crate::{gemm::steps, reduce::block_sum};
 /// Values that a thread loads before it looks at one: each trip to the memory takes as long as all of the arithmetic.
 const AT_ONCE: usize = 8;
 
-/// Fours of a row that a thread keeps in registers.
+/// Fours of a row that a thread of [`rmsnorm_f16`] keeps in registers.
 const KEPT: usize = 4;
+
+/// The same of [`rmsnorm_f16_few`].
+const KEPT_OF_FEW: usize = 2;
 
 /// The block's number of threads.
 pub const BLOCK: u32 = 256;
+
+/// Threads of a block of [`rmsnorm_f16_few`] for rows of `n` values: a thread for each four, where so many can be.
+pub const fn block_of_few(n: u32) -> u32 {
+    let threads = n.div_ceil(4).next_multiple_of(32);
+    if threads < MOST_OF_FEW { threads } else { MOST_OF_FEW }
+}
+
+/// The most threads of such a block.
+const MOST_OF_FEW: u32 = 1024;
 
 /// The exponent, as f32 has it, of the least factor of a row: 2^-60.
 const LEAST_EXPONENT: u32 = 127 - 60;
@@ -217,17 +229,12 @@ pub unsafe fn rmsnorm_power_f16(x: *const f32, out: *mut F16, factors: *mut f32,
     }
 }
 
-/// out[row][i] = x[row][i] / √(mean(x[row]²) + epsilon) · weight[i] · out_scale, rounded to f16: the input of a matrix product, in [steps](crate::gemm::steps)
-/// where `in_steps` is not 0.
-///
-/// One block a row, four elements a thread at a time, of which [`KEPT`] stay in registers; their weights are loaded before the wait.
-/// Launch: grid (rows), block ([`BLOCK`]).
+/// The norm to f16 of one row of the grid's, by a block of any size, whose threads keep so many fours in registers.
 ///
 /// # Safety
-/// - `x` and `out` are `[rows][n]`, `weight` is `[n]`, all 16-byte aligned; `n` is a multiple of 4, and not 0; with `in_steps` a multiple of 128. No launch that
-///   this one may overlap with writes `weight`.
-#[kernel]
-pub unsafe fn rmsnorm_f16(
+/// - The kernels' launch contract.
+#[inline(always)]
+unsafe fn to_f16<const KEPT: usize>(
     x: *const f32,
     weight: *const f32,
     out: *mut F16,
@@ -237,7 +244,8 @@ pub unsafe fn rmsnorm_f16(
     in_steps: u32,
 ) {
     grid::launch_dependents();
-    let first_of = |index: usize| 4 * (thread::thread_idx_x() + index as u32 * BLOCK);
+    let threads = thread::block_dim_x();
+    let first_of = |index: usize| 4 * (thread::thread_idx_x() + index as u32 * threads);
     // Zeros beyond the row.
     let load = |values: *const f32| {
         let mut loaded = [[0.0; 4]; KEPT];
@@ -270,7 +278,7 @@ pub unsafe fn rmsnorm_f16(
     let mut first = first_of(KEPT);
     while first < n {
         add(unsafe { four(x, first) });
-        first += 4 * BLOCK;
+        first += 4 * threads;
     }
     let scale = float::reciprocal(float::sqrt(block_sum(squares) / n as f32 + epsilon)) * out_scale;
     let set = |first: u32, [a, b, c, d]: [f32; 4], [e, f, g, h]: [f32; 4]| {
@@ -298,6 +306,48 @@ pub unsafe fn rmsnorm_f16(
     first = first_of(KEPT);
     while first < n {
         unsafe { set(first, four(x, first), four(weight, first)) }
-        first += 4 * BLOCK;
+        first += 4 * threads;
     }
+}
+
+/// out[row][i] = x[row][i] / √(mean(x[row]²) + epsilon) · weight[i] · out_scale, rounded to f16: the input of a matrix product, in [steps](crate::gemm::steps)
+/// where `in_steps` is not 0.
+///
+/// One block a row, four elements a thread at a time, of which [`KEPT`] stay in registers; their weights are loaded before the wait.
+/// Launch: grid (rows), block ([`BLOCK`]).
+///
+/// # Safety
+/// - `x` and `out` are `[rows][n]`, `weight` is `[n]`, all 16-byte aligned; `n` is a multiple of 4, and not 0; with `in_steps` a multiple of 128. No launch that
+///   this one may overlap with writes `weight`.
+#[kernel]
+pub unsafe fn rmsnorm_f16(
+    x: *const f32,
+    weight: *const f32,
+    out: *mut F16,
+    n: u32,
+    epsilon: f32,
+    out_scale: f32,
+    in_steps: u32,
+) {
+    unsafe { to_f16::<KEPT>(x, weight, out, n, epsilon, out_scale, in_steps) }
+}
+
+/// The same where rows are fewer than multiprocessors, as in a step of some sequences: that waits for what a thread does one after the other, and not for
+/// bytes. Other last bits, for sums are others.
+///
+/// Launch: grid (rows), block ([`block_of_few`] (n)).
+///
+/// # Safety
+/// - As [`rmsnorm_f16`].
+#[kernel(threads = 1024, blocks = 1)]
+pub unsafe fn rmsnorm_f16_few(
+    x: *const f32,
+    weight: *const f32,
+    out: *mut F16,
+    n: u32,
+    epsilon: f32,
+    out_scale: f32,
+    in_steps: u32,
+) {
+    unsafe { to_f16::<KEPT_OF_FEW>(x, weight, out, n, epsilon, out_scale, in_steps) }
 }

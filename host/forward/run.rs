@@ -413,7 +413,8 @@ impl Part<'_, '_> {
             Launch::RmsNormF16 { x, out, weight, epsilon, scale } => {
                 let scale = self.scale_of(*scale);
                 let order = self.order(*out);
-                gpu.rmsnorm_f16(&self.f32(*x), w.vector(*weight), &self.f16(*out), n, *epsilon, scale, order)
+                let (x, out) = (self.f32(*x), self.f16(*out));
+                gpu.rmsnorm_f16(&x, w.vector(*weight), &out, n, *epsilon, scale, order, self.decodes)
             }
             Launch::Product { x, x_scale, stack, room, bias, out, out_scale, adds, swiglu } => {
                 let (out_f32, out_f16) = match out_scale {

@@ -92,6 +92,15 @@ fn groups_have_a_unit_each() {
     }
 }
 
+/// Matrices of floats with so many rows, on any device, that two blocks have a tile and half of them come behind another.
+#[test]
+fn groups_have_a_unit_each_in_two_turns() {
+    let gpu = gpu();
+    let mut random = Random::new();
+    let n_out = 64 * gpu.multiprocessors() - 10;
+    check(&gpu, &mut random, TensorType::F16, (n_out, 1280), &[3, 20]);
+}
+
 /// The same formats' matrices with so many rows, on any device, that all blocks share one list.
 #[test]
 fn blocks_share_one_list() {
@@ -322,7 +331,7 @@ fn parts_of_a_matrix_run_beside_each_other() {
             .zip(&outs)
             .map(|((matrix, _), out)| Gemm { out_stride: stride, ..Gemm::new(matrix.all(), &x, Product::F32(out)) })
             .collect();
-        gpu.rmsnorm_f16(&on_device, &ones, &x, n, 0.0, 1.0, Order::Rows).unwrap();
+        gpu.rmsnorm_f16(&on_device, &ones, &x, n, 0.0, 1.0, Order::Rows, false).unwrap();
         gpu.gemm_of_parts(&gemms, n, &scratch).unwrap();
         let (found, x) = (gpu.read(&out).unwrap(), gpu.read(&x).unwrap());
         for (token, found) in found.chunks_exact(stride).enumerate() {

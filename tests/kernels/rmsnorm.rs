@@ -59,14 +59,16 @@ fn rmsnorm_works_in_place_and_leaves_zero_alone() {
 fn rmsnorm_to_f16_is_the_same_rounded() {
     let gpu = gpu();
     let mut random = Random::new();
-    for (rows, n, out_scale) in [(2, 4, 1.0), (3, 36, 0.125), (2, 896, 1.0), (1, 1028, 4.0), (3, 3584, 1.0)] {
-        for scale in [1e-4, 1.0, 1e6] {
+    for (rows, n, out_scale) in
+        [(2, 4, 1.0), (3, 36, 0.125), (2, 896, 1.0), (1, 1028, 4.0), (3, 3584, 1.0), (1, 9220, 1.0)]
+    {
+        for (scale, decodes) in [(1e-4, false), (1e-4, true), (1.0, false), (1.0, true), (1e6, false), (1e6, true)] {
             let (x, weight) = (random.values(rows * n, scale), random.values(n, 2.0));
             let out = Output::<f16>::new(&gpu, rows * n);
             let device_x = gpu.upload("x", &x).unwrap();
             let device_weight = gpu.upload("weight", &weight).unwrap();
             let norm = |out: &Output<f16>, order| {
-                gpu.rmsnorm_f16(&device_x, &device_weight, out, rows, 1e-6, out_scale, order).unwrap();
+                gpu.rmsnorm_f16(&device_x, &device_weight, out, rows, 1e-6, out_scale, order, decodes).unwrap();
                 out.read(&gpu)
             };
             let rounded = norm(&out, Order::Rows);

@@ -34,7 +34,7 @@ pub fn rows() -> Vec<Row> {
                     tiles(widths.head_dim).map(|tile| flash(&widths, CacheType::F16, widths.head_dim, n, depth, tile)),
                 );
             }
-            rows.extend([qkv(&widths, CacheType::F16, n), rmsnorm(&widths, n), glu(&widths, n)]);
+            rows.extend([qkv(&widths, CacheType::F16, n), rmsnorm(&widths, n, false), glu(&widths, n)]);
             rows.extend(unbounded(&widths, n));
         }
     }
@@ -48,7 +48,8 @@ pub fn rows() -> Vec<Row> {
     rows.extend(kernels.map(|tile| by_kernel(&small, "product", n_out, n_in, FEW, tile).small()));
     let types = [CacheType::F32, CacheType::F16, CacheType::BF16];
     rows.extend(types.map(|element| qkv(&small, element, FEW).small()));
-    rows.extend([rmsnorm(&small, FEW).small(), glu(&small, FEW).small()]);
+    rows.extend([false, true].map(|decodes| rmsnorm(&small, FEW, decodes).small()));
+    rows.push(glu(&small, FEW).small());
     rows.extend(unbounded(&small, FEW).into_iter().map(Row::small));
     rows.extend(ranges(&small).into_iter().map(Row::small));
     rows
@@ -188,11 +189,12 @@ fn qkv(widths: &Widths, element: CacheType, n: usize) -> Row {
     })
 }
 
-fn rmsnorm(widths: &Widths, n: usize) -> Row {
+fn rmsnorm(widths: &Widths, n: usize, decodes: bool) -> Row {
     let n_embd = widths.n_embd;
-    Row::new("rmsnorm_f16", format!("{} {n} tokens of {n_embd}", widths.name), 6 * n * n_embd, move |gpu| {
+    let kernel = if decodes { "rmsnorm_f16_few" } else { "rmsnorm_f16" };
+    Row::new(kernel, format!("{} {n} tokens of {n_embd}", widths.name), 6 * n * n_embd, move |gpu| {
         let (x, weight, out) = (values(gpu, n * n_embd)?, values(gpu, n_embd)?, room(gpu, n * n_embd)?);
-        Ok(move |gpu: &Gpu| gpu.rmsnorm_f16(&x, &weight, &out, n, 1e-6, 1.0, Order::Rows))
+        Ok(move |gpu: &Gpu| gpu.rmsnorm_f16(&x, &weight, &out, n, 1e-6, 1.0, Order::Rows, decodes))
     })
 }
 

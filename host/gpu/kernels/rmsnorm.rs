@@ -1,7 +1,9 @@
 //! Launches the kernel in `kernels/rmsnorm.rs`.
 
 use half::f16;
-use kernels::rmsnorm::{BLOCK, rmsnorm, rmsnorm_add, rmsnorm_f16, rmsnorm_power_f16, rmsnorm_qk};
+use kernels::rmsnorm::{
+    BLOCK, block_of_few, rmsnorm, rmsnorm_add, rmsnorm_f16, rmsnorm_f16_few, rmsnorm_power_f16, rmsnorm_qk,
+};
 
 use super::{Order, count, expect_aligned, expect_len};
 use crate::gpu::{Gpu, GpuError, Slice};
@@ -128,7 +130,7 @@ impl Gpu {
     }
 
     /// out[row] = x[row] / √(mean(x[row]²) + epsilon) · weight · out_scale in f16, for rows of the weight's length, a multiple
-    /// of 4; in the order of [`Order`].
+    /// of 4; in the order of [`Order`]. Where it is a step that `decodes`, by the kernel for few rows: a row's last bits are those of its kernel.
     #[allow(clippy::too_many_arguments)]
     pub fn rmsnorm_f16(
         &self,
@@ -139,6 +141,7 @@ impl Gpu {
         epsilon: f32,
         out_scale: f32,
         order: Order,
+        decodes: bool,
     ) -> Result<(), GpuError> {
         let n = weight.len();
         assert!(n > 0 && n.is_multiple_of(4), "rows of {n} values");
@@ -149,7 +152,11 @@ impl Gpu {
         expect_aligned("weight", weight);
         expect_aligned("out", out);
         let arguments = (x, weight, out, count(n), epsilon, out_scale, u32::from(order == Order::Steps));
+        let (kernel, block) = match decodes {
+            true => (rmsnorm_f16_few, block_of_few(count(n))),
+            false => (rmsnorm_f16, BLOCK),
+        };
         // SAFETY: the slices hold what the contract asks for; the kernel waits before it reads.
-        unsafe { self.launch_early(rmsnorm_f16, [count(rows), 1, 1], BLOCK, arguments) }
+        unsafe { self.launch_early(kernel, [count(rows), 1, 1], block, arguments) }
     }
 }
