@@ -332,8 +332,8 @@ pub unsafe fn rmsnorm_f16(
     unsafe { to_f16::<KEPT>(x, weight, out, n, epsilon, out_scale, in_steps) }
 }
 
-/// The same where rows are fewer than multiprocessors, as in a step of some sequences: that waits for what a thread does one after the other, and not for
-/// bytes. Other last bits, for sums are others.
+/// The same for steps of some sequences: where rows are fewer than multiprocessors, they wait for what a thread does one after the other, and not for bytes.
+/// Its last bits are others, as it adds up in another order, so a step has it whatever its number of rows.
 ///
 /// Launch: grid (rows), block ([`block_of_few`] (n)).
 ///

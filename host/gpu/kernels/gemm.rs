@@ -138,7 +138,8 @@ fn apart(kernel: &Geometry, tensor_type: TensorType, n_out: usize, n_in: usize, 
     let waves = (tiles * apart).div_ceil(room);
     let by_list = units(kernel, n_out, n_in).div_ceil(room);
     // A block that comes behind another begins anew, and leaves a part again where a tile has several: of floats, which take longer to come, that is less than
-    // what few parts save (7B's output in F16: 11.0 µs of 11.8 with 8 tokens, 15.7 of 20.7 with 64; in Q4_K 8.8 of 7.6 with 8).
+    // what few parts save (7B's output in F16: 11.0 µs of 11.8 with 8 tokens, 15.7 of 20.7 with 64; in Q4_K 8.8 of 7.6 with 8:
+    // `benches/results/2026-12-01-h200-norms.md`).
     let most_waves = if apart == 1 || !tensor_type.is_quantised() { 2 } else { 1 };
     if waves <= by_list.min(most_waves) { apart } else { 0 }
 }
